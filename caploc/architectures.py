@@ -1,0 +1,94 @@
+"""Where each model family keeps its layers and MLPs: ONE frozen table, read by everything that touches a model.
+
+Adding a family is one line in ``ARCHITECTURES``; ``caploc/tests/attribution/test_exactness.py`` then draws small random
+models of it and compares the packed engine with the slow oracle. A family whose attention does not obey the masks,
+positions and cache that it is given fails the engine's self-check (GPT-Neo does) and has no place in the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from torch import nn
+
+from caploc.errors import ModelError
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Paths of one model family's parts.
+
+    ==================  ==========================================================================================
+    ``family``          ``config.model_type`` of the Hugging Face model
+    ``layers``          the list of decoder layers, from the causal LM
+    ``mlp_in``          the MLP's input projections, from a layer (gate and up where the MLP is gated)
+    ``mlp_out``         the MLP's output projection, from a layer; a *neuron* is one unit of its input
+    ``attention_out``   the attention's output projection, from a layer
+    ``flat_mlp``        the layer flattens batch and sequence before its MLP, so a row cannot broadcast there (OPT)
+    ==================  ==========================================================================================
+    """
+
+    family: str
+    layers: str
+    mlp_in: tuple[str, ...]
+    mlp_out: str
+    attention_out: str
+    flat_mlp: bool = False
+
+    def decoder_layers(self, model: nn.Module) -> list[nn.Module]:
+        """The decoder layers of ``model``, in order."""
+        return list(model.get_submodule(self.layers).children())
+
+    def mlp_out_of(self, layer: nn.Module) -> nn.Module:
+        """The output projection of ``layer``'s MLP."""
+        return layer.get_submodule(self.mlp_out)
+
+
+def _gated(family: str) -> Architecture:
+    """Llama's layout, which most families have taken over."""
+    inputs = ("mlp.gate_proj", "mlp.up_proj")
+    return Architecture(family, "model.layers", inputs, "mlp.down_proj", "self_attn.o_proj")
+
+
+_TABLE = (
+    _gated("llama"),
+    _gated("mistral"),
+    _gated("qwen2"),
+    _gated("qwen3"),
+    _gated("gemma2"),
+    _gated("gemma3_text"),
+    _gated("olmo2"),
+    Architecture("phi", "model.layers", ("mlp.fc1",), "mlp.fc2", "self_attn.dense"),
+    Architecture("phi3", "model.layers", ("mlp.gate_up_proj",), "mlp.down_proj", "self_attn.o_proj"),
+    Architecture("gptj", "transformer.h", ("mlp.fc_in",), "mlp.fc_out", "attn.out_proj"),
+    Architecture("gpt2", "transformer.h", ("mlp.c_fc",), "mlp.c_proj", "attn.c_proj"),
+    Architecture(
+        "gpt_neox", "gpt_neox.layers", ("mlp.dense_h_to_4h",), "mlp.dense_4h_to_h", "attention.dense"
+    ),
+    Architecture("opt", "model.decoder.layers", ("fc1",), "fc2", "self_attn.out_proj", flat_mlp=True),
+)
+
+ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType({entry.family: entry for entry in _TABLE})
+
+_REFUSED = {
+    "gpt_neo": "its local attention ignores the mask that packed attribution hands it, so results would be wrong",
+}
+
+
+def architecture_of(family: str) -> Architecture:
+    """The table's entry for ``family`` (a ``config.model_type``).
+
+    Raises:
+        ModelError: the family is not in the table, or is refused; the message names it and the file to extend.
+    """
+    if family in _REFUSED:
+        raise ModelError(f"model family {family!r} is refused: {_REFUSED[family]} (caploc/architectures.py)")
+    if family not in ARCHITECTURES:
+        known = ", ".join(sorted(ARCHITECTURES))
+        raise ModelError(
+            f"model family {family!r} is not supported; add one line for it to caploc/architectures.py "
+            f"(families there: {known})"
+        )
+    return ARCHITECTURES[family]

@@ -1,0 +1,115 @@
+"""The clean pass: one ordinary run over prompt and answer that keeps what every packed pass starts from."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache, PreTrainedModel
+
+from caploc.architectures import Architecture
+from caploc.errors import ModelError
+
+
+@dataclass
+class CleanPass:
+    """What one clean run leaves behind. Y answer positions, T tokens fed (all but the last answer token).
+
+    Attributes:
+        positions: ``[Y]`` index of the last token of z_m = x + y[:m-1], for m = 1..Y (eq. 7).
+        targets: ``[Y]`` the answer tokens y_m.
+        log_probs: ``[Y]`` log P(y_m | z_m).
+        keys, values: per layer ``[1, key heads, T, head size]``.
+        visible: per layer ``[Y, T]`` bool, which clean tokens *before* its own the query at a position attends to.
+        layer_inputs: per layer ``[1, Y, width]``, the layer's input at the answer positions.
+        activations: per layer ``[Y, neurons]``, the input of the MLP's output projection there.
+        mlp_outputs: per layer ``[Y, width]``, the output of that projection.
+    """
+
+    positions: Tensor
+    targets: Tensor
+    log_probs: Tensor
+    keys: list[Tensor]
+    values: list[Tensor]
+    visible: list[Tensor]
+    layer_inputs: list[Tensor]
+    activations: list[Tensor]
+    mlp_outputs: list[Tensor]
+
+
+def bind(layer: nn.Module, args: tuple, kwargs: dict) -> inspect.BoundArguments:
+    """The arguments of a decoder layer's call by name; families differ in which they pass by position."""
+    return inspect.signature(type(layer).forward).bind(layer, *args, **kwargs)
+
+
+@contextmanager
+def _recording(
+    layers: list[nn.Module], architecture: Architecture, positions: Tensor, record: CleanPass, total: int
+) -> Iterator[None]:
+    handles = []
+
+    def before_layer(layer: nn.Module, args: tuple, kwargs: dict) -> None:
+        named = bind(layer, args, kwargs).arguments
+        record.layer_inputs.append(named["hidden_states"].index_select(1, positions))
+        record.visible.append(_visible(named.get("attention_mask"), positions, total))
+
+    def after_mlp_out(module: nn.Module, args: tuple, output: Tensor) -> None:
+        # OPT calls its MLP with [tokens, width]; with a batch of one both shapes hold the same rows.
+        record.activations.append(args[0].reshape(total, -1).index_select(0, positions))
+        record.mlp_outputs.append(output.reshape(total, -1).index_select(0, positions))
+
+    try:
+        for layer in layers:
+            handles.append(layer.register_forward_pre_hook(before_layer, with_kwargs=True))
+            handles.append(architecture.mlp_out_of(layer).register_forward_hook(after_mlp_out))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _visible(mask: Tensor | None, positions: Tensor, total: int) -> Tensor:
+    """Which clean tokens before its own position each query sees, read off the mask the family itself made."""
+    before = torch.arange(total, device=positions.device) < positions[:, None]  # [Y, T]
+    if mask is None:  # sdpa was told "causal" instead of being given a mask
+        return before
+    if mask.dim() != 4:
+        raise ModelError(
+            f"expected a 4-D attention mask, got {mask.dim()} dimensions; load the model with sdpa or eager attention"
+        )
+    rows = mask[0, 0, positions, :total]
+    return before & (rows if rows.dtype == torch.bool else rows > -1.0)
+
+
+def run_clean(
+    model: PreTrainedModel, architecture: Architecture, input_ids: Tensor, answer_start: int, answer_tokens: int | None
+) -> CleanPass:
+    """Run prompt and answer once and record it.
+
+    Args:
+        input_ids: ``[prompt + answer]`` on the model's device.
+        answer_start: index of the first answer token, at least 1.
+        answer_tokens: attribute only the first so many answer tokens; None for all.
+    """
+    end = len(input_ids) if answer_tokens is None else min(len(input_ids), answer_start + answer_tokens)
+    positions = torch.arange(answer_start - 1, end - 1, device=input_ids.device)
+    fed = input_ids[None, : end - 1]
+    layers = architecture.decoder_layers(model)
+    record = CleanPass(positions, input_ids[positions + 1], positions, [], [], [], [], [], [])
+    cache = DynamicCache()  # without a config: one made from it drops keys outside a sliding window
+    with torch.no_grad(), _recording(layers, architecture, positions, record, fed.shape[1]):
+        logits = model(input_ids=fed, past_key_values=cache, use_cache=True).logits[0, positions]
+    record.log_probs = target_log_probs(logits, record.targets)
+    record.keys = [cache.layers[index].keys for index in range(len(layers))]
+    record.values = [cache.layers[index].values for index in range(len(layers))]
+    return record
+
+
+def target_log_probs(logits: Tensor, targets: Tensor) -> Tensor:
+    """log P(target) ``[..., Y]`` from logits ``[..., Y, vocabulary]``, in float32 at least."""
+    wide = logits if logits.dtype == torch.float64 else logits.float()
+    return wide.log_softmax(-1).gather(-1, targets.expand(wide.shape[:-1])[..., None])[..., 0]

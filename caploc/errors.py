@@ -1,0 +1,31 @@
+"""Errors a user can act on: one line that names the culprit and the remedy."""
+
+from __future__ import annotations
+
+
+class CaplocError(ValueError):
+    """Something in the input, an option or the surroundings is wrong; the message names it and the remedy."""
+
+
+class UnknownNameError(CaplocError):
+    """A dataset, model, locator or rule of this name does not exist."""
+
+
+class OptionError(CaplocError):
+    """An option has a value that makes no sense."""
+
+
+class ModelError(CaplocError):
+    """A model cannot be loaded, or cannot be trusted to give right numbers."""
+
+
+class DatasetError(CaplocError):
+    """A dataset, or a record of it, cannot be used."""
+
+
+class ExampleError(CaplocError):
+    """A prompt and answer cannot be tokenized as they must be."""
+
+
+class TooLongError(ExampleError):
+    """Prompt and answer exceed the model's context."""

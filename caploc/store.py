@@ -1,0 +1,250 @@
+"""Results on disk: one file an entry, named by a hash of all it depends on, safe against crash and corruption.
+
+root/v1/ab/abcd....safetensors    an entry: arrays, and JSON in the header; its checksum covers every byte
+root/locks/                       one file per entry that is being computed right now
+root/damaged/                     files that failed their checksum, set aside for inspection
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+from platformdirs import user_cache_dir
+from tqdm import tqdm
+
+from caploc.entries import LAYOUT_VERSION, DamagedError, Entry, StoreError, StoreWarning, decode, encode
+from caploc.fingerprints import fingerprint, tensor_fingerprint
+
+__all__ = [
+    "Entry",
+    "Store",
+    "StoreError",
+    "StoreSummary",
+    "StoreWarning",
+    "fingerprint",
+    "tensor_fingerprint",
+]
+
+SHORTEST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 1 / 64, 1.0
+
+_KEY = re.compile(r"[0-9a-f]{64}")
+
+Compute = Callable[[], tuple[Mapping[str, np.ndarray], Mapping[str, Any]]]
+
+
+@dataclass(frozen=True)
+class StoreSummary:
+    """What lies in a store: number and size of its entries, and how many damaged files were set aside."""
+
+    root: Path
+    entries: int
+    bytes: int
+    damaged: int
+
+
+class Store:
+    """A directory of results that any number of threads and processes may share.
+
+    `root` None means the environment variable CAPLOC_STORE, or else the user's cache directory. Nothing is created
+    before the first write. A store holds nothing but its path, so it may be pickled and copied freely.
+    """
+
+    def __init__(self, root: Path | str | None = None) -> None:
+        directory = root or os.environ.get("CAPLOC_STORE") or user_cache_dir("caploc", appauthor=False)
+        self.root = Path(directory).expanduser().absolute()
+
+    def __repr__(self) -> str:
+        return f"Store({str(self.root)!r})"
+
+    def path(self, key: str) -> Path:
+        """Where the entry of `key` lies or would lie. Raises `StoreError` if `key` is no fingerprint."""
+        if not _KEY.fullmatch(key):
+            raise StoreError(f"store key {key!r} is not 64 hex digits: make it with caploc.store.fingerprint")
+        return self.root / f"v{LAYOUT_VERSION}" / key[:2] / f"{key}.safetensors"
+
+    def get(self, key: str) -> Entry | None:
+        """The entry of `key`, its checksum verified, or None if it is missing or was damaged.
+
+        A truncated, altered or foreign file is moved to `root/damaged` with a `StoreWarning` that names it.
+        """
+        content = self._read(key)
+        if content is None:
+            return None
+        try:
+            return decode(key, content)
+        except DamagedError:
+            return self._set_aside(key)
+
+    def put(self, key: str, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> Entry:
+        """Store `arrays` and `meta` under `key`, replacing what was there, and return what `get` will give.
+
+        The file appears whole or not at all: it is written beside its place, flushed to the disk and renamed.
+        Waits while another process or thread holds the key's lock.
+        Arrays may be bool, integer, float16/32/64 or complex64; their bits are kept, NaN payloads included.
+        Raises `StoreError` for other arrays, for metadata that is not JSON (NaN is not), and for a directory that
+        is full or cannot be written.
+        """
+        content = encode(key, arrays, meta)
+        with self.lock(key):
+            self._write(key, content)
+        return decode(key, content)
+
+    @contextmanager
+    def lock(self, key: str, blocking: bool = True) -> Iterator[bool]:
+        """Hold the lock of `key`: `with store.lock(key, blocking=False) as held: ...`.
+
+        `held` is False only where `blocking` is False and another process or thread has the lock. It may be taken
+        again by the thread that holds it. The operating system frees it when its process dies, however it dies.
+        """
+        entry = self.path(key)
+        path = self.root / "locks" / f"{key}.lock"
+        with self._explained("write"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # a singleton, so that a put inside a held lock does not wait for itself
+            lock = FileLock(path, is_singleton=True)
+            try:
+                lock.acquire(blocking=blocking)
+                held = True
+            except Timeout:
+                held = False
+        try:
+            yield held
+        finally:
+            if held:
+                # A finished entry needs no lock file: who still waits on the unlinked one finds the entry there.
+                if lock.lock_counter == 1 and entry.exists():
+                    with suppress(OSError):
+                        path.unlink()
+                lock.release()
+
+    def compute_all(
+        self, tasks: Mapping[str, Compute] | Iterable[tuple[str, Compute]], progress: str | None = None
+    ) -> Iterator[Entry]:
+        """Compute what is missing of `tasks` (key -> function), then iterate over all entries in the order given.
+
+        A function takes nothing and returns (arrays, meta), as `put` takes them. Everything is computed and stored
+        before this returns; only reading is lazy, so one entry at a time is in memory. Processes that run the same
+        tasks share the work: each takes what no other is computing, and waits only when nothing else is left. No
+        entry is computed twice; that of a process that died is taken over by another. `progress` is the title of a
+        progress bar, shown on terminals.
+
+        An exception of a function passes through; what was finished before it stays.
+        """
+        pairs = list(tasks.items() if isinstance(tasks, Mapping) else tasks)
+        waiting = dict(pairs)
+        for key in waiting:
+            self.path(key)
+        pause = SHORTEST_WAIT_SECONDS
+        with tqdm(total=len(waiting), desc=progress, unit="shard", disable=None if progress else True) as bar:
+            while waiting:
+                busy = {}
+                for key, compute in waiting.items():
+                    if self._settle(key, compute):
+                        bar.update()
+                    else:
+                        busy[key] = compute
+                if len(busy) < len(waiting):
+                    pause = SHORTEST_WAIT_SECONDS
+                else:
+                    time.sleep(pause)
+                    pause = min(2 * pause, LONGEST_WAIT_SECONDS)
+                waiting = busy
+        return (self._expect(key) for key, _ in pairs)
+
+    def describe(self) -> StoreSummary:
+        """Count the entries and their bytes. Raises `StoreError` if the directory cannot be read."""
+        with self._explained("read"):
+            sizes = [path.stat().st_size for path in self.root.glob(f"v{LAYOUT_VERSION}/*/*.safetensors")]
+            damaged = sum(1 for _ in self.root.glob("damaged/*"))
+        return StoreSummary(self.root, len(sizes), sum(sizes), damaged)
+
+    def _settle(self, key: str, compute: Compute) -> bool:
+        """Whether `key` is in the store now, computed here if nobody else is at it."""
+        if self.get(key) is not None:
+            return True
+        with self.lock(key, blocking=False) as held:
+            # between the look and the lock another process may have finished it
+            if held and self.get(key) is None:
+                arrays, meta = compute()
+                self._write(key, encode(key, arrays, meta))
+            return held
+
+    def _expect(self, key: str) -> Entry:
+        entry = self.get(key)
+        if entry is None:
+            raise StoreError(f"store entry {self.path(key)} was lost after it was computed: run again")
+        return entry
+
+    def _read(self, key: str) -> bytes | None:
+        path = self.path(key)
+        with self._explained("read"):
+            try:
+                return path.read_bytes()
+            except FileNotFoundError:
+                return None
+            except IsADirectoryError:
+                return b""
+
+    def _write(self, key: str, content: bytes) -> None:
+        """Write under the key's lock: no other writer on this host then uses this host's temporary name."""
+        path = self.path(key)
+        host = re.sub(r"[^\w-]", "_", platform.node())[:64]
+        temporary = path.with_name(f".{key}.{host}.tmp")
+        with self._explained("write"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with temporary.open("wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(temporary, path)
+            except BaseException:
+                with suppress(OSError):
+                    temporary.unlink()
+                raise
+
+    def _set_aside(self, key: str) -> Entry | None:
+        """Move a damaged file out of the way, unless another process just repaired it or is about to."""
+        with self.lock(key, blocking=False) as held:
+            if not held:
+                return None
+            content = self._read(key)
+            if content is None:
+                return None
+            try:
+                return decode(key, content)
+            except DamagedError as damage:
+                reason = damage
+            with self._explained("write"):
+                directory = self.root / "damaged"
+                directory.mkdir(exist_ok=True)
+                number = sum(1 for _ in directory.glob(f"{key}.*"))
+                aside = directory / f"{key}.{number}.safetensors"
+                os.replace(self.path(key), aside)
+        warnings.warn(
+            f"store entry {self.path(key)} is damaged ({reason}): moved to {aside}, to be computed again",
+            StoreWarning,
+            stacklevel=3,
+        )
+        return None
+
+    @contextmanager
+    def _explained(self, action: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(
+                f"cannot {action} the store {self.root} ({error.strerror or error}): free space or permit access "
+                "there, or choose another directory with --store DIR"
+            ) from error

@@ -1,0 +1,264 @@
+from __future__ import annotations
+
+import os
+import pickle
+import random
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+from safetensors import safe_open
+
+from caploc.entries import DamagedError, decode, encode
+from caploc.errors import CaplocError
+from caploc.store import Entry, Store, StoreError, StoreWarning, fingerprint
+
+KEY = fingerprint("an entry")
+ARRAYS = {"sum": np.array([[1.5, np.nan], [np.inf, -0.0]]), "count": np.array(3)}
+META = {"claim": "D1", "seeds": [0, 1], "nested": {"x": 0.1, "none": None}}
+
+dtypes = st.sampled_from(["bool", "u1", "i2", "<i4", ">i8", "<f2", "<f4", ">f4", "<f8", "<c8"]).map(np.dtype)
+arrays = dtypes.flatmap(
+    lambda dtype: npst.arrays(dtype, npst.array_shapes(min_dims=0, min_side=0, max_side=4))
+)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+names = st.text(st.characters(exclude_categories=["Cs"])).filter(lambda name: name != "__metadata__")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def files(store: Store) -> set[str]:
+    return {str(path.relative_to(store.root)) for path in store.root.rglob("*") if path.is_file()}
+
+
+def same(a: Entry, b: Entry) -> bool:
+    bits = [
+        [(name, array.dtype, array.shape, array.tobytes()) for name, array in e.arrays.items()]
+        for e in (a, b)
+    ]
+    return bits[0] == bits[1] and a.meta == b.meta
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(names, arrays, max_size=3), st.dictionaries(st.text(), json_values, max_size=3))
+def test_round_trip_is_exact(store: Store, arrays: dict[str, np.ndarray], meta: dict[str, object]) -> None:
+    key = fingerprint(["round trip", random.random()])
+    written = store.put(key, arrays, meta)
+    read = Store(store.root).get(key)
+    assert read is not None
+    assert same(read, written)
+    assert list(read.arrays) == list(arrays)
+    assert read.meta == meta
+    for name, array in arrays.items():
+        little = array.astype(array.dtype.newbyteorder("<"))
+        assert read.arrays[name].dtype == little.dtype
+        assert read.arrays[name].shape == array.shape
+        assert read.arrays[name].tobytes() == little.tobytes()
+
+
+def test_nan_payloads_and_strided_views_keep_their_bits(store: Store) -> None:
+    payload = np.array([0x7FF8000000000123, 0xFFF0000000000000], dtype="u8").view("f8")
+    table = np.arange(24.0).reshape(4, 6)
+    entry = store.put(KEY, {"payload": payload, "view": table[::2, ::-3]}, {})
+    assert entry.arrays["payload"].tobytes() == payload.tobytes()
+    np.testing.assert_array_equal(entry.arrays["view"], table[::2, ::-3])
+
+
+def test_an_entry_is_one_valid_safetensors_file(store: Store) -> None:
+    assert store.get(KEY) is None
+    assert not store.root.exists(), "reading must not create the directory"
+    store.put(KEY, ARRAYS, META)
+    assert files(store) == {f"v1/{KEY[:2]}/{KEY}.safetensors"}, "no lock and no temporary file may stay"
+    with safe_open(store.path(KEY), framework="np") as file:
+        np.testing.assert_array_equal(file.get_tensor("sum"), ARRAYS["sum"])
+    summary = store.describe()
+    assert (summary.entries, summary.bytes, summary.damaged) == (1, store.path(KEY).stat().st_size, 0)
+
+
+def test_every_single_byte_is_covered_by_the_checksum() -> None:
+    content = encode(KEY, ARRAYS, META)
+    rng = random.Random(0)
+    for position in range(len(content)):
+        flipped = bytearray(content)
+        flipped[position] ^= 1 << rng.randrange(8)
+        with pytest.raises(DamagedError):
+            decode(KEY, bytes(flipped))
+        with pytest.raises(DamagedError):
+            decode(KEY, content[:position])
+    with pytest.raises(DamagedError):
+        decode(KEY, content + b"\0")
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "foreign", "misplaced", "directory"])
+def test_damaged_file_is_set_aside_and_computed_again(store: Store, damage: str) -> None:
+    whole = store.put(KEY, ARRAYS, META)
+    path = store.path(KEY)
+    content = bytearray(path.read_bytes())
+    if damage == "flip":
+        content[random.randrange(len(content))] ^= 1
+        path.write_bytes(content)
+    elif damage == "truncate":
+        path.write_bytes(content[: random.randrange(1, len(content))])
+    elif damage == "empty":
+        path.write_bytes(b"")
+    elif damage == "foreign":
+        path.write_bytes(random.randbytes(500))
+    elif damage == "misplaced":
+        path.write_bytes(encode(fingerprint("another entry"), ARRAYS, META))
+    else:
+        path.unlink()
+        path.mkdir()
+    with pytest.warns(StoreWarning, match=f"{KEY}.safetensors is damaged .*damaged/{KEY}.0"):
+        (entry,) = store.compute_all({KEY: lambda: (ARRAYS, META)})
+    assert same(entry, whole)
+    assert (store.root / "damaged" / f"{KEY}.0.safetensors").exists()
+    assert store.describe().damaged == 1
+    path.write_bytes(b"again")
+    with pytest.warns(StoreWarning, match=f"damaged/{KEY}.1"):
+        assert store.get(KEY) is None
+
+
+def test_damage_is_left_alone_while_another_thread_repairs_it(store: Store) -> None:
+    store.put(KEY, ARRAYS, META)
+    store.path(KEY).write_bytes(b"broken")
+    with held_elsewhere(store, KEY):
+        assert store.get(KEY) is None
+        assert store.describe().damaged == 0
+
+
+def test_only_what_is_missing_is_computed(store: Store) -> None:
+    keys = [fingerprint(i) for i in range(6)]
+    for i in (1, 4):
+        store.put(keys[i], {"i": np.array(i)}, {})
+    computed = []
+
+    def task(i: int):
+        return keys[i], lambda: (computed.append(i), ({"i": np.array(i)}, {}))[1]
+
+    order = [5, 1, 0, 4, 2, 3, 5, 1]
+    entries = store.compute_all([task(i) for i in order])
+    assert computed == [5, 0, 2, 3], "everything is computed before the first entry is read"
+    assert [int(entry.arrays["i"]) for entry in entries] == order
+    assert list(store.compute_all([task(i) for i in order])) and len(computed) == 4
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, OSError])
+def test_interruption_keeps_what_was_finished(store: Store, error: type[BaseException]) -> None:
+    keys = [fingerprint(i) for i in range(3)]
+
+    def fail():
+        raise error
+
+    done = lambda: (ARRAYS, META)  # noqa: E731
+    with pytest.raises(error):
+        store.compute_all([(keys[0], done), (keys[1], fail), (keys[2], done)])
+    assert [store.get(key) is not None for key in keys] == [True, False, False]
+    assert len(list(store.compute_all({key: done for key in keys}))) == 3
+    assert store.describe().entries == 3
+
+
+class held_elsewhere:  # noqa: N801
+    """Another thread holds the lock of a key meanwhile."""
+
+    def __init__(self, store: Store, key: str) -> None:
+        self.taken, self.let_go = threading.Event(), threading.Event()
+        self.thread = threading.Thread(target=self.hold, args=(store, key))
+
+    def hold(self, store: Store, key: str) -> None:
+        with store.lock(key):
+            self.taken.set()
+            self.let_go.wait(30)
+
+    def __enter__(self) -> held_elsewhere:
+        self.thread.start()
+        assert self.taken.wait(30)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.let_go.set()
+        self.thread.join()
+
+
+def test_lock_excludes_other_threads_and_admits_its_own(store: Store) -> None:
+    with held_elsewhere(store, KEY), store.lock(KEY, blocking=False) as held:
+        assert not held
+    with store.lock(KEY, blocking=False) as held:
+        assert held
+        with Store(store.root).lock(KEY) as held_again:
+            assert held_again
+        store.put(KEY, ARRAYS, META)
+        assert (store.root / "locks" / f"{KEY}.lock").exists(), (
+            "an inner release must not free the outer lock"
+        )
+    assert not any((store.root / "locks").iterdir())
+
+
+def test_key_must_be_a_fingerprint(store: Store) -> None:
+    for key in ("", "../../etc/passwd", "a" * 63, "A" * 64, KEY + "\n"):
+        with pytest.raises(StoreError, match="64 hex digits"):
+            store.get(key)
+    computed = []
+    with pytest.raises(StoreError, match="64 hex digits"):
+        store.compute_all([(KEY, lambda: (computed.append(1), (ARRAYS, META))[1]), ("bad", dict)])
+    assert computed == [], "a bad key must show before anything is computed"
+
+
+@pytest.mark.parametrize(
+    ("bad_arrays", "bad_meta", "named"),
+    [
+        ({"x": np.array(["text"])}, {}, "str"),
+        ({"x": np.array([object()])}, {}, "object"),
+        ({"x": np.zeros(2, "c16")}, {}, "complex128"),
+        ({"__metadata__": np.zeros(2)}, {}, "__metadata__"),
+        ({"\ud800": np.zeros(2)}, {}, "surrogates"),
+        ({}, {"x": np.float32(1)}, "float32"),
+        ({}, {"x": float("nan")}, "JSON"),
+    ],
+)
+def test_what_cannot_be_stored_is_refused(store: Store, bad_arrays, bad_meta, named: str) -> None:
+    with pytest.raises(StoreError, match=named):
+        store.put(KEY, bad_arrays, bad_meta)
+    assert not files(store)
+
+
+def test_unusable_directory_is_named_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a directory")
+    blocked = Store(tmp_path / "file" / "store")
+    for use in (lambda: blocked.get(KEY), lambda: blocked.put(KEY, ARRAYS, META)):
+        with pytest.raises(CaplocError, match=r"file/store .*--store DIR") as caught:
+            use()
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write anywhere: run as an ordinary user")
+def test_read_only_directory_still_serves_what_it_has(store: Store) -> None:
+    store.put(KEY, ARRAYS, META)
+    for path in (store.root, *store.root.rglob("*")):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    try:
+        assert len(list(store.compute_all({KEY: lambda: (ARRAYS, META)}))) == 1
+        with pytest.raises(StoreError, match=r"cannot write .*--store DIR"):
+            store.put(fingerprint("more"), ARRAYS, META)
+    finally:
+        for path in (store.root, *store.root.rglob("*")):
+            path.chmod(0o755)
+
+
+def test_default_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CAPLOC_STORE", str(tmp_path / "chosen"))
+    assert Store().root == tmp_path / "chosen"
+    assert Store(tmp_path / "explicit").root == tmp_path / "explicit"
+    monkeypatch.delenv("CAPLOC_STORE")
+    assert Store().root.name == "caploc"
+    assert pickle.loads(pickle.dumps(Store(tmp_path))).root == tmp_path
