@@ -1,0 +1,68 @@
+"""caploc: audit claims about where language models keep knowledge and capabilities.
+
+The names below are the public interface. They are imported on first use, so that ``import caploc`` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from caploc.attribution.adaptive import Tolerance
+    from caploc.attribution.engine import attribute
+    from caploc.datasets import load_examples
+    from caploc.errors import CaplocError
+    from caploc.examples import Example, tokenize
+    from caploc.locators import LOCATORS
+    from caploc.metrics import iou, neuron_ratio, overlap
+    from caploc.models import LanguageModel, load_model, untrained_twin
+    from caploc.neurons import NeuronMask, NeuronScores
+
+_HOMES = {
+    "CaplocError": "caploc.errors",
+    "Example": "caploc.examples",
+    "LOCATORS": "caploc.locators",
+    "LanguageModel": "caploc.models",
+    "NeuronMask": "caploc.neurons",
+    "NeuronScores": "caploc.neurons",
+    "Tolerance": "caploc.attribution.adaptive",
+    "attribute": "caploc.attribution.engine",
+    "iou": "caploc.metrics",
+    "load_examples": "caploc.datasets",
+    "load_model": "caploc.models",
+    "neuron_ratio": "caploc.metrics",
+    "overlap": "caploc.metrics",
+    "tokenize": "caploc.examples",
+    "untrained_twin": "caploc.models",
+}
+
+__all__ = [
+    "LOCATORS",
+    "CaplocError",
+    "Example",
+    "LanguageModel",
+    "NeuronMask",
+    "NeuronScores",
+    "Tolerance",
+    "attribute",
+    "iou",
+    "load_examples",
+    "load_model",
+    "neuron_ratio",
+    "overlap",
+    "tokenize",
+    "untrained_twin",
+]
+
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'caploc' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,5 +1,5 @@
-"""One prompt with its answer, and its tokens: prompt and answer are tokenized apart and joined, so that no token
-straddles the border and the answer begins at a known index."""
+"""One prompt with its answer, and its tokens: prompt and answer are tokenized apart and joined, so that no
+token straddles the border and the answer begins at a known index."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from torch import Tensor
 
 from caploc.errors import ExampleError, OptionError, TooLongError
 
-# Heads to continue from, for tokenizers that put a space in front of any text; the first that stays a token of its
-# own in front of the answer is taken.
+# Heads to continue from, for tokenizers that put a space in front of any text; the first that stays a token
+# of its own in front of the answer is taken.
 CONTINUATION_HEADS = ("\n", ":", "=", "a")
 
 
 class TokenizingModel(Protocol):
-    """What tokenization needs of a `caploc.LanguageModel`; stated here so that neither module imports the other."""
+    """What tokenization needs of a `caploc.LanguageModel`; stated here so that neither module imports the
+    other."""
 
     @property
     def name(self) -> str: ...
@@ -58,7 +59,9 @@ class Example:
                     f"example {self.id!r}: the {field} is of type {type(text).__name__}; it must be a string"
                 )
             if not text.strip():
-                raise ExampleError(f"example {self.id!r}: the {field} is empty; fill it in or leave the example out")
+                raise ExampleError(
+                    f"example {self.id!r}: the {field} is empty; fill it in or leave the example out"
+                )
             try:
                 text.encode()
             except UnicodeEncodeError as error:
@@ -103,16 +106,18 @@ class Exclusion:
 def tokenize(lm: TokenizingModel, example: Example, answer_tokens: int | None = None) -> TokenizedExample:
     """Tokenize `example` for `lm`; keep the first `answer_tokens` tokens of the answer (None: all).
 
-    The prompt has the tokenizer's own special tokens (a beginning-of-sequence token, if it adds one) without an
-    appended end-of-sequence token. The answer has none, and reads as it would right after the prompt: a tokenizer
-    that puts a space in front of any text (Llama 2 turns "x" into "▁x") adds none here.
+    The prompt has the tokenizer's own special tokens (a beginning-of-sequence token, if it adds one) without
+    an appended end-of-sequence token. The answer has none, and reads as it would right after the prompt: a
+    tokenizer that puts a space in front of any text (Llama 2 turns "x" into "▁x") adds none here.
 
-    Raises `ExampleError` naming the example if its prompt or answer is empty, not valid Unicode or yields no token,
-    or if a token has no row in the model's embedding; `TooLongError` if prompt and answer exceed `lm.max_length`;
-    `OptionError` if `answer_tokens` is below 1.
+    Raises `ExampleError` naming the example if its prompt or answer is empty, not valid Unicode or yields no
+    token, or if a token has no row in the model's embedding; `TooLongError` if prompt and answer exceed
+    `lm.max_length`; `OptionError` if `answer_tokens` is below 1.
     """
     if answer_tokens is not None and answer_tokens < 1:
-        raise OptionError(f"answer_tokens must be at least 1, got {answer_tokens}; None takes the whole answer")
+        raise OptionError(
+            f"answer_tokens must be at least 1, got {answer_tokens}; None takes the whole answer"
+        )
     example.validate()
     prompt_ids = _prompt_ids(lm.tokenizer, example)
     answer_ids = _continuation_ids(lm.tokenizer, example.answer)[:answer_tokens]
@@ -136,8 +141,8 @@ def fit(
 ) -> tuple[list[TokenizedExample], list[Exclusion]]:
     """Tokenize all `examples` before any costly work; leave out, and report, those longer than the context.
 
-    Any other error of `tokenize` is raised at once. If examples were given and none of them fits, `TooLongError`
-    says so, since nothing can be measured then.
+    Any other error of `tokenize` is raised at once. If examples were given and none of them fits,
+    `TooLongError` says so, since nothing can be measured then.
     """
     fitting: list[TokenizedExample] = []
     excluded: list[Exclusion] = []

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,7 @@ class CleanPass:
         layer_inputs: per layer ``[1, Y, width]``, the layer's input at the answer positions.
         activations: per layer ``[Y, neurons]``, the input of the MLP's output projection there.
         mlp_outputs: per layer ``[Y, width]``, the output of that projection.
+        tuples: whether a decoder layer of this family returns a tuple that begins with its states.
     """
 
     positions: Tensor
@@ -39,6 +41,7 @@ class CleanPass:
     layer_inputs: list[Tensor]
     activations: list[Tensor]
     mlp_outputs: list[Tensor]
+    tuples: bool = False
 
 
 def bind(layer: nn.Module, args: tuple, kwargs: dict) -> inspect.BoundArguments:
@@ -57,6 +60,9 @@ def _recording(
         record.layer_inputs.append(named["hidden_states"].index_select(1, positions))
         record.visible.append(_visible(named.get("attention_mask"), positions, total))
 
+    def after_layer(layer: nn.Module, args: tuple, output: Any) -> None:
+        record.tuples = isinstance(output, tuple)
+
     def after_mlp_out(module: nn.Module, args: tuple, output: Tensor) -> None:
         # OPT calls its MLP with [tokens, width]; with a batch of one both shapes hold the same rows.
         record.activations.append(args[0].reshape(total, -1).index_select(0, positions))
@@ -65,6 +71,7 @@ def _recording(
     try:
         for layer in layers:
             handles.append(layer.register_forward_pre_hook(before_layer, with_kwargs=True))
+            handles.append(layer.register_forward_hook(after_layer))
             handles.append(architecture.mlp_out_of(layer).register_forward_hook(after_mlp_out))
         yield
     finally:
@@ -86,18 +93,16 @@ def _visible(mask: Tensor | None, positions: Tensor, total: int) -> Tensor:
 
 
 def run_clean(
-    model: PreTrainedModel, architecture: Architecture, input_ids: Tensor, answer_start: int, answer_tokens: int | None
+    model: PreTrainedModel, architecture: Architecture, input_ids: Tensor, answer_start: int
 ) -> CleanPass:
     """Run prompt and answer once and record it.
 
     Args:
         input_ids: ``[prompt + answer]`` on the model's device.
         answer_start: index of the first answer token, at least 1.
-        answer_tokens: attribute only the first so many answer tokens; None for all.
     """
-    end = len(input_ids) if answer_tokens is None else min(len(input_ids), answer_start + answer_tokens)
-    positions = torch.arange(answer_start - 1, end - 1, device=input_ids.device)
-    fed = input_ids[None, : end - 1]
+    positions = torch.arange(answer_start - 1, len(input_ids) - 1, device=input_ids.device)
+    fed = input_ids[None, :-1]
     layers = architecture.decoder_layers(model)
     record = CleanPass(positions, input_ids[positions + 1], positions, [], [], [], [], [], [])
     cache = DynamicCache()  # without a config: one made from it drops keys outside a sliding window

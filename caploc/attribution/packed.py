@@ -191,7 +191,7 @@ class PackedModel:
         extra = named.pop("kwargs", {})
         named["attention_mask"] = current.mask(index)
         hidden = named.pop("hidden_states")
-        outputs, is_tuple = [], self._architecture.family == "gptj"
+        outputs = []
 
         def call(states: Tensor) -> Tensor:
             result = original(hidden_states=states, **named, **extra)
@@ -214,7 +214,7 @@ class PackedModel:
                 outputs.append(call(entry))  # one row in; the substituted MLP output makes it R rows
         current.entering = None
         states = torch.cat(outputs) if len(outputs) > 1 else outputs[0] if outputs else hidden
-        return (states, None) if is_tuple else states
+        return (states, None) if current.clean.tuples else states
 
 
 class _Pass:

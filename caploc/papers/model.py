@@ -15,7 +15,7 @@ class PaperError(CaplocError):
 
 @dataclass(frozen=True)
 class Rule:
-    """Which rule judges a claim (``kind`` names a function of ``caploc.papers.rules``) and its fixed thresholds."""
+    """Which rule of ``caploc.papers.rules`` judges a claim, and its fixed thresholds."""
 
     kind: str
     parameters: Mapping[str, float]
@@ -32,7 +32,7 @@ class RuleText:
 
 @dataclass(frozen=True)
 class Margin:
-    """How close to a printed number counts as agreement: within ``value`` of it, or within a factor of ``value``."""
+    """How close to a printed number counts as agreement: within ``value``, or within a factor of it."""
 
     kind: Literal["absolute", "factor"]
     value: float
@@ -42,8 +42,8 @@ class Margin:
 class Claim:
     """One claim of a paper, in our words, with where it stands and what decides it.
 
-    ``published`` maps (registry name of the model, dataset) to the number exactly as printed, in ``published_unit``.
-    ``quote`` is at most 25 words; it is empty for a test that is ours and not the paper's.
+    ``published`` maps (registry name of the model, dataset) to the number exactly as printed, in
+    ``published_unit``. ``quote`` has at most 25 words; it is empty for a test of our own.
     """
 
     id: str
@@ -86,7 +86,7 @@ class Control:
 
 @dataclass(frozen=True)
 class Paper:
-    """A paper's claims, definitions and controls by id. ``digest`` is the sha256 of their canonical content."""
+    """A paper's claims, definitions and controls by id; ``digest`` is the sha256 of all its content."""
 
     key: str
     title: str

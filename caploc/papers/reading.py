@@ -7,7 +7,7 @@ import json
 import math
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -96,7 +96,7 @@ def _claim(entry: Mapping[str, Any], level: float, raw: Mapping[str, Any], place
 
 
 def _rule(entry: Mapping[str, Any], raw: Mapping[str, Any], place: str) -> Rule:
-    kind = entry.get("kind")
+    kind = str(entry.get("kind"))
     if kind not in PARAMETERS:
         raise PaperError(f"{place}: unknown kind {kind!r}; there is {', '.join(PARAMETERS)}")
     _check_keys(entry, {"kind", *PARAMETERS[kind], *REFERENCES.get(kind, {})}, set(), place)
@@ -136,7 +136,8 @@ def _published(entry: Mapping[str, Any], place: str) -> dict[tuple[str, str], st
         for dataset, printed in row.items():
             if not isinstance(printed, str) or not _PRINTED_NUMBER.fullmatch(printed):
                 raise PaperError(
-                    f"{place}: published {model}/{dataset} is {printed!r}; write the digits as printed, as a string"
+                    f"{place}: published {model}/{dataset} is {printed!r}; "
+                    "write the digits as printed, as a string"
                 )
             cells[model, dataset] = printed
     return cells
@@ -147,7 +148,9 @@ def _by_id(entries: Any, place: str) -> dict[str, Any]:
     for index, entry in enumerate(entries):
         name = entry.get("id")
         if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
-            raise PaperError(f"{place} number {index + 1}: its id {name!r} is not lower-case words and hyphens")
+            raise PaperError(
+                f"{place} number {index + 1}: its id {name!r} is not lower-case words and hyphens"
+            )
         if name in found:
             raise PaperError(f"{place}: the id {name!r} occurs twice")
         found[name] = entry
@@ -160,11 +163,16 @@ def _check_keys(entry: Any, required: set[str], optional: set[str], place: str) 
     for name in sorted(required - entry.keys()):
         raise PaperError(f"{place}: the field {name!r} is missing")
     for name in sorted(entry.keys() - required - optional):
-        raise PaperError(f"{place}: unknown field {name!r}; known are {', '.join(sorted(required | optional))}")
+        raise PaperError(
+            f"{place}: unknown field {name!r}; known are {', '.join(sorted(required | optional))}"
+        )
 
 
 def _texts(
-    entry: Any, names: tuple[str, ...] | None, place: str, may_be_empty: set[str] = frozenset()  # type: ignore[assignment]
+    entry: Any,
+    names: tuple[str, ...] | None,
+    place: str,
+    may_be_empty: Set[str] = frozenset(),
 ) -> dict[str, Any]:
     if names is not None:
         _check_keys(entry, set(names), set(), place)

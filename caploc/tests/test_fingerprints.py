@@ -62,9 +62,9 @@ DIFFERENT = [
 ]
 
 
-@pytest.mark.parametrize(("a", "b"), combinations(DIFFERENT, 2))
-def test_different_values_differ(a: object, b: object) -> None:
-    assert fingerprint(a) != fingerprint(b)
+def test_different_values_differ() -> None:
+    for a, b in combinations(DIFFERENT, 2):
+        assert fingerprint(a) != fingerprint(b), (a, b)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import pickle
 import random
 import threading
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pytest
@@ -105,15 +106,16 @@ def test_damaged_file_is_set_aside_and_computed_again(store: Store, damage: str)
     whole = store.put(KEY, ARRAYS, META)
     path = store.path(KEY)
     content = bytearray(path.read_bytes())
+    rng = random.Random(damage)
     if damage == "flip":
-        content[random.randrange(len(content))] ^= 1
+        content[rng.randrange(len(content))] ^= 1
         path.write_bytes(content)
     elif damage == "truncate":
-        path.write_bytes(content[: random.randrange(1, len(content))])
+        path.write_bytes(content[: rng.randrange(1, len(content))])
     elif damage == "empty":
         path.write_bytes(b"")
     elif damage == "foreign":
-        path.write_bytes(random.randbytes(500))
+        path.write_bytes(rng.randbytes(500))
     elif damage == "misplaced":
         path.write_bytes(encode(fingerprint("another entry"), ARRAYS, META))
     else:
@@ -132,7 +134,7 @@ def test_damaged_file_is_set_aside_and_computed_again(store: Store, damage: str)
 def test_damage_is_left_alone_while_another_thread_repairs_it(store: Store) -> None:
     store.put(KEY, ARRAYS, META)
     store.path(KEY).write_bytes(b"broken")
-    with held_elsewhere(store, KEY):
+    with HeldElsewhere(store, KEY):
         assert store.get(KEY) is None
         assert store.describe().damaged == 0
 
@@ -160,7 +162,9 @@ def test_interruption_keeps_what_was_finished(store: Store, error: type[BaseExce
     def fail():
         raise error
 
-    done = lambda: (ARRAYS, META)  # noqa: E731
+    def done():
+        return ARRAYS, META
+
     with pytest.raises(error):
         store.compute_all([(keys[0], done), (keys[1], fail), (keys[2], done)])
     assert [store.get(key) is not None for key in keys] == [True, False, False]
@@ -168,7 +172,7 @@ def test_interruption_keeps_what_was_finished(store: Store, error: type[BaseExce
     assert store.describe().entries == 3
 
 
-class held_elsewhere:  # noqa: N801
+class HeldElsewhere:
     """Another thread holds the lock of a key meanwhile."""
 
     def __init__(self, store: Store, key: str) -> None:
@@ -180,7 +184,7 @@ class held_elsewhere:  # noqa: N801
             self.taken.set()
             self.let_go.wait(30)
 
-    def __enter__(self) -> held_elsewhere:
+    def __enter__(self) -> Self:
         self.thread.start()
         assert self.taken.wait(30)
         return self
@@ -191,7 +195,7 @@ class held_elsewhere:  # noqa: N801
 
 
 def test_lock_excludes_other_threads_and_admits_its_own(store: Store) -> None:
-    with held_elsewhere(store, KEY), store.lock(KEY, blocking=False) as held:
+    with HeldElsewhere(store, KEY), store.lock(KEY, blocking=False) as held:
         assert not held
     with store.lock(KEY, blocking=False) as held:
         assert held

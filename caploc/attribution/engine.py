@@ -1,0 +1,180 @@
+"""Attribute a model's answers to its neurons (eq. 7), example by example, on packed passes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from caploc.attribution.adaptive import Tolerance, integrate_adaptive
+from caploc.attribution.clean import run_clean
+from caploc.attribution.estimate import describe
+from caploc.attribution.integrate import integrate_fixed
+from caploc.attribution.packed import PackedModel, check_against_clean
+from caploc.attribution.precision import wide_head
+from caploc.attribution.quadrature import QUADRATURES, fixed_rule
+from caploc.attribution.sums import ScoreSums
+from caploc.errors import ModelError, OptionError
+from caploc.examples import Example, TokenizedExample, tokenize
+from caploc.models import LanguageModel
+from caploc.neurons import NeuronScores
+
+# Larger passes page-fault more than they save on a CPU; a GPU wants far larger ones to be busy.
+_CPU_CHUNK, _GPU_CHUNK = 1280, 16384
+
+
+@dataclass(frozen=True)
+class Method:
+    """Everything that decides the scores, beside the model and the examples.
+
+    ``chunk_tokens`` (tokens in a packed pass, None for automatic) changes them by rounding only, and is no part of
+    ``settings``.
+
+    Raises:
+        OptionError: a value that makes no sense.
+    """
+
+    steps: int = 19
+    quadrature: str = "paper"
+    tolerance: Tolerance = field(default_factory=Tolerance)
+    chunk_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.quadrature not in QUADRATURES:
+            raise OptionError(f"unknown quadrature {self.quadrature!r}; choose one of {', '.join(QUADRATURES)}")
+        if self.quadrature != "adaptive":
+            fixed_rule(self.quadrature, self.steps)
+        if self.chunk_tokens is not None and self.chunk_tokens < 1:
+            raise OptionError(f"chunk_tokens must be at least 1, got {self.chunk_tokens}")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the results are keyed by and the finding records."""
+        if self.quadrature == "adaptive":
+            return {"quadrature": "adaptive", **asdict(self.tolerance)}
+        return {"quadrature": self.quadrature, "steps": self.steps}
+
+
+class Attributor:
+    """A model made ready for attribution; use inside ``with``, which restores it. Not for several threads at once.
+
+    ::
+
+        with Attributor(lm, Method()) as attributor:
+            sums = attributor.sums(tokenized_examples)
+    """
+
+    def __init__(self, lm: LanguageModel, method: Method) -> None:
+        self.lm, self.method = lm, method
+        self._packed = PackedModel(lm.model, lm.architecture)
+        self._stack = ExitStack()
+        default = _GPU_CHUNK if lm.device.type == "cuda" else _CPU_CHUNK
+        self._chunk = method.chunk_tokens or default
+
+    def __enter__(self) -> Attributor:
+        with ExitStack() as stack:
+            stack.enter_context(wide_head(self.lm.model))
+            stack.enter_context(self._packed)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stack.close()
+
+    def sums(self, examples: Iterable[TokenizedExample]) -> ScoreSums:
+        """The examples' scores, summed in float64 in the order given."""
+        total = ScoreSums.zeros(self.lm.num_layers, self.lm.num_neurons)
+        for example in examples:
+            total.add(self.one(example))
+        return total
+
+    def one(self, example: TokenizedExample) -> ScoreSums:
+        """One example's scores, as sums over one.
+
+        On CUDA, a pass that does not fit into memory is tried again with half the tokens, down to single rows.
+
+        Raises:
+            ModelError: the packed passes do not reproduce the model, scores are not finite, or nothing fits.
+        """
+        while True:
+            try:
+                return self._attribute(example)
+            except torch.cuda.OutOfMemoryError as error:
+                if self._chunk <= 1:
+                    raise ModelError(
+                        f"example {example.id!r} does not fit into the GPU's memory even row by row; "
+                        "use a GPU with more memory or limit answer_tokens"
+                    ) from error
+                self._chunk //= 2
+            torch.cuda.empty_cache()
+
+    def _attribute(self, example: TokenizedExample) -> ScoreSums:
+        lm, packed = self.lm, self._packed
+        clean = run_clean(lm.model, lm.architecture, example.input_ids.to(lm.device), example.answer_start)
+        unscaled = packed.run_unscaled(clean)
+        check_against_clean(clean, unscaled, lm.dtype, example.id)
+        if self.method.quadrature == "adaptive":
+            integral = integrate_adaptive(packed, clean, unscaled, self.method.tolerance, self._chunk)
+        else:
+            nodes, weights = fixed_rule(self.method.quadrature, self.method.steps)
+            integral = integrate_fixed(packed, clean, unscaled, nodes, weights, self._chunk)
+        scores = [
+            (activation.to(integral.gradients.dtype) * packed.to_neurons(layer, integral.gradients[layer])).mean(0)
+            for layer, activation in enumerate(clean.activations)
+        ]
+        values = torch.stack(scores).double().cpu().numpy()
+        if not np.isfinite(values).all():
+            raise ModelError(f"example {example.id!r}: scores of {lm.name} are not finite; try dtype float32")
+        return ScoreSums.of_one(
+            values,
+            completeness=integral.completeness_error(clean, packed).abs().mean(1).cpu().numpy(),
+            gap=(integral.end - integral.start).abs().double().mean(1).cpu().numpy(),
+            points=integral.points.double().mean(1).cpu().numpy(),
+        )
+
+
+def attribute(
+    lm: LanguageModel,
+    examples: Sequence[Example],
+    steps: int = 19,
+    quadrature: str = "paper",
+    answer_tokens: int | None = None,
+    *,
+    tolerance: Tolerance | None = None,
+    chunk_tokens: int | None = None,
+    progress: bool = True,
+) -> NeuronScores:
+    """Scores of all neurons, eq. (7): the mean over ``examples`` of
+    (1/Y) sum_m a * integral over alpha of dP(y_m | z_m, alpha a)/da, answers teacher forced.
+
+    Args:
+        steps: S of the fixed rules (the paper's is 19).
+        quadrature: ``paper``, ``trapezoid``, ``gauss-legendre`` or ``adaptive`` (see ``attribution.quadrature``).
+        answer_tokens: attribute only the first so many answer tokens of each example; None for all.
+        tolerance: of the adaptive rule.
+        chunk_tokens: tokens in a packed pass; None chooses by device. The result does not depend on it but by rounding.
+        progress: show a progress bar with an estimate of the work, on a terminal.
+
+    All examples are tokenized and checked before any is attributed. The model is left as it was found.
+
+    Raises:
+        OptionError: a value of an option that makes no sense, or no examples.
+        ExampleError: an example that cannot be tokenized or is too long for the model, by its id.
+        ModelError: the model cannot be attributed exactly (the self-check), or its scores are not finite.
+
+    Equals ``attribution.reference`` (caploc/tests/attribution/test_exactness.py).
+    """
+    method = Method(steps, quadrature, tolerance or Tolerance(), chunk_tokens)
+    tokenized = [tokenize(lm, example, answer_tokens) for example in examples]
+    if not tokenized:
+        raise OptionError("no examples to attribute; pass at least one")
+    description = describe(lm, tokenized, method.steps) if progress else ""
+    with Attributor(lm, method) as attributor:
+        bar = tqdm(tokenized, desc=description, unit="example", disable=None if progress else True)
+        sums = attributor.sums(bar)
+    return sums.scores({**method.settings, "answer_tokens": answer_tokens})

@@ -1,0 +1,4 @@
+"""The auditor: a pytest plugin that judges findings, keeps the ledger and writes the report.
+
+The only part of caploc that knows pytest; it reads findings and makes none. ``caploc.audit.plugin`` is the plugin.
+"""

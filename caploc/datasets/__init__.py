@@ -1,0 +1,15 @@
+"""Datasets: raw records in their original formats -> `caploc.Example`, from a hub at a pinned commit or from
+disk.
+
+load_examples("gsm8k", limit=100)                            # the hub, at the registry's commit
+load_examples("gsm8k", path="DATA_ROOT", split="locate")     # a local copy
+load_examples("mytask", path="FILE.jsonl")                   # records of your own, with prompt and answer
+"""
+
+from __future__ import annotations
+
+from caploc.datasets.base import Dataset, Record
+from caploc.datasets.load import load_examples
+from caploc.datasets.registry import DATASETS
+
+__all__ = ["DATASETS", "Dataset", "Record", "load_examples"]

@@ -1,0 +1,141 @@
+"""What a dataset is: where its records live, and how one of them becomes examples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+from caploc.errors import DatasetError
+from caploc.examples import Example
+
+Row = tuple[str, Mapping[str, object]]
+"""A raw record, and in front of it where it stands ("gsm8k.jsonl:17"), for error messages."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One raw record. Its accessors return a field of the asked type, or raise naming the record and the
+    field."""
+
+    fields: Mapping[str, object]
+    where: str
+    stem: str
+    index: int
+
+    @property
+    def id(self) -> str:
+        """An id from the record's place in its source, "gsm8k-train-00017", for a dataset without ids of its
+        own."""
+        return f"{self.stem}-{self.index:05d}"
+
+    def named(self, own_id: str) -> str:
+        """An id from the dataset's own, "counterfact-256"."""
+        return f"{self.stem}-{own_id}"
+
+    def text(self, *path: str, blank: bool = False) -> str:
+        """The string at `path`, verbatim; a blank one is an error unless `blank`."""
+        value = self._value(path)
+        if not isinstance(value, str):
+            raise self._wrong_type(path, value, "a string")
+        if not blank and not value.strip():
+            raise DatasetError(
+                f"{self.where}: field {_dotted(path)} is empty; fill it in or remove the record"
+            )
+        return value
+
+    def texts(self, *path: str) -> list[str]:
+        """The non-empty list of non-blank strings at `path`."""
+        values = self._value(path)
+        if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+            raise self._wrong_type(path, values, "a list of strings")
+        if not values or not all(value.strip() for value in values):
+            raise DatasetError(
+                f"{self.where}: field {_dotted(path)} is an empty list or holds an empty string; "
+                "fill it in or remove the record"
+            )
+        return values
+
+    def label(self, *path: str, names: tuple[str, ...]) -> str:
+        """The name of the class whose number stands at `path`."""
+        value = self._value(path)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise self._wrong_type(path, value, "an integer label")
+        if not 0 <= value < len(names):
+            raise DatasetError(
+                f"{self.where}: field {_dotted(path)} is {value}; it must lie in 0..{len(names) - 1} "
+                f"({', '.join(names)})"
+            )
+        return names[value]
+
+    def key(self, *path: str) -> str:
+        """The integer or non-blank string at `path`, as a string: what a record is called."""
+        value = self._value(path)
+        if isinstance(value, bool) or not isinstance(value, int | str):
+            raise self._wrong_type(path, value, "an integer or a string")
+        return str(value) if isinstance(value, int) else self.text(*path)
+
+    def has(self, name: str) -> bool:
+        """Whether the field `name` is there; None, with which tables fill gaps, counts as absent."""
+        return self.fields.get(name) is not None
+
+    def _value(self, path: tuple[str, ...]) -> object:
+        value: object = self.fields
+        for depth, name in enumerate(path):
+            if not isinstance(value, Mapping):
+                raise self._wrong_type(path[:depth], value, "an object")
+            if value.get(name) is None:
+                found = ", ".join(map(str, value)) or "none"
+                raise DatasetError(
+                    f"{self.where}: field {_dotted(path[: depth + 1])} is missing or null (fields there: {found}); "
+                    "add it, or check that this file belongs to this dataset"
+                )
+            value = value[name]
+        return value
+
+    def _wrong_type(self, path: tuple[str, ...], value: object, wanted: str) -> DatasetError:
+        return DatasetError(
+            f"{self.where}: field {_dotted(path)} is of type {type(value).__name__}; it must be {wanted}"
+        )
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One dataset: a registry entry, frozen.
+
+    name           what `load_examples` and the command line call it
+    display        what the paper's tables call it
+    task           "math", "program", "language", "fact"; "own" for a dataset of the user's
+    fields         the record's fields that are read
+    to_examples    record -> its examples, in the prompt template that every model sees
+    split_by       path of the field whose equal values must fall on one side when a single file is split in two:
+                   paraphrases of a question, facts of a subject; without one it is the prompt
+    home           where a copy can be had by hand
+    hub            Hugging Face repository; None: none is known that holds the original records
+    revision       the full commit that is read; None: none was verified, so the user must pin one
+    config         the repository's configuration
+    split_names    the source's own locating and evaluation splits; one name: a single part, split by hash
+    hub_files      split -> file in the repository; named because two of the repositories hold each record twice
+    read_folder    for a layout of its own: reads the folder's rows, or returns None if it is laid out otherwise
+    paper_samples  how many examples the paper locates with (section 5.3); None where it names no number
+    """
+
+    name: str
+    display: str
+    task: str
+    fields: tuple[str, ...]
+    to_examples: Callable[[Record], list[Example]]
+    split_by: tuple[str, ...] = ()
+    home: str = ""
+    hub: str | None = None
+    revision: str | None = None
+    config: str | None = None
+    split_names: tuple[str, ...] = ("train", "test")
+    hub_files: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    read_folder: Callable[[Path], Iterable[Row] | None] | None = None
+    paper_samples: int | None = None
+
+
+def _dotted(path: tuple[str, ...]) -> str:
+    return repr(".".join(path)) if path else "'(record)'"

@@ -1,0 +1,92 @@
+"""Fetches files of a dataset repository at one pinned commit, and fails at once where there is no network.
+
+`datasets.load_dataset` with a repository's name would retry for half a minute without network, and then take
+any revision it finds in its cache; so the files are fetched here and read like local ones.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import huggingface_hub as hub
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from caploc.datasets.files import SUFFIXES
+from caploc.errors import DatasetError
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+PREFIX = "hub:"
+TIMEOUT_SECONDS = 10
+
+
+def parse_pin(text: str) -> tuple[str, str]:
+    """("ID", "COMMIT") of "hub:ID@COMMIT". Raises `DatasetError` unless the commit is written out in full."""
+    repository, _, revision = text.removeprefix(PREFIX).partition("@")
+    if not repository or not COMMIT.fullmatch(revision):
+        raise DatasetError(
+            f"{text!r}: write hub:ID@COMMIT with all 40 digits of the commit; a branch or tag could move"
+        )
+    return repository, revision
+
+
+def fetch(repository: str, revision: str, files: Iterable[str] = ()) -> Path:
+    """The local folder with `files` of `repository` at commit `revision`; without `files`, all its data
+    files.
+
+    What is in the Hugging Face cache already is not fetched again, and needs no network. Raises
+    `DatasetError` naming the repository, the cause and the way around if it is absent, gated or out of reach.
+    """
+    wanted = list(files)
+    try:
+        if not wanted or not all(_cached(repository, revision, name) for name in wanted):
+            # one request without retries, so that a machine without network is told at once
+            listing = hub.HfApi().dataset_info(repository, revision=revision, timeout=TIMEOUT_SECONDS)
+            wanted = wanted or _data_files(repository, [entry.rfilename for entry in listing.siblings or ()])
+        paths = [
+            hub.hf_hub_download(repository, name, repo_type="dataset", revision=revision) for name in wanted
+        ]
+    except DatasetError:
+        raise
+    except (
+        Exception
+    ) as error:  # the HTTP library's errors are no common class across versions of the hub client
+        raise DatasetError(_explain(repository, revision, error)) from error
+    return Path(paths[0]).parents[len(Path(wanted[0]).parts) - 1]
+
+
+def _cached(repository: str, revision: str, name: str) -> bool:
+    found = hub.try_to_load_from_cache(repository, name, revision=revision, repo_type="dataset")
+    return isinstance(found, str)
+
+
+def _data_files(repository: str, names: list[str]) -> list[str]:
+    data = [name for name in names if name.lower().endswith(SUFFIXES)]
+    if not data:
+        raise DatasetError(f"{repository} holds no {', '.join(SUFFIXES)} file; name another repository")
+    return data + [name for name in names if name == "README.md"]  # it may define configurations and splits
+
+
+def _explain(repository: str, revision: str, error: Exception) -> str:
+    page = f"https://huggingface.co/datasets/{repository}"
+    local = "or pass --data-root with a local copy"
+    match error:
+        case GatedRepoError():
+            return f"{repository} is gated: ask for access at {page}, log in with `hf auth login`, {local}"
+        case RepositoryNotFoundError():
+            return f"{repository} is not on the hub, or private: check the name, log in with `hf auth login`, {local}"
+        case RevisionNotFoundError():
+            return f"{repository} has no commit {revision}: pin another with hub:{repository}@COMMIT, {local}"
+        case OfflineModeIsEnabled():
+            return f"{repository} is not in the cache and HF_HUB_OFFLINE is set: unset it, {local}"
+        case EntryNotFoundError():
+            return f"{repository}@{revision[:7]} lacks a file this dataset needs: pin another commit, {local}"
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    return f"{repository} cannot be fetched ({type(error).__name__}: {reason}): check the network, {local}"

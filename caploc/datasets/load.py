@@ -1,0 +1,154 @@
+"""`load_examples`: a dataset's name, a place and a seed in, checked examples out."""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+from caploc.datasets.base import Dataset, Record
+from caploc.datasets.own import own_dataset
+from caploc.datasets.registry import DATASETS
+from caploc.datasets.sampling import on_locating_side, subset
+from caploc.datasets.sources import TEST, TRAIN, WHOLE, Source, files_in_root, open_source
+from caploc.errors import CaplocError, DatasetError, ExampleError, OptionError, UnknownNameError
+from caploc.examples import Example
+
+SPLITS = {"locate": TRAIN, "train": TRAIN, "evaluate": TEST, "test": TEST}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An example, the key that decides its side of a single file, and where its record stands."""
+
+    example: Example
+    key: str
+    where: str
+
+
+def load_examples(
+    name: str,
+    path: str | PathLike[str] | None = None,
+    split: str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+) -> list[Example]:
+    """The examples of dataset `name`.
+
+    path   a data root (NAME.jsonl, or NAME_train.jsonl and NAME_test.jsonl, or NAME/ with the hub repository's
+           files; .json, .parquet and .csv too), one such file, or "hub:ID@COMMIT"; None: the hub, at the
+           registry's commit. A name that is not in `DATASETS` is a dataset of the user's own: records with
+           `prompt` and `answer`, and `id` and `group` where useful.
+    split  "locate" and "evaluate" (or "train" and "test") are disjoint: the source's own two parts where it has
+           them, less the test prompts that also stand in the training part; else a single source is divided
+           70 : 30 by a hash of the dataset's `split_by` field. None: the training part, or a single source
+           whole.
+    limit  a random subset of at most so many, drawn with `seed`; a smaller limit gives a prefix of a larger one's.
+           Groups stay together. None: all, in the source's order.
+
+    Raises `UnknownNameError`, `OptionError` or `DatasetError`, whose one line names the record, field, file
+    or repository and the remedy. Every record of the part is checked before anything is returned.
+    """
+    _check_options(split, limit, seed)
+    dataset = _find(name, path)
+    loaded = _load_side(dataset, open_source(dataset, path), split)
+    examples = [item.example for item in loaded]
+    if dataset.task == "own":
+        _warn_of_glued_words(name, examples)
+    return examples if limit is None else subset(examples, limit, seed)
+
+
+def _check_options(split: str | None, limit: int | None, seed: int) -> None:
+    if split is not None and split not in SPLITS:
+        raise OptionError(f"split must be one of {', '.join(SPLITS)} or None, got {split!r}")
+    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
+        raise OptionError(f"limit must be a whole number of at least 1, got {limit!r}; None takes all")
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        raise OptionError(f"seed must be a whole number, got {seed!r}")
+
+
+def _find(name: str, path: str | PathLike[str] | None) -> Dataset:
+    if name in DATASETS:
+        return DATASETS[name]
+    if path is not None and (not Path(path).is_dir() or files_in_root(name, Path(path))):
+        return own_dataset(name)
+    close = difflib.get_close_matches(name.lower(), DATASETS, n=1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    raise UnknownNameError(
+        f"no dataset is called {name!r}{hint} Known: {', '.join(DATASETS)}. For one of your own give a file of "
+        "records with prompt and answer, NAME=FILE.jsonl"
+    )
+
+
+def _load_side(dataset: Dataset, source: Source, split: str | None) -> list[Loaded]:
+    if WHOLE in source.parts:
+        everything = _read(dataset, source, WHOLE)
+        if split is None:
+            return everything
+        locating = SPLITS[split] == TRAIN
+        side = [item for item in everything if on_locating_side(item.key) == locating]
+        if not side:
+            raise DatasetError(
+                f"{dataset.name}: none of the {len(everything)} examples of {source.label} falls on the {split} side; "
+                f"give more records, or two files {dataset.name}_train and {dataset.name}_test"
+            )
+        return side
+    if split is None or SPLITS[split] == TRAIN:
+        return _read(dataset, source, TRAIN)
+    held_out = _read(dataset, source, TEST)
+    if TRAIN in source.parts:
+        seen = {item.example.prompt for item in _read(dataset, source, TRAIN)}
+        held_out = [item for item in held_out if item.example.prompt not in seen]
+        if not held_out:
+            raise DatasetError(
+                f"{dataset.name}: every prompt of the test part of {source.label} also stands in its training part; "
+                "separate the two"
+            )
+    return held_out
+
+
+def _read(dataset: Dataset, source: Source, part: str) -> list[Loaded]:
+    if part not in source.parts:
+        raise DatasetError(
+            f"{dataset.name}: {source.label} has no {part} part; add {dataset.name}_{part}.jsonl, or keep all records "
+            f"in {dataset.name}.jsonl to have them divided"
+        )
+    stem = dataset.name if part == WHOLE else f"{dataset.name}-{part}"
+    loaded: list[Loaded] = []
+    places: dict[str, str] = {}
+    for index, (where, fields) in enumerate(source.parts[part]()):
+        record = Record(fields, where, stem, index)
+        for example in dataset.to_examples(record):
+            try:
+                example.validate()
+            except ExampleError as error:
+                raise DatasetError(f"{where}: {error}") from None
+            if example.id in places:
+                raise DatasetError(
+                    f"{where}: id {example.id!r} is taken by the record at {places[example.id]}; make ids unique"
+                )
+            places[example.id] = where
+            loaded.append(Loaded(example, _side_key(dataset, record, example), where))
+    if not loaded:
+        raise DatasetError(f"{dataset.name}: no record of {source.label} yields an example; check the file")
+    return loaded
+
+
+def _side_key(dataset: Dataset, record: Record, example: Example) -> str:
+    try:
+        return record.key(*dataset.split_by) if dataset.split_by else example.prompt
+    except CaplocError:
+        return example.prompt
+
+
+def _warn_of_glued_words(name: str, examples: list[Example]) -> None:
+    glued = [e for e in examples if e.prompt[-1].isalpha() and e.answer[0].isalpha()]
+    if glued:
+        warnings.warn(
+            f"{name}: in {len(glued)} of {len(examples)} examples the answer continues the prompt's last word "
+            f"(first: {glued[0].id!r}, ...{(glued[0].prompt + glued[0].answer)[-40:]!r}); begin the answer with a space "
+            "if it is a word of its own",
+            stacklevel=3,
+        )

@@ -1,0 +1,66 @@
+"""What every statistic asks of its input."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Collection
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from caploc.errors import CaplocError
+
+
+class StatisticsError(CaplocError):
+    """A sample or a parameter for which the statistic is not defined."""
+
+
+def finite_array(name: str, values: ArrayLike, dimensions: int = 1, at_least: int = 1) -> np.ndarray:
+    """`values` as float64 of that many dimensions, with at least so many rows, all finite, or `StatisticsError`."""
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise StatisticsError(f"{name} is not an array of numbers: {error}") from error
+    if array.ndim != dimensions:
+        raise StatisticsError(f"{name} has shape {array.shape}: expected {dimensions} dimension(s)")
+    if array.shape[0] < at_least or array.size == 0:
+        raise StatisticsError(f"{name} has shape {array.shape}: at least {at_least} value(s) are needed")
+    bad = np.argwhere(~np.isfinite(array))
+    if len(bad):
+        place = ", ".join(str(index) for index in bad[0])
+        raise StatisticsError(
+            f"{name}[{place}] is {array[tuple(bad[0])]}: remove or explain undefined values before testing"
+        )
+    return array
+
+
+def finite_number(name: str, value: float) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise StatisticsError(f"{name} is {number}: it must be finite")
+    return number
+
+
+def fraction(name: str, value: float) -> float:
+    """A number strictly between 0 and 1."""
+    if not 0 < value < 1:
+        raise StatisticsError(f"{name} is {value}: it must lie strictly between 0 and 1")
+    return float(value)
+
+
+def whole_number(name: str, value: int, at_least: int, at_most: int | None = None) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError as error:
+        raise StatisticsError(f"{name} is {value!r}: it must be a whole number") from error
+    if number < at_least or (at_most is not None and number > at_most):
+        limit = f"at least {at_least}" if at_most is None else f"between {at_least} and {at_most}"
+        raise StatisticsError(f"{name} is {number}: it must be {limit}")
+    return number
+
+
+def one_of(name: str, value: str, allowed: Collection[str]) -> str:
+    if value not in allowed:
+        raise StatisticsError(f"{name} is {value!r}: choose one of {', '.join(allowed)}")
+    return value

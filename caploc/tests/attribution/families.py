@@ -1,0 +1,128 @@
+"""Small random models of every supported family, for tests: real Hugging Face classes, nothing downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GPT2Config,
+    GPTJConfig,
+    GPTNeoConfig,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MistralConfig,
+    Olmo2Config,
+    OPTConfig,
+    Phi3Config,
+    PhiConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+VOCABULARY = 61
+CONTEXT = 96
+
+
+def _llama_like(layers: int, heads: int, key_heads: int) -> dict[str, Any]:
+    return {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 8 * heads,
+        "intermediate_size": 20,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": key_heads,
+        "max_position_embeddings": CONTEXT,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
+
+
+def _without_groups(layers: int, heads: int, key_heads: int) -> dict[str, Any]:
+    fields = _llama_like(layers, heads, key_heads)
+    del fields["num_key_value_heads"]
+    return fields
+
+
+def _gpt_like(layers: int, heads: int) -> dict[str, Any]:
+    return {
+        "vocab_size": VOCABULARY,
+        "n_embd": 8 * heads,
+        "n_inner": 20,
+        "n_layer": layers,
+        "n_head": heads,
+        "n_positions": CONTEXT,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
+
+
+def _sliding_types(layers: int) -> list[str]:
+    return ["sliding_attention" if index % 2 == 0 else "full_attention" for index in range(layers)]
+
+
+# family -> (layers, heads, key heads, window) -> configuration; the window is where the family has one
+CONFIGS: dict[str, Callable[[int, int, int, int], PreTrainedConfig]] = {
+    "llama": lambda n, h, k, w: LlamaConfig(**_llama_like(n, h, k)),
+    "mistral": lambda n, h, k, w: MistralConfig(**_llama_like(n, h, k), sliding_window=w),
+    "qwen2": lambda n, h, k, w: Qwen2Config(
+        **_llama_like(n, h, k), use_sliding_window=True, sliding_window=w, layer_types=_sliding_types(n)
+    ),
+    "qwen3": lambda n, h, k, w: Qwen3Config(
+        **_llama_like(n, h, k), head_dim=8, use_sliding_window=True, sliding_window=w, layer_types=_sliding_types(n)
+    ),
+    "gemma2": lambda n, h, k, w: Gemma2Config(
+        **_llama_like(n, h, k), head_dim=8, query_pre_attn_scalar=8, sliding_window=w, layer_types=_sliding_types(n)
+    ),
+    "gemma3_text": lambda n, h, k, w: Gemma3TextConfig(
+        **_llama_like(n, h, k), head_dim=8, query_pre_attn_scalar=8, sliding_window=w, layer_types=_sliding_types(n)
+    ),
+    "olmo2": lambda n, h, k, w: Olmo2Config(**_llama_like(n, h, k)),
+    "phi": lambda n, h, k, w: PhiConfig(**_llama_like(n, h, k), partial_rotary_factor=0.5),
+    "phi3": lambda n, h, k, w: Phi3Config(**_llama_like(n, h, k), sliding_window=w),
+    "gptj": lambda n, h, k, w: GPTJConfig(**_gpt_like(n, h), rotary_dim=4),
+    "gpt2": lambda n, h, k, w: GPT2Config(**_gpt_like(n, h)),
+    "gpt_neox": lambda n, h, k, w: GPTNeoXConfig(**_without_groups(n, h, k)),
+    "opt": lambda n, h, k, w: OPTConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=8 * h,
+        word_embed_proj_dim=8 * h,
+        ffn_dim=20,
+        num_hidden_layers=n,
+        num_attention_heads=h,
+        max_position_embeddings=CONTEXT,
+    ),
+}
+
+
+def gpt_neo_config() -> GPTNeoConfig:
+    """The family that must be refused."""
+    return GPTNeoConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=16,
+        num_layers=2,
+        num_heads=2,
+        attention_types=[[["global", "local"], 1]],
+        window_size=4,
+        max_position_embeddings=CONTEXT,
+    )
+
+
+def make_model(config: PreTrainedConfig, dtype: torch.dtype, seed: int = 0) -> PreTrainedModel:
+    """A random model whose attributions are far from zero: wider weights than default, biases and norms not trivial."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float64)
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.data.normal_(0, 0.15)
+            else:
+                parameter.data.add_(0.1 * torch.randn_like(parameter))
+    return model.to(dtype).eval()

@@ -1,0 +1,185 @@
+"""The packed engine equals the slow oracle, for every family, and captum, for two of them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from caploc.architectures import ARCHITECTURES, architecture_of
+from caploc.attribution.engine import Attributor, Method
+from caploc.attribution.quadrature import fixed_rule
+from caploc.attribution.reference import reference_scores
+from caploc.errors import ModelError
+from caploc.examples import TokenizedExample
+from caploc.models import LanguageModel, wrap
+from caploc.tests.attribution.families import CONFIGS, VOCABULARY, gpt_neo_config, make_model
+
+# These families' own code computes attention scores in float32 whatever the model's dtype.
+FLOAT32_ATTENTION = {"gptj", "gemma2"}
+
+
+def small_model(family: str, dtype: torch.dtype, shape: tuple[int, int, int, int] = (3, 4, 2, 5)) -> LanguageModel:
+    return wrap(family, make_model(CONFIGS[family](*shape), dtype), tokenizer=None)  # type: ignore[arg-type]
+
+
+def random_example(prompt: int, answer: int, seed: int = 0) -> TokenizedExample:
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(3, VOCABULARY, (prompt + answer,), generator=generator)
+    return TokenizedExample(ids, prompt, "random")
+
+
+def packed(lm: LanguageModel, example: TokenizedExample, method: Method) -> torch.Tensor:
+    with Attributor(lm, method) as attributor:
+        return torch.from_numpy(attributor.one(example).total)
+
+
+def oracle(lm: LanguageModel, example: TokenizedExample, method: Method) -> torch.Tensor:
+    nodes, weights = fixed_rule(method.quadrature, method.steps)
+    return reference_scores(lm.model, lm.architecture, example.input_ids, example.answer_start, nodes, weights)
+
+
+def relative_error(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a - b).abs().max() / b.abs().max())
+
+
+def test_every_family_of_the_table_is_tested() -> None:
+    assert set(CONFIGS) == set(ARCHITECTURES)
+
+
+@pytest.mark.parametrize("family", sorted(ARCHITECTURES))
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+def test_equals_the_oracle(family: str, dtype: torch.dtype) -> None:
+    """The answer is longer than the sliding window, key heads are grouped, chunks cut layers in two."""
+    lm, example, method = small_model(family, dtype), random_example(11, 9), Method(steps=5, chunk_tokens=30)
+    bound = 2e-6 if dtype == torch.float32 else 1e-6 if family in FLOAT32_ATTENTION else 1e-12
+    assert relative_error(packed(lm, example, method), oracle(lm, example, method)) <= bound
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    family=st.sampled_from(sorted(ARCHITECTURES)),
+    layers=st.integers(1, 4),
+    heads=st.sampled_from([(1, 1), (2, 1), (4, 2), (4, 4)]),
+    window=st.integers(2, 12),
+    prompt=st.integers(1, 14),
+    answer=st.integers(1, 8),
+    steps=st.integers(1, 6),
+    quadrature=st.sampled_from(["paper", "trapezoid", "gauss-legendre"]),
+    chunk=st.integers(1, 200),
+)
+def test_equals_the_oracle_whatever_the_shape(
+    family: str, layers: int, heads: tuple[int, int], window: int, prompt: int, answer: int, steps: int,
+    quadrature: str, chunk: int,
+) -> None:  # fmt: skip
+    lm = small_model(family, torch.float64, (layers, *heads, window))
+    example, method = random_example(prompt, answer, seed=prompt), Method(steps, quadrature, chunk_tokens=chunk)
+    bound = 1e-6 if family in FLOAT32_ATTENTION else 1e-12
+    assert relative_error(packed(lm, example, method), oracle(lm, example, method)) <= bound
+
+
+@pytest.mark.parametrize("family", ["llama", "gptj", "opt"])
+def test_does_not_depend_on_the_chunk_size(family: str) -> None:
+    lm, example = small_model(family, torch.float64), random_example(7, 6)
+    whole = packed(lm, example, Method(chunk_tokens=100_000))
+    for chunk in (1, 6, 7, 40):
+        assert relative_error(packed(lm, example, Method(chunk_tokens=chunk)), whole) <= 1e-13
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_equals_captum(family: str) -> None:
+    """captum's right Riemann sum with n = 19 has the points 1/19..1; the term at 0 is added by hand (eq. 7)."""
+    captum = pytest.importorskip("captum.attr", reason="captum is not installed (extra: test)")
+    lm, example = small_model(family, torch.float64), random_example(6, 3)
+    layers, total = lm.layers, None
+    for m in range(example.num_answer_tokens):
+        sequence = example.input_ids[: example.answer_start + m]
+        target = int(example.input_ids[example.answer_start + m])
+        rows = []
+        for layer in layers:
+            module = lm.architecture.mlp_out_of(layer)
+            rows.append(captum_scores(captum, lm, module, sequence, target))
+        total = torch.stack(rows) if total is None else total + torch.stack(rows)
+    assert total is not None
+    assert relative_error(packed(lm, example, Method()), total / example.num_answer_tokens) <= 1e-12
+
+
+def captum_scores(
+    captum: object, lm: LanguageModel, module: torch.nn.Module, sequence: torch.Tensor, target: int
+) -> torch.Tensor:
+    """One answer position and layer: IntegratedGradients on the neurons at the last position."""
+    kept: list[torch.Tensor] = []
+    handle = module.register_forward_pre_hook(lambda _, args: kept.append(args[0]))
+    with torch.no_grad():
+        lm.model(input_ids=sequence[None])
+    handle.remove()
+    clean = kept[0].reshape(len(sequence), -1)[-1:]
+
+    def probability(last: torch.Tensor) -> torch.Tensor:
+        def replace(_: torch.nn.Module, args: tuple) -> tuple:
+            return (torch.cat([args[0][:, :-1], last[:, None]], dim=1),)
+
+        hook = module.register_forward_pre_hook(replace)
+        try:
+            return lm.model(input_ids=sequence.expand(len(last), -1)).logits[:, -1].softmax(-1)[:, target]
+        finally:
+            hook.remove()
+
+    gradients = captum.IntegratedGradients(probability)  # type: ignore[attr-defined]
+    integral = gradients.attribute(clean, baselines=torch.zeros_like(clean), n_steps=19, method="riemann_right")
+    at_zero = torch.zeros_like(clean, requires_grad=True)
+    (gradient,) = torch.autograd.grad(probability(at_zero).sum(), at_zero)
+    # captum keeps its weights 1/19 in float32 whatever the dtype: undo that rounding, a common factor
+    rounding = float(torch.tensor(1 / 19, dtype=torch.float32)) * 19
+    return (integral / rounding + clean * gradient / 19)[0]
+
+
+def test_refuses_a_model_it_cannot_reproduce() -> None:
+    """GPT-Neo is not in the table; forced through, the self-check must catch it and not return numbers."""
+    with pytest.raises(ModelError, match=r"gpt_neo.*refused"):
+        architecture_of("gpt_neo")
+    with pytest.raises(ModelError, match=r"'falcon' is not supported.*architectures\.py"):
+        architecture_of("falcon")
+    model = make_model(gpt_neo_config(), torch.float64)
+    neo = type(architecture_of("gpt2"))("gpt_neo", "transformer.h", ("mlp.c_fc",), "mlp.c_proj", "attn.attention.out_proj")
+    with pytest.raises(ModelError, match="does not reproduce this model: at example 'random'"):
+        packed(wrap("neo", model, None, neo), random_example(12, 6), Method(steps=2))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("family", ["llama", "opt", "gptj"])
+def test_leaves_the_model_as_it_was(family: str) -> None:
+    lm = small_model(family, torch.float32)
+    lm.model.train()
+    flags = {name: index % 3 == 0 for index, (name, _) in enumerate(lm.model.named_parameters())}
+    for name, parameter in lm.model.named_parameters():
+        parameter.requires_grad_(flags[name])
+    weights = {name: parameter.detach().clone() for name, parameter in lm.model.named_parameters()}
+    forwards = [layer.forward for layer in lm.layers]
+
+    def broken(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("stopped halfway")
+
+    with pytest.raises(RuntimeError, match="halfway"), Attributor(lm, Method()) as attributor:
+        attributor.one(random_example(5, 3))
+        lm.model.get_output_embeddings().register_forward_pre_hook(broken)
+        attributor.one(random_example(5, 3))
+    assert lm.model.training and all(module.training for module in lm.model.modules())
+    assert {name: parameter.requires_grad for name, parameter in lm.model.named_parameters()} == flags
+    for name, parameter in lm.model.named_parameters():
+        assert torch.equal(parameter, weights[name]) and parameter.grad is None
+    assert [layer.forward for layer in lm.layers] == forwards
+    assert not any(layer._forward_pre_hooks or layer._forward_hooks for layer in lm.layers)
+    assert not any(lm.architecture.mlp_out_of(layer)._forward_hooks for layer in lm.layers)
+
+
+def test_bfloat16_is_close_to_float32() -> None:
+    """The GPU's dtype, with its float32 head, on the CPU: rounding only."""
+    example = random_example(11, 6)
+    wide = packed(small_model("llama", torch.float32), example, Method())
+    lm = small_model("llama", torch.bfloat16)
+    head = lm.model.get_output_embeddings()
+    narrow = packed(lm, example, Method())
+    assert lm.model.get_output_embeddings() is head
+    assert relative_error(narrow, wide) < 0.1
+    assert torch.corrcoef(torch.stack([narrow.ravel(), wide.ravel()]))[0, 1] > 0.995
