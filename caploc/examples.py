@@ -19,8 +19,7 @@ CONTINUATION_HEADS = ("\n", ":", "=", "a")
 
 
 class TokenizingModel(Protocol):
-    """What tokenization needs of a `caploc.LanguageModel`; stated here so that neither module imports the
-    other."""
+    """What tokenization needs of a `caploc.LanguageModel`, stated here so as not to import its module."""
 
     @property
     def name(self) -> str: ...
@@ -42,7 +41,7 @@ class Example:
     id      unique within its dataset, and the same on every load
     prompt  the text before the answer
     answer  the text that follows; it carries its own leading space or newline, " joy" and not "joy"
-    group   examples that belong together (paraphrases of one fact, the two halves of a pair) share one; else None
+    group   shared by examples that belong together (paraphrases of one fact, the halves of a pair); else None
     """
 
     id: str
@@ -66,8 +65,8 @@ class Example:
                 text.encode()
             except UnicodeEncodeError as error:
                 raise ExampleError(
-                    f"example {self.id!r}: the {field} has a lone surrogate at character {error.start}, which no "
-                    "tokenizer can read; repair the text's encoding"
+                    f"example {self.id!r}: the {field} has a lone surrogate at character {error.start}, "
+                    "which no tokenizer can read; repair the text's encoding"
                 ) from None
 
 
@@ -123,15 +122,15 @@ def tokenize(lm: TokenizingModel, example: Example, answer_tokens: int | None = 
     answer_ids = _continuation_ids(lm.tokenizer, example.answer)[:answer_tokens]
     if not answer_ids:
         raise ExampleError(
-            f"example {example.id!r}: the tokenizer of {lm.name} makes no token of the answer {_short(example.answer)}; "
-            "leave the example out or change its answer"
+            f"example {example.id!r}: the tokenizer of {lm.name} makes no token of the answer "
+            f"{_short(example.answer)}; leave the example out or change its answer"
         )
     ids = prompt_ids + answer_ids
     _check_vocabulary(lm, example, ids)
     if len(ids) > lm.max_length:
         raise TooLongError(
-            f"example {example.id!r}: prompt and answer have {len(ids)} tokens, the context of {lm.name} holds "
-            f"{lm.max_length}; shorten it, leave it out, or use a model with a longer context"
+            f"example {example.id!r}: prompt and answer have {len(ids)} tokens, the context of {lm.name} "
+            f"holds {lm.max_length}; shorten it, leave it out, or use a model with a longer context"
         )
     return TokenizedExample(torch.tensor(ids, dtype=torch.long), len(prompt_ids), example.id)
 
@@ -153,8 +152,8 @@ def fit(
             excluded.append(Exclusion(example.id, str(error)))
     if excluded and not fitting:
         raise TooLongError(
-            f"none of the {len(excluded)} examples fits into the {lm.max_length} tokens of {lm.name}; take shorter "
-            f"examples or a model with a longer context (first: {excluded[0].reason})"
+            f"none of the {len(excluded)} examples fits into the {lm.max_length} tokens of {lm.name}; take "
+            f"shorter examples or a model with a longer context (first: {excluded[0].reason})"
         )
     return fitting, excluded
 

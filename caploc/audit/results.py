@@ -68,7 +68,9 @@ class Result:
     def loads(cls, text: str) -> Result:
         """Reads what ``dumps`` wrote."""
         data = json.loads(text)
-        return cls(**{**data, "planned": Planned.from_json(data["planned"]), "status": Status(data["status"])})
+        return cls(
+            **{**data, "planned": Planned.from_json(data["planned"]), "status": Status(data["status"])}
+        )
 
 
 @dataclass

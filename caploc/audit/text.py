@@ -8,7 +8,9 @@ import re
 LONGEST_SHOWN = 600
 
 # control characters, lone surrogates, and the marks that reorder or hide the text around them
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff\ufff9-\uffff]")
+_UNSAFE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff\ufff9-\uffff]"
+)
 
 
 def visible(value: object, limit: int = LONGEST_SHOWN) -> str:

@@ -1,5 +1,4 @@
-"""Datasets: raw records in their original formats -> `caploc.Example`, from a hub at a pinned commit or from
-disk.
+"""Datasets: raw records in their original formats -> `caploc.Example`, from the hub or from disk.
 
 load_examples("gsm8k", limit=100)                            # the hub, at the registry's commit
 load_examples("gsm8k", path="DATA_ROOT", split="locate")     # a local copy

@@ -16,8 +16,12 @@ Row = tuple[str, Mapping[str, object]]
 
 @dataclass(frozen=True)
 class Record:
-    """One raw record. Its accessors return a field of the asked type, or raise naming the record and the
-    field."""
+    """One raw record; its accessors return a field of the asked type, or raise naming record and field.
+
+    where  where it stands, for error messages
+    stem   how ids of its source begin, "gsm8k-train"
+    index  its place in the source, from 0
+    """
 
     fields: Mapping[str, object]
     where: str
@@ -26,8 +30,7 @@ class Record:
 
     @property
     def id(self) -> str:
-        """An id from the record's place in its source, "gsm8k-train-00017", for a dataset without ids of its
-        own."""
+        """An id for a dataset that has none of its own: the place in the source, "gsm8k-train-00017"."""
         return f"{self.stem}-{self.index:05d}"
 
     def named(self, own_id: str) -> str:
@@ -88,8 +91,8 @@ class Record:
             if value.get(name) is None:
                 found = ", ".join(map(str, value)) or "none"
                 raise DatasetError(
-                    f"{self.where}: field {_dotted(path[: depth + 1])} is missing or null (fields there: {found}); "
-                    "add it, or check that this file belongs to this dataset"
+                    f"{self.where}: field {_dotted(path[: depth + 1])} is missing or null "
+                    f"(fields there: {found}); add it, or check that this file belongs to this dataset"
                 )
             value = value[name]
         return value
@@ -109,15 +112,15 @@ class Dataset:
     task           "math", "program", "language", "fact"; "own" for a dataset of the user's
     fields         the record's fields that are read
     to_examples    record -> its examples, in the prompt template that every model sees
-    split_by       path of the field whose equal values must fall on one side when a single file is split in two:
-                   paraphrases of a question, facts of a subject; without one it is the prompt
+    split_by       path of the field whose equal values must fall on one side when a single file is split in
+                   two: rephrasings of a question, facts of a subject; where it is absent, the prompt
     home           where a copy can be had by hand
     hub            Hugging Face repository; None: none is known that holds the original records
     revision       the full commit that is read; None: none was verified, so the user must pin one
     config         the repository's configuration
     split_names    the source's own locating and evaluation splits; one name: a single part, split by hash
-    hub_files      split -> file in the repository; named because two of the repositories hold each record twice
-    read_folder    for a layout of its own: reads the folder's rows, or returns None if it is laid out otherwise
+    hub_files      split -> file in the repository
+    read_folder    for a layout of its own: the rows of a folder, or None if the folder is laid out otherwise
     paper_samples  how many examples the paper locates with (section 5.3); None where it names no number
     """
 

@@ -26,8 +26,7 @@ CODE25K = Dataset(
     hub="flytech/python-codes-25k",
     revision="0ed98ff2a76c5d133d8c157b814189a5a17ebd20",
     split_names=("train",),
-    # The repository holds its 24,813 records twice, as .json and as .jsonl; reading the folder whole doubles
-    # them.
+    # The repository holds all its records twice, as .json and as .jsonl; read whole, it counts each double.
     hub_files=MappingProxyType({"train": "python-codes-25k.jsonl"}),
     paper_samples=1200,
 )

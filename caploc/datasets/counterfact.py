@@ -16,8 +16,8 @@ def to_examples(record: Record) -> list[Example]:
     template = record.text("requested_rewrite", "prompt")
     if template.count("{}") != 1:
         raise DatasetError(
-            f"{record.where}: field 'requested_rewrite.prompt' must hold the subject's place {{}} exactly once; "
-            "correct the record"
+            f"{record.where}: field 'requested_rewrite.prompt' must hold the subject's place {{}} exactly "
+            "once; correct the record"
         )
     case = record.key("case_id")
     # replace, not format: a template is data, and format would run what stands between its braces

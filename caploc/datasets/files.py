@@ -75,7 +75,7 @@ def _parse(content: bytes, where: str) -> Any:
         raise DatasetError(f"{where}: not UTF-8 at byte {error.start}; convert the file to UTF-8") from None
     except json.JSONDecodeError as error:
         raise DatasetError(
-            f"{where}: not valid JSON ({error.msg} at character {error.pos}); one complete JSON object is expected"
+            f"{where}: not valid JSON ({error.msg} at character {error.pos}); write one complete JSON object"
         ) from None
     except (
         ValueError,

@@ -1,7 +1,6 @@
-"""GSM8K backward: GSM8K test questions asked from the answer to an unknown x (Yu et al., 2023); not in the
-paper.
+"""GSM8K backward: GSM8K test questions, asked from the answer to an unknown x (Yu et al., 2023).
 
-The file mixes two schemas; `question`, `answer` and `original_question` stand in both.
+Not in the paper. The file mixes two schemas; `question`, `answer` and `original_question` stand in both.
 """
 
 from __future__ import annotations

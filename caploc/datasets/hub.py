@@ -38,8 +38,7 @@ def parse_pin(text: str) -> tuple[str, str]:
 
 
 def fetch(repository: str, revision: str, files: Iterable[str] = ()) -> Path:
-    """The local folder with `files` of `repository` at commit `revision`; without `files`, all its data
-    files.
+    """The local folder with `files` (without any: all data files) of `repository` at commit `revision`.
 
     What is in the Hugging Face cache already is not fetched again, and needs no network. Raises
     `DatasetError` naming the repository, the cause and the way around if it is absent, gated or out of reach.
@@ -81,7 +80,7 @@ def _explain(repository: str, revision: str, error: Exception) -> str:
         case GatedRepoError():
             return f"{repository} is gated: ask for access at {page}, log in with `hf auth login`, {local}"
         case RepositoryNotFoundError():
-            return f"{repository} is not on the hub, or private: check the name, log in with `hf auth login`, {local}"
+            return f"{repository} is not on the hub, or private: check the name, `hf auth login`, {local}"
         case RevisionNotFoundError():
             return f"{repository} has no commit {revision}: pin another with hub:{repository}@COMMIT, {local}"
         case OfflineModeIsEnabled():

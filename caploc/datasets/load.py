@@ -37,16 +37,16 @@ def load_examples(
 ) -> list[Example]:
     """The examples of dataset `name`.
 
-    path   a data root (NAME.jsonl, or NAME_train.jsonl and NAME_test.jsonl, or NAME/ with the hub repository's
-           files; .json, .parquet and .csv too), one such file, or "hub:ID@COMMIT"; None: the hub, at the
-           registry's commit. A name that is not in `DATASETS` is a dataset of the user's own: records with
-           `prompt` and `answer`, and `id` and `group` where useful.
-    split  "locate" and "evaluate" (or "train" and "test") are disjoint: the source's own two parts where it has
-           them, less the test prompts that also stand in the training part; else a single source is divided
-           70 : 30 by a hash of the dataset's `split_by` field. None: the training part, or a single source
-           whole.
-    limit  a random subset of at most so many, drawn with `seed`; a smaller limit gives a prefix of a larger one's.
-           Groups stay together. None: all, in the source's order.
+    path   a data root (NAME.jsonl, or NAME_train.jsonl and NAME_test.jsonl, or NAME/ with the hub
+           repository's files; .json, .parquet and .csv too), one such file, or "hub:ID@COMMIT"; None: the
+           hub, at the registry's commit. A name that is not in `DATASETS` is a dataset of the user's own:
+           records with `prompt` and `answer`, and `id` and `group` where useful.
+    split  "locate" and "evaluate" (or "train" and "test") are disjoint: the source's own two parts where it
+           has them, less the test prompts that also stand in the training part; else a single source is
+           divided 70 : 30 by a hash of the dataset's `split_by` field. None: the training part, or a single
+           source whole.
+    limit  a random subset of at most so many, drawn with `seed`; a smaller limit gives a prefix of a larger
+           one's. Groups stay together. None: all, in the source's order.
 
     Raises `UnknownNameError`, `OptionError` or `DatasetError`, whose one line names the record, field, file
     or repository and the remedy. Every record of the part is checked before anything is returned.
@@ -75,10 +75,10 @@ def _find(name: str, path: str | PathLike[str] | None) -> Dataset:
     if path is not None and (not Path(path).is_dir() or files_in_root(name, Path(path))):
         return own_dataset(name)
     close = difflib.get_close_matches(name.lower(), DATASETS, n=1)
-    hint = f"; did you mean {close[0]}?" if close else ""
+    hint = f" (did you mean {close[0]}?)" if close else ""
     raise UnknownNameError(
-        f"no dataset is called {name!r}{hint} Known: {', '.join(DATASETS)}. For one of your own give a file of "
-        "records with prompt and answer, NAME=FILE.jsonl"
+        f"no dataset is called {name!r}{hint}; known: {', '.join(DATASETS)}; for one of your own give its "
+        "file of records with prompt and answer, NAME=FILE.jsonl"
     )
 
 
@@ -91,8 +91,8 @@ def _load_side(dataset: Dataset, source: Source, split: str | None) -> list[Load
         side = [item for item in everything if on_locating_side(item.key) == locating]
         if not side:
             raise DatasetError(
-                f"{dataset.name}: none of the {len(everything)} examples of {source.label} falls on the {split} side; "
-                f"give more records, or two files {dataset.name}_train and {dataset.name}_test"
+                f"{dataset.name}: none of the {len(everything)} examples of {source.label} falls on the "
+                f"{split} side; give more records, or two files, {dataset.name}_train and {dataset.name}_test"
             )
         return side
     if split is None or SPLITS[split] == TRAIN:
@@ -103,8 +103,8 @@ def _load_side(dataset: Dataset, source: Source, split: str | None) -> list[Load
         held_out = [item for item in held_out if item.example.prompt not in seen]
         if not held_out:
             raise DatasetError(
-                f"{dataset.name}: every prompt of the test part of {source.label} also stands in its training part; "
-                "separate the two"
+                f"{dataset.name}: every prompt of the test part of {source.label} also stands in its "
+                "training part; separate the two"
             )
     return held_out
 
@@ -112,8 +112,8 @@ def _load_side(dataset: Dataset, source: Source, split: str | None) -> list[Load
 def _read(dataset: Dataset, source: Source, part: str) -> list[Loaded]:
     if part not in source.parts:
         raise DatasetError(
-            f"{dataset.name}: {source.label} has no {part} part; add {dataset.name}_{part}.jsonl, or keep all records "
-            f"in {dataset.name}.jsonl to have them divided"
+            f"{dataset.name}: {source.label} has no {part} part; add {dataset.name}_{part}.jsonl, or keep "
+            f"all records in {dataset.name}.jsonl to have them divided"
         )
     stem = dataset.name if part == WHOLE else f"{dataset.name}-{part}"
     loaded: list[Loaded] = []
@@ -127,7 +127,7 @@ def _read(dataset: Dataset, source: Source, part: str) -> list[Loaded]:
                 raise DatasetError(f"{where}: {error}") from None
             if example.id in places:
                 raise DatasetError(
-                    f"{where}: id {example.id!r} is taken by the record at {places[example.id]}; make ids unique"
+                    f"{where}: id {example.id!r} also belongs to {places[example.id]}; make ids unique"
                 )
             places[example.id] = where
             loaded.append(Loaded(example, _side_key(dataset, record, example), where))
@@ -147,8 +147,7 @@ def _warn_of_glued_words(name: str, examples: list[Example]) -> None:
     glued = [e for e in examples if e.prompt[-1].isalpha() and e.answer[0].isalpha()]
     if glued:
         warnings.warn(
-            f"{name}: in {len(glued)} of {len(examples)} examples the answer continues the prompt's last word "
-            f"(first: {glued[0].id!r}, ...{(glued[0].prompt + glued[0].answer)[-40:]!r}); begin the answer with a space "
-            "if it is a word of its own",
+            f"{name}: in {len(glued)} of {len(examples)} examples, {glued[0].id!r} first, the answer "
+            "continues the prompt's last word; begin the answer with a space if it is a word of its own",
             stacklevel=3,
         )

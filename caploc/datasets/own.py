@@ -21,8 +21,7 @@ def to_examples(record: Record) -> list[Example]:
 
 
 def own_dataset(name: str) -> Dataset:
-    """A dataset called `name` that is not in the registry. Raises `OptionError` for a name unfit for test
-    ids."""
+    """A dataset that is not in the registry. Raises `OptionError` for a name unfit for test ids."""
     if not NAME.fullmatch(name):
         raise OptionError(
             f"dataset name {name!r} may hold only ASCII letters, digits, '_', '-' and '.'; rename it, as in "

@@ -41,8 +41,7 @@ def _before_object(pattern: str) -> str | None:
 
 
 def read_folder(folder: Path) -> Iterator[Row] | None:
-    """The facts below `folder`, each with the patterns of its relation; None if it is not laid out as
-    ParaRel."""
+    """The facts below `folder`, each with its relation's patterns; None if laid out otherwise."""
     for home in RELATIVE_HOMES:
         facts, patterns = folder / FACTS, folder / home / PATTERNS
         if facts.is_dir() and patterns.is_dir():
@@ -56,7 +55,8 @@ def _read_facts(facts: Path, patterns: Path) -> Iterator[Row]:
     )
     if not relations:
         raise DatasetError(
-            f"{facts.parent}: no relation has both {PATTERNS}/P*.jsonl and {FACTS}/P*.jsonl; copy both folders there"
+            f"{facts.parent}: no relation has both {PATTERNS}/P*.jsonl and {FACTS}/P*.jsonl; "
+            "copy both folders there"
         )
     for name in relations:
         relation = Path(name).stem

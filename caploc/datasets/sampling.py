@@ -16,8 +16,7 @@ LOCATING_SHARE = 0.7
 def on_locating_side(key: str) -> bool:
     """Whether records with this key are located with (about 70 % of keys) rather than evaluated on.
 
-    The dataset's name does not enter, so that a subject or question that two datasets share falls on one
-    side.
+    The dataset's name does not enter: a subject or question that two datasets share falls on one side.
     """
     return int.from_bytes(_digest(key)[:8]) < LOCATING_SHARE * 2**64
 

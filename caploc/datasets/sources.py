@@ -26,11 +26,10 @@ class Source:
 
 
 def open_source(dataset: Dataset, path: str | PathLike[str] | None) -> Source:
-    """The source of `dataset`: `path` is a file, a data root, the dataset's own folder, or "hub:ID@COMMIT";
-    None is
-    the registry's repository at its pinned commit.
+    """The source of `dataset` at `path`: a file, a data root, the dataset's own folder, or "hub:ID@COMMIT".
 
-    Raises `DatasetError` if it is not there, saying what was looked for.
+    None is the registry's repository at its pinned commit. Raises `DatasetError` if the source is not there,
+    saying what was looked for.
     """
     if path is None:
         return _pinned_source(dataset)
@@ -47,8 +46,7 @@ def open_source(dataset: Dataset, path: str | PathLike[str] | None) -> Source:
 
 
 def files_in_root(name: str, root: Path) -> list[Path]:
-    """What a data root holds under `name`: NAME.jsonl, NAME_train.jsonl, NAME_test.jsonl (or another suffix),
-    NAME/."""
+    """What a data root holds under `name`: NAME, NAME_train and NAME_test with a known suffix, and NAME/."""
     stems = (name, f"{name}_train", f"{name}_test")
     files = [root / f"{stem}{suffix}" for stem in stems for suffix in SUFFIXES]
     return [file for file in files if file.is_file()] + [root / name] * (root / name).is_dir()
@@ -120,13 +118,13 @@ def _folder_source(dataset: Dataset, folder: Path, label: str) -> Source:
 
     readers = read_repository(folder, dataset.config)
     if len(readers) == 1:
-        return Source(label, {WHOLE: reader for reader in readers.values()})
+        (reader,) = readers.values()
+        return Source(label, {WHOLE: reader})
     return Source(label, _parts(dataset, readers, label))
 
 
 def _known_parts(dataset: Dataset, folder: Path) -> dict[str, Reader]:
-    """The parts of a folder in the dataset's own layout, or with the very files of its repository; else
-    none."""
+    """The parts of a folder in the dataset's own layout or with its repository's very files; else none."""
     layout = dataset.read_folder
     if layout is not None and layout(folder) is not None:
         return {WHOLE: lambda: layout(folder) or ()}
@@ -142,7 +140,7 @@ def _parts(dataset: Dataset, readers: Mapping[str, Reader], label: str) -> dict[
     parts = {kind: readers[name] for kind, name in zip(kinds, names, strict=True) if name in readers}
     if not parts:
         raise DatasetError(
-            f"{dataset.name}: {label} has the splits {', '.join(readers)}, but {' or '.join(names)} is needed; "
-            "take another copy"
+            f"{dataset.name}: {label} has the splits {', '.join(readers)}, but {' or '.join(names)} is "
+            "needed; take another copy"
         )
     return parts

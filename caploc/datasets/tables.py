@@ -32,8 +32,7 @@ def read_table(path: Path) -> Iterator[Row]:
 
 
 def read_repository(folder: Path, config: str | None) -> dict[str, Callable[[], Iterator[Row]]]:
-    """Split -> reader of the rows of a folder with a hub repository's files, by the rules of
-    `datasets.load_dataset`.
+    """Split -> reader of a folder with a hub repository's files, by the rules of `datasets.load_dataset`.
 
     `config` is taken if the folder defines it, else its only one.
     """
@@ -41,7 +40,7 @@ def read_repository(folder: Path, config: str | None) -> dict[str, Callable[[], 
         configs = hf_datasets.get_dataset_config_names(str(folder))
         if config not in configs and len(configs) > 1:
             raise DatasetError(
-                f"{folder}: holds the configurations {', '.join(configs)} but not {config!r}; keep one of them"
+                f"{folder}: holds the configurations {', '.join(configs)} but not {config!r}; keep one"
             )
         splits = hf_datasets.load_dataset(
             str(folder),
@@ -55,14 +54,13 @@ def read_repository(folder: Path, config: str | None) -> dict[str, Callable[[], 
 def _rows(table: Any, where: str) -> Iterator[Row]:
     if not table.num_rows:
         raise DatasetError(f"{where}: the table has no record")
-    for number, row in enumerate(table, start=1):
+    for number, row in enumerate(table.to_list(), start=1):
         yield f"{where} record {number}", row
 
 
 @contextmanager
 def _scratch(path: Path) -> Iterator[str]:
-    """A cache folder that is gone afterwards, no progress bars, no count of downloads; failures as
-    `DatasetError`."""
+    """A cache folder that is gone afterwards; no bars, no download counts; failures as `DatasetError`."""
     bars = not hf_datasets.are_progress_bars_disabled()
     counts = hf_datasets.config.HF_UPDATE_DOWNLOAD_COUNTS
     hf_datasets.disable_progress_bars()

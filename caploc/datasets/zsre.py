@@ -1,7 +1,6 @@
 """zsRE: relation extraction as questions (Levy et al., 2017), in the records of MEND and ROME.
 
-`answers` holds the true answers, the first of which is taken; `pred` is some model's guess, `alt` an edit's
-target.
+`answers` holds the true answers; the first is taken. `pred` is a model's guess, `alt` an edit's target.
 """
 
 from __future__ import annotations

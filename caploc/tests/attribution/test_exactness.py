@@ -127,7 +127,11 @@ def captum_scores(
             hook.remove()
 
     gradients = captum.IntegratedGradients(probability)  # type: ignore[attr-defined]
-    integral = gradients.attribute(clean, baselines=torch.zeros_like(clean), n_steps=19, method="riemann_right")
+    torch.set_default_dtype(torch.float64)  # captum makes its points in the default dtype
+    try:
+        integral = gradients.attribute(clean, baselines=torch.zeros_like(clean), n_steps=19, method="riemann_right")
+    finally:
+        torch.set_default_dtype(torch.float32)
     at_zero = torch.zeros_like(clean, requires_grad=True)
     (gradient,) = torch.autograd.grad(probability(at_zero).sum(), at_zero)
     # captum keeps its weights 1/19 in float32 whatever the dtype: undo that rounding, a common factor

@@ -1,0 +1,106 @@
+"""The command line of the audit: each option declared once, with a help text that teaches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+DEFAULTS: dict[str, Any] = {
+    "samples": None,
+    "draws": "100",
+    "store": None,
+    "engine": "local",
+    "device": "auto",
+    "dtype": "auto",
+    "seed": "0",
+    "steps": "19",
+    "quadrature": "paper",
+}
+
+MARKERS = (
+    "gpu: needs a CUDA GPU; deselect with -m 'not gpu', run alone with -m gpu",
+    "min_gb(n): needs a GPU with at least n GB of memory",
+    "gated: the model's hub repository asks for an accepted licence and a token (hf auth login)",
+    "network: reads from the Hugging Face hub unless its cache holds the files",
+    "claim(id): the paper's claim that the test decides, such as table1-overlap",
+)
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Declares the options; values are strings, checked together by `caploc.audit.settings`."""
+    group = parser.getgroup("caploc", "caploc: audit a paper's claims over model x dataset x sigma")
+
+    def option(name: str, metavar: str, text: str, **more: Any) -> None:
+        group.addoption(name, metavar=metavar, default=DEFAULTS.get(name.lstrip("-")), help=text, **more)
+
+    option(
+        "--model",
+        "NAME",
+        "model to audit: a name (llama2-7b, tiny-llama), a folder in Hugging Face format, or a hub id ORG/NAME. "
+        "Repeat it or separate by commas. Without it: the embedded tiny models, and the paper's models, which need "
+        "a GPU.",
+        action="append",
+    )
+    option(
+        "--dataset",
+        "NAME[=FILE]",
+        "dataset to locate on: gsm8k, meta_math, code25k, emotion, imdb (the default five) or a further one; "
+        "NAME=FILE.jsonl reads your own records with the fields prompt and answer. Repeatable.",
+        action="append",
+    )
+    option(
+        "--sigma",
+        "S",
+        "threshold of eq. (8), in standard deviations: a neuron is located if its score lies further than S from "
+        "the mean. Repeatable; default 3 and 6, the paper's is 6.",
+        action="append",
+    )
+    option(
+        "--data-root",
+        "DIR",
+        "folder with local copies of the datasets in their own formats: NAME.jsonl, NAME_train.jsonl with "
+        "NAME_test.jsonl, or NAME/.",
+    )
+    option(
+        "--samples",
+        "N",
+        "locate with at most N samples a dataset. Default: all there are, up to the paper's numbers (section 5.3).",
+    )
+    option(
+        "--draws",
+        "N",
+        "random halves, masks and permutations to draw (default 100); no p value can fall below 1 / (N + 1).",
+    )
+    option(
+        "--store",
+        "DIR",
+        "folder that keeps attribution results, so that a second run is warm and workers share. Default: the "
+        "user's cache folder, or $CAPLOC_STORE.",
+    )
+    option("--engine", "NAME", "where shards are computed; 'local', in this process, is the only one.")
+    option(
+        "--device",
+        "DEV",
+        "cpu, cuda, cuda:N, mps, or auto (default): cpu for the embedded models, else cuda.",
+    )
+    option(
+        "--dtype",
+        "TYPE",
+        "float32, float64, bfloat16, float16, or auto (default): float32 on a CPU, bfloat16 on a GPU.",
+    )
+    option("--seed", "N", "seed of every random draw (default 0).")
+    option("--steps", "S", "steps of the attribution's path, eq. (7) (default 19, as in the paper).")
+    option(
+        "--quadrature",
+        "RULE",
+        "how eq. (7) is summed: paper (the literal sum, default), trapezoid, gauss-legendre or adaptive, which "
+        "shows whether a verdict depends on it.",
+    )
+    group.addoption(
+        "--record-expectations",
+        action="store_true",
+        default=False,
+        help="write this run's verdicts of the embedded models to fixtures/expected.toml, to be reviewed and "
+        "committed; later runs fail where a verdict or an estimate moves away from them.",
+    )

@@ -1,0 +1,142 @@
+"""Which models, datasets and cells were asked for, and the parameters of claim tests made from them."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from caploc.findings import Cell
+
+if TYPE_CHECKING:
+    from caploc.audit.settings import AuditSettings
+
+EMBEDDED_MODELS = ("tiny-llama", "tiny-gptj")
+PAPER_MODELS = ("llama2-7b", "llama2-13b", "gptj-6b")
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+
+
+@dataclass(frozen=True)
+class ModelRequest:
+    """A model to audit: ``label`` names it in test ids, ``model`` is what ``load_model`` takes."""
+
+    label: str
+    model: str
+    embedded: bool = False
+    gpu: bool = False
+    min_gb: float = 0
+    gated: bool = False
+    network: bool = False
+
+    def marks(self) -> list[pytest.MarkDecorator]:
+        """The markers its tests carry."""
+        marks = [pytest.mark.gpu, pytest.mark.min_gb(self.min_gb)] if self.gpu else []
+        marks += [pytest.mark.gated] if self.gated else []
+        return marks + ([pytest.mark.network] if self.network else [])
+
+
+@dataclass(frozen=True)
+class DatasetRequest:
+    """A dataset to locate on; ``path`` is the user's own file, None for a dataset of the registry."""
+
+    label: str
+    path: str | None = None
+
+
+@dataclass(frozen=True)
+class CellRequest:
+    """One cell of a claim test. ``dataset`` is None for claims over all datasets of a model."""
+
+    cell: Cell
+    model: str
+    dataset: str | None
+    dataset_path: str | None
+    sigma: float
+
+
+def default_models() -> tuple[ModelRequest, ...]:
+    """The embedded tiny models, then the paper's own, which need a GPU."""
+    return tuple(_registered(name) for name in (*EMBEDDED_MODELS, *PAPER_MODELS))
+
+
+def request_models(values: Iterable[str]) -> tuple[ModelRequest, ...]:
+    """The models of ``--model``. Raises `pytest.UsageError` for what is neither a name, a folder nor a hub id."""
+    requests: list[ModelRequest] = []
+    for value in values:
+        request = _request_model(value)
+        taken = {other.label for other in requests}
+        label, count = request.label, 1
+        while label in taken:
+            count += 1
+            label = f"{request.label}-{count}"
+        requests.append(ModelRequest(**{**vars(request), "label": label}))
+    return tuple(requests)
+
+
+def _request_model(value: str) -> ModelRequest:
+    from caploc.models import REGISTRY
+
+    if value in REGISTRY:
+        return _registered(value)
+    if Path(value).is_dir():
+        return ModelRequest(_label(Path(value).resolve().name), value)
+    if Path(value).is_file():
+        raise pytest.UsageError(
+            f"--model {value}: is a file; give the folder that holds config.json and the weights"
+        )
+    if _HUB_ID.fullmatch(value):
+        return ModelRequest(_label(value.split("/")[1]), value, network=True)
+    close = difflib.get_close_matches(value, REGISTRY, 1, 0.5)
+    hint = f"did you mean {close[0]}?" if close else f"names are {', '.join(REGISTRY)}"
+    raise pytest.UsageError(f"--model {value}: no known name, no folder and no hub id ORG/NAME; {hint}")
+
+
+def _registered(name: str) -> ModelRequest:
+    from caploc.models import REGISTRY
+
+    entry: Any = REGISTRY[name]
+    return ModelRequest(
+        label=name,
+        model=name,
+        embedded=entry.embedded,
+        gpu=not entry.embedded,
+        min_gb=entry.min_gb,
+        gated=entry.gated,
+        network=not entry.embedded,
+    )
+
+
+def _label(name: str) -> str:
+    """An ASCII label; one that would pass for a registered model, whose results it must not inherit, is changed."""
+    from caploc.models import REGISTRY
+
+    label = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "model"
+    return f"{label}-local" if label in REGISTRY else label
+
+
+def cell_parameters(settings: AuditSettings) -> list[Any]:
+    """One pytest parameter per model x dataset x sigma, grouped by model, then dataset."""
+    return [
+        _parameter(model, dataset, sigma)
+        for model in settings.models
+        for dataset in settings.datasets
+        for sigma in settings.sigmas
+    ]
+
+
+def model_cell_parameters(settings: AuditSettings) -> list[Any]:
+    """One pytest parameter per model x sigma."""
+    return [_parameter(model, None, sigma) for model in settings.models for sigma in settings.sigmas]
+
+
+def _parameter(model: ModelRequest, dataset: DatasetRequest | None, sigma: float) -> Any:
+    name = dataset.label if dataset else None
+    cell = Cell(model.label, name, sigma)
+    request = CellRequest(cell, model.model, name, dataset.path if dataset else None, sigma)
+    return pytest.param(request, id=cell.label, marks=model.marks())

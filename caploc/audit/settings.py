@@ -1,0 +1,197 @@
+"""What an audit run is asked to do, checked as a whole before any work is done."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from caploc.audit.options import DEFAULTS
+from caploc.audit.requests import DatasetRequest, ModelRequest, default_models, request_models
+
+DEFAULT_DATASETS = ("gsm8k", "meta_math", "code25k", "emotion", "imdb")
+DEFAULT_SIGMAS = (3.0, 6.0)
+ENGINES = ("local",)
+QUADRATURES = ("paper", "trapezoid", "gauss-legendre", "adaptive")
+DTYPES = ("auto", "float32", "float64", "bfloat16", "float16")
+
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+_DATASET_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+# what changes a number: with any of these set, reviewed expectations say nothing
+_DECISIVE = ("data_root", "samples", "draws", "device", "dtype", "seed", "steps", "quadrature")
+_SAME_AS_DEFAULT = {("device", "cpu"), ("dtype", "float32")}
+
+
+@dataclass(frozen=True)
+class AuditSettings:
+    """The options of a run, checked and typed; claim tests hand them to experiments.
+
+    ``samples`` None means all a dataset has, up to the paper's number; ``store`` None the user's cache folder.
+    ``device`` and ``dtype`` may be "auto": see `placement`. ``departures`` names the options that change numbers.
+    """
+
+    models: tuple[ModelRequest, ...]
+    datasets: tuple[DatasetRequest, ...]
+    sigmas: tuple[float, ...]
+    data_root: str | None
+    samples: int | None
+    draws: int
+    store: str | None
+    engine: str
+    device: str
+    dtype: str
+    seed: int
+    steps: int
+    quadrature: str
+    departures: tuple[str, ...] = ()
+
+    def placement(self, model: str) -> tuple[str, str]:
+        """Device and dtype for a model: what was asked for, or for "auto" the CPU in float32 for the embedded
+        models and machines without a GPU, and CUDA in bfloat16 for others."""
+        device = self.device
+        if device == "auto":
+            embedded = any(request.embedded for request in self.models if request.model == model)
+            device = "cpu" if embedded or not _cuda() else "cuda"
+        dtype = self.dtype
+        if dtype == "auto":
+            dtype = "bfloat16" if device.startswith("cuda") else "float32"
+        return device, dtype
+
+    def expectations_cover(self, model: str, dataset: str | None, sigma: float | None) -> bool:
+        """Whether fixtures/expected.toml speaks of this cell: an embedded model at the default settings."""
+        return (
+            not self.departures
+            and any(request.embedded and request.label == model for request in self.models)
+            and (dataset is None or dataset in DEFAULT_DATASETS)
+            and (sigma is None or sigma in DEFAULT_SIGMAS)
+        )
+
+
+def _cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def read_settings(option: Callable[[str], Any]) -> AuditSettings:
+    """The settings from pytest's options (``config.getoption``).
+
+    Raises `pytest.UsageError`, one line that names the option and the remedy.
+    """
+    data_root = option("data_root")
+    if data_root is not None and not Path(data_root).is_dir():
+        raise pytest.UsageError(
+            f"--data-root {data_root}: no such folder; give the folder that holds the datasets"
+        )
+    store = option("store")
+    if store is not None and Path(store).exists() and not Path(store).is_dir():
+        raise pytest.UsageError(f"--store {store}: is a file; give a folder")
+    device = str(option("device"))
+    if not _DEVICE.fullmatch(device):
+        raise pytest.UsageError(f"--device {device}: must be auto, cpu, cuda, cuda:N or mps")
+    values = {name: option(name) for name in _DECISIVE}
+    datasets = _datasets(option("dataset"))
+    departures = [
+        f"--{name.replace('_', '-')} {value}"
+        for name, value in values.items()
+        if str(value) != str(DEFAULTS.get(name)) and (name, value) not in _SAME_AS_DEFAULT
+    ] + [f"--dataset {dataset.label}={dataset.path}" for dataset in datasets if dataset.path]
+    models = option("model")
+    return AuditSettings(
+        models=request_models(_split(models, lambda value: Path(value).exists()))
+        if models
+        else default_models(),
+        datasets=datasets,
+        sigmas=_sigmas(option("sigma")),
+        data_root=data_root,
+        samples=None if values["samples"] is None else _integer("samples", values["samples"], 2),
+        draws=_integer("draws", values["draws"], 1),
+        store=store,
+        engine=_choice("engine", option("engine"), ENGINES),
+        device=device,
+        dtype=_choice("dtype", values["dtype"], DTYPES),
+        seed=_integer("seed", values["seed"], 0),
+        steps=_integer("steps", values["steps"], 1),
+        quadrature=_choice("quadrature", values["quadrature"], QUADRATURES),
+        departures=tuple(departures),
+    )
+
+
+def _integer(name: str, value: Any, least: int) -> int:
+    try:
+        number = int(str(value))
+    except ValueError:
+        number = least - 1
+    if number < least:
+        raise pytest.UsageError(f"--{name} {value}: must be a whole number of at least {least}")
+    return number
+
+
+def _choice(name: str, value: Any, choices: Iterable[str]) -> str:
+    if value not in choices:
+        raise pytest.UsageError(f"--{name} {value}: unknown; choose one of {', '.join(choices)}")
+    return str(value)
+
+
+def _split(values: Iterable[str], whole: Callable[[str], bool]) -> list[str]:
+    """Repeated options and comma lists as one list without repeats; a value that is ``whole`` keeps its commas."""
+    parts = [part for value in values for part in ([value] if whole(value) else value.split(","))]
+    return list(dict.fromkeys(part.strip() for part in parts))
+
+
+def _sigmas(values: list[str] | None) -> tuple[float, ...]:
+    if not values:
+        return DEFAULT_SIGMAS
+    sigmas = []
+    for text in _split(values, lambda _: False):
+        try:
+            sigma = float(text)
+        except ValueError:
+            sigma = math.nan
+        if not (math.isfinite(sigma) and sigma > 0):
+            raise pytest.UsageError(f"--sigma {text}: must be a number above 0, such as 6")
+        sigmas.append(sigma)
+    return tuple(dict.fromkeys(sigmas))
+
+
+def _datasets(values: list[str] | None) -> tuple[DatasetRequest, ...]:
+    if not values:
+        return tuple(DatasetRequest(name) for name in DEFAULT_DATASETS)
+    requests: dict[str, DatasetRequest] = {}
+    for value in _split(values, lambda value: "=" in value):
+        name, _, path = value.partition("=")
+        if "=" in value:
+            _check_own(value, name, path)
+        elif name not in DEFAULT_DATASETS:
+            _check_known(name)
+        if requests.setdefault(name, DatasetRequest(name, path or None)).path != (path or None):
+            raise pytest.UsageError(f"--dataset {value}: the name {name} is given twice; choose another name")
+    return tuple(requests.values())
+
+
+def _check_own(value: str, name: str, path: str) -> None:
+    if not _DATASET_NAME.fullmatch(name):
+        raise pytest.UsageError(
+            f"--dataset {value}: the name may hold only ASCII letters, digits, '_', '-' and '.', as in mytask=FILE.jsonl"
+        )
+    if not Path(path).is_file():
+        raise pytest.UsageError(
+            f"--dataset {value}: no such file; give a JSON Lines file with prompt and answer"
+        )
+
+
+def _check_known(name: str) -> None:
+    from caploc.datasets import DATASETS
+
+    if name not in DATASETS:
+        close = difflib.get_close_matches(name, DATASETS, 1, 0.5)
+        hint = f"did you mean {close[0]}?" if close else f"there is {', '.join(DATASETS)};"
+        raise pytest.UsageError(
+            f"--dataset {name}: unknown; {hint} or give your own as {name or 'NAME'}=FILE.jsonl"
+        )
