@@ -119,11 +119,18 @@ class NeuronScores:
 
 def located(values: Float[Tensor, "layers neurons"], sigma: float, dispersion: Dispersion = "std") -> Tensor:
     """Eq. (8) as a bool tensor; see ``NeuronScores.mask``."""
+    rows = located_rows(values.reshape(1, -1).numpy(force=True), sigma, dispersion)
+    return torch.from_numpy(rows).reshape(values.shape).to(values.device)
+
+
+def located_rows(rows: Float[np.ndarray, "sets scores"], sigma: float, dispersion: Dispersion = "std") -> np.ndarray:
+    """Eq. (8) for many sets of scores at once, each with its own mean and dispersion: bool ``[sets, scores]``."""
     if isinstance(sigma, bool) or not isinstance(sigma, (int, float)) or not (math.isfinite(sigma) and sigma > 0):
         raise OptionError(f"sigma must be a positive number, got {sigma!r} (the paper uses 3, 6 and 12)")
     if dispersion not in ("std", "variance"):
         raise OptionError(f"dispersion must be 'std' or 'variance', got {dispersion!r}")
-    if not torch.isfinite(values).all():
+    if not np.isfinite(rows).all():
         raise OptionError("scores are not finite, so nothing can be located; check the model's weights and dtype")
-    spread = values.std(correction=0) if dispersion == "std" else values.var(correction=0)
-    return (values - values.mean()).abs() > sigma * spread
+    centred = rows - rows.mean(1, keepdims=True)
+    variance = (centred**2).mean(1, keepdims=True)
+    return np.abs(centred) > sigma * (np.sqrt(variance) if dispersion == "std" else variance)

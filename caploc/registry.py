@@ -1,8 +1,9 @@
 """The models that have a name: where they are, at which commit, and what to know of one before it is loaded.
 
-Every hub entry is pinned to a commit that holds its weights as safetensors; the test of the hub, which needs a
-network, asks for each. A further model is one more entry in ``_TABLE``; its family must be in
-``caploc/architectures.py``. Nothing here imports torch, so that a run is planned before a model is touched.
+Every hub entry is pinned to a commit that holds its weights as safetensors; ``caploc/tests/test_registry.py``
+asks the hub about each where there is a network. A further model is one more entry in ``_TABLE``; its
+family must be in ``caploc/architectures.py``. Nothing here imports torch, so that a run is planned before a
+model is touched.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def _hub(
     gated: bool = False,
     paper: bool = False,
 ) -> RegisteredModel:
-    """An entry whose ``min_gb`` is 2 bytes a parameter, a float32 ``head`` [vocabulary, width], and the work."""
+    """``min_gb`` is 2 bytes a parameter, a float32 copy of the ``head`` [vocabulary, width], and the work."""
     hub, _, revision = source.partition("@")
     min_gb = math.ceil(2 * params_b + 4 * head[0] * head[1] / 1e9 + _WORK_GB)
     return RegisteredModel(
@@ -91,8 +92,8 @@ _TABLE = (
          "llama", layers=32, neurons=11008, params_b=6.738, head=(32000, 4096), gated=True, paper=True),
     _hub("llama2-13b", "Llama2-13B", "meta-llama/Llama-2-13b-hf@5c31dfb671ce7cfe2d7bb7c04375e44c55e815b1",
          "llama", layers=40, neurons=13824, params_b=13.016, head=(32000, 5120), gated=True, paper=True),
-    # A commit beside the main branch, whose 47e169305d2e8376be1d31e765533382721b2cc1 has no safetensors. Should
-    # the hub drop it, load_model says so; a folder with converted weights then does as well.
+    # A commit beside the main branch, as main (47e169305d2e8376be1d31e765533382721b2cc1) has no safetensors.
+    # Should the hub drop it, load_model says so; a folder with converted weights then does as well.
     _hub("gptj-6b", "GPTJ-6B", "EleutherAI/gpt-j-6b@f3f428825b6fc4c087af475ea729ac652edeee33",
          "gptj", layers=28, neurons=16384, params_b=6.051, head=(50400, 4096), paper=True),
 
@@ -107,7 +108,7 @@ _TABLE = (
          "mistral", layers=32, neurons=14336, params_b=7.242, head=(32000, 4096), gated=True),
     _hub("olmo2-7b", "OLMo2-7B", "allenai/OLMo-2-1124-7B@7df9a82518afdecae4e8c026b27adccc8c1f0032",
          "olmo2", layers=32, neurons=11008, params_b=7.299, head=(100352, 4096)),
-    # The older f271943e880e60c0c715fd10e4dc74ec4e31eb44, often quoted, has no safetensors.
+    # The older main, f271943e880e60c0c715fd10e4dc74ec4e31eb44, has no safetensors.
     _hub("pythia-6.9b", "Pythia-6.9B", "EleutherAI/pythia-6.9b@c0e3eee36dc47af0c49f361c74cfe459c09f7f23",
          "gpt_neox", layers=32, neurons=16384, params_b=6.857, head=(50432, 4096)),
     _hub("gemma2-2b", "Gemma2-2B", "google/gemma-2-2b@c5ebcd40d208330abc697524c919956e692655cf",
@@ -148,7 +149,7 @@ def embedded_folder(name: str) -> Path:
     folder = _EMBEDDED_ROOT / entry.hub
     if not (folder / "config.json").is_file():
         raise ModelError(
-            f"embedded model {name!r} is not at {folder}: it comes with the repository, not with an installed "
-            "package; clone the repository and run from there"
+            f"embedded model {name!r} is not at {folder}: it comes with the repository, not with an "
+            "installed package; clone the repository and run from there"
         )
     return folder

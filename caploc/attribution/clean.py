@@ -117,4 +117,5 @@ def run_clean(
 def target_log_probs(logits: Tensor, targets: Tensor) -> Tensor:
     """log P(target) ``[..., Y]`` from logits ``[..., Y, vocabulary]``, in float32 at least."""
     wide = logits if logits.dtype == torch.float64 else logits.float()
-    return wide.log_softmax(-1).gather(-1, targets.expand(wide.shape[:-1])[..., None])[..., 0]
+    chosen = wide.gather(-1, targets.expand(wide.shape[:-1])[..., None])[..., 0]
+    return chosen - wide.logsumexp(-1)

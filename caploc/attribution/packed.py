@@ -104,8 +104,7 @@ class PackedModel:
             step = clean.mlp_outputs[layer][columns] - bias  # [C, width]
             scale = alphas[layer].to(step)[..., None]
             leaves[layer] = (bias + scale * step).requires_grad_()  # [R, C, width]
-        log_probs = self._forward(_Pass(clean, columns, leaves, additive=False))
-        probabilities = log_probs.exp()
+        probabilities = self._forward(_Pass(clean, columns, leaves, additive=False))
         gradients = torch.autograd.grad(probabilities.sum(), list(leaves.values()))
         sizes = [len(leaf) for leaf in leaves.values()]
         parts = probabilities.detach().split(sizes)
@@ -120,7 +119,7 @@ class PackedModel:
         leaves = {
             layer: torch.zeros_like(output)[None].requires_grad_() for layer, output in enumerate(clean.mlp_outputs)
         }
-        probabilities = self._forward(_Pass(clean, columns, leaves, additive=True)).exp()
+        probabilities = self._forward(_Pass(clean, columns, leaves, additive=True))
         gradients = torch.autograd.grad(probabilities.sum(), list(leaves.values()))
         return {
             layer: Gradients(probabilities.detach(), gradient)
@@ -141,6 +140,7 @@ class PackedModel:
         return gradient @ (weight if isinstance(projection, nn.Linear) else weight.T)
 
     def _forward(self, packed_pass: _Pass) -> Tensor:
+        """P of the answer tokens ``[R, C]``, rows in the order of the layers."""
         clean, columns = packed_pass.clean, packed_pass.columns
         embedding = self._model.get_input_embeddings().weight
         dummy = embedding.new_zeros(1, len(columns), embedding.shape[1])  # every layer below the first entry skips it
@@ -155,7 +155,7 @@ class PackedModel:
             ).logits
         finally:
             self._pass = None
-        return target_log_probs(logits, clean.targets[columns])
+        return _TargetProbability.apply(logits, clean.targets[columns])
 
     @contextmanager
     def _patched(self, index: int, layer: nn.Module) -> Iterator[None]:
@@ -215,6 +215,28 @@ class PackedModel:
         current.entering = None
         states = torch.cat(outputs) if len(outputs) > 1 else outputs[0] if outputs else hidden
         return (states, None) if current.clean.tuples else states
+
+
+class _TargetProbability(torch.autograd.Function):
+    """P(target) ``[R, C]`` from logits ``[R, C, vocabulary]``.
+
+    Equal to ``logits.softmax(-1).gather(-1, target)``, whose autograd makes three more tensors as large as the logits.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
+        probabilities = target_log_probs(logits, targets).exp()
+        ctx.save_for_backward(logits, targets, probabilities)
+        return probabilities
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        logits, targets, probabilities = ctx.saved_tensors
+        scale = (grad * probabilities)[..., None]  # dP/dlogits = P (onehot - softmax)
+        wide = logits if logits.dtype == torch.float64 else logits.float()
+        slope = wide.softmax(-1).mul_(-scale)
+        slope.scatter_add_(-1, targets.expand(logits.shape[:-1])[..., None], scale)
+        return slope.to(logits.dtype), None
 
 
 class _Pass:

@@ -37,9 +37,9 @@ def add_options(parser: pytest.Parser) -> None:
     option(
         "--model",
         "NAME",
-        "model to audit: a name (llama2-7b, tiny-llama), a folder in Hugging Face format, or a hub id ORG/NAME. "
-        "Repeat it or separate by commas. Without it: the embedded tiny models, and the paper's models, which need "
-        "a GPU.",
+        "model to audit: a name (llama2-7b, tiny-llama), a folder in Hugging Face format, or ORG/NAME@COMMIT on "
+        "the hub. Repeat it or separate by commas. Default: the embedded tiny models, and the paper's models, "
+        "which need a GPU.",
         action="append",
     )
     option(
@@ -52,8 +52,8 @@ def add_options(parser: pytest.Parser) -> None:
     option(
         "--sigma",
         "S",
-        "threshold of eq. (8), in standard deviations: a neuron is located if its score lies further than S from "
-        "the mean. Repeatable; default 3 and 6, the paper's is 6.",
+        "threshold of eq. (8), in standard deviations: a neuron is located if its score lies further than S "
+        "from the mean. Repeatable; default 3 and 6, the paper's is 6.",
         action="append",
     )
     option(
@@ -82,12 +82,12 @@ def add_options(parser: pytest.Parser) -> None:
     option(
         "--device",
         "DEV",
-        "cpu, cuda, cuda:N, mps, or auto (default): cpu for the embedded models, else cuda.",
+        "cpu, cuda, cuda:N, mps, or auto (default): cpu for embedded models, else cuda.",
     )
     option(
         "--dtype",
         "TYPE",
-        "float32, float64, bfloat16, float16, or auto (default): float32 on a CPU, bfloat16 on a GPU.",
+        "float32, float64, bfloat16, or auto (default): float32 on a CPU, bfloat16 on a GPU.",
     )
     option("--seed", "N", "seed of every random draw (default 0).")
     option("--steps", "S", "steps of the attribution's path, eq. (7) (default 19, as in the paper).")
@@ -101,6 +101,6 @@ def add_options(parser: pytest.Parser) -> None:
         "--record-expectations",
         action="store_true",
         default=False,
-        help="write this run's verdicts of the embedded models to fixtures/expected.toml, to be reviewed and "
-        "committed; later runs fail where a verdict or an estimate moves away from them.",
+        help="write this run's verdicts of the embedded models to fixtures/expected.toml, to be reviewed "
+        "and committed; later runs fail where a verdict or an estimate moves away from them.",
     )

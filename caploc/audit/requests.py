@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from caploc.findings import Cell
+from caploc.registry import REGISTRY
 
 if TYPE_CHECKING:
     from caploc.audit.settings import AuditSettings
 
 EMBEDDED_MODELS = ("tiny-llama", "tiny-gptj")
-PAPER_MODELS = ("llama2-7b", "llama2-13b", "gptj-6b")
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class ModelRequest:
     model: str
     embedded: bool = False
     gpu: bool = False
-    min_gb: float = 0
+    min_gb: int = 0
     gated: bool = False
     network: bool = False
 
@@ -62,7 +63,8 @@ class CellRequest:
 
 def default_models() -> tuple[ModelRequest, ...]:
     """The embedded tiny models, then the paper's own, which need a GPU."""
-    return tuple(_registered(name) for name in (*EMBEDDED_MODELS, *PAPER_MODELS))
+    paper = [name for name, entry in REGISTRY.items() if entry.paper and not entry.embedded]
+    return tuple(_registered(name) for name in (*EMBEDDED_MODELS, *paper))
 
 
 def request_models(values: Iterable[str]) -> tuple[ModelRequest, ...]:
@@ -80,27 +82,27 @@ def request_models(values: Iterable[str]) -> tuple[ModelRequest, ...]:
 
 
 def _request_model(value: str) -> ModelRequest:
-    from caploc.models import REGISTRY
-
     if value in REGISTRY:
         return _registered(value)
     if Path(value).is_dir():
         return ModelRequest(_label(Path(value).resolve().name), value)
     if Path(value).is_file():
-        raise pytest.UsageError(
-            f"--model {value}: is a file; give the folder that holds config.json and the weights"
-        )
-    if _HUB_ID.fullmatch(value):
-        return ModelRequest(_label(value.split("/")[1]), value, network=True)
+        raise pytest.UsageError(f"--model {value}: is a file; give the folder that holds config.json")
+    hub_id, _, commit = value.partition("@")
+    if _HUB_ID.fullmatch(hub_id):
+        if not _COMMIT.fullmatch(commit):
+            raise pytest.UsageError(
+                f"--model {value}: a hub model needs its commit, or the run could not be repeated; "
+                f"give {hub_id}@COMMIT with the 40 digits that its hub page shows"
+            )
+        return ModelRequest(_label(hub_id.split("/")[1]), value, network=True)
     close = difflib.get_close_matches(value, REGISTRY, 1, 0.5)
     hint = f"did you mean {close[0]}?" if close else f"names are {', '.join(REGISTRY)}"
-    raise pytest.UsageError(f"--model {value}: no known name, no folder and no hub id ORG/NAME; {hint}")
+    raise pytest.UsageError(f"--model {value}: no known name, no folder, no hub id ORG/NAME@COMMIT; {hint}")
 
 
 def _registered(name: str) -> ModelRequest:
-    from caploc.models import REGISTRY
-
-    entry: Any = REGISTRY[name]
+    entry = REGISTRY[name]
     return ModelRequest(
         label=name,
         model=name,
@@ -113,9 +115,7 @@ def _registered(name: str) -> ModelRequest:
 
 
 def _label(name: str) -> str:
-    """An ASCII label; one that would pass for a registered model, whose results it must not inherit, is changed."""
-    from caploc.models import REGISTRY
-
+    """An ASCII label, changed if it would pass for a registered model, whose printed numbers are not its own."""
     label = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "model"
     return f"{label}-local" if label in REGISTRY else label
 

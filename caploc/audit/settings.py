@@ -19,7 +19,7 @@ DEFAULT_DATASETS = ("gsm8k", "meta_math", "code25k", "emotion", "imdb")
 DEFAULT_SIGMAS = (3.0, 6.0)
 ENGINES = ("local",)
 QUADRATURES = ("paper", "trapezoid", "gauss-legendre", "adaptive")
-DTYPES = ("auto", "float32", "float64", "bfloat16", "float16")
+DTYPES = ("auto", "float32", "float64", "bfloat16")
 
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 _DATASET_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -32,8 +32,8 @@ _SAME_AS_DEFAULT = {("device", "cpu"), ("dtype", "float32")}
 class AuditSettings:
     """The options of a run, checked and typed; claim tests hand them to experiments.
 
-    ``samples`` None means all a dataset has, up to the paper's number; ``store`` None the user's cache folder.
-    ``device`` and ``dtype`` may be "auto": see `placement`. ``departures`` names the options that change numbers.
+    ``samples`` None means all there are, up to the paper's number; ``store`` None the user's cache folder.
+    ``device`` and ``dtype`` may be "auto": see `placement`. ``departures`` lists what may change a number.
     """
 
     models: tuple[ModelRequest, ...]
@@ -86,9 +86,7 @@ def read_settings(option: Callable[[str], Any]) -> AuditSettings:
     """
     data_root = option("data_root")
     if data_root is not None and not Path(data_root).is_dir():
-        raise pytest.UsageError(
-            f"--data-root {data_root}: no such folder; give the folder that holds the datasets"
-        )
+        raise pytest.UsageError(f"--data-root {data_root}: no such folder; give the one with the datasets")
     store = option("store")
     if store is not None and Path(store).exists() and not Path(store).is_dir():
         raise pytest.UsageError(f"--store {store}: is a file; give a folder")
@@ -140,7 +138,7 @@ def _choice(name: str, value: Any, choices: Iterable[str]) -> str:
 
 
 def _split(values: Iterable[str], whole: Callable[[str], bool]) -> list[str]:
-    """Repeated options and comma lists as one list without repeats; a value that is ``whole`` keeps its commas."""
+    """Repeated options and comma lists as one list without repeats; a ``whole`` value keeps its commas."""
     parts = [part for value in values for part in ([value] if whole(value) else value.split(","))]
     return list(dict.fromkeys(part.strip() for part in parts))
 
@@ -178,7 +176,8 @@ def _datasets(values: list[str] | None) -> tuple[DatasetRequest, ...]:
 def _check_own(value: str, name: str, path: str) -> None:
     if not _DATASET_NAME.fullmatch(name):
         raise pytest.UsageError(
-            f"--dataset {value}: the name may hold only ASCII letters, digits, '_', '-' and '.', as in mytask=FILE.jsonl"
+            f"--dataset {value}: the name may hold only ASCII letters, digits, '_', '-' and '.', "
+            "as in mytask=FILE.jsonl"
         )
     if not Path(path).is_file():
         raise pytest.UsageError(

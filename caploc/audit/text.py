@@ -1,4 +1,4 @@
-"""Strings from data, models and exceptions, made safe to print, to send between processes and to put in HTML."""
+"""Strings from data, models and exceptions, made safe to print, to send between processes and to show."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def escaped(value: object, limit: int = LONGEST_SHOWN) -> str:
 
 
 def number(value: float | None, unit: str = "fraction") -> str:
-    """A measured number as the report prints it: counts whole, others with three decimals or significant digits."""
+    """A measured number as the report prints it: counts whole, others with three decimals or two digits."""
     if value is None:
         return "-"
     if unit == "count" and float(value).is_integer():

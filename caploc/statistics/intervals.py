@@ -90,7 +90,6 @@ def bootstrap_interval(
         return value
 
     units = np.arange(count)
-    estimate = of_units(units)
     with warnings.catch_warnings():
         # the degenerate cases scipy warns of are handled below
         warnings.simplefilter("ignore")
@@ -108,11 +107,9 @@ def bootstrap_interval(
     low, high = result.confidence_interval
     if np.ptp(replicates) == 0:
         return Interval(float(replicates[0]), float(replicates[0]), level, method)
-    if method == "BCa":
-        outside = estimate < replicates.min() or estimate > replicates.max()
-        if outside or not np.isfinite([low, high]).all():
-            interval = percentile_interval(replicates, level)
-            return Interval(interval.low, interval.high, level, "percentile, as BCa is not defined")
+    if not np.isfinite([low, high]).all():
+        interval = percentile_interval(replicates, level)
+        return Interval(interval.low, interval.high, level, "percentile, as BCa is not defined")
     return Interval(float(low), float(high), level, method)
 
 

@@ -96,6 +96,15 @@ def test_bootstrap_says_where_bca_is_undefined() -> None:
     assert np.isfinite([interval.low, interval.high]).all()
 
 
+def test_bootstrap_of_an_estimate_outside_all_draws_is_not_bca() -> None:
+    def distinct(values: np.ndarray) -> float:
+        return len(set(values)) + 0.001 * values.mean()
+
+    interval = statistics.bootstrap_interval(np.arange(20.0), distinct, draws=200)
+    assert interval.kind == "percentile, as BCa is not defined"
+    assert interval.width > 1
+
+
 # Permutation and multiplicity
 
 

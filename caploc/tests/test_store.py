@@ -155,6 +155,21 @@ def test_only_what_is_missing_is_computed(store: Store) -> None:
     assert list(store.compute_all([task(i) for i in order])) and len(computed) == 4
 
 
+def test_what_another_process_finished_just_before_the_lock_is_not_computed(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = Store.lock
+
+    def lock_late(self: Store, key: str, blocking: bool = True):
+        monkeypatch.setattr(Store, "lock", lock)
+        self.put(key, ARRAYS, {"by": "the other"})
+        return self.lock(key, blocking)
+
+    monkeypatch.setattr(Store, "lock", lock_late)
+    (entry,) = store.compute_all({KEY: lambda: (ARRAYS, {"by": "this"})})
+    assert entry.meta == {"by": "the other"}
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, OSError])
 def test_interruption_keeps_what_was_finished(store: Store, error: type[BaseException]) -> None:
     keys = [fingerprint(i) for i in range(3)]

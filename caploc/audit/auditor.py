@@ -1,0 +1,121 @@
+"""What a claim test talks to: it hands over a finding, and the test ends as the verdict says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import pytest
+
+from caploc.audit.expectations import Expectation
+from caploc.audit.ledger import Ledger
+from caploc.audit.results import Planned, Result, Status
+from caploc.audit.settings import AuditSettings
+from caploc.audit.text import visible
+from caploc.findings import Finding
+from caploc.papers import Paper, judge, number_agreement
+
+STATUS_PROPERTY = "verdict"
+RESULT_PROPERTY = "caploc"
+
+
+class ClaimRefuted(AssertionError):
+    """The evidence is against the claim. ``expected`` where a reviewed expectation says so too."""
+
+    def __init__(self, reason: str, expected: bool = False) -> None:
+        super().__init__(reason)
+        self.expected = expected
+
+
+class ExpectationMoved(AssertionError):
+    """A reviewed cell gave another verdict, or an estimate outside its reviewed range."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every auditor of a process shares. While ``recording``, every verdict is as expected."""
+
+    settings: AuditSettings
+    paper: Paper
+    expectations: Callable[[], Mapping[str, Expectation]]
+    ledger: Ledger
+    recording: bool = False
+
+
+class Auditor:
+    """Judges the one finding of one claim test."""
+
+    def __init__(self, node: pytest.Item, planned: Planned, bench: Bench) -> None:
+        self._node = node
+        self._planned = planned
+        self._bench = bench
+        self._done = False
+
+    def check(self, finding: Finding) -> None:
+        """Judges the finding by its claim's rule, writes it to the ledger and ends the test accordingly.
+
+        Returns if the claim is supported; otherwise raises `ClaimRefuted`, `ExpectationMoved`, or pytest's xfail
+        (inconclusive) or skip (not run). Raises `RuntimeError` if the test has handed over a finding before or
+        one of another claim or cell: each test decides one cell.
+        """
+        if self._done:
+            raise RuntimeError(
+                f"{self._planned.test} handed over a second finding; one test decides one cell"
+            )
+        if (finding.claim, finding.cell) != (self._planned.claim, self._planned.cell):
+            raise RuntimeError(
+                f"{self._planned.test} is about {self._planned.claim} in {self._planned.cell.label!r}, its finding "
+                f"about {finding.claim} in {finding.cell.label!r}"
+            )
+        self._done = True
+        result = self._judged(finding)
+        self._node.user_properties += [
+            (STATUS_PROPERTY, result.status.value),
+            (RESULT_PROPERTY, result.dumps()),
+        ]
+        self._bench.ledger.append({"type": "finding", **vars(result)})
+        _end(result)
+
+    def not_run(self, reason: str) -> None:
+        """Ends the test as not run, for a reason that a user can act on."""
+        self.check(Finding(self._planned.claim, self._planned.cell, "", not_run=reason))
+
+    def _judged(self, finding: Finding) -> Result:
+        claim = self._bench.paper.claim(finding.claim)
+        verdict = judge(claim, finding)
+        expected, moved, why = False, None, ""
+        cell = finding.cell
+        covered = self._bench.settings.expectations_cover(cell.model, cell.dataset, cell.sigma)
+        if covered and self._bench.recording:
+            expected = True
+        elif covered:
+            expectation = self._bench.expectations().get(self._planned.test)
+            if expectation is None:
+                moved = (
+                    "no expectation is recorded for this cell: review it, then run with --record-expectations"
+                )
+            else:
+                moved = expectation.departure(verdict.outcome, finding.estimate)
+                expected, why = moved is None, expectation.why
+        return Result.of(
+            self._planned,
+            finding,
+            verdict,
+            expected=expected,
+            moved=moved,
+            why=why,
+            agreement=number_agreement(claim, finding),
+        )
+
+
+def _end(result: Result) -> None:
+    __tracebackhide__ = True
+    reason = visible(result.reason)
+    if result.moved is not None:
+        raise ExpectationMoved(f"{result.moved} ({result.status}: {reason})")
+    if result.status is Status.REFUTED:
+        raise ClaimRefuted(reason, result.expected)
+    if result.status is Status.INCONCLUSIVE:
+        pytest.xfail(f"inconclusive: {reason}")
+    if result.status is Status.NOT_RUN:
+        pytest.skip(reason)

@@ -1,0 +1,210 @@
+"""The figures of the report, drawn from the plain data of `caploc.findings.Plot`, as PNG files in memory.
+
+========================  ===========================================================================================
+``heatmap``               Figure 4. ``rows``: labels; ``values``: per row the largest score of each block of neurons, in
+                          standard deviations; ``layer_starts``: the first block of each layer
+``convergence``           Figures 5, 7, 8. ``x``: sample sizes; ``curves``: label -> {mean, low, high}, one number a
+                          size; ``untrained`` (optional): the same for the untrained model
+``matrix``                overlap between datasets. ``labels``; ``values``: square, None where undefined; ``chance``
+                          (optional): the same, or one number
+``splits``                half-split overlaps. ``groups``: label -> values; ``published``, ``chance``, ``untrained``
+                          (optional): label -> number, or one number for all
+``completeness``          ``labels``: layers; ``values``: error of each, relative; ``tolerance`` (optional)
+========================  ===========================================================================================
+
+Figures are matplotlib `Figure` objects without pyplot's global state; the same data gives the same bytes. Colours
+are Okabe and Ito's, which colour-blind readers can tell apart, and curves differ in their markers as well.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+from caploc.audit.text import visible
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DOTS_PER_INCH = 96
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")
+MARKERS = "osD^vPX"
+MOST_COLUMNS = 400
+FONT_POINTS = 10
+
+
+def draw(kind: str, title: str, data: Mapping[str, Any]) -> bytes:
+    """The figure as PNG bytes. Raises `ValueError` for an unknown kind, `KeyError` for data that lacks a field."""
+    if kind not in KINDS:
+        raise ValueError(f"unknown kind of plot {kind!r}; there is {', '.join(KINDS)}")
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    settings: dict[Any, Any] = {
+        "font.size": FONT_POINTS,
+        "font.family": "DejaVu Sans",
+        "text.parse_math": False,
+    }
+    with matplotlib.rc_context(settings):
+        figure = Figure(layout="constrained", dpi=DOTS_PER_INCH)
+        FigureCanvasAgg(figure)
+        KINDS[kind](figure, data)
+        figure.suptitle(visible(title, 120), fontsize=FONT_POINTS + 1)
+        stream = BytesIO()
+        figure.savefig(stream, format="png", metadata={"Software": None})
+    return stream.getvalue()
+
+
+def _heatmap(figure: Figure, data: Mapping[str, Any]) -> None:
+    rows, starts = list(data["rows"]), list(data.get("layer_starts", ()))
+    values = [[math.nan if value is None else float(value) for value in row] for row in data["values"]]
+    width = max((len(row) for row in values), default=1)
+    fold = max(1, math.ceil(width / MOST_COLUMNS))
+    folded = [
+        [max((v for v in row[i : i + fold] if v == v), default=math.nan) for i in range(0, width, fold)]
+        for row in values
+    ]
+    figure.set_size_inches(9, 1.4 + 0.42 * len(rows))
+    axes = figure.subplots()
+    largest = max((v for row in folded for v in row if v == v), default=1.0)
+    image = axes.imshow(
+        folded, aspect="auto", cmap="viridis", vmin=0, vmax=largest or 1.0, interpolation="nearest",
+        extent=(0, width, len(rows) - 0.5, -0.5),
+    )  # fmt: skip
+    axes.set_yticks(range(len(rows)), [visible(row, 30) for row in rows])
+    if starts:
+        step = max(1, math.ceil(len(starts) / 16))
+        ends = [*starts[1:], width]
+        axes.set_xticks(
+            [(starts[i] + ends[i]) / 2 for i in range(0, len(starts), step)],
+            [str(i) for i in range(0, len(starts), step)],
+        )
+        for start in starts[1:]:
+            axes.axvline(start, color="white", linewidth=0.8)
+        axes.set_xlabel("layer; each column is the largest of neighbouring neurons")
+    else:
+        axes.set_xlabel("neurons, each column the largest of neighbouring ones")
+    figure.colorbar(image, ax=axes, label="largest |z|", pad=0.01)
+
+
+def _convergence(figure: Figure, data: Mapping[str, Any]) -> None:
+    figure.set_size_inches(6.4, 4)
+    axes = figure.subplots()
+    sizes = list(data["x"])
+    for index, (label, curve) in enumerate(data["curves"].items()):
+        _curve(axes, sizes, label, curve, index, "-")
+    if data.get("untrained"):
+        untrained = data["untrained"]
+        curves = {"untrained": untrained} if "mean" in untrained else untrained
+        for index, (label, curve) in enumerate(curves.items()):
+            name = label if "untrained" in label else f"{label}, untrained"
+            _curve(axes, sizes, name, curve, index, ":")
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(sizes, [f"{size:g}" for size in sizes])
+    axes.minorticks_off()
+    axes.set_xlabel("samples")
+    _overlap_axis(axes)
+    axes.legend(fontsize=FONT_POINTS - 2, loc="best")
+
+
+def _curve(
+    axes: Axes, sizes: Sequence[float], label: str, curve: Mapping[str, Any], index: int, style: str
+) -> None:
+    colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+    mean, low, high = (_floats(curve.get(name)) for name in ("mean", "low", "high"))
+    axes.plot(
+        sizes[: len(mean)], mean, style, color=colour, marker=marker, markersize=5, label=visible(label, 40)
+    )
+    if low and high:
+        axes.fill_between(sizes[: len(low)], low, high, color=colour, alpha=0.18, linewidth=0)
+
+
+def _matrix(figure: Figure, data: Mapping[str, Any]) -> None:
+    labels = [visible(label, 20) for label in data["labels"]]
+    values, chance = [_floats(row) for row in data["values"]], data.get("chance")
+    side = 1.6 + 0.95 * len(labels)
+    figure.set_size_inches(max(4.2, side), max(3.4, 0.8 * side))
+    axes = figure.subplots()
+    image = axes.imshow(values, cmap="viridis", vmin=0, vmax=1)
+    for i, row in enumerate(values):
+        for j, value in enumerate(row):
+            base = chance[i][j] if isinstance(chance, (list, tuple)) else chance
+            text = "-" if value != value else f"{100 * value:.1f}"
+            note = "" if base is None or i == j else f"\nchance {100 * base:.1f}"
+            axes.text(j, i, text + note, ha="center", va="center", fontsize=FONT_POINTS - 1,
+                      color="black" if value == value and value > 0.6 else "white")  # fmt: skip
+    axes.set_xticks(range(len(labels)), labels, rotation=30, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(labels)), labels)
+    image.cmap.set_bad("#666666")
+    figure.colorbar(image, ax=axes, label="overlap")
+
+
+def _splits(figure: Figure, data: Mapping[str, Any]) -> None:
+    groups = {label: _floats(values) for label, values in data["groups"].items()}
+    figure.set_size_inches(6.4, 1.3 + 0.55 * len(groups))
+    axes = figure.subplots()
+    for index, values in enumerate(groups.values()):
+        finite = [value for value in values if value == value]
+        spread = [index + 0.28 * math.sin(12.9898 * i) for i in range(len(finite))]
+        axes.scatter(finite, spread, s=9, alpha=0.55, linewidths=0, color=COLOURS[index % len(COLOURS)])
+    for name, mark, colour in (
+        ("published", "*", "#000000"),
+        ("chance", "|", "#D55E00"),
+        ("untrained", "x", "#000000"),
+    ):
+        given = data.get(name)
+        if given is None:
+            continue
+        points = given if isinstance(given, Mapping) else dict.fromkeys(groups, given)
+        at = [
+            (value, index) for index, label in enumerate(groups) if (value := points.get(label)) is not None
+        ]
+        if at:
+            across, down = zip(*at, strict=True)
+            axes.scatter(across, down, marker=mark, s=110, color=colour, label=name, zorder=3)
+    axes.set_yticks(range(len(groups)), [visible(label, 40) for label in groups])
+    axes.set_ylim(len(groups) - 0.5, -0.5)
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_xlabel("overlap of two random halves")
+    axes.grid(axis="x", alpha=0.3)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=FONT_POINTS - 2, loc="best")
+
+
+def _completeness(figure: Figure, data: Mapping[str, Any]) -> None:
+    labels, values = [visible(label, 20) for label in data["labels"]], _floats(data["values"])
+    figure.set_size_inches(max(4.2, 1.6 + 0.3 * len(labels)), 3)
+    axes = figure.subplots()
+    axes.bar(range(len(values)), values, color=COLOURS[0])
+    if data.get("tolerance") is not None:
+        axes.axhline(float(data["tolerance"]), color=COLOURS[4], linestyle="--", label="tolerance")
+        axes.legend(fontsize=FONT_POINTS - 2)
+    positive = [value for value in values if value > 0]
+    if positive and max(positive) > 100 * min(positive):
+        axes.set_yscale("log")
+    axes.set_xticks(range(len(labels)), labels)
+    axes.set_xlabel("layer")
+    axes.set_ylabel("completeness error")
+
+
+KINDS: Mapping[str, Callable[[Figure, Mapping[str, Any]], None]] = {
+    "heatmap": _heatmap,
+    "convergence": _convergence,
+    "matrix": _matrix,
+    "splits": _splits,
+    "completeness": _completeness,
+}
+
+
+def _floats(values: Any) -> list[float]:
+    return [math.nan if value is None else float(value) for value in values or ()]
+
+
+def _overlap_axis(axes: Axes) -> None:
+    axes.set_ylim(-0.02, 1.02)
+    axes.set_ylabel("overlap")
+    axes.grid(alpha=0.3)

@@ -1,0 +1,82 @@
+"""Where a run's numbers come from: code, packages, machine, settings, the paper's rules."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from caploc.audit.results import Result
+from caploc.audit.settings import AuditSettings
+from caploc.papers import load_paper
+
+PACKAGES = (
+    "caploc",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "datasets",
+    "numpy",
+    "scipy",
+    "safetensors",
+    "pytest",
+)
+FINGERPRINTS = ("model_fingerprint", "data_fingerprint")
+
+
+def provenance(settings: AuditSettings, paper: str, root: Path, command: Iterable[str]) -> dict[str, Any]:
+    """What is known when a run begins. The machine is named by system and processor, never by its host name."""
+    commit, dirty = _git(root)
+    return {
+        "schema": 1,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": list(command),
+        "commit": commit,
+        "dirty": dirty,
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "packages": {name: _version(name) for name in PACKAGES},
+        "settings": asdict(settings),
+        "paper": {"key": paper, "digest": load_paper(paper).digest},
+    }
+
+
+def fingerprints(results: Iterable[Result]) -> dict[str, str]:
+    """The content hashes of models and data that findings name in their settings, by model or dataset."""
+    found: dict[str, str] = {}
+    for result in results:
+        settings: Mapping[str, Any] = (result.finding or {}).get("settings") or {}
+        cell = result.planned.cell
+        for key, name in zip(FINGERPRINTS, (cell.model, cell.dataset), strict=True):
+            value = settings.get(key)
+            if isinstance(value, str) and name:
+                found[f"{key.removesuffix('_fingerprint')} {name}"] = value
+            elif isinstance(value, Mapping):
+                found |= {f"{key.removesuffix('_fingerprint')} {part}": str(of) for part, of in value.items()}
+    return dict(sorted(found.items()))
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git(root: Path) -> tuple[str | None, bool | None]:
+    """The commit and whether tracked or new files differ from it; (None, None) outside a repository."""
+    answers = []
+    for arguments in (("rev-parse", "HEAD"), ("status", "--porcelain")):
+        try:
+            answer = subprocess.run(
+                ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=20, check=True
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None, None
+        answers.append(answer.stdout.strip())
+    return answers[0], bool(answers[1])

@@ -1,0 +1,147 @@
+"""One run's books: what was planned, what each test reported, and the reconciliation of the two at the end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from caploc.audit.auditor import RESULT_PROPERTY
+from caploc.audit.expectations import Expectation, dumps, record
+from caploc.audit.ledger import Ledger
+from caploc.audit.provenance import fingerprints
+from caploc.audit.results import Planned, Result, Status, Tally
+from caploc.audit.text import visible
+from caploc.findings import plain
+
+CRASHED = "its worker process died while it ran"
+NEVER_RAN = "the run ended before it was run"
+WITHOUT_FINDING = "the test ended without handing a finding to the auditor"
+
+
+@dataclass
+class Seen:
+    """What a test's reports said so far."""
+
+    result: str | None = None
+    skip: str | None = None
+    error: str | None = None
+    crashed: bool = False
+    finished: bool = False
+
+    def add(self, report: pytest.TestReport) -> None:
+        """Takes in one phase's report."""
+        self.result = dict(report.user_properties).get(RESULT_PROPERTY, self.result)  # type: ignore[assignment]
+        if report.when not in ("setup", "call", "teardown"):  # what xdist reports in a dead worker's place
+            self.crashed = True
+        elif report.failed and not getattr(report, "caploc_verdict", False):
+            self.error = self.error or f"{report.when}: {_last_line(report)}"
+        elif report.skipped and self.result is None and isinstance(report.longrepr, tuple):
+            self.skip = report.longrepr[2].removeprefix("Skipped: ")
+        self.finished = self.finished or report.when == "teardown"
+
+    def end(self, planned: Planned) -> Result:
+        """The planned cell's result."""
+        if self.crashed:
+            return Result(planned, Status.MISSING, CRASHED)
+        known = Result.loads(self.result) if self.result else None
+        if self.error is not None:
+            return Result(planned, Status.ERROR, self.error, finding=known.finding if known else None)
+        if known is not None:
+            return known
+        if self.skip is not None:
+            return Result(planned, Status.NOT_RUN, self.skip)
+        return Result(planned, Status.MISSING, WITHOUT_FINDING if self.finished else NEVER_RAN)
+
+
+class Books:
+    """The books of the process that controls the run; ``results`` is filled by `close`."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.results: list[Result] = []
+        self.closed = False
+        self._seen: dict[str, Seen] = {}
+        self._planned: dict[str, Planned] = {}
+
+    @property
+    def planned(self) -> Mapping[str, Planned]:
+        """The planned cells by node id, as the first process that collected them wrote them down."""
+        if not self._planned:
+            lines = (line for line in self.ledger.read() if line.get("type") == "planned")
+            self._planned = {cell.nodeid: cell for cell in map(Planned.from_json, lines)}
+        return self._planned
+
+    @property
+    def tally(self) -> Tally:
+        """The run's counts."""
+        return Tally.of(self.results)
+
+    def of(self, status: Status) -> list[Result]:
+        """The results of one status."""
+        return [result for result in self.results if result.status is status]
+
+    def add(self, report: pytest.TestReport) -> None:
+        """Takes in one report of one test."""
+        self._seen.setdefault(report.nodeid, Seen()).add(report)
+
+    def result_of(self, nodeid: str) -> Result | None:
+        """How a test ended as far as is known; None if it decides no claim."""
+        planned = self.planned.get(nodeid)
+        return None if planned is None else self._seen.get(nodeid, Seen()).end(planned)
+
+    def close(self, more: Callable[[], Mapping[str, Any]] = dict) -> None:
+        """Reconciles reports with the plan and writes the ledger's last lines and the JSON summary."""
+        self.closed = True
+        self.results = [self._seen.get(nodeid, Seen()).end(cell) for nodeid, cell in self.planned.items()]
+        if not self.results:
+            return
+        for result in self.results:
+            if result.finding is None:
+                self.ledger.append({"type": "cell", **asdict(result)})
+        summary = {**self.summary(), **more()}
+        self.ledger.append({"type": "summary", **summary})
+        self.ledger.path.with_suffix(".json").write_text(
+            json.dumps(plain(summary), allow_nan=False, indent=1) + "\n", encoding="ascii"
+        )
+        self.ledger.tidy()
+
+    def summary(self) -> dict[str, Any]:
+        """The run in a few numbers and lists, as JSON data."""
+        return {
+            "run": self.ledger.run,
+            "cells": len(self.results),
+            "counts": {status.value: len(self.of(status)) for status in Status},
+            "moved": {r.planned.test: r.moved for r in self.results if r.moved is not None},
+            "missing": {r.planned.test: r.reason for r in self.of(Status.MISSING)},
+            "errors": {r.planned.test: r.reason for r in self.of(Status.ERROR)},
+            "not_run": {r.planned.test: r.reason for r in self.of(Status.NOT_RUN)},
+            "fingerprints": fingerprints(self.results),
+        }
+
+
+def start_ledger(ledger: Ledger, plan: Iterable[Planned], head: Callable[[], Mapping[str, Any]]) -> None:
+    """Begins the run's ledger with its provenance and its plan; any process of the run may."""
+    ledger.start(head, [{"type": "planned", **asdict(cell)} for cell in plan])
+
+
+def record_expectations(path: Path, results: Iterable[Result], known: Mapping[str, Expectation]) -> int:
+    """Writes the verdicts of the embedded cells to the expectations file; returns how many were recorded."""
+    kept = [
+        replace(result, reason=visible(result.reason)) for result in results if result.finding is not None
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text(dumps(record(kept, known)), encoding="utf-8")
+    temporary.replace(path)
+    return len(kept)
+
+
+def _last_line(report: pytest.TestReport) -> str:
+    crash = getattr(report.longrepr, "reprcrash", None)
+    text = crash.message if crash is not None else str(report.longrepr)
+    return visible(text.strip().splitlines()[0] if text.strip() else "failed without a message")

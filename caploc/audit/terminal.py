@@ -1,0 +1,82 @@
+"""What the audit says in the terminal: a header line, a word per test, and the run in plain words at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from caploc.audit.auditor import STATUS_PROPERTY
+from caploc.audit.results import Result, Status
+from caploc.audit.session import Books
+from caploc.audit.settings import AuditSettings
+from caploc.audit.text import plural, visible
+
+MOST_LISTED = 20
+
+
+def header(settings: AuditSettings, recording: bool) -> str:
+    """One line under pytest's own header: what is compared with what was reviewed."""
+    if recording:
+        expectations = "expectations are being recorded"
+    elif settings.departures:
+        expectations = (
+            f"expectations are off, since the run departs from the defaults: {', '.join(settings.departures)}"
+        )
+    else:
+        expectations = "expectations apply to the embedded models"
+    return f"caploc: seed {settings.seed}, {settings.draws} draws, {settings.quadrature} quadrature; {expectations}"
+
+
+def status_of(report: pytest.TestReport) -> tuple[str, str, str] | None:
+    """pytest's (category, letter, word) for a claim test's report; None for any other."""
+    status = dict(getattr(report, "user_properties", ())).get(STATUS_PROPERTY)
+    if status is None or report.when != "call":
+        return None
+    if hasattr(report, "wasxfail"):
+        return "xfailed", "x", str(status)
+    if report.failed:
+        own = getattr(report, "caploc_verdict", False)
+        return ("failed", "F", str(status)) if own else ("error", "E", Status.ERROR.value)
+    return ("skipped", "s", str(status)) if report.skipped else ("passed", ".", str(status))
+
+
+def write_summary(
+    reporter: Any, books: Books, config: pytest.Config, recorded_to: Path | None, recorded: int
+) -> None:
+    """The verdicts in words, what moved, erred or is missing, and where the report and the ledger are."""
+    tally = books.tally
+    reporter.write_sep("=", "audit")
+    sentence = tally.sentence()
+    reasons = sorted(tally.not_run.items(), key=lambda pair: (-pair[1], pair[0]))
+    if len(reasons) == 1:
+        sentence += f": {visible(reasons[0][0], 200)} ({reasons[0][1]})"
+    reporter.write_line(sentence)
+    if len(reasons) > 1:
+        for reason, count in reasons[:MOST_LISTED]:
+            reporter.write_line(f"  not run ({count}): {visible(reason, 200)}")
+    _list(reporter, "MOVED", ((r, r.moved or "") for r in books.results if r.moved is not None))
+    _list(reporter, "ERROR", ((r, r.reason) for r in books.of(Status.ERROR)))
+    _list(reporter, "MISSING", ((r, r.reason) for r in books.of(Status.MISSING)))
+    if recorded_to is not None:
+        reporter.write_line(
+            f"recorded {plural(recorded, 'expectation')} in {_short(recorded_to, config)}; review them"
+        )
+    html = config.getoption("htmlpath", None)
+    if html:
+        reporter.write_line(f"report: {html}")
+    reporter.write_line(f"ledger: {_short(books.ledger.path, config)}")
+
+
+def _list(reporter: Any, word: str, entries: Iterable[tuple[Result, str]]) -> None:
+    listed = list(entries)
+    for result, reason in listed[:MOST_LISTED]:
+        reporter.write_line(f"  {word} {visible(result.planned.test, 200)}: {visible(reason, 200)}", red=True)
+    if len(listed) > MOST_LISTED:
+        reporter.write_line(f"  {word} and {len(listed) - MOST_LISTED} more, listed in the ledger", red=True)
+
+
+def _short(path: Path, config: pytest.Config) -> str:
+    return str(path.relative_to(config.rootpath)) if path.is_relative_to(config.rootpath) else str(path)

@@ -1,0 +1,1 @@
+"""Experiments: locate, intervene, measure, compare; each returns a Finding. None of them knows pytest."""

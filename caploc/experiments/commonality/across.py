@@ -1,0 +1,189 @@
+"""Across datasets: is the overlap of two halves more than text in general would give, and do datasets share neurons?"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from caploc.experiments.commonality.figures import model_plots
+from caploc.experiments.commonality.report import finding_of, not_run_if_unavailable
+from caploc.experiments.commonality.splits import (
+    Agreement,
+    across,
+    agreement,
+    floor_effect,
+    half_split,
+    interval,
+    masks,
+    mean,
+)
+from caploc.experiments.shards import ShardSums
+from caploc.experiments.study import NotRunError, Study, pairs
+from caploc.findings import Cell, Finding
+from caploc.statistics import holm, hypergeometric_p, permutation_p
+
+PERMUTATIONS = 499
+LAYER_MATCHED_DRAWS = 9999
+
+
+@not_run_if_unavailable
+def commonality(study: Study, cell: Cell, claim: str) -> Finding:
+    """Claim ``table1-commonality``: two halves of one dataset overlap more than halves of two datasets, and more than
+    two halves of scrambled text.
+
+    The estimate is the difference to the *nearest* other dataset. Its p value comes from permuting shards between the
+    two datasets, Holm-corrected over the other datasets; the largest counts, since every one must differ.
+    """
+    settings, sigma, dataset = study.settings, float(cell.sigma or 0), cell.dataset or ""
+    own = study.shards(dataset)
+    others = [name for name in study.available() if name != dataset]
+    if not others:
+        raise NotRunError("needs a second dataset to compare with; give another --dataset")
+    within = half_split(own, sigma, settings.draws, settings.seed)
+    between = {name: across(own, study.shards(name), sigma, settings.draws, settings.seed) for name in others}
+    means = {name: mean(result.overlap) for name, result in between.items()}
+    nearest = max(others, key=lambda name: np.nan_to_num(means[name], nan=-1.0))
+    difference = within.overlap - between[nearest].overlap
+    spread = interval(difference)
+    random_text = half_split(study.shards(dataset, "scrambled"), sigma, settings.draws, settings.seed)
+    gap = within.overlap - random_text.overlap
+    raw = {name: _exchange_p(own, study.shards(name), sigma, settings.seed) for name in others}
+    defined = all(np.isfinite(value) for value in raw.values())
+    corrected = holm(list(raw.values())) if defined else np.array([np.nan])
+    wide, narrow = interval(gap), interval(gap, 0.90)
+    return finding_of(
+        study,
+        cell,
+        claim,
+        "overlap within the dataset minus overlap with the nearest other",
+        estimate=mean(difference),
+        interval=(spread.low, spread.high),
+        interval_kind=f"95 % of {settings.draws} random half splits",
+        chance=mean(within.chance),
+        p_values={"permutation": float(corrected.max()), **{f"against {name}": raw[name] for name in others}},
+        quantities={
+            "within": mean(within.overlap),
+            "random_text_gap_low": wide.low,
+            "random_text_gap_high": wide.high,
+            "random_text_gap90_low": narrow.low,
+            "random_text_gap90_high": narrow.high,
+        },
+        controls={
+            **{f"text of {name}": value for name, value in means.items()},
+            "scrambled text": mean(random_text.overlap),
+        },
+        settings={"nearest": nearest, "permutations": PERMUTATIONS},
+        floor=floor_effect(within, sigma) or _empty_control(random_text, between[nearest], sigma),
+    )
+
+
+@not_run_if_unavailable
+def trained_minus_untrained(study: Study, cell: Cell, claim: str) -> Finding:
+    """Control ``control-untrained-overlap``: does the half-split overlap tell a trained model from its untrained twin?"""
+    settings, sigma, dataset = study.settings, float(cell.sigma or 0), cell.dataset or ""
+    trained = half_split(study.shards(dataset), sigma, settings.draws, settings.seed)
+    fresh = half_split(study.shards(dataset, "untrained"), sigma, settings.draws, settings.seed)
+    difference = trained.overlap - fresh.overlap
+    wide, narrow = interval(difference), interval(difference, 0.90)
+    return finding_of(
+        study,
+        cell,
+        claim,
+        "half-split overlap, trained minus untrained",
+        estimate=mean(difference),
+        interval=(wide.low, wide.high),
+        interval_kind=f"95 % of {settings.draws} random half splits, the same for both",
+        chance=mean(fresh.chance),
+        quantities={"gap90_low": narrow.low, "gap90_high": narrow.high, "trained": mean(trained.overlap)},
+        controls={"untrained twin": mean(fresh.overlap)},
+        floor=floor_effect(trained, sigma) or _empty_control(fresh, fresh, sigma),
+    )
+
+
+@not_run_if_unavailable
+def dataset_overlap(study: Study, cell: Cell, claim: str) -> Finding:
+    """Claim ``fig4-dataset-overlap``: whole-set masks of every two datasets share more neurons than chance.
+
+    p values ``pair:a~b``: hypergeometric, Holm-corrected; ``layer:a~b``: random sets with the same counts in every
+    layer, Holm-corrected. The estimate is the mean overlap over pairs; the plots are the model's (Fig. 4, 5).
+    """
+    sigma, names = float(cell.sigma or 0), study.available()
+    if len(names) < 2:
+        raise NotRunError("needs two datasets to compare; give another --dataset")
+    whole = {}
+    for name in names:
+        shards = study.shards(name)
+        whole[name] = masks(shards, [np.arange(len(shards.counts))], sigma)[0]
+    found = pairs(names)
+    results = {pair: agreement(whole[pair[0]][None], whole[pair[1]][None]) for pair in found}
+    overlaps = np.array([result.overlap[0] for result in results.values()])
+    chances = np.array([result.chance[0] for result in results.values()])
+    empty = [name for name in names if not whole[name].any()]
+    p_values: dict[str, float] = {}
+    if not empty:
+        uniform = holm([_hypergeometric(whole[a], whole[b]) for a, b in found])
+        layered = holm([_layer_matched(whole[a], whole[b], study.settings.seed) for a, b in found])
+        for index, (a, b) in enumerate(found):
+            p_values[f"pair:{a}~{b}"] = float(uniform[index])
+            p_values[f"layer:{a}~{b}"] = float(layered[index])
+    return finding_of(
+        study,
+        cell,
+        claim,
+        "mean overlap of the masks of two datasets",
+        estimate=float(overlaps.mean()) if not empty else None,
+        interval=(float(overlaps.min()), float(overlaps.max())) if not empty else None,
+        interval_kind="smallest and largest over pairs of datasets",
+        chance=float(chances.mean()) if not empty else None,
+        p_values=p_values,
+        quantities={f"{a}~{b}": float(result.overlap[0]) for (a, b), result in results.items()},
+        controls={"untrained twin": _untrained_mean(study, names, sigma)},
+        floor=f"floor effect: no neuron passes sigma {sigma:g} on {', '.join(empty)}" if empty else None,
+        plots=model_plots(study, sigma, whole),
+    )
+
+
+def _exchange_p(a: ShardSums, b: ShardSums, sigma: float, seed: int) -> float:
+    """Permutation test of "the two datasets' shards are exchangeable", statistic: within minus between overlap.
+
+    The shards are pooled and dealt out again, ``PERMUTATIONS`` times; the observed deal is treated alike. nan where the
+    observed statistic is undefined; permutations without one are left out.
+    """
+    totals, counts = np.concatenate([a.totals, b.totals]), np.concatenate([a.counts, b.counts])
+    pooled = ShardSums(totals, counts, (), a.whole)
+    size, generator = len(a.counts), np.random.default_rng([seed, 4])
+    deals = [np.arange(len(counts))] + [generator.permutation(len(counts)) for _ in range(PERMUTATIONS)]
+    # Each deal's two sets are halved in their order: shards are in a seeded random order already.
+    first = masks(pooled, [deal[: size // 2] for deal in deals], sigma)
+    second = masks(pooled, [deal[size // 2 : size] for deal in deals], sigma)
+    other = masks(pooled, [deal[size : size + len(b.counts) // 2] for deal in deals], sigma)
+    statistic = agreement(first, second).overlap - agreement(first, other).overlap
+    null = statistic[1:][np.isfinite(statistic[1:])]
+    if not np.isfinite(statistic[0]) or not len(null):
+        return float("nan")
+    return permutation_p(float(statistic[0]), null)
+
+
+def _hypergeometric(a: np.ndarray, b: np.ndarray) -> float:
+    return hypergeometric_p(int((a & b).sum()), int(a.sum()), int(b.sum()), a.size)
+
+
+def _layer_matched(a: np.ndarray, b: np.ndarray, seed: int) -> float:
+    counts_a, counts_b, neurons = a.sum(1), b.sum(1), a.shape[1]
+    generator = np.random.default_rng([seed, 5])
+    null = generator.hypergeometric(counts_b, neurons - counts_b, counts_a, size=(LAYER_MATCHED_DRAWS, len(a)))
+    return permutation_p(float((a & b).sum()), null.sum(1))
+
+
+def _untrained_mean(study: Study, names: list[str], sigma: float) -> float:
+    whole = []
+    for name in names:
+        shards = study.shards(name, "untrained")
+        whole.append(masks(shards, [np.arange(len(shards.counts))], sigma)[0])
+    return mean(np.array([agreement(a[None], b[None]).overlap[0] for a, b in pairs(whole)]))  # type: ignore[arg-type]
+
+
+def _empty_control(first: Agreement, second: Agreement, sigma: float) -> str | None:
+    for result in (first, second):
+        if reason := floor_effect(result, sigma):
+            return f"{reason} of the control"
+    return None

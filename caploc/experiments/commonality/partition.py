@@ -1,0 +1,94 @@
+""""It is independent of our partitioning method of the dataset" (section 5.3): random and structured partitions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from caploc.experiments.commonality.report import finding_of, not_run_if_unavailable
+from caploc.experiments.commonality.splits import agreement, draw_halves, floor_effect, half_split, interval, masks, mean
+from caploc.experiments.shards import ShardSums, resampled
+from caploc.experiments.study import Located, Study
+from caploc.findings import Cell, Finding, Plot
+
+
+@not_run_if_unavailable
+def independence(study: Study, cell: Cell, claim: str) -> Finding:
+    """Claim ``table1-partition-independence``.
+
+    The estimate is the standard deviation of the overlap over random splits. Structured partitions put the shorter
+    prompts, the first answers in the alphabet, or the source's first records into one half. The gap to the worst of
+    them has an interval: both it and random splits are bootstrapped within their halves, which stay disjoint.
+    """
+    settings, sigma, dataset = study.settings, float(cell.sigma or 0), cell.dataset or ""
+    shards = study.shards(dataset)
+    result = half_split(shards, sigma, settings.draws, settings.seed)
+    structured = {
+        name: halves_by(shards, rank) for name, rank in ranks(study.located(dataset)).items()
+    }
+    overlaps = {}
+    for name, (first, second) in structured.items():
+        overlaps[name] = float(agreement(masks(shards, [first], sigma), masks(shards, [second], sigma)).overlap[0])
+    defined = result.overlap[np.isfinite(result.overlap)]
+    every = np.array([*defined, *overlaps.values()])
+    worst = min(overlaps, key=lambda name: np.nan_to_num(overlaps[name], nan=2.0))
+    gap = interval(_bootstrapped_gap(shards, structured[worst], sigma, settings.draws, settings.seed))
+    spread = interval(result.overlap)
+    return finding_of(
+        study,
+        cell,
+        claim,
+        "standard deviation of the overlap over random splits",
+        estimate=float(defined.std(ddof=1)) if len(defined) > 1 else None,
+        interval=(spread.low, spread.high),
+        interval_kind=f"the overlap's own: 95 % of {settings.draws} random half splits",
+        chance=mean(result.chance),
+        quantities={
+            "range_random_structured": float(np.ptp(every)) if len(every) else float("nan"),
+            "worst_structured_gap_low": gap.low,
+            "worst_structured_gap_high": gap.high,
+            **{f"overlap by {name}": value for name, value in overlaps.items()},
+        },
+        settings={"worst": worst, "shard_size": len(shards.members[0])},
+        floor=floor_effect(result, sigma),
+        plots=[
+            Plot(
+                "splits",
+                f"Overlap over {settings.draws} random partitions, {cell.label}",
+                {"groups": {"random": defined.tolist(), **{f"by {n}": [v] for n, v in overlaps.items()}}},
+            )
+        ],
+    )
+
+
+def ranks(located: Located) -> Mapping[str, Sequence[float]]:
+    """For each kind of order, every example's place in it."""
+    examples = located.examples
+    answers = {text: place for place, text in enumerate(sorted({example.answer for example in examples}))}
+    source = {key: place for place, key in enumerate(sorted(example.id for example in examples))}
+    return {
+        "prompt length": [float(example.answer_start) for example in located.tokenized],
+        "answer": [float(answers[example.answer]) for example in examples],
+        "source order": [float(source[example.id]) for example in examples],
+    }
+
+
+def halves_by(shards: ShardSums, rank: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """The shards with the lowest mean rank, and the others."""
+    order = np.argsort([np.mean([rank[index] for index in shard]) for shard in shards.members], kind="stable")
+    return order[: len(order) // 2], order[len(order) // 2 :]
+
+
+def _bootstrapped_gap(
+    shards: ShardSums, structured: tuple[np.ndarray, np.ndarray], sigma: float, draws: int, seed: int
+) -> np.ndarray:
+    generator = np.random.default_rng([seed, 6])
+    first, second = draw_halves(shards, draws, seed + 1)
+
+    def overlaps(firsts: Sequence[np.ndarray], seconds: Sequence[np.ndarray]) -> np.ndarray:
+        a = masks(shards, [resampled(generator, half) for half in firsts], sigma)
+        b = masks(shards, [resampled(generator, half) for half in seconds], sigma)
+        return agreement(a, b).overlap
+
+    return overlaps(first, second) - overlaps([structured[0]] * draws, [structured[1]] * draws)

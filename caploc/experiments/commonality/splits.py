@@ -1,0 +1,98 @@
+"""Masks of many subsets at once, recombined from shard sums, and how they agree (eq. 8 and 9)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from caploc.experiments.shards import ShardSums, random_halves
+from caploc.neurons import Dispersion, located_rows
+from caploc.statistics import Interval, percentile_interval
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How pairs of masks agree over draws: ``overlap`` and ``iou`` ``[draws]``, nan where a mask is empty;
+    ``chance [draws]``, the overlap expected of masks with the same counts in each layer, placed at random."""
+
+    overlap: np.ndarray
+    iou: np.ndarray
+    chance: np.ndarray
+
+    @property
+    def defined(self) -> int:
+        """Draws in which neither mask is empty."""
+        return int(np.isfinite(self.overlap).sum())
+
+
+def mean_scores(shards: ShardSums, chosen: Sequence[np.ndarray]) -> np.ndarray:
+    """``[subsets, layers * neurons]`` mean scores over each subset of shards; repeats count as often as they stand."""
+    weights = np.zeros((len(chosen), len(shards.counts)))
+    for row, subset in zip(weights, chosen, strict=True):
+        np.add.at(row, subset, 1.0)
+    return (weights @ shards.totals) / (weights @ shards.counts)[:, None]
+
+
+def masks(
+    shards: ShardSums, chosen: Sequence[np.ndarray], sigma: float, dispersion: Dispersion = "std"
+) -> np.ndarray:
+    """``[subsets, layers, neurons]`` bool: eq. (8) on each subset's mean scores."""
+    rows = located_rows(mean_scores(shards, chosen), sigma, dispersion)
+    return rows.reshape(len(chosen), shards.layers, shards.neurons)
+
+
+def agreement(a: np.ndarray, b: np.ndarray) -> Agreement:
+    """Eq. (9) between masks ``a[i]`` and ``b[i]``, both ``[draws, layers, neurons]``."""
+    both = (a & b).sum((1, 2))
+    per_layer_a, per_layer_b = a.sum(2), b.sum(2)
+    count_a, count_b = per_layer_a.sum(1), per_layer_b.sum(1)
+    by_chance = (per_layer_a * per_layer_b / a.shape[2]).sum(1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = (1 / count_a + 1 / count_b) / 2
+        overlap, chance = both * share, by_chance * share
+        iou = both / (count_a + count_b - both)
+    undefined = (count_a == 0) | (count_b == 0)
+    overlap[undefined] = chance[undefined] = iou[undefined] = np.nan
+    return Agreement(overlap, iou, chance)
+
+
+def draw_halves(shards: ShardSums, draws: int, seed: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """``draws`` random splits of the shards into two disjoint halves."""
+    generator = np.random.default_rng([seed, 1])
+    split = [tuple(random_halves(generator, len(shards.counts))) for _ in range(draws)]
+    return [first for first, _ in split], [second for _, second in split]
+
+
+def half_split(shards: ShardSums, sigma: float, draws: int, seed: int) -> Agreement:
+    """The paper's measurement, over many random splits instead of one."""
+    first, second = draw_halves(shards, draws, seed)
+    return agreement(masks(shards, first, sigma), masks(shards, second, sigma))
+
+
+def across(a: ShardSums, b: ShardSums, sigma: float, draws: int, seed: int) -> Agreement:
+    """A random half of ``a`` against a random half of ``b``: what ``half_split`` must be compared with."""
+    return agreement(masks(a, draw_halves(a, draws, seed)[0], sigma), masks(b, draw_halves(b, draws, seed)[1], sigma))
+
+
+def interval(values: np.ndarray, level: float = 0.95) -> Interval:
+    """The central share of the defined values; nan ends where fewer than half of them are defined."""
+    defined = values[np.isfinite(values)]
+    if len(defined) < max(2, len(values) / 2):
+        return Interval(float("nan"), float("nan"), level, "percentile")
+    return percentile_interval(defined, level)
+
+
+def mean(values: np.ndarray) -> float:
+    """The mean of the defined values, nan where fewer than half are defined."""
+    defined = values[np.isfinite(values)]
+    return float(defined.mean()) if len(defined) >= max(1, len(values) / 2) else float("nan")
+
+
+def floor_effect(result: Agreement, sigma: float) -> str | None:
+    """The reason why an overlap says nothing: too few masks with any neuron in them."""
+    draws = len(result.overlap)
+    if result.defined * 2 >= draws:
+        return None
+    return f"floor effect: no neuron passes sigma {sigma:g} in {draws - result.defined} of {draws} splits"

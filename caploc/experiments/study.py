@@ -1,0 +1,210 @@
+"""One model under study: its examples, its controls and their scores, each made once and kept."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+from caploc.attribution.engine import Method
+from caploc.datasets import DATASETS, load_examples
+from caploc.errors import CaplocError, DatasetError, ModelError, OptionError, TooLongError
+from caploc.examples import Example, Exclusion, TokenizedExample, fit
+from caploc.experiments.shards import ShardSums, sharded_sums
+from caploc.models import LanguageModel, load_model, untrained_twin
+from caploc.registry import REGISTRY, embedded_folder
+from caploc.store import Store
+
+CPU_SAMPLES = 120
+FEWEST_SAMPLES = 16
+
+
+class NotRunError(CaplocError):
+    """A cell cannot be measured here, through no fault of the claim; the message is a reason a user can act on."""
+
+
+@dataclass(frozen=True)
+class StudySettings:
+    """What a study is asked to do.
+
+    ``samples`` per dataset: None for the paper's own number on a GPU (section 5.3) and ``CPU_SAMPLES`` on a CPU.
+    ``data_root`` None: the embedded data for embedded models, else the hub. ``files`` maps a dataset of the user's own
+    to its file. ``draws`` counts random splits.
+    """
+
+    samples: int | None = None
+    draws: int = 100
+    seed: int = 0
+    device: str = "cpu"
+    dtype: str = "float32"
+    data_root: str | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
+    datasets: Sequence[str] = ("gsm8k", "meta_math", "code25k", "emotion", "imdb")
+    method: Method = field(default_factory=Method)
+    store: Store = field(default_factory=Store)
+
+    def __post_init__(self) -> None:
+        if self.draws < 2:
+            raise OptionError(f"draws must be at least 2 for an interval, got {self.draws}")
+        if self.samples is not None and self.samples < FEWEST_SAMPLES:
+            raise OptionError(
+                f"samples must be at least {FEWEST_SAMPLES}, or halves and curves mean nothing; got {self.samples}"
+            )
+
+
+@dataclass(frozen=True)
+class Located:
+    """A dataset's locating examples for this model, with those that did not fit."""
+
+    examples: Sequence[Example]
+    tokenized: Sequence[TokenizedExample]
+    excluded: Sequence[Exclusion]
+
+
+class Study:
+    """A model with its controls, loaded when first needed.
+
+    ``shards(dataset, control)`` gives scores on the locating part of a dataset:
+
+    ============== =====================================================================================
+    ``""``         the model itself
+    ``untrained``  its untrained twin (same architecture, fresh weights) on the same text
+    ``scrambled``  the model on text without meaning: each prompt's tokens shuffled, answers dealt out anew
+                   among the examples and their tokens shuffled
+    ============== =====================================================================================
+    """
+
+    def __init__(self, model: str, settings: StudySettings, lm: LanguageModel | None = None) -> None:
+        self.model, self.settings = model, settings
+        self._given = lm
+        self._located: dict[str, Located] = {}
+        self._shards: dict[tuple[str, str], ShardSums] = {}
+
+    @cached_property
+    def lm(self) -> LanguageModel:
+        """The model. Raises NotRunError where it cannot be had here: gated, absent, no network, no GPU."""
+        if self._given is not None:
+            return self._given
+        hub = self.model in REGISTRY and not REGISTRY[self.model].embedded
+        try:
+            return load_model(self.model, self.settings.device, self.settings.dtype)
+        except ModelError as error:
+            if hub or "/" in self.model and "cannot be loaded" not in str(error):
+                raise NotRunError(str(error)) from error
+            raise
+
+    @cached_property
+    def untrained(self) -> LanguageModel:
+        return untrained_twin(self.lm, self.settings.seed)
+
+    def located(self, dataset: str) -> Located:
+        """The locating examples of ``dataset``, tokenized.
+
+        Raises:
+            NotRunError: the dataset cannot be had here, or too few of its examples fit the model.
+        """
+        if dataset not in self._located:
+            self._located[dataset] = self._load(dataset)
+        return self._located[dataset]
+
+    def shards(self, dataset: str, control: str = "") -> ShardSums:
+        """Scores on ``dataset``; raises what ``located`` and ``sharded_sums`` raise."""
+        key = (dataset, control)
+        if key not in self._shards:
+            tokenized = self.located(dataset).tokenized
+            lm = self.untrained if control == "untrained" else self.lm
+            if control == "scrambled":
+                tokenized = scrambled(tokenized, self.settings.seed)
+            self._shards[key] = sharded_sums(lm, tokenized, self.settings.method, self.settings.store)
+        return self._shards[key]
+
+    def available(self) -> list[str]:
+        """The study's datasets that can be had here, in order."""
+        found = []
+        for dataset in self.settings.datasets:
+            try:
+                self.located(dataset)
+            except NotRunError:
+                continue
+            found.append(dataset)
+        return found
+
+    def record(self, dataset: str | None = None) -> dict[str, Any]:
+        """What a finding says of how it came about."""
+        settings = self.settings
+        record: dict[str, Any] = {
+            **settings.method.settings,
+            "seed": settings.seed,
+            "dtype": settings.dtype,
+            "device": settings.device,
+            "model_fingerprint": self.lm.fingerprint[:16],
+        }
+        if dataset is not None:
+            whole = self.shards(dataset).whole
+            record["completeness_error"] = [float(value) for value in whole.completeness / whole.count]
+            record["completeness_gap"] = [float(value) for value in whole.gap / whole.count]
+            record["points"] = [float(value) for value in whole.points / whole.count]
+        return record
+
+    def _load(self, dataset: str) -> Located:
+        settings = self.settings
+        try:
+            examples = load_examples(
+                dataset, self._source(dataset), split="locate", limit=self._samples(dataset), seed=settings.seed
+            )
+        except DatasetError as error:
+            if dataset in settings.files:
+                raise
+            raise NotRunError(str(error)) from error
+        try:
+            tokenized, excluded = fit(self.lm, examples)
+        except TooLongError as error:
+            raise NotRunError(str(error)) from error
+        if len(tokenized) < FEWEST_SAMPLES:
+            raise NotRunError(
+                f"{dataset} has {len(tokenized)} examples that fit {self.lm.name} ({len(excluded)} too long), and "
+                f"{FEWEST_SAMPLES} are the fewest that can be halved; give more data"
+            )
+        left_out = {exclusion.id for exclusion in excluded}
+        return Located([example for example in examples if example.id not in left_out], tokenized, excluded)
+
+    def _source(self, dataset: str) -> str | None:
+        settings = self.settings
+        if dataset in settings.files:
+            return settings.files[dataset]
+        if settings.data_root is not None:
+            return settings.data_root
+        if self.model in REGISTRY and REGISTRY[self.model].embedded:
+            return str(embedded_folder(self.model).parents[1] / "data")
+        return None
+
+    def _samples(self, dataset: str) -> int | None:
+        if self.settings.samples is not None:
+            return self.settings.samples
+        if self.settings.device == "cpu":
+            return CPU_SAMPLES
+        return DATASETS[dataset].paper_samples if dataset in DATASETS else None
+
+
+def scrambled(examples: Sequence[TokenizedExample], seed: int) -> list[TokenizedExample]:
+    """Text without meaning but with the same tokens: prompts shuffled inside, answers dealt out anew and shuffled."""
+    generator = np.random.default_rng([seed, 7])
+    longest = max(len(example.input_ids) for example in examples)
+    dealt = generator.permutation(len(examples))
+    result = []
+    for example, donor in zip(examples, (examples[index] for index in dealt), strict=True):
+        prompt = example.prompt_ids[torch.from_numpy(generator.permutation(example.answer_start))]
+        answer = donor.answer_ids[torch.from_numpy(generator.permutation(donor.num_answer_tokens))]
+        answer = answer[: longest - len(prompt)]  # never beyond what fitted the context
+        result.append(TokenizedExample(torch.cat([prompt, answer]), len(prompt), f"{example.id}-scrambled"))
+    return result
+
+
+def pairs(names: Sequence[str]) -> list[tuple[str, str]]:
+    """All unordered pairs, in order."""
+    return list(itertools.combinations(names, 2))
