@@ -51,6 +51,11 @@ class Auditor:
         self._bench = bench
         self._done = False
 
+    @property
+    def claim(self) -> str:
+        """The id of the claim that this test decides."""
+        return self._planned.claim
+
     def check(self, finding: Finding) -> None:
         """Judges the finding by its claim's rule, writes it to the ledger and ends the test accordingly.
 

@@ -75,7 +75,7 @@ def _shown(result: Result, paper: Paper) -> dict[str, str]:
     published = finding.get("published")
     mark = badge(result.status)
     if result.moved is not None:
-        mark += ' <span class="verdict v-moved">moved</span>'
+        mark += ' <span class="verdict v-moved">&#8800; moved</span>'
     elif result.status is Status.REFUTED and result.expected:
         mark += ' <span class="audit-note">as expected here</span>'
     return {

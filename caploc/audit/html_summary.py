@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from caploc.audit.html_rows import badge, status_word
 from caploc.audit.plots import draw
 from caploc.audit.provenance import fingerprints
-from caploc.audit.results import Result, Status
+from caploc.audit.results import Result, Status, Tally
 from caploc.audit.session import Books
 from caploc.audit.text import escaped, plural
 from caploc.papers import Claim, Paper
@@ -32,7 +32,7 @@ def opening(books: Books, paper: Paper) -> str:
         [
             f"<style>{style}</style>",
             f"<p><b>{escaped(paper.title)}</b> ({escaped(paper.reference)}), claim by claim.</p>",
-            f'<div class="audit-counts">{"".join(badges)}</div>',
+            f'<div class="audit-counts">{_counted(books.results, in_words=True)}</div>',
             f'<p class="audit-sentence">{escaped(books.tally.sentence())}.</p>',
             _alarm("Missing: planned, but never reported", books.of(Status.MISSING)),
             _alarm("Errors of ours: no evidence for or against a claim", books.of(Status.ERROR)),
@@ -67,9 +67,9 @@ def _alarm(title: str, results: list[Result]) -> str:
 
 def _matrix(results: Iterable[Result]) -> str:
     """Verdicts counted by claim and model."""
-    table: dict[str, dict[str, Counter[Status]]] = defaultdict(lambda: defaultdict(Counter))
+    table: dict[str, dict[str, list[Result]]] = defaultdict(lambda: defaultdict(list))
     for result in results:
-        table[result.planned.claim][result.planned.cell.model][result.status] += 1
+        table[result.planned.claim][result.planned.cell.model].append(result)
     models = list(dict.fromkeys(model for row in table.values() for model in row))
     head = "".join(f"<th><bdi>{escaped(model, 60)}</bdi></th>" for model in models)
     rows = []
@@ -82,12 +82,19 @@ def _matrix(results: Iterable[Result]) -> str:
     )
 
 
-def _counted(counts: Counter[Status]) -> str:
-    return " ".join(
-        f'<span title="{counts[status]} {status_word(status).lower()}">{badge(status, str(counts[status]))}</span>'
-        for status in Status
-        if counts[status]
-    )
+def _counted(results: Iterable[Result], in_words: bool = False) -> str:
+    """A badge a verdict with its count; a moved cell counts as moved, as it does in the terminal."""
+    tally = Tally.of(results)
+    badges = []
+    for status in Status:
+        count = tally.by_status[status]
+        words = f"{count} {status_word(status).lower()}"
+        if count:
+            badges.append(f'<span title="{words}">{badge(status, words if in_words else str(count))}</span>')
+    if tally.moved:
+        words = f"{tally.moved} moved"
+        badges.append(f'<span class="verdict v-moved" title="{words}">&#8800; {words}</span>')
+    return " ".join(badges)
 
 
 def _not_run(results: list[Result]) -> str:
@@ -116,7 +123,7 @@ def _card(claim: Claim, results: list[Result]) -> str:
     return (
         f'<section class="audit-claim" id="claim-{escaped(claim.id)}">'
         f"<h3>{escaped(claim.id)}</h3><p>{escaped(claim.statement)}</p>"
-        f"<p>{_counted(Counter(result.status for result in results))}</p>"
+        f"<p>{_counted(results)}</p>"
         f"<dl><dt>where</dt><dd>{escaped(claim.locus)}</dd>{quote}{span}"
         f"<dt>measured</dt><dd>{escaped(claim.quantity)}: {escaped(claim.formula)}</dd>"
         f"<dt>supported if</dt><dd>{escaped(claim.rule_text.supported)}</dd>"

@@ -29,17 +29,40 @@ def plan_of(item: pytest.Item) -> Planned | None:
     parameters = item.callspec.params if hasattr(item, "callspec") else {}
     request = parameters.get("cell") or parameters.get("model_cell")
     cell = request.cell if isinstance(request, CellRequest) else Cell(model="-")
-    return Planned(item.nodeid, item.name, marker.args[0], cell)
+    claim = marker.kwargs.get("by_model", {}).get(cell.model, marker.args[0])
+    return Planned(item.nodeid, item.name, claim, cell)
 
 
 def parametrize(metafunc: pytest.Metafunc, settings: AuditSettings) -> None:
-    """Gives a claim test with the argument ``cell`` or ``model_cell`` its cells."""
-    if metafunc.definition.get_closest_marker("claim") is None:
+    """Gives a claim test with the argument ``cell`` or ``model_cell`` its cells.
+
+    ``claim(id, dataset=NAME)`` keeps to one dataset; ``claim(id, by_model={NAME: other id})`` is about another claim
+    where the paper words one per model.
+    """
+    marker = metafunc.definition.get_closest_marker("claim")
+    if marker is None:
         return
     if "cell" in metafunc.fixturenames:
-        metafunc.parametrize("cell", cell_parameters(settings))
+        only = marker.kwargs.get("dataset")
+        cells = [cell for cell in cell_parameters(settings) if only in (None, cell.values[0].dataset)]
+        metafunc.parametrize("cell", cells)
     if "model_cell" in metafunc.fixturenames:
         metafunc.parametrize("model_cell", model_cell_parameters(settings))
+
+
+def group_by_model(items: list[pytest.Item]) -> None:
+    """Sorts claim tests by model, in the order asked for, so that each model is loaded once; other tests keep their
+    places at the front."""
+    order: dict[str, int] = {}
+    for item in items:
+        if (planned := plan_of(item)) is not None:
+            order.setdefault(planned.cell.model, len(order))
+
+    def place(item: pytest.Item) -> int:
+        planned = plan_of(item)
+        return -1 if planned is None else order[planned.cell.model]
+
+    items.sort(key=place)
 
 
 def skip_without_gpu(items: Iterable[pytest.Item], device: str) -> None:

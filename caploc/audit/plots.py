@@ -51,11 +51,22 @@ def draw(kind: str, title: str, data: Mapping[str, Any]) -> bytes:
     }
     with matplotlib.rc_context(settings):
         figure = Figure(layout="constrained", dpi=DOTS_PER_INCH)
-        FigureCanvasAgg(figure)
+        canvas = FigureCanvasAgg(figure)
         KINDS[kind](figure, data)
         figure.suptitle(visible(title, 120), fontsize=FONT_POINTS + 1)
-        stream = BytesIO()
-        figure.savefig(stream, format="png", metadata={"Software": None})
+        canvas.draw()
+    return _png(canvas.buffer_rgba())
+
+
+def _png(pixels: Any) -> bytes:
+    """A palette of 128 colours, which these figures do not notice, makes the report a third of the size."""
+    from PIL import Image
+
+    stream = BytesIO()
+    image = Image.frombuffer("RGBA", (pixels.shape[1], pixels.shape[0]), pixels, "raw", "RGBA", 0, 1).convert(
+        "RGB"
+    )
+    image.quantize(128, dither=Image.Dither.NONE).save(stream, format="PNG", optimize=True)
     return stream.getvalue()
 
 
@@ -129,7 +140,9 @@ def _matrix(figure: Figure, data: Mapping[str, Any]) -> None:
     side = 1.6 + 0.95 * len(labels)
     figure.set_size_inches(max(4.2, side), max(3.4, 0.8 * side))
     axes = figure.subplots()
-    image = axes.imshow(values, cmap="viridis", vmin=0, vmax=1)
+    from matplotlib import colormaps
+
+    image = axes.imshow(values, cmap=colormaps["viridis"].with_extremes(bad="#666666"), vmin=0, vmax=1)
     for i, row in enumerate(values):
         for j, value in enumerate(row):
             base = chance[i][j] if isinstance(chance, (list, tuple)) else chance
@@ -139,7 +152,6 @@ def _matrix(figure: Figure, data: Mapping[str, Any]) -> None:
                       color="black" if value == value and value > 0.6 else "white")  # fmt: skip
     axes.set_xticks(range(len(labels)), labels, rotation=30, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(labels)), labels)
-    image.cmap.set_bad("#666666")
     figure.colorbar(image, ax=axes, label="overlap")
 
 

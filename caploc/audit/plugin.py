@@ -19,10 +19,10 @@ from caploc.audit.auditor import STATUS_PROPERTY, Auditor, Bench, ClaimRefuted, 
 from caploc.audit.expectations import Expectation, ExpectationsError, load_expectations
 from caploc.audit.ledger import Ledger
 from caploc.audit.options import MARKERS, add_options
-from caploc.audit.planning import parametrize, plan_of, skip_without_gpu
+from caploc.audit.planning import group_by_model, parametrize, plan_of, skip_without_gpu
 from caploc.audit.provenance import provenance
-from caploc.audit.results import Planned, Result, Status
-from caploc.audit.session import WITHOUT_FINDING, Books, record_expectations, start_ledger
+from caploc.audit.results import MOVED, Planned, Result, Status
+from caploc.audit.session import WITHOUT_FINDING, Books, last_line, record_expectations, start_ledger
 from caploc.audit.settings import AuditSettings, read_settings
 from caploc.audit.terminal import header, status_of, write_summary
 from caploc.papers import load_paper
@@ -93,6 +93,7 @@ class Audit:
         parametrize(metafunc, self.settings)
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        group_by_model(items)
         for item in items:
             planned = plan_of(item)
             if planned is not None:
@@ -178,18 +179,30 @@ def _plugin(config: pytest.Config) -> Audit:
 def _settle(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport) -> None:
     """Tells verdicts, which end a test by an exception of ours, from errors, which are any other failure."""
     error = call.excinfo.value if call.excinfo is not None else None
+    word = dict(item.user_properties).get(STATUS_PROPERTY)
     if isinstance(error, (ClaimRefuted, ExpectationMoved)):
         assert call.excinfo is not None
-        report.caploc_verdict = True  # type: ignore[attr-defined]
-        report.longrepr = call.excinfo.getrepr(style="value")
+        word = word if isinstance(error, ClaimRefuted) else MOVED
+        report.longrepr = _one_line(call.excinfo)
         if isinstance(error, ClaimRefuted) and error.expected:  # xfail(strict=True, raises=ClaimRefuted)
             report.outcome = "skipped"
             report.wasxfail = f"refuted, as expected: {error}"
     elif report.failed:
+        word = Status.ERROR.value
         _make_sendable(report)
-    elif report.when == "call" and report.passed and STATUS_PROPERTY not in dict(item.user_properties):
+    elif report.when == "call" and report.passed and word is None:
+        word = Status.ERROR.value
         report.outcome = "failed"
         report.longrepr = WITHOUT_FINDING
+    report.caploc_word = word  # type: ignore[attr-defined]
+
+
+def _one_line(excinfo: pytest.ExceptionInfo[BaseException]) -> Any:
+    """A verdict's reason without a traceback, which would only show the test's last line."""
+    shown = excinfo.getrepr(style="value")
+    if shown.reprcrash is not None:
+        shown.reprcrash.message = str(excinfo.value)  # without the exception's name
+    return shown
 
 
 def _make_sendable(report: pytest.TestReport) -> None:
@@ -197,7 +210,7 @@ def _make_sendable(report: pytest.TestReport) -> None:
     text = str(report.longrepr)
     clean = text.encode("utf-8", "backslashreplace").decode()
     if clean != text:
-        report.longrepr = clean
+        report.longrepr = f"{last_line(report)}\n\n{clean}"
 
 
 def _ledger_path(config: pytest.Config) -> Path:

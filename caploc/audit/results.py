@@ -12,6 +12,10 @@ from typing import Any
 from caploc.findings import Cell, Finding, Verdict, plain
 
 
+MOVED = "MOVED"
+"""What the terminal calls a cell that left what was reviewed."""
+
+
 class Status(StrEnum):
     """A cell's end: one of the four verdicts, an error of ours, or no word at all."""
 

@@ -20,6 +20,7 @@ from caploc.findings import plain
 
 CRASHED = "its worker process died while it ran"
 NEVER_RAN = "the run ended before it was run"
+ERROR = Status.ERROR.value
 WITHOUT_FINDING = "the test ended without handing a finding to the auditor"
 
 
@@ -38,8 +39,8 @@ class Seen:
         self.result = dict(report.user_properties).get(RESULT_PROPERTY, self.result)  # type: ignore[assignment]
         if report.when not in ("setup", "call", "teardown"):  # what xdist reports in a dead worker's place
             self.crashed = True
-        elif report.failed and not getattr(report, "caploc_verdict", False):
-            self.error = self.error or f"{report.when}: {_last_line(report)}"
+        elif report.failed and getattr(report, "caploc_word", ERROR) == ERROR:
+            self.error = self.error or f"{report.when}: {last_line(report)}"
         elif report.skipped and self.result is None and isinstance(report.longrepr, tuple):
             self.skip = report.longrepr[2].removeprefix("Skipped: ")
         self.finished = self.finished or report.when == "teardown"
@@ -141,7 +142,8 @@ def record_expectations(path: Path, results: Iterable[Result], known: Mapping[st
     return len(kept)
 
 
-def _last_line(report: pytest.TestReport) -> str:
+def last_line(report: pytest.TestReport) -> str:
+    """What went wrong, on one line: the exception's message rather than its traceback."""
     crash = getattr(report.longrepr, "reprcrash", None)
     text = crash.message if crash is not None else str(report.longrepr)
     return visible(text.strip().splitlines()[0] if text.strip() else "failed without a message")

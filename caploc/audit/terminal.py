@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from caploc.audit.auditor import STATUS_PROPERTY
 from caploc.audit.results import Result, Status
 from caploc.audit.session import Books
 from caploc.audit.settings import AuditSettings
@@ -32,15 +31,14 @@ def header(settings: AuditSettings, recording: bool) -> str:
 
 def status_of(report: pytest.TestReport) -> tuple[str, str, str] | None:
     """pytest's (category, letter, word) for a claim test's report; None for any other."""
-    status = dict(getattr(report, "user_properties", ())).get(STATUS_PROPERTY)
-    if status is None or report.when != "call":
+    word = getattr(report, "caploc_word", None)
+    if word is None or report.when != "call":
         return None
     if hasattr(report, "wasxfail"):
-        return "xfailed", "x", str(status)
+        return "xfailed", "x", word
     if report.failed:
-        own = getattr(report, "caploc_verdict", False)
-        return ("failed", "F", str(status)) if own else ("error", "E", Status.ERROR.value)
-    return ("skipped", "s", str(status)) if report.skipped else ("passed", ".", str(status))
+        return ("error", "E", word) if word == Status.ERROR else ("failed", "F", word)
+    return ("skipped", "s", word) if report.skipped else ("passed", ".", word)
 
 
 def write_summary(

@@ -7,7 +7,7 @@ cannot be had here, the Finding says so.
 from __future__ import annotations
 
 from caploc.experiments.commonality.across import commonality, dataset_overlap, trained_minus_untrained
-from caploc.experiments.commonality.convergence import convergence, convergence_claim, subset_suffices
+from caploc.experiments.commonality.convergence import convergence, subset_suffices
 from caploc.experiments.commonality.partition import independence
 from caploc.experiments.commonality.table1 import both_high, iou, neuron_ratio, overlap
 
@@ -15,7 +15,6 @@ __all__ = [
     "both_high",
     "commonality",
     "convergence",
-    "convergence_claim",
     "dataset_overlap",
     "independence",
     "iou",

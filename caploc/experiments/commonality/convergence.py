@@ -25,13 +25,6 @@ class Curve:
     overlap: np.ndarray
 
 
-def convergence_claim(family: str, model: str) -> str:
-    """The paper makes one claim per model; other models stand under the one of their family."""
-    if model == "llama2-13b":
-        return "convergence-llama2-13b"
-    return "convergence-gptj-6b" if family == "gptj" else "convergence-llama2-7b"
-
-
 def convergence_curve(shards: ShardSums, sigma: float, seed: int) -> Curve:
     """Nested subsamples that double, in ``ORDERS`` random orders; each is halved and the halves compared.
 
