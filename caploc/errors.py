@@ -19,8 +19,16 @@ class ModelError(CaplocError):
     """A model cannot be loaded, or cannot be trusted to give right numbers."""
 
 
+class UnavailableModelError(ModelError):
+    """A model cannot be had here: gated, absent from the hub, or no network. Nothing is wrong with it."""
+
+
 class DatasetError(CaplocError):
     """A dataset, or a record of it, cannot be used."""
+
+
+class UnavailableDatasetError(DatasetError):
+    """A dataset cannot be had here: not under the data root, gated, absent from the hub, or no network."""
 
 
 class ExampleError(CaplocError):

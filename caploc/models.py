@@ -17,7 +17,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from caploc.architectures import Architecture, architecture_of
-from caploc.errors import ModelError, OptionError, UnknownNameError
+from caploc.errors import ModelError, OptionError, UnavailableModelError, UnknownNameError
 from caploc.fingerprints import fingerprint, tensor_fingerprint
 from caploc.registry import REGISTRY, embedded_folder
 
@@ -102,8 +102,8 @@ def load_model(
 
     Raises:
         UnknownNameError: neither a registry name, nor a folder, nor a hub id.
-        ModelError: an unsupported family, no safetensors, missing or not finite weights, a quantized model, a gated or
-            absent repository, no network.
+        ModelError: an unsupported family, no safetensors, missing or not finite weights, a quantized model.
+        UnavailableModelError: a gated or absent repository, no network.
         OptionError: an unknown device or dtype, or a hub id without a pinned revision.
     """
     torch_dtype, torch_device = _dtype(dtype), _device(device)
@@ -215,35 +215,38 @@ def _check_finite(model: nn.Module, name: str) -> None:
 @contextmanager
 def _explained(source: str) -> Iterator[None]:
     """Turn what transformers and the hub raise into one line with the remedy."""
-    remedy = f"download it where there is a network and pass the folder instead of {source!r}"
     try:
         yield
-    except hub_errors.GatedRepoError as error:
-        raise ModelError(
-            f"model {source!r} is gated: accept its licence on the hub and log in with `hf auth login`, or pass a folder"
-        ) from error
-    except hub_errors.RepositoryNotFoundError as error:
-        raise ModelError(f"model {source!r} does not exist on the hub or is private; check the name") from error
-    except hub_errors.RevisionNotFoundError as error:
-        raise ModelError(f"model {source!r} has no such revision on the hub; check the commit") from error
     except (OSError, ValueError, KeyError, hub_errors.HfHubHTTPError) as error:
-        reason = _first_line(error)
         if Path(source).is_dir():
-            raise ModelError(f"model folder {source} cannot be loaded: {reason}") from error
-        cause = _root_cause(error)
-        if isinstance(cause, hub_errors.GatedRepoError):
-            raise ModelError(
-                f"model {source!r} is gated: accept its licence on the hub and log in with `hf auth login`"
-            ) from error
-        raise ModelError(f"model {source!r} cannot be loaded ({reason}); {remedy}") from error
+            raise ModelError(f"model folder {source} cannot be loaded: {_first_line(error)}") from error
+        for kind, explanation in _HUB_ERRORS:
+            if any(isinstance(cause, kind) for cause in _causes(error)):
+                raise UnavailableModelError(f"model {source!r} {explanation}") from error
+        raise UnavailableModelError(
+            f"model {source!r} cannot be loaded ({_first_line(error)}); download it where there is a network and pass "
+            "its folder instead"
+        ) from error
+
+
+# the most special first: a gated repository is also reported as one that is not found
+_HUB_ERRORS = (
+    (
+        hub_errors.GatedRepoError,
+        "is gated: accept its licence on its hub page and log in with `hf auth login`, or pass a folder",
+    ),
+    (hub_errors.RevisionNotFoundError, "has no such revision on the hub; check the commit"),
+    (hub_errors.RepositoryNotFoundError, "does not exist on the hub or is private; check the name"),
+)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and what it came from."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _first_line(error: BaseException) -> str:
     lines: list[Any] = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0].rstrip(".") if lines else type(error).__name__
-
-
-def _root_cause(error: BaseException) -> BaseException:
-    while (inner := error.__cause__ or error.__context__) is not None:
-        error = inner
-    return error

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from caploc.attribution.adaptive import Tolerance, integrate_adaptive
 from caploc.attribution.clean import run_clean
-from caploc.attribution.estimate import describe
+from caploc.attribution.estimate import automatic_chunk, describe
 from caploc.attribution.integrate import integrate_fixed
 from caploc.attribution.packed import PackedModel, check_against_clean
 from caploc.attribution.precision import wide_head
@@ -23,9 +23,6 @@ from caploc.errors import ModelError, OptionError
 from caploc.examples import Example, TokenizedExample, tokenize
 from caploc.models import LanguageModel
 from caploc.neurons import NeuronScores
-
-# Larger passes page-fault more than they save on a CPU; a GPU wants far larger ones to be busy.
-_CPU_CHUNK, _GPU_CHUNK = 1280, 16384
 
 
 @dataclass(frozen=True)
@@ -73,8 +70,7 @@ class Attributor:
         self.lm, self.method = lm, method
         self._packed = PackedModel(lm.model, lm.architecture)
         self._stack = ExitStack()
-        default = _GPU_CHUNK if lm.device.type == "cuda" else _CPU_CHUNK
-        self._chunk = method.chunk_tokens or default
+        self._chunk = method.chunk_tokens or automatic_chunk(lm)
 
     def __enter__(self) -> Attributor:
         with ExitStack() as stack:
@@ -173,7 +169,8 @@ def attribute(
     tokenized = [tokenize(lm, example, answer_tokens) for example in examples]
     if not tokenized:
         raise OptionError("no examples to attribute; pass at least one")
-    description = describe(lm, tokenized, method.steps) if progress else ""
+    chunk = method.chunk_tokens or automatic_chunk(lm)
+    description = describe(lm, tokenized, method.steps, chunk) if progress else ""
     with Attributor(lm, method) as attributor:
         bar = tqdm(tokenized, desc=description, unit="example", disable=None if progress else True)
         sums = attributor.sums(bar)

@@ -1,11 +1,17 @@
-"""How much work an attribution is, told before it starts."""
+"""How much work and memory an attribution takes, told before it starts, and how large its passes should be."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+
 from caploc.examples import TokenizedExample
 from caploc.models import LanguageModel
+
+# Larger passes page-fault more than they save on a CPU; a GPU wants far larger ones to be busy.
+_CPU_CHUNK, _LARGEST_GPU_CHUNK, _SMALLEST_GPU_CHUNK = 1280, 65536, 256
+_GPU_SHARE = 0.5  # of the free memory; what the formula forgets has the other half
 
 
 def packed_flops(lm: LanguageModel, examples: Sequence[TokenizedExample], steps: int) -> float:
@@ -24,6 +30,24 @@ def packed_flops(lm: LanguageModel, examples: Sequence[TokenizedExample], steps:
     return packed + clean
 
 
-def describe(lm: LanguageModel, examples: Sequence[TokenizedExample], steps: int) -> str:
-    """One phrase for a progress bar: the model and the work ahead."""
-    return f"attribute {lm.name} ({packed_flops(lm, examples, steps) / 1e12:.2g} TFLOP)"
+def bytes_per_token(lm: LanguageModel) -> int:
+    """Memory that one token of a packed pass needs at its peak, roughly: what autograd keeps of every layer (about ten
+    vectors of the model's width and four of its neurons) and three float32 rows of logits."""
+    width, vocabulary = lm.model.get_input_embeddings().weight.shape[::-1]
+    kept = lm.num_layers * (10 * width + 4 * lm.num_neurons) * lm.dtype.itemsize
+    return int(kept + 3 * vocabulary * 4)
+
+
+def automatic_chunk(lm: LanguageModel) -> int:
+    """Tokens in a packed pass: by the free memory on CUDA, what was fastest on a CPU."""
+    if lm.device.type != "cuda":
+        return _CPU_CHUNK
+    free, _ = torch.cuda.mem_get_info(lm.device)
+    fitting = int(_GPU_SHARE * free / bytes_per_token(lm))
+    return max(_SMALLEST_GPU_CHUNK, min(_LARGEST_GPU_CHUNK, fitting))
+
+
+def describe(lm: LanguageModel, examples: Sequence[TokenizedExample], steps: int, chunk_tokens: int) -> str:
+    """One phrase for a progress bar: the model, the work ahead and the memory of a pass."""
+    work, memory = packed_flops(lm, examples, steps), chunk_tokens * bytes_per_token(lm)
+    return f"attribute {lm.name} ({work / 1e12:.2g} TFLOP, passes of {memory / 1e9:.1g} GB)"

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from caploc.audit.results import Result, Status
-from caploc.audit.text import number
 from caploc.errors import CaplocError
 from caploc.findings import Outcome
 
@@ -44,7 +43,7 @@ class Expectation:
         if self.low is None or self.high is None:
             return None
         if estimate is None or not self.low <= estimate <= self.high:
-            shown = "none" if estimate is None else number(estimate)
+            shown = "none" if estimate is None else f"{estimate:.4g}"
             return f"estimate moved: {shown} is outside the reviewed range [{self.low:g}, {self.high:g}]"
         return None
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from caploc.audit.results import Result, Status
-from caploc.audit.text import escaped, number, visible
+from caploc.audit.text import escaped, number, unit_sign, visible
 from caploc.papers import Paper
 
 SIGNS = {
@@ -77,7 +77,7 @@ def _shown(result: Result, paper: Paper) -> dict[str, str]:
     if result.moved is not None:
         mark += ' <span class="verdict v-moved">&#8800; moved</span>'
     elif result.status is Status.REFUTED and result.expected:
-        mark += ' <span class="audit-note">as expected here</span>'
+        mark += '<div class="audit-note">as expected here</div>'
     return {
         "claim": f'<a href="#claim-{escaped(result.planned.claim)}">{escaped(result.planned.claim)}</a>',
         "cell": f"<bdi>{escaped(result.planned.cell.label, 120)}</bdi>",
@@ -85,7 +85,7 @@ def _shown(result: Result, paper: Paper) -> dict[str, str]:
         if published
         else "-",
         "measured": _measured(finding, unit),
-        "chance": number(finding.get("chance"), unit),
+        "chance": "-" if finding.get("chance") is None else number(finding["chance"], unit) + unit_sign(unit),
         "p": _p_values(finding.get("p_values") or {}),
         "n": f"{finding['n']:,}" if finding.get("n") else "-",
         "verdict": mark,
@@ -96,11 +96,11 @@ def _shown(result: Result, paper: Paper) -> dict[str, str]:
 def _measured(finding: Mapping[str, Any], unit: str) -> str:
     if finding.get("estimate") is None:
         return "-"
-    estimate = number(finding["estimate"], unit)
-    interval = finding.get("interval")
-    if not interval:
-        return estimate
-    return f"{estimate} [{number(interval[0], unit)}, {number(interval[1], unit)}]"
+    shown = number(finding["estimate"], unit)
+    if finding.get("interval"):
+        low, high = finding["interval"]
+        shown += f" [{number(low, unit)}, {number(high, unit)}]"
+    return shown + unit_sign(unit)
 
 
 def _p_values(values: Mapping[str, float | None]) -> str:

@@ -22,12 +22,6 @@ _MOST_NAMED = 200
 def opening(books: Books, paper: Paper) -> str:
     """Counts, alarms, the matrix of verdicts, and what was not run."""
     style = resources.files("caploc.audit").joinpath("report.css").read_text(encoding="utf-8")
-    counts = Counter(result.status for result in books.results)
-    badges = [
-        badge(status, f"{counts[status]} {status_word(status).lower()}")
-        for status in Status
-        if counts[status]
-    ]
     return "\n".join(
         [
             f"<style>{style}</style>",
@@ -139,15 +133,13 @@ def _figures(results: Iterable[Result]) -> Iterable[str]:
         for plot in (result.finding or {}).get("plots") or ():
             caption = f"{plot.get('title', '')} ({result.planned.cell.label})"
             try:
-                picture = base64.b64encode(draw(plot["kind"], plot.get("title", ""), plot["data"])).decode()
+                picture = base64.b64encode(draw(plot["kind"], caption, plot["data"])).decode()
             except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
                 # a figure that cannot be drawn must not cost the reader the report
                 yield f"<p>no figure for {escaped(caption)}: {escaped(type(error).__name__)}: {escaped(error)}</p>"
                 continue
-            yield (
-                f'<figure><img src="data:image/png;base64,{picture}" alt="{escaped(caption)}: '
-                f'{escaped(result.status.value.lower())}"><figcaption>{escaped(caption)}</figcaption></figure>'
-            )
+            alternative = f"{caption}: {result.status.lower()}, {result.reason}"
+            yield f'<figure><img src="data:image/png;base64,{picture}" alt="{escaped(alternative)}"></figure>'
 
 
 def _provenance(books: Books) -> str:

@@ -27,8 +27,9 @@ def plan_of(item: pytest.Item) -> Planned | None:
             f"{item.nodeid}: the marker claim needs one claim id, as in claim('table1-overlap')"
         )
     parameters = item.callspec.params if hasattr(item, "callspec") else {}
-    request = parameters.get("cell") or parameters.get("model_cell")
-    cell = request.cell if isinstance(request, CellRequest) else Cell(model="-")
+    requests = (value for value in parameters.values() if isinstance(value, CellRequest))
+    request = next(requests, None)
+    cell = request.cell if request is not None else Cell(model="-")
     claim = marker.kwargs.get("by_model", {}).get(cell.model, marker.args[0])
     return Planned(item.nodeid, item.name, claim, cell)
 

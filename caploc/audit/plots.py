@@ -51,7 +51,7 @@ def draw(kind: str, title: str, data: Mapping[str, Any]) -> bytes:
     }
     with matplotlib.rc_context(settings):
         figure = Figure(layout="constrained", dpi=DOTS_PER_INCH)
-        canvas = FigureCanvasAgg(figure)
+        canvas: Any = FigureCanvasAgg(figure)
         KINDS[kind](figure, data)
         figure.suptitle(visible(title, 120), fontsize=FONT_POINTS + 1)
         canvas.draw()
@@ -59,14 +59,15 @@ def draw(kind: str, title: str, data: Mapping[str, Any]) -> bytes:
 
 
 def _png(pixels: Any) -> bytes:
-    """A palette of 128 colours, which these figures do not notice, makes the report a third of the size."""
+    """A palette of 256 colours, which these figures do not miss, halves the size of the report."""
     from PIL import Image
 
     stream = BytesIO()
     image = Image.frombuffer("RGBA", (pixels.shape[1], pixels.shape[0]), pixels, "raw", "RGBA", 0, 1).convert(
         "RGB"
     )
-    image.quantize(128, dither=Image.Dither.NONE).save(stream, format="PNG", optimize=True)
+    few = image.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    few.save(stream, format="PNG", optimize=True)
     return stream.getvalue()
 
 
@@ -110,10 +111,10 @@ def _convergence(figure: Figure, data: Mapping[str, Any]) -> None:
         _curve(axes, sizes, label, curve, index, "-")
     if data.get("untrained"):
         untrained = data["untrained"]
-        curves = {"untrained": untrained} if "mean" in untrained else untrained
-        for index, (label, curve) in enumerate(curves.items()):
+        alone = "mean" in untrained
+        for index, (label, curve) in enumerate(({"untrained": untrained} if alone else untrained).items()):
             name = label if "untrained" in label else f"{label}, untrained"
-            _curve(axes, sizes, name, curve, index, ":")
+            _curve(axes, sizes, name, curve, len(COLOURS) - 1 if alone else index, ":")
     axes.set_xscale("log", base=2)
     axes.set_xticks(sizes, [f"{size:g}" for size in sizes])
     axes.minorticks_off()
@@ -198,6 +199,7 @@ def _completeness(figure: Figure, data: Mapping[str, Any]) -> None:
     positive = [value for value in values if value > 0]
     if positive and max(positive) > 100 * min(positive):
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.set_xticks(range(len(labels)), labels)
     axes.set_xlabel("layer")
     axes.set_ylabel("completeness error")

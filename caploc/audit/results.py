@@ -11,7 +11,6 @@ from typing import Any
 
 from caploc.findings import Cell, Finding, Verdict, plain
 
-
 MOVED = "MOVED"
 """What the terminal calls a cell that left what was reviewed."""
 

@@ -27,12 +27,19 @@ def escaped(value: object, limit: int = LONGEST_SHOWN) -> str:
 
 
 def number(value: float | None, unit: str = "fraction") -> str:
-    """A measured number as the report prints it: counts whole, others with three decimals or two digits."""
+    """A measured number as the report prints it: fractions in per cent with two decimals, as papers do."""
     if value is None:
         return "-"
+    if unit == "fraction":
+        return f"{100 * value:.2f}"
     if unit == "count" and float(value).is_integer():
         return f"{value:,.0f}"
     return f"{value:.3f}" if abs(value) >= 0.01 or value == 0 else f"{value:.2g}"
+
+
+def unit_sign(unit: str) -> str:
+    """What stands behind a number of this unit: `` %`` for fractions."""
+    return " %" if unit == "fraction" else ""
 
 
 def plural(count: int, noun: str) -> str:

@@ -20,7 +20,7 @@ from huggingface_hub.errors import (
 )
 
 from caploc.datasets.files import SUFFIXES
-from caploc.errors import DatasetError
+from caploc.errors import DatasetError, UnavailableDatasetError
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 PREFIX = "hub:"
@@ -57,7 +57,7 @@ def fetch(repository: str, revision: str, files: Iterable[str] = ()) -> Path:
     except (
         Exception
     ) as error:  # the HTTP library's errors are no common class across versions of the hub client
-        raise DatasetError(_explain(repository, revision, error)) from error
+        raise UnavailableDatasetError(_explain(repository, revision, error)) from error
     return Path(paths[0]).parents[len(Path(wanted[0]).parts) - 1]
 
 

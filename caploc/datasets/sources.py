@@ -10,7 +10,7 @@ from pathlib import Path
 
 from caploc.datasets.base import Dataset, Row
 from caploc.datasets.files import SUFFIXES, read_file
-from caploc.errors import DatasetError
+from caploc.errors import DatasetError, UnavailableDatasetError
 
 TRAIN, TEST, WHOLE = "train", "test", "whole"
 
@@ -57,9 +57,9 @@ def _pinned_source(dataset: Dataset) -> Source:
     if dataset.home:
         by_hand += f", from {dataset.home}"
     if dataset.hub is None:
-        raise DatasetError(f"{dataset.name}: no hub repository holds its original records; {by_hand}")
+        raise UnavailableDatasetError(f"{dataset.name}: no hub repository holds its original records; {by_hand}")
     if dataset.revision is None:
-        raise DatasetError(
+        raise UnavailableDatasetError(
             f"{dataset.name}: no commit of {dataset.hub} has been verified; pin one with "
             f"path='hub:{dataset.hub}@COMMIT', or {by_hand}"
         )
@@ -99,7 +99,7 @@ def _root_source(dataset: Dataset, root: Path) -> Source:
         )
     if root.name == dataset.name or _known_parts(dataset, root):
         return _folder_source(dataset, root, str(root))
-    raise DatasetError(
+    raise UnavailableDatasetError(
         f"{dataset.name}: {root} holds none of {dataset.name}.jsonl, {dataset.name}_train.jsonl with "
         f"{dataset.name}_test.jsonl (or .json, .parquet, .csv) and {dataset.name}/; put one there"
         + (f", from {dataset.home}" if dataset.home else "")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from caploc.attribution.engine import Attributor, Method
-from caploc.attribution.estimate import describe
+from caploc.attribution.estimate import automatic_chunk, describe
 from caploc.attribution.sums import ScoreSums
 from caploc.examples import TokenizedExample
 from caploc.models import LanguageModel
@@ -69,7 +69,8 @@ def sharded_sums(
     for shard in members:
         chosen = [examples[index] for index in shard]
         tasks.append((_key(lm, chosen, method), lambda chosen=chosen: lazy.compute(chosen)))
-    title = describe(lm, examples, method.steps) if progress else None
+    chunk = method.chunk_tokens or automatic_chunk(lm)
+    title = describe(lm, examples, method.steps, chunk) if progress else None
     with lazy:
         parts = [ScoreSums.from_arrays(entry.arrays) for entry in store.compute_all(tasks, progress=title)]
     return ShardSums(

@@ -13,7 +13,13 @@ import torch
 
 from caploc.attribution.engine import Method
 from caploc.datasets import DATASETS, load_examples
-from caploc.errors import CaplocError, DatasetError, ModelError, OptionError, TooLongError
+from caploc.errors import (
+    CaplocError,
+    OptionError,
+    TooLongError,
+    UnavailableDatasetError,
+    UnavailableModelError,
+)
 from caploc.examples import Example, Exclusion, TokenizedExample, fit
 from caploc.experiments.shards import ShardSums, sharded_sums
 from caploc.models import LanguageModel, load_model, untrained_twin
@@ -90,13 +96,10 @@ class Study:
         """The model. Raises NotRunError where it cannot be had here: gated, absent, no network, no GPU."""
         if self._given is not None:
             return self._given
-        hub = self.model in REGISTRY and not REGISTRY[self.model].embedded
         try:
             return load_model(self.model, self.settings.device, self.settings.dtype)
-        except ModelError as error:
-            if hub or "/" in self.model and "cannot be loaded" not in str(error):
-                raise NotRunError(str(error)) from error
-            raise
+        except UnavailableModelError as error:
+            raise NotRunError(str(error)) from error
 
     @cached_property
     def untrained(self) -> LanguageModel:
@@ -157,9 +160,7 @@ class Study:
             examples = load_examples(
                 dataset, self._source(dataset), split="locate", limit=self._samples(dataset), seed=settings.seed
             )
-        except DatasetError as error:
-            if dataset in settings.files:
-                raise
+        except UnavailableDatasetError as error:
             raise NotRunError(str(error)) from error
         try:
             tokenized, excluded = fit(self.lm, examples)

@@ -216,7 +216,9 @@ def test_datasets_without_a_pinned_repository_say_how_to_get_them(name, reason, 
     assert hub.requests == []
 
 
-@pytest.mark.parametrize("pin", ["me/mine", "me/mine@main", f"me/mine@{COMMIT[:7]}", f"@{COMMIT}", ""])
+@pytest.mark.parametrize(
+    "pin", ["me/mine", "me/mine@main", f"me/mine@{COMMIT[:7]}", f"me/mine@{COMMIT}0", f"@{COMMIT}", ""]
+)
 def test_a_pin_is_a_whole_commit(pin, hub):
     assert "with all 40 digits of the commit" in error_of("gsm8k", f"hub:{pin}")
     assert hub.requests == []

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -54,6 +55,12 @@ def test_the_choice_does_not_depend_on_the_order_of_the_source(examples, seed, r
     shuffled = random.sample(examples, len(examples))
     limit = max(1, len(examples) // 2)
     assert contents(subset(shuffled, limit, seed)) == contents(subset(examples, limit, seed))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_where_prompt_ends_and_answer_begins_counts(seed):
+    examples = [Example("1", "ab", "c"), Example("2", "a", "bc")]
+    assert subset(examples, 1, seed) == subset(examples[::-1], 1, seed)
 
 
 def test_every_example_is_equally_likely_to_come_first():

@@ -149,6 +149,8 @@ def test_local_data_leaves_no_cache_and_no_trace_of_the_library_behind(tmp_path,
     home.mkdir()
     monkeypatch.setattr(hf_datasets.config, "HF_DATASETS_CACHE", str(home))
     monkeypatch.setattr("tempfile.tempdir", str(home))
+    hf_datasets.enable_progress_bars()
+    monkeypatch.setattr(hf_datasets.config, "HF_UPDATE_DOWNLOAD_COUNTS", True)
     settings = hf_datasets.are_progress_bars_disabled(), hf_datasets.config.HF_UPDATE_DOWNLOAD_COUNTS
     load_examples("gsm8k", path=tmp_path / "root")
     load_examples("imdb", path=tmp_path / "root")

@@ -87,6 +87,15 @@ def test_pararel_skips_patterns_a_causal_model_cannot_complete(pattern, write_js
     assert [e.prompt for e in load_examples("pararel", path=file)] == ["S [Y] hails from"]
 
 
+def test_counterfact_templates_are_text_not_formats(write_jsonl):
+    record = RECORDS["counterfact"][0]
+    rewrite = record["requested_rewrite"] | {"prompt": "{0.__class__} {x!r:} {} }{"}
+    (example,) = load_examples(
+        "counterfact", path=write_jsonl("d.jsonl", [record | {"requested_rewrite": rewrite}])
+    )
+    assert example.prompt == "{0.__class__} {x!r:} A. {0} B. }{"
+
+
 def test_gsm8k_backward_reads_both_of_its_schemas(write_jsonl):
     first = {"question": "a?", "output": "...", "original_question": "A?", "answer": "1"}
     second = {"question": "b?", "answer": "2", "original_question": "B?", "original_answer": "3"}

@@ -1,0 +1,95 @@
+"""Tables of measurements: read by people as text, by programs as JSON."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The median of some rounds, and the lowest and highest of them."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """Of at least one value."""
+        return cls(statistics.median(values), min(values), max(values))
+
+    def __str__(self) -> str:
+        if self.low == self.high:
+            return brief(self.median)
+        return f"{brief(self.median)} [{brief(self.low)}..{brief(self.high)}]"
+
+
+Value = str | int | float | Spread | None
+
+
+@dataclass
+class Table:
+    """One question and its measured answer.
+
+    Attributes:
+        key: the question's short name, in JSON and in ``--only``.
+        title: the question.
+        columns: heading of each column, by its key in the rows.
+        rows: values by column; a missing one, or None, shows as ``-``.
+        notes: what a reader must know to trust the numbers, a sentence each.
+    """
+
+    key: str
+    title: str
+    columns: Mapping[str, str]
+    rows: list[dict[str, Value]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def text(self) -> str:
+        """For a terminal: title, aligned columns (numbers to the right), notes."""
+        cells = [[_shown(row.get(key)) for key in self.columns] for row in self.rows]
+        lines = [list(self.columns.values()), *cells]
+        widths = [max(len(line[index]) for line in lines) for index in range(len(self.columns))]
+        left = [all(isinstance(row.get(key), str | None) for row in self.rows) for key in self.columns]
+
+        def joined(line: list[str]) -> str:
+            padded = zip(line, widths, left, strict=True)
+            return "  ".join(
+                cell.ljust(width) if to_left else cell.rjust(width) for cell, width, to_left in padded
+            ).rstrip()
+
+        rule = "  ".join("-" * width for width in widths)
+        body = [joined(lines[0]), rule, *map(joined, lines[1:])]
+        return "\n".join([self.title, "", *(f"  {line}" for line in body), *(f"  * {note}" for note in self.notes)])
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain containers and numbers; what is not a number is null."""
+        rows = [{key: _plain(row.get(key)) for key in self.columns} for row in self.rows]
+        return {"key": self.key, "title": self.title, "columns": dict(self.columns), "rows": rows, "notes": self.notes}
+
+
+def brief(value: float) -> str:
+    """Three significant digits, four below ten thousand where they are whole: ``0.00123``, ``1.53``, ``213``, ``1,280``."""
+    if isinstance(value, int) or abs(value) >= 100:
+        return f"{value:,.0f}"
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    if abs(value) < 0.001:
+        return f"{value:.1e}"
+    return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
+
+
+def _shown(value: Value) -> str:
+    if value is None:
+        return "-"
+    return brief(value) if isinstance(value, int | float) else str(value)
+
+
+def _plain(value: Value) -> Any:
+    if isinstance(value, Spread):
+        return asdict(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value

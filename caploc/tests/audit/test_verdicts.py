@@ -1,0 +1,149 @@
+"""How a claim test ends, and what the terminal, the ledger and the exit status say of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from caploc.tests.audit.conftest import ClaimsRun
+
+EVERY_END = """
+@pytest.mark.claim("table1-overlap")
+class TestEnds:
+    def test_supported(self, audit, cell):
+        audit.check(overlap(cell, 0.85, 0.9))
+
+    def test_refuted(self, audit, cell):
+        audit.check(overlap(cell, 0.1, 0.2))
+
+    def test_inconclusive(self, audit, cell):
+        audit.check(overlap(cell, 0.4, 0.9))
+
+    def test_not_run(self, audit, cell):
+        audit.not_run("emotion.jsonl is not in the data root")
+
+    def test_error(self, audit, cell):
+        raise RuntimeError("shapes differ")
+"""
+# any option that changes numbers turns expectations off
+OFF = ("--seed=1", "--dataset=gsm8k")
+
+
+def test_each_end_is_told_apart(claims_run: ClaimsRun) -> None:
+    claims_run.write(EVERY_END)
+    run = claims_run(*OFF, "-rA", "-k", "gsm8k")
+    assert run.ret == pytest.ExitCode.TESTS_FAILED
+    run.assert_outcomes(passed=1, failed=1, xfailed=1, skipped=1, errors=1)
+    run.stdout.fnmatch_lines(
+        [
+            "caploc: seed 1, *expectations are off*--seed 1*",
+            "1 supported, 1 refuted, 1 inconclusive, 0 moved, 1 ended in an error of ours, 1 not run: "
+            "emotion.jsonl is not in the data root (1)",
+            "  ERROR test_error?tiny-llama-gsm8k-s6?: call: RuntimeError: shapes differ",
+            "ledger: reports/ledger.jsonl",
+        ]
+    )
+    run.stdout.fnmatch_lines(["overlap: interval ?0.1, 0.2? lies below 0.5", "REFUTED *test_refuted*"])
+    run.stdout.no_fnmatch_line("*audit.check(overlap*")  # a verdict needs no traceback
+    lines = {line["planned"]["test"].split("[")[0]: line for line in claims_run.ledger() if "planned" in line}
+    ends = {name: (line["type"], line["status"]) for name, line in lines.items()}
+    assert ends == {
+        "test_supported": ("finding", "SUPPORTED"),
+        "test_refuted": ("finding", "REFUTED"),
+        "test_inconclusive": ("finding", "INCONCLUSIVE"),
+        "test_not_run": ("finding", "NOT RUN"),
+        "test_error": ("cell", "ERROR"),
+    }
+    assert lines["test_error"]["reason"] == "call: RuntimeError: shapes differ"
+
+
+def test_words_replace_dots_when_verbose_and_the_summary_stays_when_quiet(claims_run: ClaimsRun) -> None:
+    claims_run.write(EVERY_END)
+    claims_run(*OFF, "-v", "-k", "gsm8k").stdout.fnmatch_lines_random(
+        [f"*::test_{word.lower().replace(' ', '_')}[[]*[]] {word}*" for word in
+         ("SUPPORTED", "REFUTED", "INCONCLUSIVE", "NOT RUN", "ERROR")]
+    )  # fmt: skip
+    claims_run(*OFF, "-q", "-k", "supported").stdout.fnmatch_lines(
+        ["*supported, 0 refuted, 0 inconclusive, 0 moved"]
+    )
+
+
+def test_the_ledger_begins_with_where_the_numbers_come_from(claims_run: ClaimsRun) -> None:
+    claims_run.write(EVERY_END)
+    claims_run(*OFF, "-k", "test_supported")
+    first, *rest, last = claims_run.ledger()
+    assert first["type"] == "provenance" and last["type"] == "summary"
+    assert {"commit", "dirty", "python", "platform", "packages", "settings", "paper", "run"} <= first.keys()
+    assert len(first["paper"]["digest"]) == 64
+    assert first["settings"]["seed"] == 1
+    assert [line["type"] for line in rest] == ["planned", "finding"] * (len(rest) // 2) or rest
+    assert last["counts"]["SUPPORTED"] == claims_run.summary()["counts"]["SUPPORTED"] > 0
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("pass", "ended without handing a finding"),
+        ("audit.check(overlap(cell, .9, .95)); audit.check(overlap(cell, .9, .95))", "second finding"),
+        ("audit.check(Finding('table1-iou', cell.cell, 'IoU', estimate=.9))", "its finding about table1-iou"),
+        ("audit.check(Finding('table1-overlap', Cell('other'), 'o', estimate=.9))", "its finding about"),
+        ("audit.check(overlap(cell, .9, .95)); assert 1 == 2", "assert 1 == 2"),
+        ("audit.check(overlap(cell, .1, .2, quantities={1: object()})) or 1 / 0", None),
+    ],
+)
+def test_misuse_is_an_error_of_ours_and_never_a_verdict(
+    claims_run: ClaimsRun, body: str, message: str | None
+) -> None:
+    claims_run.write(f"@pytest.mark.claim('table1-overlap')\ndef test_it(audit, cell):\n    {body}\n")
+    run = claims_run("--seed=1")
+    summary = claims_run.summary()
+    if message is None:  # an odd finding is still a verdict
+        assert summary["counts"]["REFUTED"] == 2
+        return
+    assert run.ret == pytest.ExitCode.TESTS_FAILED
+    assert summary["counts"]["ERROR"] == 2
+    assert all(message in reason for reason in summary["errors"].values())
+
+
+def test_an_unknown_claim_is_an_error(claims_run: ClaimsRun) -> None:
+    claims_run.write(
+        "@pytest.mark.claim('table9')\ndef test_it(audit, cell):\n"
+        "    audit.check(Finding('table9', cell.cell, 'o', estimate=.9))\n"
+    )
+    claims_run("--seed=1").stdout.fnmatch_lines(["*has no claim 'table9'; it has table1-overlap, *"])
+
+
+def test_a_skip_or_a_broken_fixture_is_accounted_for(claims_run: ClaimsRun) -> None:
+    claims_run.write(
+        """
+@pytest.fixture
+def broken():
+    raise OSError("disk full")
+
+@pytest.mark.claim("table1-overlap")
+def test_broken(audit, cell, broken): ...
+
+@pytest.mark.claim("table1-overlap")
+def test_skipped(audit, cell):
+    pytest.skip("the hub repository is gated; log in with hf auth login")
+"""
+    )
+    claims_run("--seed=1")
+    summary = claims_run.summary()
+    assert set(summary["errors"].values()) == {"setup: OSError: disk full"}
+    assert set(summary["not_run"].values()) == {"the hub repository is gated; log in with hf auth login"}
+
+
+def test_cells_that_an_early_stop_leaves_out_are_missing(claims_run: ClaimsRun) -> None:
+    claims_run.write(EVERY_END)
+    run = claims_run("--seed=1", "-x")
+    run.stdout.fnmatch_lines(["*MISSING*", "  MISSING test_inconclusive*: the run ended before it was run"])
+    assert run.ret != pytest.ExitCode.OK
+    assert len(claims_run.summary()["missing"]) == 10 - 3
+
+
+def test_other_tests_leave_no_ledger(claims_run: ClaimsRun) -> None:
+    claims_run.write("def test_plain(): ...\n")
+    run = claims_run()
+    assert run.ret == pytest.ExitCode.OK
+    assert not (claims_run.pytester.path / "reports").exists()
+    run.stdout.no_fnmatch_line("*= audit =*")
