@@ -34,7 +34,8 @@ examples
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     listed = "\n".join(
-        f"  {name}: {entry.summary}\n" + "\n".join(f"    {key:<12} {text}" for key, text in entry.questions.items())
+        f"  {name}: {entry.summary}\n"
+        + "\n".join(f"    {key:<12} {text}" for key, text in entry.questions.items())
         for name, entry in BENCHMARKS.items()
     )
     made = argparse.ArgumentParser(
@@ -45,24 +46,32 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("names", nargs="+", metavar="NAME", help=f"what to measure: {', '.join(BENCHMARKS)}")
     made.add_argument(
-        "--only", action="append", default=[], metavar="QUESTION", help="answer only this question (repeatable)"
+        "--only",
+        action="append",
+        default=[],
+        metavar="QUESTION",
+        help="answer only this question (repeatable)",
     )
-    made.add_argument("--repeat", type=int, default=3, metavar="N", help="rounds behind each median (default 3)")
+    made.add_argument(
+        "--repeat", type=int, default=3, metavar="N", help="rounds behind each median (default 3)"
+    )
     made.add_argument(
         "--whole",
         action="store_true",
         help="time the slow methods on all answer positions and layers, not on an evenly spread sample",
     )
-    made.add_argument("--quick", action="store_true", help="tiny sizes, a few seconds; the ratios mean nothing then")
-    made.add_argument("--json", type=Path, metavar="FILE", help="write machine, options and tables there as well")
+    made.add_argument(
+        "--quick", action="store_true", help="tiny sizes, a few seconds; the ratios mean nothing then"
+    )
+    made.add_argument(
+        "--json", type=Path, metavar="FILE", help="write machine, options and tables there as well"
+    )
     return made
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmarks named; 0, or 2 with one line on stderr where an option makes no sense."""
     chosen = parser().parse_args(arguments)
-    for name in _THREADS:  # read when numpy and torch are first imported, which is below
-        os.environ[name] = "1"
     try:
         _run(chosen)
     except CaplocError as error:
@@ -75,7 +84,9 @@ def _run(chosen: argparse.Namespace) -> None:
     benchmarks = [find_benchmark(name) for name in dict.fromkeys(chosen.names)]
     options = Options(chosen.quick, chosen.whole, chosen.repeat, tuple(dict.fromkeys(chosen.only)))
     if chosen.json is not None and not chosen.json.resolve().parent.is_dir():
-        raise OptionError(f"--json {chosen.json}: there is no folder {chosen.json.resolve().parent}; make it first")
+        raise OptionError(
+            f"--json {chosen.json}: there is no folder {chosen.json.resolve().parent}; make it first"
+        )
     tables = [(benchmark, benchmark.run(options)) for benchmark in benchmarks]
 
     from caploc.benchmarks.machine import header, machine, one_thread
@@ -95,4 +106,7 @@ def _run(chosen: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
+    os.environ.update(
+        dict.fromkeys(_THREADS, "1")
+    )  # read when numpy and torch are first imported, which is later
     sys.exit(main())

@@ -64,16 +64,24 @@ class Table:
 
         rule = "  ".join("-" * width for width in widths)
         body = [joined(lines[0]), rule, *map(joined, lines[1:])]
-        return "\n".join([self.title, "", *(f"  {line}" for line in body), *(f"  * {note}" for note in self.notes)])
+        return "\n".join(
+            [self.title, "", *(f"  {line}" for line in body), *(f"  * {note}" for note in self.notes)]
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Plain containers and numbers; what is not a number is null."""
         rows = [{key: _plain(row.get(key)) for key in self.columns} for row in self.rows]
-        return {"key": self.key, "title": self.title, "columns": dict(self.columns), "rows": rows, "notes": self.notes}
+        return {
+            "key": self.key,
+            "title": self.title,
+            "columns": dict(self.columns),
+            "rows": rows,
+            "notes": self.notes,
+        }
 
 
 def brief(value: float) -> str:
-    """Three significant digits, four below ten thousand where they are whole: ``0.00123``, ``1.53``, ``213``, ``1,280``."""
+    """Three significant digits, or all that stand before the point: ``1.2e-07``, ``0.00123``, ``1.53``, ``1,280``."""
     if isinstance(value, int) or abs(value) >= 100:
         return f"{value:,.0f}"
     if value == 0 or not math.isfinite(value):

@@ -13,7 +13,7 @@ from caploc.datasets.own import own_dataset
 from caploc.datasets.registry import DATASETS
 from caploc.datasets.sampling import on_locating_side, subset
 from caploc.datasets.sources import TEST, TRAIN, WHOLE, Source, files_in_root, open_source
-from caploc.errors import CaplocError, DatasetError, ExampleError, OptionError, UnknownNameError
+from caploc.errors import DatasetError, ExampleError, OptionError, UnknownNameError
 from caploc.examples import Example
 
 SPLITS = {"locate": TRAIN, "train": TRAIN, "evaluate": TEST, "test": TEST}
@@ -139,7 +139,7 @@ def _read(dataset: Dataset, source: Source, part: str) -> list[Loaded]:
 def _side_key(dataset: Dataset, record: Record, example: Example) -> str:
     try:
         return record.key(*dataset.split_by) if dataset.split_by else example.prompt
-    except CaplocError:
+    except DatasetError:
         return example.prompt
 
 

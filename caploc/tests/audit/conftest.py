@@ -32,9 +32,7 @@ class ClaimsRun:
 
     def __call__(self, *arguments: str, model: str | None = "tiny-llama") -> pytest.RunResult:
         chosen = ["--model", model] if model else []
-        return self.pytester.runpytest_inprocess(
-            "--dataset=gsm8k,emotion", "--sigma=6", *chosen, *arguments
-        )
+        return self.pytester.runpytest_inprocess("--dataset=gsm8k,emotion", "--sigma=6", *chosen, *arguments)
 
     def expect(self, text: str) -> None:
         folder = self.pytester.path / "fixtures"

@@ -43,7 +43,10 @@ def test_refuted_as_expected_is_not_red(claims_run: ClaimsRun) -> None:
         (expected("SUPPORTED"), "verdict moved: expected SUPPORTED, got REFUTED"),
         (expected("INCONCLUSIVE"), "verdict moved: expected INCONCLUSIVE, got REFUTED"),
         (expected("NOT RUN"), "verdict moved: expected NOT RUN, got REFUTED"),
-        (expected("REFUTED", 0.16, 0.9), "estimate moved: 0.15 is outside the reviewed range [[]0.16, 0.9[]]"),
+        (
+            expected("REFUTED", 0.16, 0.9),
+            "estimate moved: 0.15 is outside the reviewed range [[]0.16, 0.9[]]",
+        ),
         ("", "no expectation is recorded for this cell*--record-expectations"),
     ],
 )
@@ -69,13 +72,17 @@ def test_an_expected_refutation_excuses_no_error(claims_run: ClaimsRun) -> None:
     claims_run().assert_outcomes(errors=2)
 
 
-@pytest.mark.parametrize("departure", ["--seed=1", "--draws=7", "--samples=9", "--steps=5", "--dtype=float64"])
+@pytest.mark.parametrize(
+    "departure", ["--seed=1", "--draws=7", "--samples=9", "--steps=5", "--dtype=float64"]
+)
 def test_expectations_are_off_where_a_setting_departs(claims_run: ClaimsRun, departure: str) -> None:
     claims_run.write(REFUTED)
     claims_run.expect(expected("SUPPORTED"))
     run = claims_run(departure)
     run.assert_outcomes(failed=2)
-    run.stdout.fnmatch_lines([f"caploc: *expectations are off*{departure.replace('=', ' ')}*", "*2 refuted, *0 moved"])
+    run.stdout.fnmatch_lines(
+        [f"caploc: *expectations are off*{departure.replace('=', ' ')}*", "*2 refuted, *0 moved"]
+    )
 
 
 def test_expectations_say_nothing_of_other_models(claims_run: ClaimsRun) -> None:
@@ -88,13 +95,17 @@ def test_expectations_say_nothing_of_other_models(claims_run: ClaimsRun) -> None
 
 def test_recording_and_running_again_is_green(claims_run: ClaimsRun) -> None:
     claims_run.write(REFUTED)
-    claims_run.expect('[cells."test_other"]\nverdict = "SUPPORTED"\nwhy = "kept"\n' + expected("REFUTED", 0.9, 1))
+    claims_run.expect(
+        '[cells."test_other"]\nverdict = "SUPPORTED"\nwhy = "kept"\n' + expected("REFUTED", 0.9, 1)
+    )
     run = claims_run("--record-expectations")
     run.assert_outcomes(xfailed=2)
     run.stdout.fnmatch_lines(["recorded 2 expectations in fixtures/expected.toml; review them"])
     recorded = load_expectations(claims_run.expected)
     assert recorded["test_other"].why == "kept"
-    assert recorded["test_overlap[tiny-llama-gsm8k-s6]"] == Expectation(Outcome.REFUTED, 0.1, 0.2, "few samples")
+    assert recorded["test_overlap[tiny-llama-gsm8k-s6]"] == Expectation(
+        Outcome.REFUTED, 0.1, 0.2, "few samples"
+    )
     claims_run().assert_outcomes(xfailed=2)
 
 

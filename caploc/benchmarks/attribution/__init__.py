@@ -1,0 +1,30 @@
+"""The attribution benchmark: is the packed engine as fast as is said, at what cost, and still exact?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from caploc.benchmarks import Options
+from caploc.benchmarks.attribution.growth import measure_growth
+from caploc.benchmarks.attribution.memory import measure_memory
+from caploc.benchmarks.attribution.quadratures import measure_quadratures
+from caploc.benchmarks.attribution.rate import measure_rate
+from caploc.benchmarks.attribution.ratios import measure_ratios
+from caploc.benchmarks.attribution.sizes import FULL, QUICK, Sizes
+from caploc.benchmarks.tables import Table
+
+QUESTIONS: Mapping[str, Callable[[Sizes, Options], Iterator[Table]]] = {
+    "ratios": measure_ratios,
+    "growth": measure_growth,
+    "memory": measure_memory,
+    "rate": measure_rate,
+    "quadratures": measure_quadratures,
+}
+
+
+def run(options: Options) -> Iterator[Table]:
+    """The tables of the questions asked, in order, each as soon as it is measured."""
+    sizes = QUICK if options.quick else FULL
+    for question, measure in QUESTIONS.items():
+        if not options.only or question in options.only:
+            yield from measure(sizes, options)
