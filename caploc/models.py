@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
+import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from huggingface_hub import errors as hub_errors
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from caploc.architectures import Architecture, architecture_of
-from caploc.errors import ModelError, OptionError, UnavailableModelError, UnknownNameError
+from caploc.errors import ModelError, OptionError, UnknownNameError
 from caploc.fingerprints import fingerprint, tensor_fingerprint
+from caploc.model_files import check_folder, check_loaded, explained
 from caploc.registry import REGISTRY, embedded_folder
+from caploc.snapshots import snapshot
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_DEVICE = re.compile(r"cpu|cuda(?::(\d+))?")
 
 
 @dataclass(eq=False)
@@ -71,7 +79,7 @@ class LanguageModel:
     def parameters_per_neuron(self) -> int:
         """Weights that belong to one neuron: its input rows and biases, and its output column."""
         layer = self.layers[0]
-        total = self.architecture.mlp_out_of(layer).weight.numel()
+        total = cast(torch.Tensor, self.architecture.mlp_out_of(layer).weight).numel()
         for path in self.architecture.mlp_in:
             total += sum(parameter.numel() for parameter in layer.get_submodule(path).parameters())
         return total // self.num_neurons
@@ -79,15 +87,21 @@ class LanguageModel:
     @cached_property
     def fingerprint(self) -> str:
         """A hash of the weights and of the configuration: what results are keyed by."""
-        config = {key: str(value) for key, value in self.model.config.to_dict().items() if key not in _NOT_CONTENT}
+        config = {
+            key: str(value) for key, value in self.model.config.to_dict().items() if key not in _NOT_CONTENT
+        }
         return fingerprint([tensor_fingerprint(self.model.state_dict()), config])
 
 
-_NOT_CONTENT = frozenset({"_name_or_path", "transformers_version", "_attn_implementation_autoset"})
+# "dtype" is that of the file or of the last call that made a model from the configuration; the tensors' own counts
+_NOT_CONTENT = frozenset({"_name_or_path", "transformers_version", "_attn_implementation_autoset", "dtype"})
 
 
 def load_model(
-    name_or_path: str, device: str = "cpu", dtype: str = "float32", revision: str | None = None
+    name_or_path: str | os.PathLike[str],
+    device: str = "cpu",
+    dtype: str = "float32",
+    revision: str | None = None,
 ) -> LanguageModel:
     """Load a model that caploc can audit.
 
@@ -102,40 +116,37 @@ def load_model(
 
     Raises:
         UnknownNameError: neither a registry name, nor a folder, nor a hub id.
-        ModelError: an unsupported family, no safetensors, missing or not finite weights, a quantized model.
+        ModelError: an unsupported family, no safetensors, damaged, missing or not finite weights, a quantized model.
         UnavailableModelError: a gated or absent repository, no network.
-        OptionError: an unknown device or dtype, or a hub id without a pinned revision.
+        OptionError: an unknown device or dtype, a hub id without a pinned revision, or a folder with one.
     """
     torch_dtype, torch_device = _dtype(dtype), _device(device)
-    source, commit, label = _resolve(name_or_path, revision)
-    with _explained(source):
-        config = AutoConfig.from_pretrained(source, revision=commit, trust_remote_code=False)
-    architecture = architecture_of(config.model_type)
-    if getattr(config, "quantization_config", None) is not None:
-        raise ModelError(f"model {name_or_path!r} is quantized; attribution needs the plain weights of its base model")
-    if Path(source).is_dir() and not any(Path(source).glob("*.safetensors")):
-        raise ModelError(f"model folder {source} holds no .safetensors file; convert its weights with safetensors first")
-    with _explained(source):
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=commit, trust_remote_code=False)
-        model, report = AutoModelForCausalLM.from_pretrained(
-            source,
-            revision=commit,
+    name, title, folder = _locate(os.fspath(name_or_path), revision)
+    architecture = check_folder(folder, title)
+    with explained(f"the configuration of {title}", "compare its config.json with the original"):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    with explained(f"the tokenizer of {title}", "put the original's tokenizer files into the folder"):
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    with explained(title, "get a sound copy"):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
             config=config,
             dtype=torch_dtype,
             use_safetensors=True,
             trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # so that the report names them, and the error below too
             output_loading_info=True,
         )
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise ModelError(f"model {name_or_path!r} lacks {len(missing)} weights, the first {missing[0]}; get a whole copy")
-    _check_finite(model, name_or_path)
-    model.to(torch_device).eval()
-    return wrap(label, model, tokenizer, architecture)
+    model, report = loaded
+    check_loaded(model, report, title)
+    return wrap(name, model.to(torch_device).eval(), tokenizer, architecture)
 
 
 def wrap(
-    name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, architecture: Architecture | None = None
+    name: str,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    architecture: Architecture | None = None,
 ) -> LanguageModel:
     """A LanguageModel around a model that is in memory already.
 
@@ -145,7 +156,9 @@ def wrap(
     lm = LanguageModel(name, model, tokenizer, architecture or architecture_of(model.config.model_type))
     sizes = {_inputs(lm.architecture.mlp_out_of(layer)) for layer in lm.layers}
     if len(sizes) != 1:
-        raise ModelError(f"model {name!r} has layers of {sorted(sizes)} neurons; all must have the same number")
+        raise ModelError(
+            f"model {name!r} has layers of {sorted(sizes)} neurons; all must have the same number"
+        )
     return lm
 
 
@@ -156,12 +169,15 @@ def untrained_twin(lm: LanguageModel, seed: int = 0) -> LanguageModel:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        twin = AutoModelForCausalLM.from_config(lm.model.config, dtype=torch.float32)
-    return wrap(f"{lm.name}-untrained-{seed}", twin.to(lm.device, lm.dtype).eval(), lm.tokenizer, lm.architecture)
+        config = copy.deepcopy(lm.model.config)  # from_config writes into it
+        twin = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    return wrap(
+        f"{lm.name}-untrained-{seed}", twin.to(lm.device, lm.dtype).eval(), lm.tokenizer, lm.architecture
+    )
 
 
 def _inputs(projection: nn.Module) -> int:
-    rows, columns = projection.weight.shape
+    rows, columns = cast(torch.Tensor, projection.weight).shape
     return columns if isinstance(projection, nn.Linear) else rows  # Conv1D stores [in, out]
 
 
@@ -172,81 +188,48 @@ def _dtype(name: str) -> torch.dtype:
 
 
 def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise OptionError(f"unknown device {name!r}; use cpu, cuda or cuda:N") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise OptionError(f"device {name!r} asked for, but this machine has no usable CUDA GPU; use cpu")
-    return device
+    match = _DEVICE.fullmatch(name)
+    if match is None:
+        raise OptionError(f"unknown device {name!r}; use cpu, cuda or cuda:N")
+    if name != "cpu":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if count == 0:
+            raise OptionError(f"device {name!r} asked for, but this machine has no usable CUDA GPU; use cpu")
+        if int(match[1] or 0) >= count:
+            raise OptionError(
+                f"device {name!r} asked for, but there is none above cuda:{count - 1}; use one of those"
+            )
+    return torch.device(name)
 
 
-def _resolve(name: str, revision: str | None) -> tuple[str, str | None, str]:
-    """Where to load from, at which commit, and the label to show."""
-    if name in REGISTRY:
-        entry = REGISTRY[name]
-        if entry.embedded:
-            return str(embedded_folder(name)), None, name
-        return entry.hub, revision or entry.revision, name
-    if Path(name).is_dir():
-        return name, None, Path(name).resolve().name
+def _locate(name: str, revision: str | None) -> tuple[str, str, Path]:
+    """The label to show, what to call the model in errors, and the folder it lies in, fetched if it must be."""
+    entry = REGISTRY.get(name)
+    if entry is not None and not entry.embedded:
+        commit = _commit(entry.hub, revision or entry.revision)
+        return name, f"model {name!r}", snapshot(entry.hub, commit)
+    if entry is not None or (name and Path(name).is_dir()):
+        if revision is not None:
+            raise OptionError(
+                f"model {name!r} is a folder and has no revision {revision!r}; leave the revision out"
+            )
+        folder = Path(name) if entry is None else embedded_folder(name)
+        return (folder.resolve().name if entry is None else name), f"model folder {folder}", folder
     hub_id, _, pinned = name.partition("@")
-    if not _HUB_ID.fullmatch(hub_id) or name.startswith((".", "/", "~")) or Path(hub_id).parent.is_dir():
+    if not _HUB_ID.fullmatch(hub_id) or Path(hub_id).parent.is_dir():
         close = difflib.get_close_matches(name, REGISTRY, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise UnknownNameError(
             f"model {name!r} is no folder, no registry name ({', '.join(REGISTRY)}) and no hub id ORG/NAME{hint}"
         )
-    commit = pinned or revision or ""
-    if not _COMMIT.fullmatch(commit):
+    folder = snapshot(hub_id, _commit(hub_id, pinned or revision or ""))
+    return hub_id.rpartition("/")[2], f"model {hub_id!r}", folder
+
+
+def _commit(hub_id: str, revision: str) -> str:
+    if not _COMMIT.fullmatch(revision):
         raise OptionError(
             f"hub model {hub_id!r} needs a pinned revision, or results could not be reproduced: "
             f"use {hub_id}@COMMIT with the 40-digit commit shown on its hub page"
         )
-    return hub_id, commit, hub_id.rpartition("/")[2]
-
-
-def _check_finite(model: nn.Module, name: str) -> None:
-    for path, parameter in model.named_parameters():
-        if not torch.isfinite(parameter).all():
-            raise ModelError(f"model {name!r} has weights that are not finite (nan or inf) in {path}; get a sound copy")
-
-
-@contextmanager
-def _explained(source: str) -> Iterator[None]:
-    """Turn what transformers and the hub raise into one line with the remedy."""
-    try:
-        yield
-    except (OSError, ValueError, KeyError, hub_errors.HfHubHTTPError) as error:
-        if Path(source).is_dir():
-            raise ModelError(f"model folder {source} cannot be loaded: {_first_line(error)}") from error
-        for kind, explanation in _HUB_ERRORS:
-            if any(isinstance(cause, kind) for cause in _causes(error)):
-                raise UnavailableModelError(f"model {source!r} {explanation}") from error
-        raise UnavailableModelError(
-            f"model {source!r} cannot be loaded ({_first_line(error)}); download it where there is a network and pass "
-            "its folder instead"
-        ) from error
-
-
-# the most special first: a gated repository is also reported as one that is not found
-_HUB_ERRORS = (
-    (
-        hub_errors.GatedRepoError,
-        "is gated: accept its licence on its hub page and log in with `hf auth login`, or pass a folder",
-    ),
-    (hub_errors.RevisionNotFoundError, "has no such revision on the hub; check the commit"),
-    (hub_errors.RepositoryNotFoundError, "does not exist on the hub or is private; check the name"),
-)
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and what it came from."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _first_line(error: BaseException) -> str:
-    lines: list[Any] = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0].rstrip(".") if lines else type(error).__name__
+    return revision

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -113,24 +114,29 @@ class NeuronScores:
     def z(self) -> Tensor:
         """``[layers, neurons]`` the scores in standard deviations from their mean; zeros where all are equal."""
         centred = self.values - self.values.mean()
-        spread = self.values.std(correction=0)
-        return centred / spread if spread > 0 else torch.zeros_like(centred)
+        if self.values.min() == self.values.max():
+            return torch.zeros_like(centred)
+        return centred / self.values.std(correction=0)
 
 
 def located(values: Float[Tensor, "layers neurons"], sigma: float, dispersion: Dispersion = "std") -> Tensor:
     """Eq. (8) as a bool tensor; see ``NeuronScores.mask``."""
-    rows = located_rows(values.reshape(1, -1).numpy(force=True), sigma, dispersion)
+    rows = located_rows(values.reshape(1, -1).double().numpy(force=True), sigma, dispersion)
     return torch.from_numpy(rows).reshape(values.shape).to(values.device)
 
 
 def located_rows(rows: Float[np.ndarray, "sets scores"], sigma: float, dispersion: Dispersion = "std") -> np.ndarray:
     """Eq. (8) for many sets of scores at once, each with its own mean and dispersion: bool ``[sets, scores]``."""
-    if isinstance(sigma, bool) or not isinstance(sigma, (int, float)) or not (math.isfinite(sigma) and sigma > 0):
+    if isinstance(sigma, bool) or not isinstance(sigma, Real) or not (math.isfinite(sigma) and sigma > 0):
         raise OptionError(f"sigma must be a positive number, got {sigma!r} (the paper uses 3, 6 and 12)")
     if dispersion not in ("std", "variance"):
         raise OptionError(f"dispersion must be 'std' or 'variance', got {dispersion!r}")
     if not np.isfinite(rows).all():
         raise OptionError("scores are not finite, so nothing can be located; check the model's weights and dtype")
-    centred = rows - rows.mean(1, keepdims=True)
-    variance = (centred**2).mean(1, keepdims=True)
-    return np.abs(centred) > sigma * (np.sqrt(variance) if dispersion == "std" else variance)
+    centred = np.abs(rows - rows.mean(1, keepdims=True))
+    centred[rows.min(1) == rows.max(1)] = 0  # the mean of equal numbers may differ from them by rounding
+    if dispersion == "variance":
+        return centred > sigma * (centred**2).mean(1, keepdims=True)
+    largest = centred.max(1, keepdims=True)
+    centred /= np.where(largest > 0, largest, 1)  # squares of tiny or huge scores would leave the range of floats
+    return centred > sigma * np.sqrt((centred**2).mean(1, keepdims=True))

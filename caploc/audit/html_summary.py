@@ -131,7 +131,8 @@ def _card(claim: Claim, results: list[Result]) -> str:
 def _figures(results: Iterable[Result]) -> Iterable[str]:
     for result in results:
         for plot in (result.finding or {}).get("plots") or ():
-            caption = f"{plot.get('title', '')} ({result.planned.cell.label})"
+            cell, caption = result.planned.cell, str(plot.get("title", ""))
+            caption += "" if cell.model in caption else f" ({cell.label})"
             try:
                 picture = base64.b64encode(draw(plot["kind"], caption, plot["data"])).decode()
             except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:

@@ -44,9 +44,7 @@ def parametrize(metafunc: pytest.Metafunc, settings: AuditSettings) -> None:
     if marker is None:
         return
     if "cell" in metafunc.fixturenames:
-        only = marker.kwargs.get("dataset")
-        cells = [cell for cell in cell_parameters(settings) if only in (None, cell.values[0].dataset)]
-        metafunc.parametrize("cell", cells)
+        metafunc.parametrize("cell", cell_parameters(settings, marker.kwargs.get("dataset")))
     if "model_cell" in metafunc.fixturenames:
         metafunc.parametrize("model_cell", model_cell_parameters(settings))
 

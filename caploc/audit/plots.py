@@ -2,14 +2,14 @@
 
 ========================  ===========================================================================================
 ``heatmap``               Figure 4. ``rows``: labels; ``values``: per row the largest score of each block of neurons, in
-                          standard deviations; ``layer_starts``: the first block of each layer
-``convergence``           Figures 5, 7, 8. ``x``: sample sizes; ``curves``: label -> {mean, low, high}, one number a
-                          size; ``untrained`` (optional): the same for the untrained model
+                          standard deviations, layer after layer; ``layers``: how many layers
+``convergence``           Figures 5, 7, 8. ``x``: sample sizes; ``curves``: label -> {x, mean, low, high}, one number a
+                          size (x may be left out); ``untrained`` (optional): the same, untrained
 ``matrix``                overlap between datasets. ``labels``; ``values``: square, None where undefined; ``chance``
                           (optional): the same, or one number
 ``splits``                half-split overlaps. ``groups``: label -> values; ``published``, ``chance``, ``untrained``
                           (optional): label -> number, or one number for all
-``completeness``          ``labels``: layers; ``values``: error of each, relative; ``tolerance`` (optional)
+``completeness``          ``errors``: label -> one number a layer; ``tolerance`` (optional)
 ========================  ===========================================================================================
 
 Figures are matplotlib `Figure` objects without pyplot's global state; the same data gives the same bytes. Colours
@@ -72,9 +72,10 @@ def _png(pixels: Any) -> bytes:
 
 
 def _heatmap(figure: Figure, data: Mapping[str, Any]) -> None:
-    rows, starts = list(data["rows"]), list(data.get("layer_starts", ()))
+    rows = list(data["rows"])
     values = [[math.nan if value is None else float(value) for value in row] for row in data["values"]]
     width = max((len(row) for row in values), default=1)
+    starts = [round(layer * width / data["layers"]) for layer in range(data["layers"])]
     fold = max(1, math.ceil(width / MOST_COLUMNS))
     folded = [
         [max((v for v in row[i : i + fold] if v == v), default=math.nan) for i in range(0, width, fold)]
@@ -88,18 +89,12 @@ def _heatmap(figure: Figure, data: Mapping[str, Any]) -> None:
         extent=(0, width, len(rows) - 0.5, -0.5),
     )  # fmt: skip
     axes.set_yticks(range(len(rows)), [visible(row, 30) for row in rows])
-    if starts:
-        step = max(1, math.ceil(len(starts) / 16))
-        ends = [*starts[1:], width]
-        axes.set_xticks(
-            [(starts[i] + ends[i]) / 2 for i in range(0, len(starts), step)],
-            [str(i) for i in range(0, len(starts), step)],
-        )
-        for start in starts[1:]:
-            axes.axvline(start, color="white", linewidth=0.8)
-        axes.set_xlabel("layer; each column is the largest of neighbouring neurons")
-    else:
-        axes.set_xlabel("neurons, each column the largest of neighbouring ones")
+    step = max(1, math.ceil(len(starts) / 16))
+    centres = [start + width / len(starts) / 2 for start in starts]
+    axes.set_xticks(centres[::step], [str(layer) for layer in range(0, len(starts), step)])
+    for start in starts[1:]:
+        axes.axvline(start, color="white", linewidth=0.8)
+    axes.set_xlabel("layer; a column is the largest of neighbouring neurons")
     figure.colorbar(image, ax=axes, label="largest |z|", pad=0.01)
 
 
@@ -128,6 +123,7 @@ def _curve(
 ) -> None:
     colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
     mean, low, high = (_floats(curve.get(name)) for name in ("mean", "low", "high"))
+    sizes = curve.get("x", sizes)
     axes.plot(
         sizes[: len(mean)], mean, style, color=colour, marker=marker, markersize=5, label=visible(label, 40)
     )
@@ -189,20 +185,24 @@ def _splits(figure: Figure, data: Mapping[str, Any]) -> None:
 
 
 def _completeness(figure: Figure, data: Mapping[str, Any]) -> None:
-    labels, values = [visible(label, 20) for label in data["labels"]], _floats(data["values"])
-    figure.set_size_inches(max(4.2, 1.6 + 0.3 * len(labels)), 3)
+    errors = {label: _floats(values) for label, values in data["errors"].items()}
+    layers = max((len(values) for values in errors.values()), default=1)
+    figure.set_size_inches(min(9, max(4.6, 2 + 0.12 * layers * (len(errors) + 1))), 3.2)
     axes = figure.subplots()
-    axes.bar(range(len(values)), values, color=COLOURS[0])
+    width = 0.8 / max(1, len(errors))
+    for index, (label, values) in enumerate(errors.items()):
+        places = [layer - 0.4 + (index + 0.5) * width for layer in range(len(values))]
+        axes.bar(places, values, width, color=COLOURS[index % len(COLOURS)], label=visible(label, 30))
     if data.get("tolerance") is not None:
-        axes.axhline(float(data["tolerance"]), color=COLOURS[4], linestyle="--", label="tolerance")
-        axes.legend(fontsize=FONT_POINTS - 2)
-    positive = [value for value in values if value > 0]
+        axes.axhline(float(data["tolerance"]), color="#000000", linestyle="--", label="tolerance")
+    positive = [value for values in errors.values() for value in values if value > 0]
     if positive and max(positive) > 100 * min(positive):
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.set_xticks(range(len(labels)), labels)
+    axes.set_xticks(range(0, layers, max(1, math.ceil(layers / 16))))
     axes.set_xlabel("layer")
     axes.set_ylabel("completeness error")
+    axes.legend(fontsize=FONT_POINTS - 2)
 
 
 KINDS: Mapping[str, Callable[[Figure, Mapping[str, Any]], None]] = {

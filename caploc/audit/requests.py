@@ -120,12 +120,20 @@ def _label(name: str) -> str:
     return f"{label}-local" if label in REGISTRY else label
 
 
-def cell_parameters(settings: AuditSettings) -> list[Any]:
-    """One pytest parameter per model x dataset x sigma, grouped by model, then dataset."""
+def cell_parameters(settings: AuditSettings, only: str | None = None) -> list[Any]:
+    """One pytest parameter per model x dataset x sigma, grouped by model, then dataset.
+
+    With ``only``, cells of that dataset alone; they are skipped, with the reason, where the run leaves it out.
+    """
+    datasets = [dataset for dataset in settings.datasets if only in (None, dataset.label)]
+    marks = []
+    if not datasets and only is not None:
+        datasets = [DatasetRequest(only)]
+        marks = [pytest.mark.skip(reason=f"this claim is about {only}; add --dataset {only}")]
     return [
-        _parameter(model, dataset, sigma)
+        _parameter(model, dataset, sigma, marks)
         for model in settings.models
-        for dataset in settings.datasets
+        for dataset in datasets
         for sigma in settings.sigmas
     ]
 
@@ -135,8 +143,13 @@ def model_cell_parameters(settings: AuditSettings) -> list[Any]:
     return [_parameter(model, None, sigma) for model in settings.models for sigma in settings.sigmas]
 
 
-def _parameter(model: ModelRequest, dataset: DatasetRequest | None, sigma: float) -> Any:
+def _parameter(
+    model: ModelRequest,
+    dataset: DatasetRequest | None,
+    sigma: float,
+    marks: Iterable[pytest.MarkDecorator] = (),
+) -> Any:
     name = dataset.label if dataset else None
     cell = Cell(model.label, name, sigma)
     request = CellRequest(cell, model.model, name, dataset.path if dataset else None, sigma)
-    return pytest.param(request, id=cell.label, marks=model.marks())
+    return pytest.param(request, id=cell.label, marks=[*model.marks(), *marks])

@@ -14,6 +14,7 @@ import pytest
 
 from caploc.audit.options import DEFAULTS
 from caploc.audit.requests import DatasetRequest, ModelRequest, default_models, request_models
+from caploc.experiments import FEWEST_DRAWS, FEWEST_SAMPLES
 
 DEFAULT_DATASETS = ("gsm8k", "meta_math", "code25k", "emotion", "imdb")
 DEFAULT_SIGMAS = (3.0, 6.0)
@@ -32,7 +33,7 @@ _SAME_AS_DEFAULT = {("device", "cpu"), ("dtype", "float32")}
 class AuditSettings:
     """The options of a run, checked and typed; claim tests hand them to experiments.
 
-    ``samples`` None means all there are, up to the paper's number; ``store`` None the user's cache folder.
+    ``samples`` None means 120 on a CPU and the paper's number on a GPU; ``store`` None the user's cache folder.
     ``device`` and ``dtype`` may be "auto": see `placement`. ``departures`` lists what may change a number.
     """
 
@@ -108,8 +109,8 @@ def read_settings(option: Callable[[str], Any]) -> AuditSettings:
         datasets=datasets,
         sigmas=_sigmas(option("sigma")),
         data_root=data_root,
-        samples=None if values["samples"] is None else _integer("samples", values["samples"], 2),
-        draws=_integer("draws", values["draws"], 1),
+        samples=None if values["samples"] is None else _integer("samples", values["samples"], FEWEST_SAMPLES),
+        draws=_integer("draws", values["draws"], FEWEST_DRAWS),
         store=store,
         engine=_choice("engine", option("engine"), ENGINES),
         device=device,

@@ -35,14 +35,13 @@ def machine() -> dict[str, Any]:
 def header(facts: dict[str, Any]) -> str:
     """Three lines for people."""
     threads = "1 thread" if facts["threads"] == 1 else f"{facts['threads']} threads"
-    return "\n".join(
-        [
-            f"machine   {facts['processor']}, {facts['cores']} cores visible, {facts['system']}; {threads} used",
-            f"software  torch {facts['torch']} (BLAS {facts['blas']}, {facts['instructions']}), "
-            f"transformers {facts['transformers']}, Python {facts['python']}",
-            f"load      {facts['load']} when it began (1-minute average; times are this process's CPU time)",
-        ]
-    )
+    packages = f"torch {facts['torch']} (BLAS {facts['blas']}, {facts['instructions']})"
+    lines = [
+        f"machine   {facts['processor']}, {facts['cores']} cores visible, {facts['system']}; {threads} used",
+        f"software  {packages}, transformers {facts['transformers']}, Python {facts['python']}",
+        f"load      {facts['load']} when it began (1-minute average); all times are this process's CPU time",
+    ]
+    return "\n".join(lines)
 
 
 @contextmanager

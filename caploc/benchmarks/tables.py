@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -27,6 +28,10 @@ class Spread:
             return brief(self.median)
         return f"{brief(self.median)} [{brief(self.low)}..{brief(self.high)}]"
 
+
+_WRAP = textwrap.TextWrapper(
+    width=118, initial_indent="  * ", subsequent_indent="    ", break_on_hyphens=False
+)
 
 Value = str | int | float | Spread | None
 
@@ -78,6 +83,20 @@ class Table:
             "rows": rows,
             "notes": self.notes,
         }
+
+
+def at_least(measured: Spread | None, asked: float | None) -> dict[str, Value]:
+    """The columns ``asked`` and ``met`` of a promise that ``measured``'s median be no less than ``asked``."""
+    if measured is None or asked is None:
+        return {}
+    return {"asked": f">= {asked:g}", "met": "yes" if measured.median >= asked else "NO"}
+
+
+def at_most(measured: Spread | None, asked: float | None) -> dict[str, Value]:
+    """The same, no more than ``asked``."""
+    if measured is None or asked is None:
+        return {}
+    return {"asked": f"<= {asked:g}", "met": "yes" if measured.median <= asked else "NO"}
 
 
 def brief(value: float) -> str:

@@ -57,7 +57,9 @@ def _pinned_source(dataset: Dataset) -> Source:
     if dataset.home:
         by_hand += f", from {dataset.home}"
     if dataset.hub is None:
-        raise UnavailableDatasetError(f"{dataset.name}: no hub repository holds its original records; {by_hand}")
+        raise UnavailableDatasetError(
+            f"{dataset.name}: no hub repository holds its original records; {by_hand}"
+        )
     if dataset.revision is None:
         raise UnavailableDatasetError(
             f"{dataset.name}: no commit of {dataset.hub} has been verified; pin one with "

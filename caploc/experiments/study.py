@@ -21,13 +21,13 @@ from caploc.errors import (
     UnavailableModelError,
 )
 from caploc.examples import Example, Exclusion, TokenizedExample, fit
+from caploc.experiments import FEWEST_DRAWS, FEWEST_SAMPLES
 from caploc.experiments.shards import ShardSums, sharded_sums
 from caploc.models import LanguageModel, load_model, untrained_twin
 from caploc.registry import REGISTRY, embedded_folder
 from caploc.store import Store
 
 CPU_SAMPLES = 120
-FEWEST_SAMPLES = 16
 
 
 class NotRunError(CaplocError):
@@ -55,8 +55,8 @@ class StudySettings:
     store: Store = field(default_factory=Store)
 
     def __post_init__(self) -> None:
-        if self.draws < 2:
-            raise OptionError(f"draws must be at least 2 for an interval, got {self.draws}")
+        if self.draws < FEWEST_DRAWS:
+            raise OptionError(f"draws must be at least {FEWEST_DRAWS} for a 95 % interval, got {self.draws}")
         if self.samples is not None and self.samples < FEWEST_SAMPLES:
             raise OptionError(
                 f"samples must be at least {FEWEST_SAMPLES}, or halves and curves mean nothing; got {self.samples}"

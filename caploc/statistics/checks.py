@@ -36,6 +36,7 @@ def finite_array(name: str, values: ArrayLike, dimensions: int = 1, at_least: in
 
 
 def finite_number(name: str, value: float) -> float:
+    """A number that is neither nan nor infinite."""
     number = float(value)
     if not math.isfinite(number):
         raise StatisticsError(f"{name} is {number}: it must be finite")
@@ -50,6 +51,7 @@ def fraction(name: str, value: float) -> float:
 
 
 def whole_number(name: str, value: int, at_least: int, at_most: int | None = None) -> int:
+    """A whole number within bounds, both included."""
     try:
         number = operator.index(value)
     except TypeError as error:
@@ -61,6 +63,7 @@ def whole_number(name: str, value: int, at_least: int, at_most: int | None = Non
 
 
 def one_of(name: str, value: str, allowed: Collection[str]) -> str:
+    """One of the allowed names."""
     if value not in allowed:
         raise StatisticsError(f"{name} is {value!r}: choose one of {', '.join(allowed)}")
     return value

@@ -202,7 +202,7 @@ def test_tost_percentile() -> None:
     assert result.p == (1 + 6) / 202
     assert not statistics.tost_percentile(draws, 0.89).equivalent
     assert not statistics.tost_percentile(draws + 0.2, 0.95).equivalent
-    with pytest.raises(StatisticsError, match="10 draws: alpha 0.05 needs at least 19"):
+    with pytest.raises(StatisticsError, match=r"10 draws: alpha 0\.05 needs at least 19"):
         statistics.tost_percentile(draws[:10], 1)
 
 

@@ -183,7 +183,7 @@ def test_interruption_keeps_what_was_finished(store: Store, error: type[BaseExce
     with pytest.raises(error):
         store.compute_all([(keys[0], done), (keys[1], fail), (keys[2], done)])
     assert [store.get(key) is not None for key in keys] == [True, False, False]
-    assert len(list(store.compute_all({key: done for key in keys}))) == 3
+    assert len(list(store.compute_all(dict.fromkeys(keys, done)))) == 3
     assert store.describe().entries == 3
 
 

@@ -11,7 +11,7 @@ from caploc.benchmarks import Options
 from caploc.benchmarks.attribution import methods
 from caploc.benchmarks.attribution.sizes import Sizes, bench_llama, random_example
 from caploc.benchmarks.attribution.work import packed_work
-from caploc.benchmarks.tables import Spread, Table
+from caploc.benchmarks.tables import Spread, Table, at_most
 from caploc.benchmarks.timing import cpu_seconds
 
 
@@ -20,7 +20,7 @@ def measure_growth(sizes: Sizes, options: Options) -> Iterator[Table]:
     prompt, answer = sizes.typical
     table = Table(
         "growth",
-        f"Growth of the packed engine's CPU time, from {sizes.layers} layers, X={prompt}, Y={answer} along one axis each",
+        f"Growth of the packed engine's CPU time, at {sizes.layers} layers, X={prompt}, Y={answer} but along one axis",
         {
             "axis": "along",
             "size": "size",
@@ -29,7 +29,7 @@ def measure_growth(sizes: Sizes, options: Options) -> Iterator[Table]:
             "asked": "asked",
             "met": "met",
             "seconds": "CPU s",
-        },  # fmt: skip
+        },
         notes=[
             "by count: matrix products with weights; attention itself, which alone grows with X, is not counted",
             "in L the work is about L^2 / 2: a token that enters behind a layer passes those above it",
@@ -68,8 +68,7 @@ def _measure_axis(
                 "size": size,
                 "ratio": ratio,
                 "counted": counts[size] / counts[first],
-                "asked": None if most is None else f"<= {most:g}",
-                "met": None if most is None else "yes" if ratio.median <= most else "NO",
+                **at_most(ratio, most),
                 "seconds": Spread.of([seconds[size] for seconds in rounds]),
             }
         )

@@ -22,7 +22,7 @@ def measure_memory(sizes: Sizes, options: Options) -> Iterator[Table]:
     """Each method in a process of its own: one that has run another keeps, and hides, its peak."""
     table = Table(
         "memory",
-        f"Peak memory over what the loaded model and libraries take, Llama of {sizes.layers} layers, width {sizes.width}",
+        f"Peak memory beyond the loaded model and libraries, Llama of {sizes.layers} layers, width {sizes.width}",
         {
             "prompt": "X",
             "answer": "Y",

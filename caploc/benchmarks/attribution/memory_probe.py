@@ -1,4 +1,6 @@
-"""``python -m caploc.benchmarks.attribution.memory_probe METHOD LAYERS WIDTH X Y``: one method's memory, in a process of its own.
+"""One method's memory, in a process of its own.
+
+Run as ``python -m caploc.benchmarks.attribution.memory_probe METHOD LAYERS WIDTH X Y``.
 
 Prints JSON: ``loaded``, bytes resident when model and libraries are loaded and warm, and ``peak``, the most bytes
 resident during the run after it.
@@ -51,7 +53,7 @@ def probe(method: str, layers: int, width: int, prompt: int, answer: int) -> dic
 def _resident(name: str) -> int:
     """Bytes, of this process alone: ``ru_maxrss`` starts from the parent's on Linux, so it is for other systems."""
     if _STATUS.exists() and (
-        found := re.search(rf"^{name}:\s+(\d+) kB", _STATUS.read_text(encoding="ascii"), re.M)
+        found := re.search(rf"^{name}:\s+(\d+) kB", _STATUS.read_text(encoding="ascii"), re.MULTILINE)
     ):
         return int(found.group(1)) * 1024
     unit = 1 if sys.platform == "darwin" else 1024

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from caploc.attribution.clean import run_clean
 from caploc.attribution.engine import Attributor, Method
+from caploc.attribution.estimate import automatic_chunk
 from caploc.attribution.integrate import integrate_fixed
 from caploc.attribution.packed import PackedModel
 from caploc.attribution.quadrature import fixed_rule
 from caploc.attribution.reference import reference_scores
-from caploc.benchmarks.attribution.work import CHUNK_TOKENS, STEPS
+from caploc.benchmarks.attribution.work import STEPS
 from caploc.examples import TokenizedExample
 from caploc.models import LanguageModel
 
@@ -37,7 +38,7 @@ def packed_by_position(lm: LanguageModel, example: TokenizedExample) -> Tensor:
     with PackedModel(lm.model, lm.architecture) as model:
         clean = run_clean(lm.model, lm.architecture, example.input_ids, example.answer_start)
         rule = fixed_rule("paper", STEPS)
-        integral = integrate_fixed(model, clean, model.run_unscaled(clean), *rule, CHUNK_TOKENS)
+        integral = integrate_fixed(model, clean, model.run_unscaled(clean), *rule, automatic_chunk(lm))
         rows = [
             activation * model.to_neurons(layer, integral.gradients[layer])
             for layer, activation in enumerate(clean.activations)

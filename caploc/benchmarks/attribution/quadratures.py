@@ -38,12 +38,14 @@ def measure_quadratures(sizes: Sizes, options: Options) -> Iterator[Table]:
             "worst": "in the worst layer",
             "bound": "error / bound",
             "seconds": "CPU s",
-        },  # fmt: skip
+        },
         notes=[
             "points: gradient evaluations per (layer, position), on average",
             "completeness error: |sum of attributions - (P(1) - P(0))| per answer token, mean over layers and examples",
-            f"error / bound: the worst layer's error over {bound.relative:g} |P(1) - P(0)| + {bound.absolute:g}; "
-            "the adaptive rule promises at most 1, at 30 points or fewer",
+            (
+                f"error / bound: the worst layer's error over {bound.relative:g} |P(1) - P(0)| + {bound.absolute:g}; "
+                "the adaptive rule is to stay below 1 with 30 points or fewer"
+            ),
         ],
     )
     try:

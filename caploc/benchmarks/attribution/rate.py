@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from caploc.attribution.estimate import automatic_chunk
 from caploc.benchmarks import Options
 from caploc.benchmarks.attribution import methods
 from caploc.benchmarks.attribution.sizes import Sizes, bench_llama, random_example
-from caploc.benchmarks.attribution.work import CHUNK_TOKENS, executed
-from caploc.benchmarks.tables import Spread, Table
+from caploc.benchmarks.attribution.work import executed
+from caploc.benchmarks.tables import Spread, Table, Value
 from caploc.benchmarks.timing import cpu_seconds
 
 LARGE = 1024
@@ -28,8 +29,8 @@ def measure_rate(sizes: Sizes, options: Options) -> Iterator[Table]:
     run()
     with executed() as operations:
         run()
-    products = {shape: _product(*shape) for shape in _shapes(sizes.width)}
-    weights = _shapes(sizes.width)
+    weights = _shapes(automatic_chunk(lm), sizes.width)
+    products = {shape: _product(*shape) for shape in weights}
     large, mixed, engine = [], [], []
     single: dict[tuple[int, int, int], list[float]] = {shape: [] for shape in products}
     for _ in tqdm(range(options.repeat), desc="rate", unit="round", disable=None, leave=False):
@@ -42,9 +43,9 @@ def measure_rate(sizes: Sizes, options: Options) -> Iterator[Table]:
     yield _table(sizes, operations.matrix, operations.attention, large, mixed, single, engine)
 
 
-def _shapes(width: int) -> dict[tuple[int, int, int], int]:
+def _shapes(tokens: int, width: int) -> dict[tuple[int, int, int], int]:
     """The engine's products ``[tokens, inputs] x [inputs, outputs]``, and how many a token meets per layer."""
-    tokens, wide = CHUNK_TOKENS, 4 * width
+    wide = 4 * width
     # q, k, v, o; gate and up, or all of the way back from them; down. The head's share is small and alike.
     return {(tokens, width, width): 4, (tokens, width, wide): 2, (tokens, wide, width): 1}
 
@@ -80,7 +81,7 @@ def _table(
     single: dict[tuple[int, int, int], list[float]],
     engine: list[float],
 ) -> Table:
-    def row(what: str, rates: list[float]) -> dict[str, str | Spread]:
+    def row(what: str, rates: list[float]) -> dict[str, Value]:
         return {
             "what": what,
             "share": Spread.of([100 * rate / own for rate, own in zip(rates, mixed, strict=True)]),
@@ -99,14 +100,16 @@ def _table(
             "rate": "GFLOP/s",
         },
         notes=[
-            f"engine: {(matrix + attention) / 1e9:.3g} GFLOP as torch executed them ({attention / 1e9:.2g} of them "
-            "attention's), over its whole CPU time: norms, activations, softmax and copies count as lost time",
-            f"own shapes: [{CHUNK_TOKENS}, in] x [in, out] in the mix of a layer, each the best of {_TRIES} tries",
+            (
+                f"engine: {(matrix + attention) / 1e9:.3g} GFLOP as torch executed them ({attention / 1e9:.2g} of them "
+                "attention's), over its whole CPU time: norms, activations, softmax and copies count as lost time"
+            ),
+            f"own shapes: products of one pass's tokens in the mix of a layer, each the best of {_TRIES} tries",
         ],
     )
-    table.rows.append(dict(row("packed engine", engine)))
-    table.rows.append(dict(row("its own shapes, as mixed in a layer", mixed)))
+    table.rows.append(row("packed engine", engine))
+    table.rows.append(row("its own shapes, as mixed in a layer", mixed))
     for shape, rates in single.items():
-        table.rows.append(dict(row("  [{}, {}] x [{}, {}]".format(*shape[:2], *shape[1:]), rates)))
-    table.rows.append(dict(row(f"[{LARGE}, {LARGE}] x [{LARGE}, {LARGE}]", large)))
+        table.rows.append(row("  [{}, {}] x [{}, {}]".format(*shape[:2], *shape[1:]), rates))
+    table.rows.append(row(f"[{LARGE}, {LARGE}] x [{LARGE}, {LARGE}]", large))
     return table

@@ -15,9 +15,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from caploc.attribution.engine import _CPU_CHUNK as CHUNK_TOKENS
+from caploc.attribution.estimate import automatic_chunk
 from caploc.attribution.packed import layers_in_chunks
 from caploc.models import LanguageModel
+
+# what sdpa runs on a CPU; torch's own table of operation counts lacks it
+_ATTENTION = "aten._scaled_dot_product_flash_attention_for_cpu"
+_ATTENTION_BACKWARD = f"{_ATTENTION}_backward"
 
 STEPS = 19
 POINTS = STEPS + 1
@@ -73,14 +77,16 @@ def all_pairs_work(layers: int, prompt: int, answer: int) -> Work:
     return sum(pairs, Work())
 
 
-def packed_work(layers: int, prompt: int, answer: int) -> Work:
+def packed_work(lm: LanguageModel, prompt: int, answer: int) -> Work:
     """The packed engine, with the paper's rule and its default chunks."""
-    clean = prompt + answer - 1
+    layers, clean = lm.num_layers, prompt + answer - 1
     work = Work(forward=clean * layers, head=clean)
     work += Work(
         forward=answer * layers, backward=answer * (layers - 1), head=2 * answer
     )  # alpha = 1, all layers
-    for chunk in layers_in_chunks([(layer, POINTS - 1) for layer in range(layers)], answer, CHUNK_TOKENS):
+    for chunk in layers_in_chunks(
+        [(layer, POINTS - 1) for layer in range(layers)], answer, automatic_chunk(lm)
+    ):
         for layer, rows in chunk:
             tokens, above = rows * answer, layers - 1 - layer
             work += Work(forward=tokens * above + answer, backward=tokens * above, head=2 * tokens)
@@ -114,9 +120,9 @@ class _Counter(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         packet = func.overloadpacket
-        if packet == torch.ops.aten._scaled_dot_product_flash_attention_for_cpu:
+        if str(packet) == _ATTENTION:
             self._counts.attention += _attention(args[0], args[1], products=2)
-        elif packet == torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward:
+        elif str(packet) == _ATTENTION_BACKWARD:
             self._counts.attention += _attention(
                 args[1], args[2], products=5
             )  # the scores are computed again

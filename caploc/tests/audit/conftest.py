@@ -4,7 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import matplotlib.backends.backend_agg  # noqa: F401
 import pytest
+import torch  # noqa: F401
+
+# pytester forgets what a test imported, and neither torch nor numpy can be imported twice: they are imported above
 
 PRELUDE = """
 import os

@@ -114,7 +114,7 @@ def test_a_wrong_file_is_refused_by_name(change: Callable[[str], str], message: 
 def test_unknown_names_list_what_there_is() -> None:
     with pytest.raises(UnknownNameError, match="there is capability_localization"):
         load_paper("capability-localisation")
-    with pytest.raises(UnknownNameError, match="'table1-overlop'.*table1-overlap"):
+    with pytest.raises(UnknownNameError, match=r"'table1-overlop'.*table1-overlap"):
         load_paper("capability_localization").claim("table1-overlop")
 
 

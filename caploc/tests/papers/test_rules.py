@@ -188,7 +188,7 @@ def test_a_missing_quantity_is_a_defect_and_not_a_verdict() -> None:
     bare = Finding("convergence-llama2-7b", CELL, "overlap", estimate=0.9)
     with pytest.raises(IncompleteFindingError, match="lacks the quantity 'trend_tau'"):
         judge(CLAIMS["convergence-llama2-7b"], bare)
-    with pytest.raises(IncompleteFindingError, match="no p value 'pair:...'"):
+    with pytest.raises(IncompleteFindingError, match=r"no p value 'pair:\.\.\.'"):
         judge(CLAIMS["fig4-dataset-overlap"], Finding("fig4-dataset-overlap", CELL, "overlap", estimate=0.9))
     with pytest.raises(IncompleteFindingError, match="not about 'table1-iou'"):
         judge(CLAIMS["table1-iou"], finding("table1-overlap"))

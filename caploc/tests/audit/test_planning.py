@@ -1,0 +1,89 @@
+"""GPU gates, and tests in the order of their models."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from caploc.tests.audit.conftest import ClaimsRun
+
+GATED = """
+@pytest.mark.claim("table1-overlap")
+def test_overlap(audit, cell):
+    audit.check(overlap(cell, 0.85, 0.9))
+"""
+
+
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+
+
+def test_without_a_gpu_each_large_model_is_skipped_in_one_line(claims_run: ClaimsRun, no_gpu: None) -> None:
+    claims_run.write(GATED)
+    run = claims_run("--dataset=gsm8k", model="llama2-7b")
+    run.assert_outcomes(skipped=2)
+    assert run.ret == pytest.ExitCode.OK
+    run.stdout.fnmatch_lines(["*2 not run: needs a CUDA GPU with at least * GB; none found (2)"])
+    assert claims_run.summary()["counts"]["NOT RUN"] == 2
+
+
+def test_a_device_named_by_the_user_is_taken_at_its_word(claims_run: ClaimsRun, no_gpu: None) -> None:
+    claims_run.write(GATED)
+    claims_run("--device=cpu", model="llama2-7b").assert_outcomes(passed=2)
+
+
+@pytest.mark.parametrize(("gb", "passed"), [(16, 0), (90, 2)])
+def test_a_gpu_must_be_large_enough(
+    claims_run: ClaimsRun, monkeypatch: pytest.MonkeyPatch, gb: int, passed: int
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    properties = SimpleNamespace(total_memory=gb * 10**9)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda index: properties)
+    claims_run.write(GATED)
+    run = claims_run(model="llama2-7b")
+    run.assert_outcomes(passed=passed, skipped=2 - passed)
+    if not passed:
+        run.stdout.fnmatch_lines(["*not run: needs a CUDA GPU with at least * GB; the one found has 16 GB*"])
+
+
+def test_gpu_cells_can_be_selected_and_deselected(claims_run: ClaimsRun, no_gpu: None) -> None:
+    claims_run.write(GATED)
+    claims_run.expect("")
+    models = "tiny-llama,gptj-6b"
+    claims_run("--seed=1", "-m", "gpu", model=models).assert_outcomes(skipped=2, deselected=2)
+    claims_run("--seed=1", "-m", "not gpu", model=models).assert_outcomes(passed=2, deselected=2)
+
+
+def test_markers_are_described(claims_run: ClaimsRun) -> None:
+    claims_run("--markers").stdout.fnmatch_lines(
+        ["@pytest.mark.gpu: needs a CUDA GPU*", "@pytest.mark.min_gb(n): *", "@pytest.mark.claim(id): *"]
+    )
+
+
+def test_tests_come_in_the_order_of_their_models(claims_run: ClaimsRun) -> None:
+    claims_run.write(GATED + GATED.replace("test_overlap", "test_again") + "def test_plain(): ...\n")
+    run = claims_run("--seed=1", "-v", "--dataset=gsm8k", model="tiny-gptj,tiny-llama")
+    names = [
+        line.split("::")[1].split(" ")[0]
+        for line in run.stdout.lines
+        if "SUPPORTED" in line or "plain" in line
+    ]
+    models = ["gptj" in name for name in names[1:]]
+    assert names[0] == "test_plain"
+    assert models == sorted(models, reverse=True) and len(models) == 8
+
+
+@pytest.mark.parametrize("marker", ["@pytest.mark.claim\n", "@pytest.mark.claim(1)\n"])
+def test_a_marker_without_an_id_is_refused(claims_run: ClaimsRun, marker: str) -> None:
+    claims_run.write(f"{marker}def test_it(): ...\n")
+    run = claims_run()
+    assert run.ret == pytest.ExitCode.USAGE_ERROR
+    run.stderr.fnmatch_lines(["*::test_it: the marker claim needs one claim id*"])
+
+
+def test_the_fixture_needs_the_marker(claims_run: ClaimsRun) -> None:
+    claims_run.write("def test_it(audit): ...\n")
+    claims_run().stdout.fnmatch_lines(["*::test_it: the fixture audit needs the marker claim*"])
