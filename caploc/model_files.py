@@ -15,12 +15,16 @@ from torch import nn
 from caploc.architectures import Architecture, architecture_of
 from caploc.errors import ModelError
 
+# without any of them transformers makes an empty tokenizer for most families, which reads every text as nothing
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+
 
 def check_folder(folder: Path, title: str) -> Architecture:
     """The architecture of the model in ``folder``, read before any library looks at its files.
 
     Raises:
-        ModelError: no or a bad config.json, an unsupported family, a quantized model, no safetensors, a damaged file.
+        ModelError: no or a bad config.json, an unsupported family, a quantized model, no tokenizer, no safetensors, or
+            a damaged file.
     """
     path = folder / "config.json"
     if not path.is_file():
@@ -34,6 +38,10 @@ def check_folder(folder: Path, title: str) -> Architecture:
     if config.get("quantization_config") is not None:
         raise ModelError(
             f"{title} is quantized (quantization_config); attribution needs the plain weights of its base model"
+        )
+    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        raise ModelError(
+            f"{title} holds no tokenizer ({', '.join(_TOKENIZER_FILES)}); put the original's tokenizer files into it"
         )
     files = sorted(folder.glob("*.safetensors"))
     if not files:

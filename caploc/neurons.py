@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from numbers import Real
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -20,6 +19,7 @@ from caploc.errors import OptionError
 
 Dispersion = Literal["std", "variance"]
 Matching = Literal["layer", "count"]
+_NUMBERS = (int, float, np.integer, np.floating)
 
 
 class HasMLPs(Protocol):
@@ -107,7 +107,7 @@ class NeuronScores:
         neurons can pass (Chebyshev), none if sigma > sqrt(neurons - 1).
 
         Raises:
-            OptionError: ``sigma`` not a positive finite number, an unknown ``dispersion``, or scores that are not finite.
+            OptionError: ``sigma`` is no positive number, ``dispersion`` unknown, or the scores are not finite.
         """
         return NeuronMask(located(self.values, sigma, dispersion))
 
@@ -125,18 +125,23 @@ def located(values: Float[Tensor, "layers neurons"], sigma: float, dispersion: D
     return torch.from_numpy(rows).reshape(values.shape).to(values.device)
 
 
-def located_rows(rows: Float[np.ndarray, "sets scores"], sigma: float, dispersion: Dispersion = "std") -> np.ndarray:
+def located_rows(
+    rows: Float[np.ndarray, "sets scores"], sigma: float, dispersion: Dispersion = "std"
+) -> np.ndarray:
     """Eq. (8) for many sets of scores at once, each with its own mean and dispersion: bool ``[sets, scores]``."""
-    if isinstance(sigma, bool) or not isinstance(sigma, Real) or not (math.isfinite(sigma) and sigma > 0):
+    if isinstance(sigma, bool) or not isinstance(sigma, _NUMBERS) or not (math.isfinite(sigma) and sigma > 0):
         raise OptionError(f"sigma must be a positive number, got {sigma!r} (the paper uses 3, 6 and 12)")
     if dispersion not in ("std", "variance"):
         raise OptionError(f"dispersion must be 'std' or 'variance', got {dispersion!r}")
     if not np.isfinite(rows).all():
-        raise OptionError("scores are not finite, so nothing can be located; check the model's weights and dtype")
+        raise OptionError(
+            "scores are not finite, so nothing can be located; check the model's weights and dtype"
+        )
     centred = np.abs(rows - rows.mean(1, keepdims=True))
     centred[rows.min(1) == rows.max(1)] = 0  # the mean of equal numbers may differ from them by rounding
     if dispersion == "variance":
         return centred > sigma * (centred**2).mean(1, keepdims=True)
     largest = centred.max(1, keepdims=True)
-    centred /= np.where(largest > 0, largest, 1)  # squares of tiny or huge scores would leave the range of floats
+    # squares of tiny or huge scores would leave the range of floats
+    centred /= np.where(largest > 0, largest, 1)
     return centred > sigma * np.sqrt((centred**2).mean(1, keepdims=True))

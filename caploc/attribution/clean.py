@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -46,7 +47,12 @@ class CleanPass:
 
 def bind(layer: nn.Module, args: tuple, kwargs: dict) -> inspect.BoundArguments:
     """The arguments of a decoder layer's call by name; families differ in which they pass by position."""
-    return inspect.signature(type(layer).forward).bind(layer, *args, **kwargs)
+    return _signature(type(layer)).bind(layer, *args, **kwargs)
+
+
+@lru_cache(maxsize=64)
+def _signature(layer_type: type[nn.Module]) -> inspect.Signature:
+    return inspect.signature(layer_type.forward)
 
 
 @contextmanager

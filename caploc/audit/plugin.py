@@ -25,6 +25,7 @@ from caploc.audit.results import MOVED, Planned, Result, Status
 from caploc.audit.session import WITHOUT_FINDING, Books, last_line, record_expectations, start_ledger
 from caploc.audit.settings import AuditSettings, read_settings
 from caploc.audit.terminal import header, status_of, write_summary
+from caploc.audit.text import LONGEST_SHOWN, visible
 from caploc.papers import load_paper
 
 PAPER = "capability_localization"
@@ -189,7 +190,10 @@ def _settle(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestR
             report.wasxfail = f"refuted, as expected: {error}"
     elif report.failed:
         word = Status.ERROR.value
-        _make_sendable(report)
+        _make_printable(report)
+    elif report.skipped and isinstance(report.longrepr, tuple):
+        path, line, reason = report.longrepr
+        report.longrepr = (path, line, visible(reason))
     elif report.when == "call" and report.passed and word is None:
         word = Status.ERROR.value
         report.outcome = "failed"
@@ -205,12 +209,16 @@ def _one_line(excinfo: pytest.ExceptionInfo[BaseException]) -> Any:
     return shown
 
 
-def _make_sendable(report: pytest.TestReport) -> None:
-    """A message with lone surrogates would kill the worker that sends it; such a traceback is sent as text."""
-    text = str(report.longrepr)
-    clean = text.encode("utf-8", "backslashreplace").decode()
-    if clean != text:
-        report.longrepr = f"{last_line(report)}\n\n{clean}"
+def _make_printable(report: pytest.TestReport) -> None:
+    """Rewrites a traceback that quotes data line by line where the data are not fit to print.
+
+    Lone surrogates would kill the worker that sends them, control characters steer the terminal, and megabytes on
+    a line bury the rest.
+    """
+    lines = str(report.longrepr).splitlines()
+    clean = [visible(line, LONGEST_SHOWN) for line in lines]
+    if clean != lines:
+        report.longrepr = "\n".join([last_line(report), "", *clean])
 
 
 def _ledger_path(config: pytest.Config) -> Path:

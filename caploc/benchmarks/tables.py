@@ -69,9 +69,8 @@ class Table:
 
         rule = "  ".join("-" * width for width in widths)
         body = [joined(lines[0]), rule, *map(joined, lines[1:])]
-        return "\n".join(
-            [self.title, "", *(f"  {line}" for line in body), *(f"  * {note}" for note in self.notes)]
-        )
+        indented = [f"  {line}" for line in body] if self.rows else []
+        return "\n".join([self.title, "", *indented, *map(_WRAP.fill, self.notes)])
 
     def as_json(self) -> dict[str, Any]:
         """Plain containers and numbers; what is not a number is null."""

@@ -10,9 +10,8 @@ from collections.abc import Callable
 def cpu_seconds(work: Callable[[], object]) -> float:
     """This process's CPU seconds, user and system, spent in ``work()``.
 
-    Garbage is collected before and not during, so that one method does not pay for what another left behind.
+    The garbage collector rests meanwhile, so that no method pays for what another left behind.
     """
-    gc.collect()
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -27,7 +27,7 @@ from caploc.models import LanguageModel, load_model, untrained_twin
 from caploc.registry import REGISTRY, embedded_folder
 from caploc.store import Store
 
-CPU_SAMPLES = 120
+CPU_SAMPLES = 96
 
 
 class NotRunError(CaplocError):

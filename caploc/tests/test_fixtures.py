@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 import shutil
@@ -257,3 +258,22 @@ def test_command_line_teaches_and_refuses(tmp_path: Path, capsys: pytest.Capture
 def test_command_line_makes_the_data(tmp_path: Path) -> None:
     assert make.main(["--only", "data", "--out", str(tmp_path)]) == 0
     assert (tmp_path / "data" / "gsm8k_train.jsonl").read_bytes() == (DATA / "gsm8k_train.jsonl").read_bytes()
+
+
+def test_command_line_trains_and_reports_what_is_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = dataclasses.replace(RECIPES["tiny-llama"], steps=2, early_step=1, batch=8)
+    monkeypatch.setitem(make.RECIPES, "tiny-llama", short)
+    monkeypatch.setattr(evaluate, "accuracies", lambda *_: dict.fromkeys(evaluate.TASKS, 0.5))
+    assert make.main(["--only", "data", "--only", "tiny-llama", "--out", str(tmp_path)]) == 1
+    assert "fixtures.make: tiny-llama: facts 50.0 %, required 95 %" in capsys.readouterr().err
+    written = json.loads((tmp_path / "card.json").read_text(encoding="utf-8"))["models"]
+    assert [(name, entry["steps"]) for name, entry in written.items()] == [
+        ("tiny-llama", 2),
+        ("tiny-llama-early", 1),
+    ]
+    assert written["tiny-llama"]["sha256"] != written["tiny-llama-early"]["sha256"]
+    model, tokenizer = storage.load(tmp_path / "models" / "tiny-llama")
+    assert model.dtype == torch.float32
+    assert len(tokenizer) == model.config.vocab_size

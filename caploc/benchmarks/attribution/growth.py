@@ -52,7 +52,7 @@ def _measure_axis(
     for size, (layers, prompt, answer) in points.items():
         lm = bench_llama(layers, sizes.width)
         runs[size] = partial(methods.packed, lm, random_example(prompt, answer))
-        counts[size] = packed_work(layers, prompt, answer).operations(lm)
+        counts[size] = packed_work(lm, prompt, answer).operations(lm)
         runs[size]()
     rounds = [
         {size: cpu_seconds(run) for size, run in runs.items()}

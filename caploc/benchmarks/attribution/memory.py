@@ -16,6 +16,7 @@ from caploc.benchmarks.tables import Table, Value
 
 _PROBE = "caploc.benchmarks.attribution.memory_probe"
 _SECONDS = 600
+METHODS = ("packed", "naive")
 
 
 def measure_memory(sizes: Sizes, options: Options) -> Iterator[Table]:
@@ -29,7 +30,6 @@ def measure_memory(sizes: Sizes, options: Options) -> Iterator[Table]:
             "method": "method",
             "added": "added MB",
             "loaded": "loaded MB",
-            "why": "note",
         },
         notes=[
             "resident memory (VmHWM less VmRSS before the run) of a fresh process, after a small run; MB = 10^6 bytes",
@@ -37,9 +37,13 @@ def measure_memory(sizes: Sizes, options: Options) -> Iterator[Table]:
         ],
     )
     for prompt, answer in sizes.memory:
-        for method in ("packed", "naive"):
-            size: dict[str, Value] = {"prompt": prompt, "answer": answer, "method": method}
-            table.rows.append(size | _probe(method, sizes, prompt, answer))
+        for method in METHODS:
+            row: dict[str, Value] = {"prompt": prompt, "answer": answer, "method": method}
+            try:
+                row |= _probe(method, sizes, prompt, answer)
+            except subprocess.SubprocessError as error:
+                table.notes.append(f"{method} at X={prompt}, Y={answer} not measured: {_reason(error)}")
+            table.rows.append(row)
     yield table
 
 
@@ -47,17 +51,20 @@ def _probe(method: str, sizes: Sizes, prompt: int, answer: int) -> dict[str, Val
     root = str(Path(caploc.__file__).resolve().parent.parent)
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     command = [sys.executable, "-m", _PROBE, method, *map(str, (sizes.layers, sizes.width, prompt, answer))]
-    try:
-        done = subprocess.run(
-            command,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=_SECONDS,
-            check=True,
-        )
-    except subprocess.SubprocessError as error:
-        said = getattr(error, "stderr", None) or str(error)
-        return {"why": f"not measured: {str(said).strip().splitlines()[-1]}"}
+    done = subprocess.run(
+        command,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=_SECONDS,
+        check=True,
+    )
     found = json.loads(done.stdout)
     return {"added": (found["peak"] - found["loaded"]) / 1e6, "loaded": found["loaded"] / 1e6}
+
+
+def _reason(error: subprocess.SubprocessError) -> str:
+    """The last line that the process wrote, or how it ended."""
+    if isinstance(error, subprocess.CalledProcessError) and error.stderr.strip():
+        return str(error.stderr).strip().splitlines()[-1]
+    return str(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import caploc
@@ -69,10 +70,7 @@ def _measure(table: Table, lm: LanguageModel, examples: list[TokenizedExample], 
             found[rule] = attributor.sums(examples)
 
     attribute("paper")  # untimed
-    rounds = [
-        {rule: cpu_seconds(lambda rule=rule: attribute(rule)) for rule in _RULES}
-        for _ in range(options.repeat)
-    ]
+    rounds = [{rule: cpu_seconds(partial(attribute, rule)) for rule in _RULES} for _ in range(options.repeat)]
     tolerance = Tolerance()
     for rule in _RULES:
         scores = found[rule].scores()

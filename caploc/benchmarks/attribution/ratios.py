@@ -31,14 +31,20 @@ Rival = Callable[[LanguageModel, TokenizedExample, Pair], Tensor]
 def sample_pairs(layers: int, answer: int, rounds: int, seed: int = 0) -> list[list[Pair]]:
     """An evenly spread sample: each round has every layer once, each at a position from another stretch of the answer.
 
-    Every pair is as likely as any other, so scaling by counted work has no bias.
+    Rounds differ in which layer gets which stretch. Every pair is as likely as any other, so scaling by counted work
+    has no bias.
     """
     drawn = random.Random(seed)
+    stretches: list[int] = []
     sample = []
-    for _ in range(rounds):
-        positions = [int((stretch + drawn.random()) * answer / layers) for stretch in range(layers)]
-        drawn.shuffle(positions)
-        sample.append([Pair(position, layer) for layer, position in enumerate(positions)])
+    for turn in range(rounds):
+        if turn % layers == 0:
+            stretches = drawn.sample(range(layers), layers)
+        pairs = []
+        for layer in range(layers):
+            stretch = stretches[(layer + turn) % layers]
+            pairs.append(Pair(int((stretch + drawn.random()) * answer / layers), layer))
+        sample.append(pairs)
     return sample
 
 
@@ -67,7 +73,7 @@ def measure_ratios(sizes: Sizes, options: Options) -> Iterator[Table]:
     """The ratios, then the seconds and the work behind them."""
     lm = bench_llama(sizes.layers, sizes.width)
     missing = methods.captum_missing()
-    rivals: dict[str, Rival] = {"naive": methods.naive} | ({} if missing else {"captum": methods.captum})
+    rivals: dict[str, Rival] = {"naive": methods.naive, **({} if missing else {"captum": methods.captum})}
     ratios, behind = _tables(lm, sizes, missing)
     for prompt, answer in sizes.ratios:
         measured = _measure(lm, random_example(prompt, answer), rivals, options)
@@ -196,7 +202,7 @@ def _tables(lm: LanguageModel, sizes: Sizes, missing: str | None) -> tuple[Table
             behind,
             notes=[
                 "seconds of naive and captum are for all pairs, scaled from those timed",
-                "the ratios by count above also count the output head, which the packed engine reads at far fewer tokens",
+                "the ratios by count above also count the output head, and the way back through the MLP's projection",
             ],
         ),
     )

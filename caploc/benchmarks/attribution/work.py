@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -52,11 +53,15 @@ class Work:
 
     def operations(self, lm: LanguageModel) -> int:
         """Floating-point operations of the matrix products with weights (attention's own are not among them)."""
-        layer = lm.layers[0]
-        weights = sum(parameter.numel() for parameter in layer.parameters() if parameter.dim() == 2)
-        head = lm.model.get_output_embeddings().weight.numel()
-        projection = lm.architecture.mlp_out_of(layer).weight.numel()
-        return 2 * (self.layers * weights + self.head * head + self.projection * projection)
+        layer, head = lm.layers[0], lm.model.get_output_embeddings()
+        projection = lm.architecture.mlp_out_of(layer)
+        tokens = {layer: self.layers, head: self.head, projection: self.projection}
+        return sum(2 * count * _weights(module) for module, count in tokens.items())
+
+
+def _weights(module: nn.Module) -> int:
+    """Entries of its matrices: norms and biases take part in no product."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.dim() == 2)
 
 
 def pair_work(layers: int, prompt: int, position: int, layer: int) -> Work:

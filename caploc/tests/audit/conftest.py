@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import matplotlib.backends.backend_agg  # noqa: F401
+import matplotlib.backends.backend_agg
+import matplotlib.figure  # noqa: F401
 import pytest
 import torch  # noqa: F401
 

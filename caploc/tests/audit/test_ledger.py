@@ -1,0 +1,153 @@
+"""The ledger outlives workers, torn lines and hostile strings, and says the same whatever the number of workers."""
+
+from __future__ import annotations
+
+import json
+import math
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from caploc.audit.ledger import Ledger
+from caploc.audit.results import Planned, Result
+from caploc.findings import Cell, Finding, Outcome, Verdict
+from caploc.tests.audit.conftest import ClaimsRun
+
+
+def head() -> dict[str, Any]:
+    return {"commit": "abc"}
+
+
+def test_only_the_first_process_of_a_run_begins_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "reports" / "x.jsonl"
+    first, second = Ledger(path, "run-1"), Ledger(path, "run-1")
+    first.start(head, [{"type": "planned"}])
+    first.append({"type": "finding", "n": 1})
+    second.start(head, [{"type": "planned"}])
+    second.append({"type": "finding", "n": 2})
+    assert [line["type"] for line in first.read()] == ["provenance", "planned", "finding", "finding"]
+    later = Ledger(path, "run-2")
+    assert later.read() == []  # another run's lines are not its own
+    later.start(head, [])
+    assert [line["run"] for line in later.read()] == ["run-2"]
+
+
+def test_a_torn_line_spoils_no_other(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "x.jsonl", "run")
+    ledger.start(head, [])
+    with ledger.path.open("ab") as file:
+        file.write(b'{"type": "finding", "claim": "tab')  # killed here
+    ledger.append({"type": "finding", "n": 1})
+    assert [line.get("n") for line in ledger.read()] == [None, 1]
+
+
+def test_lines_of_many_writers_do_not_mix(tmp_path: Path) -> None:
+    ledgers = [Ledger(tmp_path / "x.jsonl", "run") for _ in range(4)]
+
+    def write(writer: int) -> None:
+        ledgers[writer].start(head, [])
+        for n in range(20):
+            ledgers[writer].append({"writer": writer, "n": n, "text": "x" * 20_000})
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    lines = ledgers[0].read()[1:]
+    assert sorted((line["writer"], line["n"]) for line in lines) == [
+        (w, n) for w in range(4) for n in range(20)
+    ]
+
+
+def test_numbers_and_strings_of_any_kind_become_strict_ascii_json(tmp_path: Path) -> None:
+    finding = Finding(
+        "table1-overlap",
+        Cell("m", "d", 6.0),
+        "nul \x00 surrogate \ud800 separator \u2028",
+        estimate=np.float32(0.5),  # type: ignore[arg-type]
+        interval=(math.nan, np.float64(1)),
+        quantities={"array": np.arange(3), "infinite": math.inf},  # type: ignore[dict-item]
+        n=np.int64(3),  # type: ignore[arg-type]
+    )
+    planned = Planned("f::t", "t", "table1-overlap", finding.cell)
+    result = Result.of(planned, finding, Verdict(Outcome.SUPPORTED, "\udfff"))
+    text = result.dumps()
+    assert text.isascii() and "\n" not in text and "NaN" not in text
+    assert Result.loads(text) == Result.loads(Result.loads(text).dumps())
+    ledger = Ledger(tmp_path / "x.jsonl", "run")
+    ledger.start(head, [])
+    ledger.append(vars(result))
+    raw = ledger.path.read_bytes()
+    assert raw.isascii() and len(raw.splitlines()) == 2
+    saved = ledger.read()[1]["finding"]
+    assert saved["interval"] == [None, 1.0] and saved["quantities"] == {"array": [0, 1, 2], "infinite": None}
+
+
+MIXED = """
+@pytest.mark.claim("table1-overlap")
+@pytest.mark.parametrize("low", [0.1, 0.4, 0.85, None])
+def test_overlap(audit, cell, low):
+    if low is None:
+        audit.not_run("no data")
+    audit.check(overlap(cell, low, low + 0.1, notes=["\\ud800 lone"], p_values={"x": __import__("numpy").float32(.1)}))
+"""
+
+
+def comparable(lines: list[dict[str, Any]]) -> list[str]:
+    """Everything but what differs between two runs of the same code: their names, times and commands."""
+    for line in lines:
+        for name in ("run", "started", "command"):
+            line.pop(name, None)
+    return sorted(json.dumps(line, sort_keys=True) for line in lines)
+
+
+def test_two_workers_write_what_one_process_writes(claims_run: ClaimsRun) -> None:
+    claims_run.write(MIXED)
+    claims_run("--seed=1", "-n0")
+    alone, summary = claims_run.ledger(), claims_run.summary()
+    run = claims_run("--seed=1", "-n2")
+    run.assert_outcomes(failed=2, xfailed=2, passed=2, skipped=2)
+    assert comparable(claims_run.ledger()) == comparable(alone)
+    assert {**claims_run.summary(), "run": ""} == {**summary, "run": ""}
+    run.stdout.fnmatch_lines(["2 supported, 2 refuted, 2 inconclusive, 0 moved, 2 not run: no data (2)"])
+
+
+DYING = """
+@pytest.mark.claim("table1-overlap")
+@pytest.mark.parametrize("number", range(4))
+def test_overlap(audit, cell, number):
+    if number == 1 and cell.dataset == "emotion":
+        os.kill(os.getpid(), 9)
+    if number == 2:
+        raise ValueError("\\ud800 <b>")  # a message that cannot be sent as it is
+    audit.check(overlap(cell, 0.85, 0.9))
+"""
+
+
+def test_a_worker_that_dies_leaves_a_named_gap(claims_run: ClaimsRun) -> None:
+    claims_run.write(DYING)
+    run = claims_run("--seed=1", "-n2", "--html=reports/dying.html")
+    assert run.ret == pytest.ExitCode.TESTS_FAILED
+    summary = claims_run.summary("dying.json")
+    (missing,) = summary["missing"]
+    assert "emotion" in missing and missing.startswith("test_overlap[") and "1" in missing
+    assert summary["counts"] == {
+        "SUPPORTED": 5, "REFUTED": 0, "INCONCLUSIVE": 0, "NOT RUN": 0, "ERROR": 2, "MISSING": 1,
+    }  # fmt: skip
+    run.stdout.fnmatch_lines(
+        [f"  MISSING {missing.replace('[', '?').replace(']', '?')}: its worker process died*"]
+    )
+    assert [line["status"] for line in claims_run.ledger("dying.jsonl") if line["type"] == "cell"].count(
+        "MISSING"
+    ) == 1
+    html = (claims_run.pytester.path / "reports" / "dying.html").read_text(encoding="utf-8")
+    assert "Missing: planned, but never reported (1)" in html and missing in html
+
+
+def test_recording_works_across_workers(claims_run: ClaimsRun) -> None:
+    claims_run.write(MIXED)
+    claims_run("--record-expectations", "-n2").assert_outcomes(passed=2, xfailed=4, skipped=2)
+    recorded = claims_run.expected.read_text(encoding="utf-8")
+    assert recorded.count("[cells.") == 8 and recorded.count('verdict = "NOT RUN"') == 2
+    claims_run().assert_outcomes(passed=2, xfailed=4, skipped=2)

@@ -1,0 +1,70 @@
+"""Every kind of figure is drawn, alike each time, from whatever data an experiment gives."""
+
+from __future__ import annotations
+
+import math
+import sys
+from io import BytesIO
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from caploc.audit.plots import KINDS, draw
+
+CURVE = {"mean": [0.5, 0.7, 0.8], "low": [0.4, 0.6, 0.7], "high": [0.6, 0.8, 0.9]}
+DATA: dict[str, dict[str, Any]] = {
+    "heatmap": {
+        "rows": ["gsm8k", "imdb"],
+        "values": [[1.0, 9.0, None, 2.0], [3.0, 4.0, 5.0, 6.0]],
+        "layers": 2,
+    },
+    "convergence": {"x": [10, 20, 40], "curves": {"gsm8k": CURVE}, "untrained": {"gsm8k": CURVE}},
+    "matrix": {"labels": ["a", "b"], "values": [[1, 0.2], [None, 1]], "chance": [[1, 0.1], [0.1, 1]]},
+    "splits": {"groups": {"gsm8k": [0.5, 0.6, math.nan]}, "published": {"gsm8k": 0.96}, "chance": 0.01},
+    "completeness": {"errors": {"gsm8k": [0.8, 0.001], "imdb": [0.5, 0.002]}, "tolerance": 0.01},
+}
+ODD: list[tuple[str, dict[str, Any]]] = [
+    ("heatmap", {"rows": [], "values": [], "layers": 1}),
+    ("heatmap", {"rows": ["a"], "values": [[None] * 4], "layers": 2}),
+    ("heatmap", {"rows": ["a"], "values": [[0.0] * 5000], "layers": 40}),
+    ("convergence", {"x": [10], "curves": {}, "untrained": CURVE}),
+    ("convergence", {"x": [10, 20], "curves": {"a": {"x": [10], "mean": [None], "low": [None], "high": [None]}}}),
+    ("matrix", {"labels": [], "values": []}),
+    ("splits", {"groups": {}}),
+    ("splits", {"groups": {"a": []}, "published": {"other": 0.5}, "untrained": {"a": 0.5}}),
+    ("completeness", {"errors": {}}),
+    ("completeness", {"errors": {"a": [0.0, math.nan]}}),
+    ("splits", {"groups": {"$\\frac{ <b> \ud800\x00": [0.5]}}),
+]  # fmt: skip
+
+
+def image(content: bytes) -> Image.Image:
+    assert content.startswith(b"\x89PNG")
+    return Image.open(BytesIO(content))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_is_drawn_and_the_same_each_time(kind: str) -> None:
+    first = draw(kind, "A title", DATA[kind])
+    assert first == draw(kind, "A title", DATA[kind])
+    assert image(first).width <= 1000
+    assert len(image(first).convert("RGB").getcolors(10**6) or ()) > 10
+    assert first != draw(kind, "Another title", DATA[kind])
+
+
+@pytest.mark.parametrize(("kind", "data"), ODD)
+@pytest.mark.filterwarnings("ignore:.*All-NaN|.*identical")
+def test_odd_data_is_drawn_too(kind: str, data: dict[str, Any]) -> None:
+    assert image(draw(kind, "$x_ \ud800", data)).height > 50
+
+
+def test_an_unknown_kind_lists_the_kinds() -> None:
+    with pytest.raises(ValueError, match="unknown kind of plot 'pie'; there is heatmap, "):
+        draw("pie", "", {})
+
+
+def test_pyplot_and_its_global_state_stay_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)  # importing it raises
+    for kind, data in DATA.items():
+        draw(kind, "", data)

@@ -1,0 +1,77 @@
+"""``python -m caploc.benchmarks``: what it prints and writes, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from caploc.benchmarks import BENCHMARKS, find_benchmark
+from caploc.benchmarks.__main__ import main
+from caploc.errors import UnknownNameError
+
+
+def test_quick_run_prints_and_writes_every_cheap_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    threads, file = torch.get_num_threads(), tmp_path / "report.json"
+    only = [part for question in ("ratios", "growth", "rate") for part in ("--only", question)]
+    assert main(["attribution", "--quick", "--repeat", "2", *only, "--json", str(file)]) == 0
+    printed = capsys.readouterr().out
+    assert "1 thread used" in printed and "naive / packed" in printed and "GFLOP/s" in printed
+    assert torch.get_num_threads() == threads
+
+    report = json.loads(file.read_text())
+    assert report["machine"]["threads"] == 1 and report["options"]["repeat"] == 2
+    tables = {table["key"]: table for table in report["benchmarks"]["attribution"]}
+    assert list(tables) == ["ratios", "ratios-seconds", "growth", "rate"]
+    (ratio,) = tables["ratios"]["rows"]
+    assert ratio["naive"]["low"] <= ratio["naive"]["median"] <= ratio["naive"]["high"]
+    assert 0 < ratio["naive_error"] < 2e-6 and ratio["pairs"] == "6 of 12"
+    assert {row["axis"] for row in tables["growth"]["rows"]} == {"prompt X", "answer Y", "layers L"}
+    assert all(row["rate"]["median"] > 0 for row in tables["rate"]["rows"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["speed"], r"unknown benchmark 'speed'; known: attribution"),
+        (
+            ["attribution", "--only", "speed"],
+            r"no question 'speed'; known: ratios, growth, memory, rate, quadratures",
+        ),
+        (["attribution", "--repeat", "0"], r"repeat must be at least 1, got 0"),
+        (["attribution", "--json", "absent/report.json"], r"there is no folder .*absent; make it first"),
+    ],
+)
+def test_refuses_in_one_line_before_any_work(
+    arguments: list[str],
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.count("\n") == 1
+    assert re.search(said, output.err)
+
+
+def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["--help"])
+    assert left.value.code == 0
+    text = capsys.readouterr().out
+    for question in BENCHMARKS["attribution"].questions:
+        assert question in text
+    assert "--whole" in text and "CPU time" in text
+
+
+def test_unknown_names_are_refused_by_the_registry() -> None:
+    with pytest.raises(UnknownNameError, match="known: attribution"):
+        find_benchmark("")

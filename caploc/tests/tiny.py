@@ -1,0 +1,52 @@
+"""A tokenizer of single characters, and tiny random models with it, in memory and in folders."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import torch
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+from caploc.models import LanguageModel, wrap
+from caploc.registry import REGISTRY
+from caploc.tests.attribution.families import CONFIGS, VOCABULARY, make_model
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SHARED = REPOSITORY.parent / "shared"
+EMBEDDED = [name for name, entry in REGISTRY.items() if entry.embedded]
+SHAPE = (2, 4, 2, 5)  # layers, heads, key heads, window
+NEURONS, WIDTH = 20, 32  # what families.py makes of it
+
+_SPECIAL = ["<pad>", "<s>", "</s>", "<unk>"]
+_CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789 \n.,:?+-*/=#'!"
+
+
+@cache
+def tokenizer() -> PreTrainedTokenizerFast:
+    """One token a character, with ``<s>`` in front of a prompt; all ids lie below ``VOCABULARY``."""
+    vocabulary = {token: number for number, token in enumerate([*_SPECIAL, *_CHARACTERS])}
+    assert len(vocabulary) <= VOCABULARY
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def tiny_lm(family: str = "llama", dtype: torch.dtype = torch.float32, seed: int = 0) -> LanguageModel:
+    """A random model of ``family`` with the tokenizer above."""
+    return wrap(f"tiny-{family}", make_model(CONFIGS[family](*SHAPE), dtype, seed), tokenizer())
+
+
+def save_tiny(folder: Path, family: str = "llama", seed: int = 0) -> Path:
+    """The same in a folder in Hugging Face format, in float32."""
+    make_model(CONFIGS[family](*SHAPE), torch.float32, seed).save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    return folder
