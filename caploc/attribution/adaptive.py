@@ -51,7 +51,9 @@ class Tolerance:
                 f"tolerances must be positive, got relative {self.relative} and absolute {self.absolute}"
             )
         if self.most_points < 5:
-            raise OptionError(f"the adaptive rule needs at least 5 points, got most_points={self.most_points}")
+            raise OptionError(
+                f"the adaptive rule needs at least 5 points, got most_points={self.most_points}"
+            )
 
 
 class _Layer:
@@ -115,16 +117,27 @@ class _Layer:
 
 
 def integrate_adaptive(
-    packed: PackedModel, clean: CleanPass, unscaled: dict[int, Gradients], tolerance: Tolerance, chunk_tokens: int
+    packed: PackedModel,
+    clean: CleanPass,
+    unscaled: dict[int, Gradients],
+    tolerance: Tolerance,
+    chunk_tokens: int,
 ) -> Integral:
     """Refine each (layer, position) until its completeness error is within ``tolerance``."""
-    done = [_integrate_layer(packed, clean, unscaled[layer], layer, tolerance, chunk_tokens) for layer in unscaled]
+    done = [
+        _integrate_layer(packed, clean, unscaled[layer], layer, tolerance, chunk_tokens) for layer in unscaled
+    ]
     gradients, start, end, points = (torch.stack(parts) for parts in zip(*done, strict=True))
     return Integral(gradients, start, end, points)
 
 
 def _integrate_layer(
-    packed: PackedModel, clean: CleanPass, unscaled: Gradients, index: int, tolerance: Tolerance, chunk_tokens: int
+    packed: PackedModel,
+    clean: CleanPass,
+    unscaled: Gradients,
+    index: int,
+    tolerance: Tolerance,
+    chunk_tokens: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     device, count = clean.positions.device, len(clean.positions)
     step = clean.mlp_outputs[index] - packed.bias(index, clean)  # [Y, width]

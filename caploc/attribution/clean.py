@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from caploc.architectures import Architecture
+from caploc.attribution.probability import target_log_probs
 from caploc.errors import ModelError
 
 
@@ -45,14 +46,14 @@ class CleanPass:
     tuples: bool = False
 
 
-def bind(layer: nn.Module, args: tuple, kwargs: dict) -> inspect.BoundArguments:
+def bind(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> inspect.BoundArguments:
     """The arguments of a decoder layer's call by name; families differ in which they pass by position."""
-    return _signature(type(layer)).bind(layer, *args, **kwargs)
+    return _signature(type(layer).forward).bind(layer, *args, **kwargs)
 
 
 @lru_cache(maxsize=64)
-def _signature(layer_type: type[nn.Module]) -> inspect.Signature:
-    return inspect.signature(layer_type.forward)
+def _signature(forward: Callable[..., Any]) -> inspect.Signature:
+    return inspect.signature(forward)
 
 
 @contextmanager
@@ -61,15 +62,15 @@ def _recording(
 ) -> Iterator[None]:
     handles = []
 
-    def before_layer(layer: nn.Module, args: tuple, kwargs: dict) -> None:
+    def before_layer(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         named = bind(layer, args, kwargs).arguments
         record.layer_inputs.append(named["hidden_states"].index_select(1, positions))
         record.visible.append(_visible(named.get("attention_mask"), positions, total))
 
-    def after_layer(layer: nn.Module, args: tuple, output: Any) -> None:
+    def after_layer(layer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         record.tuples = isinstance(output, tuple)
 
-    def after_mlp_out(module: nn.Module, args: tuple, output: Tensor) -> None:
+    def after_mlp_out(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         # OPT calls its MLP with [tokens, width]; with a batch of one both shapes hold the same rows.
         record.activations.append(args[0].reshape(total, -1).index_select(0, positions))
         record.mlp_outputs.append(output.reshape(total, -1).index_select(0, positions))
@@ -115,13 +116,6 @@ def run_clean(
     with torch.no_grad(), _recording(layers, architecture, positions, record, fed.shape[1]):
         logits = model(input_ids=fed, past_key_values=cache, use_cache=True).logits[0, positions]
     record.log_probs = target_log_probs(logits, record.targets)
-    record.keys = [cache.layers[index].keys for index in range(len(layers))]
-    record.values = [cache.layers[index].values for index in range(len(layers))]
+    kept: list[Any] = list(cache.layers)
+    record.keys, record.values = [layer.keys for layer in kept], [layer.values for layer in kept]
     return record
-
-
-def target_log_probs(logits: Tensor, targets: Tensor) -> Tensor:
-    """log P(target) ``[..., Y]`` from logits ``[..., Y, vocabulary]``, in float32 at least."""
-    wide = logits if logits.dtype == torch.float64 else logits.float()
-    chosen = wide.gather(-1, targets.expand(wide.shape[:-1])[..., None])[..., 0]
-    return chosen - wide.logsumexp(-1)

@@ -15,9 +15,10 @@ from caploc.attribution.adaptive import Tolerance, integrate_adaptive
 from caploc.attribution.clean import run_clean
 from caploc.attribution.estimate import automatic_chunk, describe
 from caploc.attribution.integrate import integrate_fixed
-from caploc.attribution.packed import PackedModel, check_against_clean
+from caploc.attribution.packed import PackedModel
 from caploc.attribution.precision import wide_head
 from caploc.attribution.quadrature import QUADRATURES, fixed_rule
+from caploc.attribution.selfcheck import check_against_clean
 from caploc.attribution.sums import ScoreSums
 from caploc.errors import ModelError, OptionError
 from caploc.examples import Example, TokenizedExample, tokenize
@@ -43,7 +44,9 @@ class Method:
 
     def __post_init__(self) -> None:
         if self.quadrature not in QUADRATURES:
-            raise OptionError(f"unknown quadrature {self.quadrature!r}; choose one of {', '.join(QUADRATURES)}")
+            raise OptionError(
+                f"unknown quadrature {self.quadrature!r}; choose one of {', '.join(QUADRATURES)}"
+            )
         if self.quadrature != "adaptive":
             fixed_rule(self.quadrature, self.steps)
         if self.chunk_tokens is not None and self.chunk_tokens < 1:
@@ -120,7 +123,9 @@ class Attributor:
             nodes, weights = fixed_rule(self.method.quadrature, self.method.steps)
             integral = integrate_fixed(packed, clean, unscaled, nodes, weights, self._chunk)
         scores = [
-            (activation.to(integral.gradients.dtype) * packed.to_neurons(layer, integral.gradients[layer])).mean(0)
+            (
+                activation.to(integral.gradients.dtype) * packed.to_neurons(layer, integral.gradients[layer])
+            ).mean(0)
             for layer, activation in enumerate(clean.activations)
         ]
         values = torch.stack(scores).double().cpu().numpy()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from caploc.examples import TokenizedExample
 from caploc.models import LanguageModel
@@ -20,8 +21,10 @@ def packed_flops(lm: LanguageModel, examples: Sequence[TokenizedExample], steps:
     A token that enters behind layer l passes the layers above it, on average (L - 1) / 2, and the head; the gradient
     costs as much again, parameters being frozen. The adaptive rule usually needs less than ``steps`` points.
     """
-    embedding = lm.model.get_input_embeddings().weight.numel()
-    per_layer = sum(parameter.numel() for layer in lm.layers for parameter in layer.parameters()) / lm.num_layers
+    embedding = _embedding(lm).numel()
+    per_layer = (
+        sum(parameter.numel() for layer in lm.layers for parameter in layer.parameters()) / lm.num_layers
+    )
     answers = sum(example.num_answer_tokens for example in examples)
     prompts = sum(len(example.input_ids) for example in examples)
     tokens = answers * lm.num_layers * (steps + 1)
@@ -30,10 +33,15 @@ def packed_flops(lm: LanguageModel, examples: Sequence[TokenizedExample], steps:
     return packed + clean
 
 
+def _embedding(lm: LanguageModel) -> Tensor:
+    weight: Tensor = lm.model.get_input_embeddings().weight  # type: ignore[assignment]
+    return weight
+
+
 def bytes_per_token(lm: LanguageModel) -> int:
     """Memory that one token of a packed pass needs at its peak, roughly: what autograd keeps of every layer (about ten
     vectors of the model's width and four of its neurons) and three float32 rows of logits."""
-    width, vocabulary = lm.model.get_input_embeddings().weight.shape[::-1]
+    width, vocabulary = _embedding(lm).shape[::-1]
     kept = lm.num_layers * (10 * width + 4 * lm.num_neurons) * lm.dtype.itemsize
     return int(kept + 3 * vocabulary * 4)
 

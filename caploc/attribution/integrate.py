@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from caploc.attribution.clean import CleanPass
-from caploc.attribution.packed import Gradients, PackedModel, layers_in_chunks
+from caploc.attribution.packed import Gradients, PackedModel
+from caploc.attribution.packing import layers_in_chunks
 
 
 @dataclass
@@ -57,12 +58,18 @@ def integrate_fixed(
     start = torch.zeros(layers, len(columns), dtype=wide, device=columns.device)
     for node, weight in zip(nodes, weights, strict=True):
         if node == 1.0:
-            gradients += weight * torch.stack([unscaled[layer].gradients[0] for layer in range(layers)]).to(wide)
+            gradients += weight * torch.stack([unscaled[layer].gradients[0] for layer in range(layers)]).to(
+                wide
+            )
     inner = [(node, weight) for node, weight in zip(nodes, weights, strict=True) if node != 1.0]
     if not any(node == 0.0 for node, _ in inner):
-        inner.insert(0, (0.0, 0.0))  # P(0) is needed for the completeness error even where the rule has no such node
+        inner.insert(
+            0, (0.0, 0.0)
+        )  # P(0) is needed for the completeness error even where the rule has no such node
     done = [0] * layers
-    for chunk in layers_in_chunks([(layer, len(inner)) for layer in range(layers)], len(columns), chunk_tokens):
+    for chunk in layers_in_chunks(
+        [(layer, len(inner)) for layer in range(layers)], len(columns), chunk_tokens
+    ):
         rows = {layer: inner[done[layer] : done[layer] + count] for layer, count in chunk}
         alphas = {layer: _column(part, 0, clean).expand(-1, len(columns)) for layer, part in rows.items()}
         for layer, result in packed.run(clean, columns, alphas).items():

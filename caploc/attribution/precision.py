@@ -13,8 +13,9 @@ from transformers import PreTrainedModel
 class _WideHead(nn.Module):
     def __init__(self, head: nn.Module) -> None:
         super().__init__()
-        self._weight = head.weight.detach().float()
-        self._bias = None if head.bias is None else head.bias.detach().float()
+        weight, bias = head.get_parameter("weight"), getattr(head, "bias", None)
+        self._weight = weight.detach().float()
+        self._bias = None if bias is None else bias.detach().float()
 
     def forward(self, states: Tensor) -> Tensor:
         return nn.functional.linear(states.float(), self._weight, self._bias)

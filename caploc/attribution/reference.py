@@ -31,7 +31,11 @@ def reference_scores(
     """
     layers = architecture.decoder_layers(model)
     answer_length = len(input_ids) - answer_start
-    pairs = [(m, layer) for m in range(answer_length) for layer in range(len(layers))] if only is None else list(only)
+    pairs = (
+        [(m, layer) for m in range(answer_length) for layer in range(len(layers))]
+        if only is None
+        else list(only)
+    )
     scores: Tensor | None = None
     for m, layer in pairs:
         sequence = input_ids[: answer_start + m]
@@ -53,7 +57,7 @@ def _one(
     scaled = (alphas[:, None] * clean).requires_grad_()  # [A, neurons]
     batch = sequence.expand(len(alphas), -1)
 
-    def replace(module: nn.Module, args: tuple) -> tuple:
+    def replace(module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
         states = args[0].reshape(len(alphas), len(sequence), -1).clone()
         states[:, -1] = scaled
         return (states.reshape(args[0].shape),)

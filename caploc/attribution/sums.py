@@ -30,10 +30,13 @@ class ScoreSums:
     @classmethod
     def zeros(cls, layers: int, neurons: int) -> ScoreSums:
         """No examples yet."""
-        return cls(np.zeros((layers, neurons)), np.zeros((layers, neurons)), *np.zeros((3, layers)), 0)
+        completeness, gap, points = np.zeros((3, layers))
+        return cls(np.zeros((layers, neurons)), np.zeros((layers, neurons)), completeness, gap, points, 0)
 
     @classmethod
-    def of_one(cls, values: np.ndarray, completeness: np.ndarray, gap: np.ndarray, points: np.ndarray) -> ScoreSums:
+    def of_one(
+        cls, values: np.ndarray, completeness: np.ndarray, gap: np.ndarray, points: np.ndarray
+    ) -> ScoreSums:
         """One example."""
         return cls(values, values**2, completeness, gap, points, 1)
 

@@ -37,9 +37,14 @@ FONT_POINTS = 10
 
 
 def draw(kind: str, title: str, data: Mapping[str, Any]) -> bytes:
-    """The figure as PNG bytes. Raises `ValueError` for an unknown kind, `KeyError` for data that lacks a field."""
+    """The figure as PNG bytes.
+
+    Raises `ValueError` for an unknown kind and where there is nothing to draw, `KeyError` for a missing field.
+    """
     if kind not in KINDS:
         raise ValueError(f"unknown kind of plot {kind!r}; there is {', '.join(KINDS)}")
+    if not data[_MAIN_FIELD[kind]]:
+        raise ValueError(f"nothing to draw: {_MAIN_FIELD[kind]} is empty")
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -123,12 +128,11 @@ def _curve(
 ) -> None:
     colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
     mean, low, high = (_floats(curve.get(name)) for name in ("mean", "low", "high"))
-    sizes = curve.get("x", sizes)
-    axes.plot(
-        sizes[: len(mean)], mean, style, color=colour, marker=marker, markersize=5, label=visible(label, 40)
-    )
+    sizes = list(curve.get("x", sizes))[: len(mean)]
+    shown = visible(label, 40)
+    axes.plot(sizes, mean[: len(sizes)], style, color=colour, marker=marker, markersize=5, label=shown)
     if low and high:
-        axes.fill_between(sizes[: len(low)], low, high, color=colour, alpha=0.18, linewidth=0)
+        axes.fill_between(sizes, low[: len(sizes)], high[: len(sizes)], color=colour, alpha=0.18, linewidth=0)
 
 
 def _matrix(figure: Figure, data: Mapping[str, Any]) -> None:
@@ -205,6 +209,13 @@ def _completeness(figure: Figure, data: Mapping[str, Any]) -> None:
     axes.legend(fontsize=FONT_POINTS - 2)
 
 
+_MAIN_FIELD = {
+    "heatmap": "values",
+    "convergence": "x",
+    "matrix": "values",
+    "splits": "groups",
+    "completeness": "errors",
+}
 KINDS: Mapping[str, Callable[[Figure, Mapping[str, Any]], None]] = {
     "heatmap": _heatmap,
     "convergence": _convergence,

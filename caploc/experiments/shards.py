@@ -52,7 +52,11 @@ def shard_size(examples: int) -> int:
 
 
 def sharded_sums(
-    lm: LanguageModel, examples: Sequence[TokenizedExample], method: Method, store: Store, progress: bool = True
+    lm: LanguageModel,
+    examples: Sequence[TokenizedExample],
+    method: Method,
+    store: Store,
+    progress: bool = True,
 ) -> ShardSums:
     """Sums of ``examples``' scores per shard of neighbours, from the store where they are there already.
 
@@ -109,16 +113,18 @@ class _LazyAttributor:
     def __exit__(self, *exception: object) -> None:
         self._stack.close()
 
-    def compute(self, examples: Sequence[TokenizedExample]) -> tuple[Mapping[str, np.ndarray], Mapping[str, Any]]:
+    def compute(
+        self, examples: Sequence[TokenizedExample]
+    ) -> tuple[Mapping[str, np.ndarray], Mapping[str, Any]]:
         if self._attributor is None:
             self._attributor = self._stack.enter_context(Attributor(self._lm, self._method))
         sums = self._attributor.sums(examples)
         return sums.arrays(), {"examples": [example.id for example in examples]}
 
 
-def resampled(generator: np.random.Generator, shards: Sequence[int]) -> np.ndarray:
+def resampled(generator: np.random.Generator, shards: np.ndarray) -> np.ndarray:
     """A bootstrap sample of ``shards``: as many, with replacement."""
-    return generator.choice(np.asarray(shards), len(shards))
+    return generator.choice(shards, len(shards))
 
 
 def random_halves(generator: np.random.Generator, shards: int) -> Iterator[np.ndarray]:

@@ -158,7 +158,11 @@ class Study:
         settings = self.settings
         try:
             examples = load_examples(
-                dataset, self._source(dataset), split="locate", limit=self._samples(dataset), seed=settings.seed
+                dataset,
+                self._source(dataset),
+                split="locate",
+                limit=self._samples(dataset),
+                seed=settings.seed,
             )
         except UnavailableDatasetError as error:
             raise NotRunError(str(error)) from error

@@ -28,8 +28,6 @@ class Locator:
         return self.locate(*args, **options)
 
 
-_TABLE = (
-    Locator("cnl", "commonality neurons", "Capability Localization, section 5.1", commonality.locate),
-)
+_TABLE = (Locator("cnl", "commonality neurons", "Capability Localization, section 5.1", commonality.locate),)
 
 LOCATORS: Mapping[str, Locator] = MappingProxyType({locator.key: locator for locator in _TABLE})

@@ -12,7 +12,11 @@ from caploc.neurons import Dispersion, NeuronMask
 
 
 def locate(
-    lm: LanguageModel, examples: Sequence[Example], sigma: float = 6.0, dispersion: Dispersion = "std", **options: Any
+    lm: LanguageModel,
+    examples: Sequence[Example],
+    sigma: float = 6.0,
+    dispersion: Dispersion = "std",
+    **options: Any,
 ) -> NeuronMask:
     """The neurons whose mean score over ``examples`` lies outside ``sigma``.
 

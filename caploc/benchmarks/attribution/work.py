@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from caploc.attribution.estimate import automatic_chunk
-from caploc.attribution.packed import layers_in_chunks
+from caploc.attribution.packing import layers_in_chunks
 from caploc.models import LanguageModel
 
 # what sdpa runs on a CPU; torch's own table of operation counts lacks it

@@ -78,7 +78,7 @@ def commonality(study: Study, cell: Cell, claim: str) -> Finding:
 
 @not_run_if_unavailable
 def trained_minus_untrained(study: Study, cell: Cell, claim: str) -> Finding:
-    """Control ``control-untrained-overlap``: does the half-split overlap tell a trained model from its untrained twin?"""
+    """Control ``control-untrained-overlap``: is a trained model's overlap above its untrained twin's?"""
     settings, sigma, dataset = study.settings, float(cell.sigma or 0), cell.dataset or ""
     trained = half_split(study.shards(dataset), sigma, settings.draws, settings.seed)
     fresh = half_split(study.shards(dataset, "untrained"), sigma, settings.draws, settings.seed)
@@ -170,16 +170,18 @@ def _hypergeometric(a: np.ndarray, b: np.ndarray) -> float:
 def _layer_matched(a: np.ndarray, b: np.ndarray, seed: int) -> float:
     counts_a, counts_b, neurons = a.sum(1), b.sum(1), a.shape[1]
     generator = np.random.default_rng([seed, 5])
-    null = generator.hypergeometric(counts_b, neurons - counts_b, counts_a, size=(LAYER_MATCHED_DRAWS, len(a)))
+    null = generator.hypergeometric(
+        counts_b, neurons - counts_b, counts_a, size=(LAYER_MATCHED_DRAWS, len(a))
+    )
     return permutation_p(float((a & b).sum()), null.sum(1))
 
 
 def _untrained_mean(study: Study, names: list[str], sigma: float) -> float:
-    whole = []
+    whole = {}
     for name in names:
         shards = study.shards(name, "untrained")
-        whole.append(masks(shards, [np.arange(len(shards.counts))], sigma)[0])
-    return mean(np.array([agreement(a[None], b[None]).overlap[0] for a, b in pairs(whole)]))  # type: ignore[arg-type]
+        whole[name] = masks(shards, [np.arange(len(shards.counts))], sigma)
+    return mean(np.array([agreement(whole[a], whole[b]).overlap[0] for a, b in pairs(names)]))
 
 
 def _empty_control(first: Agreement, second: Agreement, sigma: float) -> str | None:

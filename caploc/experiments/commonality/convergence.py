@@ -108,7 +108,9 @@ def subset_suffices(study: Study, cell: Cell, claim: str) -> Finding:
         interval=(spread.low, spread.high),
         interval_kind=f"95 % of {settings.draws} random subsets",
         chance=mean(result.chance),
-        quantities={f"a share of {share:g}": _subset_overlap(study, shards, sigma, share) for share in (0.125, 0.25)},
+        quantities={
+            f"a share of {share:g}": _subset_overlap(study, shards, sigma, share) for share in (0.125, 0.25)
+        },
         controls={"untrained twin": mean(_untrained(study, cell, sigma))},
         floor=floor_effect(result, sigma),
     )

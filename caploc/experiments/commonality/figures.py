@@ -1,4 +1,4 @@
-"""The data of the figures that one model's report shows: Fig. 4 (neurons, datasets), Fig. 5/7/8, splits, completeness."""
+"""The data of the figures in one model's report: Fig. 4 (neurons, datasets), Fig. 5/7/8, splits, completeness."""
 
 from __future__ import annotations
 
@@ -19,10 +19,18 @@ def model_plots(study: Study, sigma: float, whole: Mapping[str, np.ndarray]) -> 
     """The plots of one model at one sigma; ``whole`` holds the datasets' masks ``[layers, neurons]``."""
     label = f"{study.model} at sigma {sigma:g}" if "/" not in study.model else f"sigma {sigma:g}"
     return [
-        Plot("heatmap", f"Fig. 4: largest |z| among {NEIGHBOURS} neighbouring neurons, {label}", _heat(study, whole)),
+        Plot(
+            "heatmap",
+            f"Fig. 4: largest |z| among {NEIGHBOURS} neighbouring neurons, {label}",
+            _heat(study, whole),
+        ),
         Plot("matrix", f"Overlap of neurons located on two datasets, {label}", _matrix(whole)),
         Plot("splits", f"Overlap of random halves, {label}", _splits(study, sigma, list(whole))),
-        Plot("convergence", f"Fig. 5/7/8: overlap of halves by number of samples, {label}", _curves(study, sigma, whole)),
+        Plot(
+            "convergence",
+            f"Fig. 5/7/8: overlap of halves by number of samples, {label}",
+            _curves(study, sigma, whole),
+        ),
         Plot("completeness", f"Completeness error by layer, {label}", _completeness(study, list(whole))),
     ]
 
@@ -31,7 +39,11 @@ def _heat(study: Study, whole: Mapping[str, np.ndarray]) -> dict[str, object]:
     rows = []
     for name in whole:
         z = study.shards(name).whole.scores().z().abs().numpy()
-        blocks = [layer[start : start + NEIGHBOURS].max() for layer in z for start in range(0, len(layer), NEIGHBOURS)]
+        blocks = [
+            layer[start : start + NEIGHBOURS].max()
+            for layer in z
+            for start in range(0, len(layer), NEIGHBOURS)
+        ]
         rows.append(np.array(blocks))
     layers = next(iter(whole.values())).shape[0]
     return {"rows": list(whole), "values": np.stack(rows).tolist(), "layers": layers}
@@ -54,7 +66,9 @@ def _splits(study: Study, sigma: float, names: list[str]) -> dict[str, object]:
         result = half_split(study.shards(name), sigma, settings.draws, settings.seed)
         groups[name] = result.overlap[np.isfinite(result.overlap)].tolist()
         chance[name] = mean(result.chance)
-        untrained[name] = mean(half_split(study.shards(name, "untrained"), sigma, settings.draws, settings.seed).overlap)
+        untrained[name] = mean(
+            half_split(study.shards(name, "untrained"), sigma, settings.draws, settings.seed).overlap
+        )
         printed = paper.published("table1-overlap", study.model, name)
         if printed is not None:
             published[name] = float(printed) / 100
@@ -63,7 +77,8 @@ def _splits(study: Study, sigma: float, names: list[str]) -> dict[str, object]:
 
 def _curves(study: Study, sigma: float, whole: Mapping[str, np.ndarray]) -> dict[str, object]:
     def curves(control: str) -> tuple[list[int], dict[str, dict[str, list[float]]]]:
-        found, sizes = {}, []
+        found: dict[str, dict[str, list[float]]] = {}
+        sizes: list[int] = []
         for name in whole:
             curve = convergence_curve(study.shards(name, control), sigma, study.settings.seed)
             ends = [interval(column) for column in curve.overlap.T]

@@ -1,4 +1,4 @@
-""""It is independent of our partitioning method of the dataset" (section 5.3): random and structured partitions."""
+""" "It is independent of our partitioning method of the dataset" (section 5.3): random and structured partitions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from caploc.experiments.commonality.report import finding_of, not_run_if_unavailable
-from caploc.experiments.commonality.splits import agreement, draw_halves, floor_effect, half_split, interval, masks, mean
+from caploc.experiments.commonality.splits import (
+    agreement,
+    draw_halves,
+    floor_effect,
+    half_split,
+    interval,
+    masks,
+    mean,
+)
 from caploc.experiments.shards import ShardSums, resampled
 from caploc.experiments.study import Located, Study
 from caploc.findings import Cell, Finding, Plot
@@ -24,12 +32,12 @@ def independence(study: Study, cell: Cell, claim: str) -> Finding:
     settings, sigma, dataset = study.settings, float(cell.sigma or 0), cell.dataset or ""
     shards = study.shards(dataset)
     result = half_split(shards, sigma, settings.draws, settings.seed)
-    structured = {
-        name: halves_by(shards, rank) for name, rank in ranks(study.located(dataset)).items()
-    }
+    structured = {name: halves_by(shards, rank) for name, rank in ranks(study.located(dataset)).items()}
     overlaps = {}
     for name, (first, second) in structured.items():
-        overlaps[name] = float(agreement(masks(shards, [first], sigma), masks(shards, [second], sigma)).overlap[0])
+        overlaps[name] = float(
+            agreement(masks(shards, [first], sigma), masks(shards, [second], sigma)).overlap[0]
+        )
     defined = result.overlap[np.isfinite(result.overlap)]
     every = np.array([*defined, *overlaps.values()])
     worst = min(overlaps, key=lambda name: np.nan_to_num(overlaps[name], nan=2.0))

@@ -24,7 +24,9 @@ def finding_of(study: Study, cell: Cell, claim: str, quantity: str, **fields: An
         located = study.located(dataset)
         n += len(located.tokenized)
         if located.excluded:
-            notes.append(f"{len(located.excluded)} examples of {dataset} left out: longer than the model's context")
+            notes.append(
+                f"{len(located.excluded)} examples of {dataset} left out: longer than the model's context"
+            )
     return Finding(
         claim=claim,
         cell=cell,

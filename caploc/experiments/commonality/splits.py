@@ -73,7 +73,9 @@ def half_split(shards: ShardSums, sigma: float, draws: int, seed: int) -> Agreem
 
 def across(a: ShardSums, b: ShardSums, sigma: float, draws: int, seed: int) -> Agreement:
     """A random half of ``a`` against a random half of ``b``: what ``half_split`` must be compared with."""
-    return agreement(masks(a, draw_halves(a, draws, seed)[0], sigma), masks(b, draw_halves(b, draws, seed)[1], sigma))
+    return agreement(
+        masks(a, draw_halves(a, draws, seed)[0], sigma), masks(b, draw_halves(b, draws, seed)[1], sigma)
+    )
 
 
 def interval(values: np.ndarray, level: float = 0.95) -> Interval:

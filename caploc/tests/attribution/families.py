@@ -78,13 +78,25 @@ CONFIGS: dict[str, Callable[[int, int, int, int], PreTrainedConfig]] = {
         **_llama_like(n, h, k), use_sliding_window=True, sliding_window=w, layer_types=_sliding_types(n)
     ),
     "qwen3": lambda n, h, k, w: Qwen3Config(
-        **_llama_like(n, h, k), head_dim=8, use_sliding_window=True, sliding_window=w, layer_types=_sliding_types(n)
+        **_llama_like(n, h, k),
+        head_dim=8,
+        use_sliding_window=True,
+        sliding_window=w,
+        layer_types=_sliding_types(n),
     ),
     "gemma2": lambda n, h, k, w: Gemma2Config(
-        **_llama_like(n, h, k), head_dim=8, query_pre_attn_scalar=8, sliding_window=w, layer_types=_sliding_types(n)
+        **_llama_like(n, h, k),
+        head_dim=8,
+        query_pre_attn_scalar=8,
+        sliding_window=w,
+        layer_types=_sliding_types(n),
     ),
     "gemma3_text": lambda n, h, k, w: Gemma3TextConfig(
-        **_llama_like(n, h, k), head_dim=8, query_pre_attn_scalar=8, sliding_window=w, layer_types=_sliding_types(n)
+        **_llama_like(n, h, k),
+        head_dim=8,
+        query_pre_attn_scalar=8,
+        sliding_window=w,
+        layer_types=_sliding_types(n),
     ),
     "olmo2": lambda n, h, k, w: Olmo2Config(**_llama_like(n, h, k)),
     "phi": lambda n, h, k, w: PhiConfig(**_llama_like(n, h, k), partial_rotary_factor=0.5),
@@ -135,10 +147,12 @@ def make_model(config: PreTrainedConfig, dtype: torch.dtype, seed: int = 0) -> P
 @contextmanager
 def softmax_in_float64() -> Iterator[None]:
     """Eager attention (Gemma 2's only kind) takes its softmax in float32 whatever the dtype. Its norm behind the MLP
-    steepens everything by 1/sqrt(eps) near alpha = 0, so that this rounding alone can reach 2e-6 of the largest score."""
+    steepens everything by 1/sqrt(eps) near alpha = 0: this rounding alone can reach 2e-6 of the largest score."""
     original = torch.nn.functional.softmax
 
-    def softmax(states: torch.Tensor, dim: int = -1, dtype: torch.dtype | None = None, **rest: Any) -> torch.Tensor:
+    def softmax(
+        states: torch.Tensor, dim: int = -1, dtype: torch.dtype | None = None, **rest: Any
+    ) -> torch.Tensor:
         return original(states, dim, dtype=states.dtype if states.dtype == torch.float64 else dtype, **rest)
 
     torch.nn.functional.softmax = softmax

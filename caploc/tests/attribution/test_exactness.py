@@ -14,13 +14,21 @@ from caploc.attribution.reference import reference_scores
 from caploc.errors import ModelError
 from caploc.examples import TokenizedExample
 from caploc.models import LanguageModel, wrap
-from caploc.tests.attribution.families import CONFIGS, VOCABULARY, gpt_neo_config, make_model, softmax_in_float64
+from caploc.tests.attribution.families import (
+    CONFIGS,
+    VOCABULARY,
+    gpt_neo_config,
+    make_model,
+    softmax_in_float64,
+)
 
 # These families' own code computes attention scores in float32 whatever the model's dtype.
 FLOAT32_ATTENTION = {"gptj", "gemma2"}
 
 
-def small_model(family: str, dtype: torch.dtype, shape: tuple[int, int, int, int] = (3, 4, 2, 5)) -> LanguageModel:
+def small_model(
+    family: str, dtype: torch.dtype, shape: tuple[int, int, int, int] = (3, 4, 2, 5)
+) -> LanguageModel:
     return wrap(family, make_model(CONFIGS[family](*shape), dtype), tokenizer=None)  # type: ignore[arg-type]
 
 
@@ -37,7 +45,9 @@ def packed(lm: LanguageModel, example: TokenizedExample, method: Method) -> torc
 
 def oracle(lm: LanguageModel, example: TokenizedExample, method: Method) -> torch.Tensor:
     nodes, weights = fixed_rule(method.quadrature, method.steps)
-    return reference_scores(lm.model, lm.architecture, example.input_ids, example.answer_start, nodes, weights)
+    return reference_scores(
+        lm.model, lm.architecture, example.input_ids, example.answer_start, nodes, weights
+    )
 
 
 def relative_error(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -74,7 +84,10 @@ def test_equals_the_oracle_whatever_the_shape(
     quadrature: str, chunk: int,
 ) -> None:  # fmt: skip
     lm = small_model(family, torch.float64, (layers, *heads, window))
-    example, method = random_example(prompt, answer, seed=prompt), Method(steps, quadrature, chunk_tokens=chunk)
+    example, method = (
+        random_example(prompt, answer, seed=prompt),
+        Method(steps, quadrature, chunk_tokens=chunk),
+    )
     with softmax_in_float64():
         error = relative_error(packed(lm, example, method), oracle(lm, example, method))
     assert error <= (1e-6 if family == "gptj" else 1e-12)  # GPT-J casts queries and keys to float32 itself
@@ -130,7 +143,9 @@ def captum_scores(
     gradients = captum.IntegratedGradients(probability)  # type: ignore[attr-defined]
     torch.set_default_dtype(torch.float64)  # captum makes its points in the default dtype
     try:
-        integral = gradients.attribute(clean, baselines=torch.zeros_like(clean), n_steps=19, method="riemann_right")
+        integral = gradients.attribute(
+            clean, baselines=torch.zeros_like(clean), n_steps=19, method="riemann_right"
+        )
     finally:
         torch.set_default_dtype(torch.float32)
     at_zero = torch.zeros_like(clean, requires_grad=True)
@@ -147,7 +162,9 @@ def test_refuses_a_model_it_cannot_reproduce() -> None:
     with pytest.raises(ModelError, match=r"'falcon' is not supported.*architectures\.py"):
         architecture_of("falcon")
     model = make_model(gpt_neo_config(), torch.float64)
-    neo = type(architecture_of("gpt2"))("gpt_neo", "transformer.h", ("mlp.c_fc",), "mlp.c_proj", "attn.attention.out_proj")
+    neo = type(architecture_of("gpt2"))(
+        "gpt_neo", "transformer.h", ("mlp.c_fc",), "mlp.c_proj", "attn.attention.out_proj"
+    )
     with pytest.raises(ModelError, match="does not reproduce this model: at example 'random'"):
         packed(wrap("neo", model, None, neo), random_example(12, 6), Method(steps=2))  # type: ignore[arg-type]
 

@@ -25,15 +25,11 @@ DATA: dict[str, dict[str, Any]] = {
     "completeness": {"errors": {"gsm8k": [0.8, 0.001], "imdb": [0.5, 0.002]}, "tolerance": 0.01},
 }
 ODD: list[tuple[str, dict[str, Any]]] = [
-    ("heatmap", {"rows": [], "values": [], "layers": 1}),
     ("heatmap", {"rows": ["a"], "values": [[None] * 4], "layers": 2}),
     ("heatmap", {"rows": ["a"], "values": [[0.0] * 5000], "layers": 40}),
     ("convergence", {"x": [10], "curves": {}, "untrained": CURVE}),
     ("convergence", {"x": [10, 20], "curves": {"a": {"x": [10], "mean": [None], "low": [None], "high": [None]}}}),
-    ("matrix", {"labels": [], "values": []}),
-    ("splits", {"groups": {}}),
     ("splits", {"groups": {"a": []}, "published": {"other": 0.5}, "untrained": {"a": 0.5}}),
-    ("completeness", {"errors": {}}),
     ("completeness", {"errors": {"a": [0.0, math.nan]}}),
     ("splits", {"groups": {"$\\frac{ <b> \ud800\x00": [0.5]}}),
 ]  # fmt: skip
@@ -57,6 +53,13 @@ def test_every_kind_is_drawn_and_the_same_each_time(kind: str) -> None:
 @pytest.mark.filterwarnings("ignore:.*All-NaN|.*identical")
 def test_odd_data_is_drawn_too(kind: str, data: dict[str, Any]) -> None:
     assert image(draw(kind, "$x_ \ud800", data)).height > 50
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_to_draw_is_said(kind: str) -> None:
+    empty = {name: type(value)() for name, value in DATA[kind].items() if not isinstance(value, float)}
+    with pytest.raises(ValueError, match="nothing to draw: "):
+        draw(kind, "", empty)
 
 
 def test_an_unknown_kind_lists_the_kinds() -> None:
