@@ -88,8 +88,12 @@ class _Layer:
         allowed = tolerance.relative * np.abs(gap) + tolerance.absolute  # [positions]
         total = np.bincount(where, errors, self.positions)
         panels = np.bincount(where, minlength=self.positions)
-        active = (total > allowed) & (self.points + 4 <= tolerance.most_points)
-        return np.flatnonzero(active[where] & (errors > (allowed / panels)[where]))
+        chosen = np.flatnonzero((total > allowed)[where] & (errors > (allowed / panels)[where]))
+        # of each position the panels with the largest errors, as many as it may still spend points on
+        chosen = chosen[np.lexsort((-errors[chosen], where[chosen]))]
+        rank = np.arange(len(chosen)) - np.searchsorted(where[chosen], where[chosen])
+        room = (tolerance.most_points - self.points) // 4
+        return np.sort(chosen[rank < room[where[chosen]]])
 
     def bisect(self, chosen: np.ndarray, new: np.ndarray) -> None:
         """Replace the ``chosen`` panels by their halves, given the indices ``new [4, chosen]`` of their new nodes."""

@@ -30,7 +30,7 @@ def fixed_rule(name: str, steps: int) -> tuple[np.ndarray, np.ndarray]:
         nodes, weights = np.polynomial.legendre.leggauss(steps + 1)
         return (nodes + 1) / 2, weights / 2
     if name not in FIXED_RULES:
-        raise OptionError(f"unknown quadrature {name!r}; choose one of {', '.join(QUADRATURES)}")
+        raise OptionError(f"unknown fixed rule {name!r}; choose one of {', '.join(FIXED_RULES)}")
     nodes = np.arange(steps + 1) / steps
     weights = np.full(steps + 1, 1 / steps)
     if name == "trapezoid":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from importlib import resources
@@ -149,7 +150,7 @@ def _provenance(books: Books) -> str:
     state = "outside a repository" if commit is None else "dirty" if head.get("dirty") else "clean"
     entries: dict[str, Any] = {
         "commit": f"{commit or '-'} ({state})",
-        "command": " ".join(head.get("command", ())),
+        "command": shlex.join(["pytest", *head.get("command", ())]),
         "started": head.get("started"),
         "python": head.get("python"),
         "platform": head.get("platform"),

@@ -19,6 +19,7 @@ are Okabe and Ito's, which colour-blind readers can tell apart, and curves diffe
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#0
 MARKERS = "osD^vPX"
 MOST_COLUMNS = 400
 FONT_POINTS = 10
+CHARACTERS_PER_INCH = 10
 
 
 def draw(kind: str, title: str, data: Mapping[str, Any]) -> bytes:
@@ -58,7 +60,8 @@ def draw(kind: str, title: str, data: Mapping[str, Any]) -> bytes:
         figure = Figure(layout="constrained", dpi=DOTS_PER_INCH)
         canvas: Any = FigureCanvasAgg(figure)
         KINDS[kind](figure, data)
-        figure.suptitle(visible(title, 120), fontsize=FONT_POINTS + 1)
+        characters = int(figure.get_figwidth() * CHARACTERS_PER_INCH)
+        figure.suptitle(textwrap.fill(visible(title, 120), characters), fontsize=FONT_POINTS + 1)
         canvas.draw()
     return _png(canvas.buffer_rgba())
 

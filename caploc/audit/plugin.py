@@ -105,7 +105,12 @@ class Audit:
         plan = [item.stash[_PLANNED] for item in session.items if _PLANNED in item.stash]
         if plan and not self.config.getoption("collectonly"):
             self._check_expectations()
-            start_ledger(self.ledger, plan, self._provenance)
+            try:
+                start_ledger(self.ledger, plan, self._provenance)
+            except OSError as error:
+                raise pytest.UsageError(
+                    f"cannot write the ledger {self.ledger.path}: {error}; name a writable place with --html"
+                ) from error
 
     def _check_expectations(self) -> None:
         try:

@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import caploc
 from caploc.audit.results import Result
 from caploc.audit.settings import AuditSettings
 from caploc.papers import load_paper
@@ -65,7 +66,7 @@ def _version(name: str) -> str | None:
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
-        return None
+        return caploc.__version__ if name == "caploc" else None  # run from a checkout
 
 
 def _git(root: Path) -> tuple[str | None, bool | None]:

@@ -146,3 +146,11 @@ def test_other_tests_leave_no_ledger(claims_run: ClaimsRun) -> None:
     assert run.ret == pytest.ExitCode.OK
     assert not (claims_run.pytester.path / "reports").exists()
     run.stdout.no_fnmatch_line("*= audit =*")
+
+
+def test_a_ledger_that_cannot_be_written_is_said_before_any_work(claims_run: ClaimsRun) -> None:
+    claims_run.write(EVERY_END)
+    (claims_run.pytester.path / "reports").write_text("a file where the folder should be", encoding="ascii")
+    run = claims_run(*OFF)
+    assert run.ret == pytest.ExitCode.USAGE_ERROR
+    run.stderr.fnmatch_lines(["ERROR: cannot write the ledger *ledger.jsonl: *; name a writable place with --html"])
