@@ -11,6 +11,8 @@ from caploc.attribution.packed import Gradients
 from caploc.errors import ModelError
 
 _LOG_PROB_TOLERANCE = {torch.float64: 1e-5, torch.float32: 2e-3, torch.bfloat16: 0.25, torch.float16: 0.1}
+# Below it a float32 probability loses its digits, then is zero: such a token is only seen to be as improbable in both.
+_LEAST_LOG_PROB = -80.0
 
 
 def check_against_clean(
@@ -22,10 +24,15 @@ def check_against_clean(
     positions that it is given (GPT-Neo: off by 0.69) must not go silently wrong.
 
     Raises:
-        ModelError: naming the example and the largest difference.
+        ModelError: naming the example and the largest difference, or saying that the model's own numbers are nan.
     """
-    packed = next(iter(unscaled.values())).probabilities[0].log()
-    off = (packed - clean.log_probs).abs().max().item()
+    if clean.log_probs.isnan().any():
+        raise ModelError(
+            f"example {name!r}: the model gives probabilities that are not numbers (nan); check its weights, or try "
+            "dtype float32"
+        )
+    packed = next(iter(unscaled.values())).probabilities[0].log().clamp_min(_LEAST_LOG_PROB)
+    off = (packed - clean.log_probs.clamp_min(_LEAST_LOG_PROB)).abs().max().item()
     if not off <= _LOG_PROB_TOLERANCE[dtype]:
         raise ModelError(
             f"packed attribution does not reproduce this model: at example {name!r} a log-probability differs by "

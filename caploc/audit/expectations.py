@@ -13,7 +13,7 @@ from caploc.audit.results import Result, Status
 from caploc.errors import CaplocError
 from caploc.findings import Outcome
 
-LEAST_SLACK = {"count": 2.0}
+LEAST_SLACK = {"count": 2.0, "share": 0.001}
 DEFAULT_SLACK = 0.05
 RELATIVE_SLACK = 0.2
 
@@ -65,7 +65,8 @@ def load_expectations(path: Path) -> dict[str, Expectation]:
 def record(results: Iterable[Result], known: Mapping[str, Expectation]) -> dict[str, Expectation]:
     """``known`` brought up to date by results that ended in a verdict.
 
-    The range is the estimate give or take 0.05 or a fifth of it, whichever is more (2 or a fifth for counts). The
+    The range is the estimate give or take 0.05 or a fifth of it, whichever is more (2 or a fifth for counts, 0.001 or a
+    fifth for shares, which are small). The
     sentence why is kept as long as the verdict is; a new verdict begins with the rule's own reason.
     """
     recorded = dict(known)

@@ -26,11 +26,15 @@ def escaped(value: object, limit: int = LONGEST_SHOWN) -> str:
     return html.escape(visible(value, limit), quote=True)
 
 
+FRACTIONS = ("fraction", "share")
+"""Units shown in per cent; a share is a fraction that is small by nature."""
+
+
 def number(value: float | None, unit: str = "fraction") -> str:
     """A measured number as the report prints it: fractions in per cent with two decimals, as papers do."""
     if value is None:
         return "-"
-    if unit == "fraction":
+    if unit in FRACTIONS:
         return f"{100 * value:.2f}"
     if unit == "count" and float(value).is_integer():
         return f"{value:,.0f}"
@@ -39,7 +43,7 @@ def number(value: float | None, unit: str = "fraction") -> str:
 
 def unit_sign(unit: str) -> str:
     """What stands behind a number of this unit: `` %`` for fractions."""
-    return " %" if unit == "fraction" else ""
+    return " %" if unit in FRACTIONS else ""
 
 
 def plural(count: int, noun: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -25,7 +25,7 @@ from caploc.experiments import FEWEST_DRAWS, FEWEST_SAMPLES
 from caploc.experiments.shards import ShardSums, sharded_sums
 from caploc.models import LanguageModel, load_model, untrained_twin
 from caploc.registry import REGISTRY, embedded_folder
-from caploc.store import Store
+from caploc.store import Store, fingerprint
 
 CPU_SAMPLES = 96
 
@@ -83,6 +83,8 @@ class Study:
     ``scrambled``  the model on text without meaning: each prompt's tokens shuffled, answers dealt out anew
                    among the examples and their tokens shuffled
     ============== =====================================================================================
+
+    ``memo`` is for experiments that need one intermediate result several times.
     """
 
     def __init__(self, model: str, settings: StudySettings, lm: LanguageModel | None = None) -> None:
@@ -90,6 +92,7 @@ class Study:
         self._given = lm
         self._located: dict[str, Located] = {}
         self._shards: dict[tuple[str, str], ShardSums] = {}
+        self.memo: dict[Hashable, Any] = {}
 
     @cached_property
     def lm(self) -> LanguageModel:
@@ -149,6 +152,12 @@ class Study:
         }
         if dataset is not None:
             whole = self.shards(dataset).whole
+            record["data_fingerprint"] = fingerprint(
+                [
+                    [example.answer_start, *example.input_ids.tolist()]
+                    for example in self.located(dataset).tokenized
+                ]
+            )[:16]
             record["completeness_error"] = [float(value) for value in whole.completeness / whole.count]
             record["completeness_gap"] = [float(value) for value in whole.gap / whole.count]
             record["points"] = [float(value) for value in whole.points / whole.count]

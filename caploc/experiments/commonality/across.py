@@ -8,10 +8,10 @@ from caploc.experiments.commonality.figures import model_plots
 from caploc.experiments.commonality.report import finding_of, not_run_if_unavailable
 from caploc.experiments.commonality.splits import (
     Agreement,
-    across,
+    across_of,
     agreement,
     floor_effect,
-    half_split,
+    halves_of,
     interval,
     masks,
     mean,
@@ -38,13 +38,13 @@ def commonality(study: Study, cell: Cell, claim: str) -> Finding:
     others = [name for name in study.available() if name != dataset]
     if not others:
         raise NotRunError("needs a second dataset to compare with; give another --dataset")
-    within = half_split(own, sigma, settings.draws, settings.seed)
-    between = {name: across(own, study.shards(name), sigma, settings.draws, settings.seed) for name in others}
+    within = halves_of(study, dataset, sigma)
+    between = {name: across_of(study, dataset, name, sigma) for name in others}
     means = {name: mean(result.overlap) for name, result in between.items()}
     nearest = max(others, key=lambda name: np.nan_to_num(means[name], nan=-1.0))
     difference = within.overlap - between[nearest].overlap
     spread = interval(difference)
-    random_text = half_split(study.shards(dataset, "scrambled"), sigma, settings.draws, settings.seed)
+    random_text = halves_of(study, dataset, sigma, "scrambled")
     gap = within.overlap - random_text.overlap
     raw = {name: _exchange_p(own, study.shards(name), sigma, settings.seed) for name in others}
     defined = all(np.isfinite(value) for value in raw.values())
@@ -80,8 +80,8 @@ def commonality(study: Study, cell: Cell, claim: str) -> Finding:
 def trained_minus_untrained(study: Study, cell: Cell, claim: str) -> Finding:
     """Control ``control-untrained-overlap``: is a trained model's overlap above its untrained twin's?"""
     settings, sigma, dataset = study.settings, float(cell.sigma or 0), cell.dataset or ""
-    trained = half_split(study.shards(dataset), sigma, settings.draws, settings.seed)
-    fresh = half_split(study.shards(dataset, "untrained"), sigma, settings.draws, settings.seed)
+    trained = halves_of(study, dataset, sigma)
+    fresh = halves_of(study, dataset, sigma, "untrained")
     difference = trained.overlap - fresh.overlap
     wide, narrow = interval(difference), interval(difference, 0.90)
     return finding_of(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from caploc.experiments.commonality.report import finding_of, not_run_if_unavailable
-from caploc.experiments.commonality.splits import agreement, floor_effect, half_split, interval, masks, mean
+from caploc.experiments.commonality.splits import agreement, floor_effect, halves_of, interval, masks, mean
 from caploc.experiments.shards import ShardSums
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding
@@ -61,7 +61,7 @@ def convergence(study: Study, cell: Cell, claim: str) -> Finding:
             claim,
             "overlap gained by the last doubling",
             quantities=quantities,
-            floor=floor_effect(half_split(shards, sigma, study.settings.draws, study.settings.seed), sigma)
+            floor=floor_effect(halves_of(study, cell.dataset or "", sigma), sigma)
             or f"floor effect: masks are empty at all but {kept.shape[1]} of {len(curve.sizes)} sample sizes",
         )
     last = kept[:, -1] - kept[:, -2]
@@ -97,7 +97,7 @@ def subset_suffices(study: Study, cell: Cell, claim: str) -> Finding:
     """
     settings, sigma = study.settings, float(cell.sigma or 0)
     shards = study.shards(cell.dataset or "")
-    result = half_split(shards, sigma, settings.draws, settings.seed)
+    result = halves_of(study, cell.dataset or "", sigma)
     spread = interval(result.overlap)
     return finding_of(
         study,
@@ -125,5 +125,4 @@ def _subset_overlap(study: Study, shards: ShardSums, sigma: float, share: float)
 
 
 def _untrained(study: Study, cell: Cell, sigma: float) -> np.ndarray:
-    shards = study.shards(cell.dataset or "", "untrained")
-    return half_split(shards, sigma, study.settings.draws, study.settings.seed).overlap
+    return halves_of(study, cell.dataset or "", sigma, "untrained").overlap

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from caploc.experiments.commonality.convergence import convergence_curve
-from caploc.experiments.commonality.splits import agreement, half_split, interval, mean
+from caploc.experiments.commonality.splits import agreement, halves_of, interval, mean
 from caploc.experiments.study import Study
 from caploc.findings import Plot
 from caploc.papers import load_paper
@@ -60,15 +60,13 @@ def _matrix(whole: Mapping[str, np.ndarray]) -> dict[str, object]:
 
 
 def _splits(study: Study, sigma: float, names: list[str]) -> dict[str, object]:
-    settings, groups, untrained, chance, published = study.settings, {}, {}, {}, {}
+    groups, untrained, chance, published = {}, {}, {}, {}
     paper = load_paper("capability_localization")
     for name in names:
-        result = half_split(study.shards(name), sigma, settings.draws, settings.seed)
+        result = halves_of(study, name, sigma)
         groups[name] = result.overlap[np.isfinite(result.overlap)].tolist()
         chance[name] = mean(result.chance)
-        untrained[name] = mean(
-            half_split(study.shards(name, "untrained"), sigma, settings.draws, settings.seed).overlap
-        )
+        untrained[name] = mean(halves_of(study, name, sigma, "untrained").overlap)
         printed = paper.published("table1-overlap", study.model, name)
         if printed is not None:
             published[name] = float(printed) / 100

@@ -11,7 +11,7 @@ from caploc.experiments.commonality.splits import (
     agreement,
     draw_halves,
     floor_effect,
-    half_split,
+    halves_of,
     interval,
     masks,
     mean,
@@ -25,13 +25,13 @@ from caploc.findings import Cell, Finding, Plot
 def independence(study: Study, cell: Cell, claim: str) -> Finding:
     """Claim ``table1-partition-independence``.
 
-    The estimate is the standard deviation of the overlap over random splits. Structured partitions put the shorter
+    The estimate is the range of the overlap over random and structured partitions. Structured ones put the shorter
     prompts, the first answers in the alphabet, or the source's first records into one half. The gap to the worst of
     them has an interval: both it and random splits are bootstrapped within their halves, which stay disjoint.
     """
     settings, sigma, dataset = study.settings, float(cell.sigma or 0), cell.dataset or ""
     shards = study.shards(dataset)
-    result = half_split(shards, sigma, settings.draws, settings.seed)
+    result = halves_of(study, dataset, sigma)
     structured = {name: halves_by(shards, rank) for name, rank in ranks(study.located(dataset)).items()}
     overlaps = {}
     for name, (first, second) in structured.items():
@@ -42,18 +42,19 @@ def independence(study: Study, cell: Cell, claim: str) -> Finding:
     every = np.array([*defined, *overlaps.values()])
     worst = min(overlaps, key=lambda name: np.nan_to_num(overlaps[name], nan=2.0))
     gap = interval(_bootstrapped_gap(shards, structured[worst], sigma, settings.draws, settings.seed))
-    spread = interval(result.overlap)
     return finding_of(
         study,
         cell,
         claim,
-        "standard deviation of the overlap over random splits",
-        estimate=float(defined.std(ddof=1)) if len(defined) > 1 else None,
-        interval=(spread.low, spread.high),
-        interval_kind=f"the overlap's own: 95 % of {settings.draws} random half splits",
+        "range of the overlap over random and structured partitions",
+        estimate=float(np.ptp(every)) if len(every) else None,
         chance=mean(result.chance),
         quantities={
             "range_random_structured": float(np.ptp(every)) if len(every) else float("nan"),
+            "standard deviation over random splits": float(defined.std(ddof=1))
+            if len(defined) > 1
+            else float("nan"),
+            "mean over random splits": mean(result.overlap),
             "worst_structured_gap_low": gap.low,
             "worst_structured_gap_high": gap.high,
             **{f"overlap by {name}": value for name, value in overlaps.items()},

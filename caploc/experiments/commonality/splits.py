@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from caploc.experiments.shards import ShardSums, random_halves
+from caploc.experiments.study import Study
 from caploc.neurons import Dispersion, located_rows
 from caploc.statistics import Interval, percentile_interval
 
@@ -76,6 +77,26 @@ def across(a: ShardSums, b: ShardSums, sigma: float, draws: int, seed: int) -> A
     return agreement(
         masks(a, draw_halves(a, draws, seed)[0], sigma), masks(b, draw_halves(b, draws, seed)[1], sigma)
     )
+
+
+def halves_of(study: Study, dataset: str, sigma: float, control: str = "") -> Agreement:
+    """``half_split`` of a study's dataset or control, made once."""
+    key, settings = ("halves", dataset, sigma, control), study.settings
+    if key not in study.memo:
+        study.memo[key] = half_split(study.shards(dataset, control), sigma, settings.draws, settings.seed)
+    result: Agreement = study.memo[key]
+    return result
+
+
+def across_of(study: Study, dataset: str, other: str, sigma: float) -> Agreement:
+    """``across`` of two of a study's datasets, made once."""
+    key, settings = ("across", dataset, other, sigma), study.settings
+    if key not in study.memo:
+        study.memo[key] = across(
+            study.shards(dataset), study.shards(other), sigma, settings.draws, settings.seed
+        )
+    result: Agreement = study.memo[key]
+    return result
 
 
 def interval(values: np.ndarray, level: float = 0.95) -> Interval:

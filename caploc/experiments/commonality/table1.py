@@ -8,10 +8,9 @@ import numpy as np
 
 from caploc.experiments.commonality.report import finding_of, not_run_if_unavailable
 from caploc.experiments.commonality.splits import (
-    Agreement,
-    across,
+    across_of,
     floor_effect,
-    half_split,
+    halves_of,
     interval,
     masks,
     mean,
@@ -42,7 +41,7 @@ def iou(study: Study, cell: Cell, claim: str) -> Finding:
 def both_high(study: Study, cell: Cell, claim: str) -> Finding:
     """Claim ``table1-both-high``: overlap and IoU of ONE cell, both high. The estimate is the overlap."""
     finding = overlap(study, cell, claim)
-    result = halves(study, cell)
+    result = halves_of(study, cell.dataset or "", _sigma(cell))
     ends = {name: interval(getattr(result, name)) for name in ("overlap", "iou")}
     quantities = {f"{name}_{end}": getattr(ends[name], end) for name in ends for end in ("low", "high")}
     return dataclasses.replace(finding, quantities={**finding.quantities, **quantities})
@@ -54,7 +53,7 @@ def neuron_ratio(study: Study, cell: Cell, claim: str, dispersion: str = "std") 
 
     The interval is a bootstrap over shards. Under "std" no more than 1/sigma^2 can pass (Chebyshev).
     """
-    shards, sigma = study.shards(*_name(cell)), _sigma(cell)
+    shards, sigma = study.shards(cell.dataset or ""), _sigma(cell)
     generator, everything = np.random.default_rng([study.settings.seed, 2]), np.arange(len(shards.counts))
     chosen = [everything] + [resampled(generator, everything) for _ in range(study.settings.draws)]
     located = masks(shards, chosen, sigma, "variance" if dispersion == "variance" else "std").sum((1, 2))
@@ -68,6 +67,7 @@ def neuron_ratio(study: Study, cell: Cell, claim: str, dispersion: str = "std") 
         cell,
         claim,
         f"neuron ratio under {'the standard deviation' if dispersion == 'std' else 'the literal variance'}",
+        unit="share",
         estimate=float(ratios[0]),
         interval=(spread.low, spread.high),
         interval_kind=f"95 % of {study.settings.draws} bootstraps over shards",
@@ -76,16 +76,9 @@ def neuron_ratio(study: Study, cell: Cell, claim: str, dispersion: str = "std") 
     )
 
 
-def halves(study: Study, cell: Cell, control: str = "") -> Agreement:
-    """The half-split agreement of a cell, or of its control."""
-    return half_split(
-        study.shards(cell.dataset or "", control), _sigma(cell), study.settings.draws, study.settings.seed
-    )
-
-
 def _agreement(study: Study, cell: Cell, claim: str, quantity: str) -> Finding:
-    shards, sigma = study.shards(*_name(cell)), _sigma(cell)
-    result = halves(study, cell)
+    shards, sigma = study.shards(cell.dataset or ""), _sigma(cell)
+    result = halves_of(study, cell.dataset or "", _sigma(cell))
     values = getattr(result, quantity)
     spread = interval(values)
     observed = mean(values)
@@ -108,15 +101,14 @@ def _agreement(study: Study, cell: Cell, claim: str, quantity: str) -> Finding:
 
 
 def _controls(study: Study, cell: Cell, quantity: str) -> dict[str, float]:
-    own = study.shards(*_name(cell))
+    dataset, sigma = cell.dataset or "", _sigma(cell)
     controls = {
-        "untrained twin": mean(getattr(halves(study, cell, "untrained"), quantity)),
-        "scrambled text": mean(getattr(halves(study, cell, "scrambled"), quantity)),
+        "untrained twin": mean(getattr(halves_of(study, dataset, sigma, "untrained"), quantity)),
+        "scrambled text": mean(getattr(halves_of(study, dataset, sigma, "scrambled"), quantity)),
     }
-    settings = study.settings
     for other in study.available():
         if other != cell.dataset:
-            result = across(own, study.shards(other), _sigma(cell), settings.draws, settings.seed)
+            result = across_of(study, dataset, other, sigma)
             controls[f"text of {other}"] = mean(getattr(result, quantity))
     return controls
 
@@ -135,10 +127,6 @@ def _matched_random(shards: ShardSums, sigma: float, seed: int, quantity: str) -
     if count == 0:
         return np.full(RANDOM_SETS, np.nan)
     return shared / (2 * count - shared) if quantity == "iou" else shared / count
-
-
-def _name(cell: Cell) -> tuple[str]:
-    return (cell.dataset or "",)
 
 
 def _sigma(cell: Cell) -> float:

@@ -1,0 +1,100 @@
+"""A study without a model: scores with known neurons planted in them, for experiments whose answer is then known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from caploc.attribution.sums import ScoreSums
+from caploc.examples import Example, Exclusion, TokenizedExample
+from caploc.experiments.shards import ShardSums
+from caploc.experiments.study import Located, NotRunError, StudySettings
+
+LAYERS, NEURONS = 4, 250
+CONTROLS = ("untrained", "scrambled")
+
+
+def sums_of(scores: np.ndarray, size: int = 1) -> ShardSums:
+    """Shards of ``size`` neighbours (the last may be smaller) from ``scores [examples, layers, neurons]``."""
+    count, layers = scores.shape[:2]
+    members = tuple(tuple(range(begin, min(begin + size, count))) for begin in range(0, count, size))
+    one = np.ones(layers)
+    parts = [
+        ScoreSums(
+            scores[list(shard)].sum(0),
+            (scores[list(shard)] ** 2).sum(0),
+            0.25 * len(shard) * one,
+            0.5 * len(shard) * one,
+            20.0 * len(shard) * one,
+            len(shard),
+        )
+        for shard in members
+    ]
+    return ShardSums(
+        np.stack([part.total.ravel() for part in parts]),
+        np.array([part.count for part in parts]),
+        members,
+        ScoreSums.merge(parts),
+    )
+
+
+def noise(seed: int, examples: int, scale: float = 1.0) -> np.ndarray:
+    """Scores in which nothing is located but by accident."""
+    return scale * np.random.default_rng(seed).normal(size=(examples, LAYERS, NEURONS))
+
+
+def planted(
+    seed: int,
+    examples: int,
+    neurons: Sequence[tuple[int, int]],
+    scale: float = 0.1,
+    level: float = 1.0,
+) -> np.ndarray:
+    """Noise with the same (layer, neuron)s raised to ``level`` in every example."""
+    scores = noise(seed, examples, scale)
+    for layer, neuron in neurons:
+        scores[:, layer, neuron] += level
+    return scores
+
+
+class PlantedStudy:
+    """Duck-typed ``Study``: ``data`` maps (dataset, control) to scores, ``answers`` a dataset to its answers."""
+
+    def __init__(
+        self,
+        data: Mapping[tuple[str, str], np.ndarray],
+        answers: Mapping[str, Sequence[str]] | None = None,
+        size: int = 1,
+        **settings: Any,
+    ) -> None:
+        names = list(dict.fromkeys(name for name, _ in data))
+        self.model = "planted"
+        self.settings = StudySettings(datasets=names, **{"draws": 40, **settings})
+        self._sums = {key: sums_of(scores, size) for key, scores in data.items()}
+        self._answers = answers or {}
+        self.excluded: dict[str, list[Exclusion]] = {}
+
+    def shards(self, dataset: str, control: str = "") -> ShardSums:
+        return self._sums[dataset, control]
+
+    def available(self) -> list[str]:
+        return list(self.settings.datasets)
+
+    def located(self, dataset: str) -> Located:
+        if (dataset, "") not in self._sums:
+            raise NotRunError(f"{dataset} cannot be had here; give it")
+        count = self._sums[dataset, ""].whole.count
+        answers = self._answers.get(dataset) or [f" {index % 3}" for index in range(count)]
+        lengths = np.random.default_rng(0).permutation(count) + 2
+        examples = [Example(f"{index:04d}", "?", answer) for index, answer in enumerate(answers)]
+        tokenized = [
+            TokenizedExample(torch.zeros(length + 1, dtype=torch.long), int(length), example.id)
+            for example, length in zip(examples, lengths, strict=True)
+        ]
+        return Located(examples, tokenized, self.excluded.get(dataset, []))
+
+    def record(self, dataset: str | None = None) -> dict[str, Any]:
+        return {"seed": self.settings.seed, "dataset": dataset}
