@@ -20,6 +20,7 @@ from torch import Tensor
 from caploc.attribution.clean import CleanPass
 from caploc.attribution.integrate import Integral
 from caploc.attribution.packed import Gradients, PackedModel
+from caploc.attribution.packing import MOST_COLUMNS
 from caploc.errors import OptionError
 
 # Weights of five slopes, one node apart, for the integral of their quartic between neighbouring nodes: Adams-Moulton's.
@@ -27,7 +28,6 @@ _GAPS = np.array([[251, 646, -264, 106, -19], [-19, 346, 456, -74, 11]]) / 720
 _GAPS = np.concatenate([_GAPS, _GAPS[::-1, ::-1]])  # [4 gaps, 5 nodes]
 _BOOLE = _GAPS.sum(0)
 _NEW = np.array([0.5, 1.5, 2.5, 3.5])  # where bisecting a panel puts its new nodes, in node distances
-_MOST_COLUMNS = 64  # a pass's tokens attend to (and mask) each other's keys: wider passes waste attention
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def _integrate_layer(
 
     def evaluate(positions: np.ndarray, alphas: np.ndarray) -> np.ndarray:
         """Node indices ``[rows, C]`` of new evaluations at ``alphas [rows, C]``."""
-        most = max(1, min(_MOST_COLUMNS, chunk_tokens // len(alphas)))
+        most = max(1, min(MOST_COLUMNS, chunk_tokens // len(alphas)))
         parts = []
         for begin in range(0, len(positions), most):
             columns = torch.as_tensor(positions[begin : begin + most], device=device)

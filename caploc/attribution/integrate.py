@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from caploc.attribution.clean import CleanPass
 from caploc.attribution.packed import Gradients, PackedModel
-from caploc.attribution.packing import layers_in_chunks
+from caploc.attribution.packing import MOST_COLUMNS, layers_in_chunks
 
 
 @dataclass
@@ -39,9 +38,6 @@ class Integral:
         return attributed - (self.end - self.start).double()
 
 
-Runner = Callable[[Tensor, dict[int, Tensor]], dict[int, Gradients]]
-
-
 def integrate_fixed(
     packed: PackedModel,
     clean: CleanPass,
@@ -52,37 +48,32 @@ def integrate_fixed(
 ) -> Integral:
     """The same nodes for every layer and position. alpha = 1, where it is a node, costs one row for all layers."""
     layers, columns = len(clean.keys), torch.arange(len(clean.positions), device=clean.positions.device)
-    width = clean.mlp_outputs[0].shape[-1]
-    wide = torch.float64 if clean.mlp_outputs[0].dtype == torch.float64 else torch.float32
-    gradients = torch.zeros(layers, len(columns), width, dtype=wide, device=columns.device)
-    start = torch.zeros(layers, len(columns), dtype=wide, device=columns.device)
-    for node, weight in zip(nodes, weights, strict=True):
-        if node == 1.0:
-            gradients += weight * torch.stack([unscaled[layer].gradients[0] for layer in range(layers)]).to(
-                wide
-            )
-    inner = [(node, weight) for node, weight in zip(nodes, weights, strict=True) if node != 1.0]
-    if not any(node == 0.0 for node, _ in inner):
-        inner.insert(
-            0, (0.0, 0.0)
-        )  # P(0) is needed for the completeness error even where the rule has no such node
-    done = [0] * layers
-    for chunk in layers_in_chunks(
-        [(layer, len(inner)) for layer in range(layers)], len(columns), chunk_tokens
-    ):
-        rows = {layer: inner[done[layer] : done[layer] + count] for layer, count in chunk}
-        alphas = {layer: _column(part, 0, clean).expand(-1, len(columns)) for layer, part in rows.items()}
-        for layer, result in packed.run(clean, columns, alphas).items():
-            weight = _column(rows[layer], 1, clean).to(wide)[..., None]
-            gradients[layer] += (weight * result.gradients.to(wide)).sum(0)
-            if rows[layer][0][0] == 0.0:
-                start[layer] = result.probabilities[0]
-            done[layer] += len(rows[layer])
+    ends = torch.stack([unscaled[layer].gradients[0] for layer in range(layers)])  # [L, Y, width]
+    wide = torch.float64 if ends.dtype == torch.float64 else torch.float32
+    rule = list(zip(nodes.tolist(), weights.tolist(), strict=True))
+    gradients = sum(weight for node, weight in rule if node == 1.0) * ends.to(wide)
+    start = gradients.new_zeros(gradients.shape[:2])
+    inner = [(node, weight) for node, weight in rule if node != 1.0]
+    if all(node != 0.0 for node, _ in inner):
+        inner.insert(0, (0.0, 0.0))  # no node of the rule, but P(0) is needed for the completeness error
+    for block in columns.split(MOST_COLUMNS):
+        done = [0] * layers
+        for chunk in layers_in_chunks(
+            [(layer, len(inner)) for layer in range(layers)], len(block), chunk_tokens
+        ):
+            rows = {layer: inner[done[layer] : done[layer] + count] for layer, count in chunk}
+            alphas = {layer: _column(part, 0, block).expand(-1, len(block)) for layer, part in rows.items()}
+            for layer, result in packed.run(clean, block, alphas).items():
+                weight = _column(rows[layer], 1, block).to(wide)[..., None]
+                gradients[layer, block] += (weight * result.gradients.to(wide)).sum(0)
+                if rows[layer][0][0] == 0.0:
+                    start[layer, block] = result.probabilities[0].to(wide)
+                done[layer] += len(rows[layer])
     end = torch.stack([unscaled[layer].probabilities[0] for layer in range(layers)])
     points = torch.full((layers, len(columns)), len(nodes), device=columns.device)
     return Integral(gradients, start, end, points)
 
 
-def _column(rows: list[tuple[float, float]], index: int, clean: CleanPass) -> Tensor:
-    numbers = [float(row[index]) for row in rows]
-    return torch.tensor(numbers, dtype=torch.float64, device=clean.positions.device)[:, None]
+def _column(rows: list[tuple[float, float]], index: int, like: Tensor) -> Tensor:
+    numbers = [row[index] for row in rows]
+    return torch.tensor(numbers, dtype=torch.float64, device=like.device)[:, None]

@@ -11,6 +11,9 @@ from transformers.cache_utils import Cache
 
 from caploc.attribution.clean import CleanPass
 
+# The tokens of a row attend to, and mask, each other's keys: wider rows waste attention.
+MOST_COLUMNS = 64
+
 
 class PrefixCache(Cache):
     """Hands each attention layer the clean keys and values followed by the packed tokens' own."""

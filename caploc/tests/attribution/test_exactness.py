@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from caploc.architectures import ARCHITECTURES, architecture_of
 from caploc.attribution.engine import Attributor, Method
+from caploc.attribution.packing import MOST_COLUMNS
 from caploc.attribution.quadrature import fixed_rule
 from caploc.attribution.reference import reference_scores
 from caploc.errors import ModelError
@@ -99,6 +100,12 @@ def test_does_not_depend_on_the_chunk_size(family: str) -> None:
     whole = packed(lm, example, Method(chunk_tokens=100_000))
     for chunk in (1, 6, 7, 40):
         assert relative_error(packed(lm, example, Method(chunk_tokens=chunk)), whole) <= 1e-13
+
+
+def test_an_answer_wider_than_a_pass() -> None:
+    """Answers longer than MOST_COLUMNS are attributed block by block."""
+    lm, example, method = small_model("qwen3", torch.float64), random_example(9, MOST_COLUMNS + 7), Method(steps=2)
+    assert relative_error(packed(lm, example, method), oracle(lm, example, method)) <= 1e-12
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])

@@ -1,0 +1,290 @@
+"""A study's data and controls: what runs, what does not and why, and what the scrambled control keeps."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub.constants as hub_constants
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from caploc.attribution.engine import Method
+from caploc.errors import DatasetError, ModelError, OptionError
+from caploc.examples import TokenizedExample
+from caploc.experiments.study import (
+    CPU_SAMPLES,
+    NotRunError,
+    Study,
+    StudySettings,
+    pairs,
+    scrambled,
+)
+from caploc.store import Store
+from caploc.tests.attribution.families import CONTEXT
+from caploc.tests.tiny import save_tiny, tiny_lm
+
+MakeStudy = Callable[..., Study]
+
+
+def write(file: Path, records: list[dict[str, Any]]) -> str:
+    file.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return str(file)
+
+
+def sums(count: int, long: int = 0) -> list[dict[str, Any]]:
+    """Records of a dataset of one's own, the first ``long`` beyond the model's context."""
+    return [
+        {
+            "id": f"r{index}",
+            "prompt": f"{index}+1" + " and so on" * CONTEXT * (index < long),
+            "answer": f"={index + 1}",
+        }
+        for index in range(count)
+    ]
+
+
+@pytest.fixture
+def make_study(tmp_path: Path) -> MakeStudy:
+    """A study of a tiny model on ``mine``, records of one's own split in two files."""
+
+    def make(records: list[dict[str, Any]] | None = None, **settings: Any) -> Study:
+        if records is not None:
+            write(tmp_path / "mine_train.jsonl", records)
+            write(tmp_path / "mine_test.jsonl", [{"prompt": "held", "answer": " out"}])
+        defaults: dict[str, Any] = {
+            "data_root": str(tmp_path),
+            "datasets": ["mine"],
+            "method": Method(steps=2),
+            "store": Store(tmp_path / "store"),
+        }
+        return Study("tiny", StudySettings(**{**defaults, **settings}), tiny_lm())
+
+    return make
+
+
+# ------------------------------------------------------------------------------------------------ what runs
+
+
+def test_examples_are_loaded_once_and_limited(make_study: MakeStudy) -> None:
+    study = make_study(sums(40), samples=20)
+    located = study.located("mine")
+    assert len(located.examples) == len(located.tokenized) == 20 and not located.excluded
+    assert [example.id for example in located.examples] == [tokens.id for tokens in located.tokenized]
+    assert study.located("mine") is located
+    assert "held" not in {example.prompt for example in located.examples}
+
+
+def test_examples_beyond_the_context_are_counted(make_study: MakeStudy) -> None:
+    located = make_study(sums(30, long=5)).located("mine")
+    assert len(located.examples) == len(located.tokenized) == 25
+    assert {exclusion.id for exclusion in located.excluded} == {f"mine-train-r{index}" for index in range(5)}
+    assert all("the context of tiny-llama holds" in exclusion.reason for exclusion in located.excluded)
+    assert [example.id for example in located.examples] == [tokens.id for tokens in located.tokenized]
+
+
+def test_how_many_samples(make_study: MakeStudy) -> None:
+    assert make_study()._samples("gsm8k") == CPU_SAMPLES
+    assert make_study(samples=33)._samples("gsm8k") == 33
+    on_gpu = make_study(device="cuda")
+    assert (
+        on_gpu._samples("gsm8k")
+        and on_gpu._samples("gsm8k") > CPU_SAMPLES
+        and on_gpu._samples("mine") is None
+    )
+
+
+def test_where_the_data_come_from(make_study: MakeStudy, tmp_path: Path) -> None:
+    study = make_study(files={"mine": "own.jsonl"})
+    assert (study._source("mine"), study._source("gsm8k")) == ("own.jsonl", str(tmp_path))
+    embedded = Study("tiny-llama", StudySettings())
+    source = embedded._source("gsm8k")
+    assert source is not None and (Path(source) / "gsm8k_train.jsonl").is_file()
+    assert Study("gptj-6b", StudySettings())._source("gsm8k") is None
+
+
+def test_controls_are_other_scores_on_the_same_examples(
+    make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = make_study(sums(20))
+    shards = {control: study.shards("mine", control) for control in ("", "untrained", "scrambled")}
+    assert {len(found.counts) for found in shards.values()} == {20}
+    totals = [found.whole.total for found in shards.values()]
+    assert all(not np.allclose(a, b) for a, b in pairs(totals))  # type: ignore[arg-type, type-var]
+    assert study.shards("mine") is shards[""] and study.untrained is study.untrained
+    assert study.untrained.name == "tiny-llama-untrained-0"
+
+    from caploc.experiments import shards as module
+
+    monkeypatch.setattr(module.Attributor, "__init__", lambda *_: 1 / 0)
+    again = make_study()
+    for control, found in shards.items():
+        assert np.array_equal(again.shards("mine", control).totals, found.totals), "a second study is warm"
+
+
+def test_the_record_says_how_numbers_came_about(make_study: MakeStudy) -> None:
+    study = make_study(sums(20), seed=5)
+    record = study.record("mine")
+    assert {name: record[name] for name in ("quadrature", "steps", "seed", "dtype", "device")} == {
+        "quadrature": "paper", "steps": 2, "seed": 5, "dtype": "float32", "device": "cpu",
+    }  # fmt: skip
+    assert study.lm.fingerprint.startswith(record["model_fingerprint"])
+    whole = study.shards("mine").whole
+    assert record["completeness_error"] == pytest.approx((whole.completeness / 20).tolist())
+    assert record["points"] == [3, 3] and len(record["completeness_gap"]) == 2
+    assert "points" not in study.record()
+
+
+# ------------------------------------------------------------------------------------------------ what does not
+
+
+def reason(study: Study, dataset: str) -> str:
+    start = time.monotonic()
+    with pytest.raises(NotRunError) as caught:
+        study.located(dataset)
+    assert time.monotonic() - start < 5 and "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_too_few_samples(make_study: MakeStudy) -> None:
+    expected = "mine has 15 examples that fit tiny-llama (4 too long), and 16 are the fewest that can be halved; give"
+    assert reason(make_study(sums(19, long=4)), "mine").startswith(expected)
+    assert len(make_study(sums(20, long=4)).located("mine").tokenized) == 16
+
+
+def test_nothing_fits_the_context(make_study: MakeStudy) -> None:
+    assert reason(make_study(sums(20, long=20)), "mine").startswith(
+        "none of the 20 examples fits into the 96 tokens"
+    )
+
+
+def test_a_dataset_that_the_data_root_lacks(make_study: MakeStudy, tmp_path: Path) -> None:
+    study = make_study(sums(20), datasets=["gsm8k", "mine", "imdb"])
+    assert reason(study, "gsm8k").startswith(f"gsm8k: {tmp_path} holds none of gsm8k.jsonl, ")
+    assert study.available() == ["mine"]
+
+
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        monkeypatch.setattr(hub_constants, "ENDPOINT", f"http://127.0.0.1:{listener.getsockname()[1]}")
+    monkeypatch.setattr(hub_constants, "HF_HUB_OFFLINE", False)
+
+
+def test_a_dataset_of_the_hub_without_network(
+    make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    no_network(monkeypatch)
+    monkeypatch.setattr(hub_constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    study = make_study(data_root=None, datasets=["gsm8k", "imdb"])
+    text = reason(study, "gsm8k")
+    assert text.startswith("openai/gsm8k cannot be fetched (ConnectError: ") and "--data-root" in text
+    assert study.available() == []
+
+
+def test_a_model_of_the_hub_without_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    no_network(monkeypatch)
+    monkeypatch.setattr(hub_constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(
+        NotRunError, match=r"^model 'EleutherAI/gpt-j-6b' cannot be fetched .*check the network"
+    ):
+        _ = Study("gptj-6b", StudySettings()).lm
+
+
+def test_a_broken_model_is_an_error_and_no_reason(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path / "model")
+    assert Study(str(folder), StudySettings()).lm.name == "model"
+    (folder / "config.json").unlink()
+    with pytest.raises(ModelError, match=r"has no config\.json") as caught:
+        _ = Study(str(folder), StudySettings()).lm
+    assert not isinstance(caught.value, NotRunError)
+
+
+@pytest.mark.parametrize("record", [{"prompt": "a"}, {"prompt": "a", "answer": ""}])
+def test_a_bad_record_is_an_error_and_no_reason(make_study: MakeStudy, record: dict[str, Any]) -> None:
+    study = make_study([*sums(20), record])
+    for ask in (lambda: study.located("mine"), study.available):
+        with pytest.raises(DatasetError, match=r"mine_train\.jsonl:21: field 'answer'") as caught:
+            ask()
+        assert not isinstance(caught.value, NotRunError)
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"draws": 19}, "draws must be at least 20 for a 95 % interval, got 19"),
+        ({"samples": 15}, "samples must be at least 16, or halves and curves mean nothing; got 15"),
+    ],
+)
+def test_settings_with_which_nothing_can_be_told(settings: dict[str, int], text: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        StudySettings(**settings)  # type: ignore[arg-type]
+    assert str(caught.value) == text
+
+
+# ------------------------------------------------------------------------------------------------ scrambled text
+
+texts = st.lists(
+    st.tuples(
+        st.lists(st.integers(0, 99), min_size=1, max_size=9),
+        st.lists(st.integers(100, 199), min_size=1, max_size=9),
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+def tokenized(raw: list[tuple[list[int], list[int]]]) -> list[TokenizedExample]:
+    return [
+        TokenizedExample(torch.tensor(prompt + answer), len(prompt), str(index))
+        for index, (prompt, answer) in enumerate(raw)
+    ]
+
+
+@given(texts, st.integers(0, 1000))
+def test_scrambling_keeps_tokens_and_never_exceeds_the_context(
+    raw: list[tuple[list[int], list[int]]], seed: int
+) -> None:
+    examples = tokenized(raw)
+    result = scrambled(examples, seed)
+    longest = max(len(example.input_ids) for example in examples)
+    pool = sorted(token for _, answer in raw for token in answer)
+    dealt = sorted(token for example in result for token in example.answer_ids.tolist())
+    for before, after in zip(examples, result, strict=True):
+        assert sorted(after.prompt_ids.tolist()) == sorted(before.prompt_ids.tolist())
+        assert after.id == f"{before.id}-scrambled"
+        assert 0 < after.answer_start < len(after.input_ids) <= longest
+        assert any(set(after.answer_ids.tolist()) <= set(donor.answer_ids.tolist()) for donor in examples), (
+            "an answer is made of one example's tokens"
+        )
+    if all(len(prompt) + max(len(answer) for _, answer in raw) <= longest for prompt, _ in raw):
+        assert dealt == pool
+    assert len(dealt) <= len(pool)
+
+
+def test_scrambling_is_seeded_and_scrambles() -> None:
+    generator = np.random.default_rng(0)
+    examples = tokenized(
+        [(generator.permutation(30).tolist(), generator.permutation(20).tolist()) for _ in range(20)]
+    )
+    first = scrambled(examples, 0)
+    state = torch.get_rng_state()
+    again, other = scrambled(examples, 0), scrambled(examples, 1)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(a.input_ids, b.input_ids) for a, b in zip(first, again, strict=True))
+    assert not any(torch.equal(a.input_ids, b.input_ids) for a, b in zip(first, other, strict=True))
+    assert not any(torch.equal(a.prompt_ids, b.prompt_ids) for a, b in zip(first, examples, strict=True))
+    assert not any(torch.equal(a.answer_ids, b.answer_ids) for a, b in zip(first, examples, strict=True))
+
+
+def test_answers_are_dealt_out_anew() -> None:
+    examples = tokenized([([1, 2], [100 + index]) for index in range(60)])
+    answers = [int(example.answer_ids[0]) - 100 for example in scrambled(examples, 3)]
+    assert sorted(answers) == list(range(60)) and sum(a == b for a, b in enumerate(answers)) < 8
