@@ -27,6 +27,7 @@ from caploc.errors import OptionError
 _GAPS = np.array([[251, 646, -264, 106, -19], [-19, 346, 456, -74, 11]]) / 720
 _GAPS = np.concatenate([_GAPS, _GAPS[::-1, ::-1]])  # [4 gaps, 5 nodes]
 _BOOLE = _GAPS.sum(0)
+_FIRST = (0.0, 0.25, 0.5, 0.75)
 _NEW = np.array([0.5, 1.5, 2.5, 3.5])  # where bisecting a panel puts its new nodes, in node distances
 
 
@@ -59,18 +60,24 @@ class Tolerance:
 class _Layer:
     """Nodes and panels of one layer. Nodes are rows of flat arrays; panels index five of them."""
 
-    def __init__(self, positions: int) -> None:
-        self.positions = positions
+    def __init__(self, positions: int, step: Tensor) -> None:
+        self.positions, self._step = positions, step  # [Y, width] turns a gradient into a slope along alpha
         self.slopes, self.values = np.empty(0), np.empty(0)  # [nodes] dP/dalpha and P
         self.gradients: list[Tensor] = []  # concatenated: [nodes, width]
         self.panel_position = np.arange(positions)
         self.panel_low, self.panel_step = np.zeros(positions), np.full(positions, 0.25)
         self.panel_nodes = np.empty((positions, 5), dtype=np.int64)
         self.points = np.full(positions, 5)
+        self.start, self.end = np.empty(positions), np.empty(positions)
 
-    def add_nodes(self, result: Gradients, step: Tensor) -> np.ndarray:
-        """Store ``[R, C]`` evaluations; their indices ``[R, C]``. ``step [C, width]`` turns a gradient into a slope."""
-        slopes = (result.gradients.double() * step.double()).sum(-1).cpu().numpy()
+    def begin(self, nodes: np.ndarray) -> None:
+        """The first panels, given the indices of their nodes ``[5, positions]``."""
+        self.panel_nodes = nodes.T.copy()
+        self.start, self.end = self.values[nodes[0]], self.values[nodes[4]]
+
+    def add_nodes(self, result: Gradients, columns: Tensor) -> np.ndarray:
+        """Store ``[R, C]`` evaluations at the positions ``columns``; their indices ``[R, C]``."""
+        slopes = (result.gradients.double() * self._step[columns].double()).sum(-1).cpu().numpy()
         start = len(self.slopes)
         self.slopes = np.concatenate([self.slopes, slopes.ravel()])
         self.values = np.concatenate([self.values, result.probabilities.double().cpu().numpy().ravel()])
@@ -82,10 +89,10 @@ class _Layer:
         integrated = self.panel_step[:, None] * (self.slopes[self.panel_nodes] @ _GAPS.T)
         return np.abs(integrated - np.diff(self.values[self.panel_nodes], axis=1)).sum(1)
 
-    def to_bisect(self, tolerance: Tolerance, gap: np.ndarray) -> np.ndarray:
+    def to_bisect(self, tolerance: Tolerance) -> np.ndarray:
         """Indices of the panels whose error exceeds an equal share of their position's tolerance."""
         errors, where = self.errors(), self.panel_position
-        allowed = tolerance.relative * np.abs(gap) + tolerance.absolute  # [positions]
+        allowed = tolerance.relative * np.abs(self.end - self.start) + tolerance.absolute  # [positions]
         total = np.bincount(where, errors, self.positions)
         panels = np.bincount(where, minlength=self.positions)
         chosen = np.flatnonzero((total > allowed)[where] & (errors > (allowed / panels)[where]))
@@ -128,46 +135,60 @@ def integrate_adaptive(
     chunk_tokens: int,
 ) -> Integral:
     """Refine each (layer, position) until its completeness error is within ``tolerance``."""
-    done = [
-        _integrate_layer(packed, clean, unscaled[layer], layer, tolerance, chunk_tokens) for layer in unscaled
-    ]
-    gradients, start, end, points = (torch.stack(parts) for parts in zip(*done, strict=True))
-    return Integral(gradients, start, end, points)
-
-
-def _integrate_layer(
-    packed: PackedModel,
-    clean: CleanPass,
-    unscaled: Gradients,
-    index: int,
-    tolerance: Tolerance,
-    chunk_tokens: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    device, count = clean.positions.device, len(clean.positions)
-    step = clean.mlp_outputs[index] - packed.bias(index, clean)  # [Y, width]
-    layer = _Layer(count)
-
-    def evaluate(positions: np.ndarray, alphas: np.ndarray) -> np.ndarray:
-        """Node indices ``[rows, C]`` of new evaluations at ``alphas [rows, C]``."""
-        most = max(1, min(MOST_COLUMNS, chunk_tokens // len(alphas)))
-        parts = []
-        for begin in range(0, len(positions), most):
-            columns = torch.as_tensor(positions[begin : begin + most], device=device)
-            scales = torch.as_tensor(alphas[:, begin : begin + most], device=device)
-            result = packed.run(clean, columns, {index: scales})[index]
-            parts.append(layer.add_nodes(result, step[columns]))
-        return np.concatenate(parts, axis=1)
-
-    first = np.tile(np.array([[0.0], [0.25], [0.5], [0.75]]), (1, count))
-    nodes = np.concatenate([evaluate(np.arange(count), first), layer.add_nodes(unscaled, step)])  # [5, Y]
-    layer.panel_nodes = nodes.T.copy()
-    start, end = layer.values[nodes[0]], layer.values[nodes[4]]
-    while len(chosen := layer.to_bisect(tolerance, end - start)):
-        alphas = layer.panel_low[chosen] + _NEW[:, None] * layer.panel_step[chosen]
-        layer.bisect(chosen, evaluate(layer.panel_position[chosen], alphas))
+    count = len(clean.positions)
+    layers = {
+        index: _Layer(count, clean.mlp_outputs[index] - packed.bias(index, clean)) for index in unscaled
+    }
+    _first_panels(packed, clean, unscaled, layers, chunk_tokens)
+    for index, layer in layers.items():
+        while len(chosen := layer.to_bisect(tolerance)):
+            _bisect(packed, clean, index, layer, chosen, chunk_tokens)
     wide = torch.float64 if clean.mlp_outputs[0].dtype == torch.float64 else torch.float32
 
-    def tensor(array: np.ndarray) -> Tensor:
-        return torch.as_tensor(array, device=device)
+    def stacked(name: str, dtype: torch.dtype) -> Tensor:
+        rows = np.stack([getattr(layer, name) for layer in layers.values()])
+        return torch.as_tensor(rows, dtype=dtype, device=clean.positions.device)
 
-    return layer.integral(wide), tensor(start).to(wide), tensor(end).to(wide), tensor(layer.points)
+    gradients = torch.stack([layer.integral(wide) for layer in layers.values()])
+    return Integral(gradients, stacked("start", wide), stacked("end", wide), stacked("points", torch.int64))
+
+
+def _first_panels(
+    packed: PackedModel,
+    clean: CleanPass,
+    unscaled: dict[int, Gradients],
+    layers: dict[int, _Layer],
+    chunk_tokens: int,
+) -> None:
+    """One panel over [0, 1] everywhere: four points, several layers to a pass, and alpha = 1, which is known."""
+    columns = torch.arange(len(clean.positions), device=clean.positions.device)
+    nodes: dict[int, list[np.ndarray]] = {index: [] for index in layers}
+    for block in columns.split(min(MOST_COLUMNS, max(1, chunk_tokens // len(_FIRST)))):
+        together = max(1, chunk_tokens // (len(_FIRST) * len(block)))
+        alphas = torch.tensor(_FIRST, dtype=torch.float64, device=block.device)[:, None].expand(
+            -1, len(block)
+        )
+        indices = list(layers)
+        for begin in range(0, len(indices), together):
+            results = packed.run(clean, block, dict.fromkeys(indices[begin : begin + together], alphas))
+            for index, result in results.items():
+                nodes[index].append(layers[index].add_nodes(result, block))
+    for index, layer in layers.items():
+        last = layer.add_nodes(unscaled[index], columns)
+        layer.begin(np.concatenate([np.concatenate(nodes[index], axis=1), last]))
+
+
+def _bisect(
+    packed: PackedModel, clean: CleanPass, index: int, layer: _Layer, chosen: np.ndarray, chunk_tokens: int
+) -> None:
+    """Evaluate the four new nodes of each ``chosen`` panel: a column is a panel, whatever its position."""
+    device = clean.positions.device
+    alphas = torch.as_tensor(
+        layer.panel_low[chosen] + _NEW[:, None] * layer.panel_step[chosen], device=device
+    )
+    columns = torch.as_tensor(layer.panel_position[chosen], device=device)
+    most = max(1, min(MOST_COLUMNS, chunk_tokens // len(_NEW)))
+    parts = []
+    for block, scales in zip(columns.split(most), alphas.split(most, dim=1), strict=True):
+        parts.append(layer.add_nodes(packed.run(clean, block, {index: scales})[index], block))
+    layer.bisect(chosen, np.concatenate(parts, axis=1))
