@@ -71,7 +71,7 @@ def add_options(parser: pytest.Parser) -> None:
     option(
         "--draws",
         "N",
-        "random halves, masks and permutations to draw (default 100); no p value can fall below 1 / (N + 1).",
+        "random half splits and bootstraps that make the intervals (default 100, at least 20).",
     )
     option(
         "--store",
@@ -83,7 +83,7 @@ def add_options(parser: pytest.Parser) -> None:
     option(
         "--device",
         "DEV",
-        "cpu, cuda, cuda:N, mps, or auto (default): cpu for embedded models, else cuda.",
+        "cpu, cuda, cuda:N, or auto (default): cpu for embedded models, else cuda.",
     )
     option(
         "--dtype",

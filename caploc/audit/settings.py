@@ -22,7 +22,7 @@ ENGINES = ("local",)
 QUADRATURES = ("paper", "trapezoid", "gauss-legendre", "adaptive")
 DTYPES = ("auto", "float32", "float64", "bfloat16")
 
-_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 _DATASET_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 # what changes a number: with any of these set, reviewed expectations say nothing
 _DECISIVE = ("data_root", "samples", "draws", "device", "dtype", "seed", "steps", "quadrature")
@@ -93,7 +93,7 @@ def read_settings(option: Callable[[str], Any]) -> AuditSettings:
         raise pytest.UsageError(f"--store {store}: is a file; give a folder")
     device = str(option("device"))
     if not _DEVICE.fullmatch(device):
-        raise pytest.UsageError(f"--device {device}: must be auto, cpu, cuda, cuda:N or mps")
+        raise pytest.UsageError(f"--device {device}: must be auto, cpu, cuda or cuda:N")
     values = {name: option(name) for name in _DECISIVE}
     datasets = _datasets(option("dataset"))
     departures = [

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from caploc.datasets import DATASETS
 from caploc.experiments.study import NotRunError, Study
 from caploc.findings import Cell, Finding
 from caploc.papers import load_paper
@@ -23,6 +24,12 @@ def finding_of(study: Study, cell: Cell, claim: str, quantity: str, **fields: An
     for dataset in [cell.dataset] if cell.dataset else study.available():
         located = study.located(dataset)
         n += len(located.tokenized)
+        paper = DATASETS[dataset].paper_samples if dataset in DATASETS else None
+        if paper is not None and len(located.tokenized) < paper:
+            notes.append(
+                f"{len(located.tokenized)} examples of {dataset}, the paper locates with {paper} (section 5.3); "
+                "overlap grows with their number"
+            )
         if located.excluded:
             notes.append(
                 f"{len(located.excluded)} examples of {dataset} left out: longer than the model's context"

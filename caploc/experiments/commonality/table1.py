@@ -73,6 +73,7 @@ def neuron_ratio(study: Study, cell: Cell, claim: str, dispersion: str = "std") 
         interval_kind=f"95 % of {study.settings.draws} bootstraps over shards",
         quantities=quantities,
         settings={"dispersion": dispersion},
+        floor=None if located[0] else f"floor effect: no neuron passes sigma {sigma:g} on the whole set",
     )
 
 

@@ -11,7 +11,7 @@ import torch
 from caploc.attribution.sums import ScoreSums
 from caploc.examples import Example, Exclusion, TokenizedExample
 from caploc.experiments.shards import ShardSums
-from caploc.experiments.study import Located, NotRunError, StudySettings
+from caploc.experiments.study import Located, NotRunError, Study, StudySettings
 
 LAYERS, NEURONS = 4, 250
 CONTROLS = ("untrained", "scrambled")
@@ -60,8 +60,11 @@ def planted(
     return scores
 
 
-class PlantedStudy:
-    """Duck-typed ``Study``: ``data`` maps (dataset, control) to scores, ``answers`` a dataset to its answers."""
+class PlantedStudy(Study):
+    """``data`` maps (dataset, control) to scores ``[examples, layers, neurons]``, ``answers`` a dataset to its answers.
+
+    There is no model behind it: what would ask for one is answered here.
+    """
 
     def __init__(
         self,
@@ -71,22 +74,15 @@ class PlantedStudy:
         **settings: Any,
     ) -> None:
         names = list(dict.fromkeys(name for name, _ in data))
-        self.model = "planted"
-        self.settings = StudySettings(datasets=names, **{"draws": 40, **settings})
-        self._sums = {key: sums_of(scores, size) for key, scores in data.items()}
+        super().__init__("planted", StudySettings(datasets=names, **{"draws": 40, **settings}))
+        self._shards = {key: sums_of(scores, size) for key, scores in data.items()}
         self._answers = answers or {}
         self.excluded: dict[str, list[Exclusion]] = {}
 
-    def shards(self, dataset: str, control: str = "") -> ShardSums:
-        return self._sums[dataset, control]
-
-    def available(self) -> list[str]:
-        return list(self.settings.datasets)
-
     def located(self, dataset: str) -> Located:
-        if (dataset, "") not in self._sums:
+        if (dataset, "") not in self._shards:
             raise NotRunError(f"{dataset} cannot be had here; give it")
-        count = self._sums[dataset, ""].whole.count
+        count = self._shards[dataset, ""].whole.count
         answers = self._answers.get(dataset) or [f" {index % 3}" for index in range(count)]
         lengths = np.random.default_rng(0).permutation(count) + 2
         examples = [Example(f"{index:04d}", "?", answer) for index, answer in enumerate(answers)]

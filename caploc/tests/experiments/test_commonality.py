@@ -111,9 +111,9 @@ def test_a_known_overlap_and_iou() -> None:
     for index, (layer, neuron) in enumerate(B):
         scores[slice(0, 20) if index < 4 else slice(20, 40), layer, neuron] += 1
     study = study_of(scores, answers={"gsm8k": [" a"] * 20 + [" b"] * 20})
-    finding, _ = run("table1-partition-independence", study)
+    finding, _ = run("table1-partition-independence", study, sigma=3)
     assert finding.quantities["overlap by answer"] == 8 / 12
-    assert run("table1-overlap", study)[0].quantities["located"] == 16
+    assert run("table1-overlap", study, sigma=3)[0].quantities["located"] == 16
 
 
 def test_the_neuron_ratio_is_that_of_the_whole_set() -> None:
@@ -137,7 +137,7 @@ def test_the_literal_variance_selects_nearly_all_where_scores_are_small() -> Non
 
 
 def test_neurons_of_one_dataset_alone_are_its_commonality() -> None:
-    finding, verdict = run("table1-commonality", study_of(planted(0, 40, A), planted(1, 40, B)))
+    finding, verdict = run("table1-commonality", study_of(planted(0, 40, A), planted(1, 40, B)), sigma=3)
     assert verdict.outcome is Outcome.SUPPORTED
     assert finding.estimate == 1 and finding.quantities["within"] == 1
     assert finding.controls["text of imdb"] == 0 and finding.settings["nearest"] == "imdb"
@@ -145,12 +145,11 @@ def test_neurons_of_one_dataset_alone_are_its_commonality() -> None:
 
 
 def test_the_nearest_of_the_other_datasets_counts() -> None:
-    study = study_of(planted(0, 40, A), planted(1, 40, B))
-    near = {("code25k", control): scores for control, scores in (("", planted(2, 40, HALF_A)),)}
-    near |= {("code25k", control): noise(5, 40) for control in CONTROLS}
-    everything = {key: study._sums[key] for key in study._sums} | {key: sums_of(s) for key, s in near.items()}
-    study._sums = everything
-    study.settings = dataclasses.replace(study.settings, datasets=("gsm8k", "imdb", "code25k"))
+    data = {}
+    for name, neurons in (("gsm8k", A), ("imdb", B), ("code25k", HALF_A)):
+        data |= {(name, control): noise(5, 40) for control in CONTROLS}
+        data[name, ""] = planted(len(data), 40, neurons)
+    study = PlantedStudy(data)
     finding, _ = run("table1-commonality", study)
     assert finding.settings["nearest"] == "code25k" and finding.estimate == 0.5
     assert finding.controls["text of imdb"] == 0 and finding.controls["text of code25k"] == 0.5
@@ -188,10 +187,9 @@ def test_datasets_with_other_neurons_are_told_apart() -> None:
     """The same with the second dataset's neurons permuted: the test has power."""
     outcomes = []
     for seed in range(8):
-        other = np.roll(exchangeable(2 * seed + 1), 77, axis=2)
-        outcomes.append(
-            run("table1-commonality", study_of(exchangeable(2 * seed), other, seed=seed), sigma=3)[1].outcome
-        )
+        other = np.roll(exchangeable(2 * seed + 1, 48), 77, axis=2)
+        study = study_of(exchangeable(2 * seed, 48), other, seed=seed)
+        outcomes.append(run("table1-commonality", study, sigma=3)[1].outcome)
     assert outcomes.count(Outcome.SUPPORTED) >= 7
 
 
@@ -233,7 +231,7 @@ def test_neurons_that_depend_on_the_partition_refute(kind: str) -> None:
     finding, verdict = run("table1-partition-independence", study_of(scores, answers=answers), sigma=3)
     assert verdict.outcome is Outcome.REFUTED
     assert finding.settings["worst"] == kind and finding.quantities[f"overlap by {kind}"] == 0
-    assert finding.quantities["worst_structured_gap_low"] > 0.9
+    assert finding.quantities["worst_structured_gap_low"] > 0.5
 
 
 def test_structured_halves() -> None:
@@ -247,7 +245,7 @@ def test_structured_halves() -> None:
 
 
 def test_the_overlap_rises_and_then_stops() -> None:
-    study = study_of(planted(3, 192, A, scale=0.6))
+    study = study_of(planted(3, 192, A, scale=0.5))
     finding, verdict = run("convergence-llama2-7b", study, sigma=3)
     assert verdict.outcome is Outcome.SUPPORTED and finding.p_values["trend"] < 1e-6
     assert finding.settings["sizes"] == [12, 24, 48, 96, 192]
@@ -256,7 +254,8 @@ def test_the_overlap_rises_and_then_stops() -> None:
 
 
 def test_an_overlap_that_still_rises_has_not_converged() -> None:
-    finding, verdict = run("convergence-llama2-7b", study_of(planted(3, 96, A, scale=1.3)), sigma=3)
+    many = [(layer, neuron) for layer in range(LAYERS) for neuron in range(15)]
+    finding, verdict = run("convergence-llama2-7b", study_of(planted(3, 96, many, scale=2.2)), sigma=2)
     assert verdict.outcome is Outcome.REFUTED and "still rising" in verdict.reason
     assert finding.p_values["trend"] < 0.01
 
@@ -314,7 +313,7 @@ def test_datasets_that_share_none() -> None:
 
 
 def test_meeting_in_one_layer_is_not_enough() -> None:
-    """Forty neurons each, all in layer 0, sharing what chance gives there: beyond chance only if layers do not count."""
+    """Forty neurons each, all in layer 0, sharing what chance gives there."""
     generator = np.random.default_rng(0)
     first = generator.choice(NEURONS, 40, replace=False)
     rest = np.setdiff1d(np.arange(NEURONS), first)
@@ -367,11 +366,6 @@ def test_the_fewest_samples_are_enough_to_run(claim: str) -> None:
 @pytest.mark.parametrize("claim", [claim for claim in EXPERIMENTS if claim != "fig4-dataset-overlap"])
 def test_a_dataset_that_cannot_be_had_is_not_run(claim: str) -> None:
     study = study_of(planted(0, 40, A))
-
-    def shards(dataset: str, control: str = "") -> object:
-        return study.located(dataset)
-
-    study.shards = shards  # type: ignore[method-assign, assignment]
     finding, verdict = run(claim, study, dataset="meta_math")
     assert verdict == Verdict(Outcome.NOT_RUN, "meta_math cannot be had here; give it")
     assert finding.estimate is None
@@ -391,7 +385,7 @@ def test_a_finding_says_what_was_left_out() -> None:
     study = study_of(planted(0, 40, A))
     study.excluded["gsm8k"] = [Exclusion("q1", "too long"), Exclusion("q2", "too long")]
     finding, _ = run("table1-overlap", study)
-    assert finding.notes == ["2 examples of gsm8k left out: longer than the model's context"]
+    assert "2 examples of gsm8k left out: longer than the model's context" in finding.notes
     assert finding.settings["sigma"] == 6 and finding.settings["dataset"] == "gsm8k"
 
 
