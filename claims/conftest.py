@@ -40,6 +40,7 @@ def study_of(settings: AuditSettings) -> Callable[[CellRequest], Study]:
                     dtype=dtype,
                     data_root=settings.data_root,
                     files={entry.label: entry.path for entry in settings.datasets if entry.path},
+                    sigmas=settings.sigmas,
                     datasets=[entry.label for entry in settings.datasets],
                     method=Method(settings.steps, settings.quadrature),
                     store=Store(settings.store),

@@ -23,10 +23,10 @@ reading the tables
   lowest and highest of the rounds. "by count" is the same ratio from an exact count of matrix products.
 
 examples
-  python -m caploc.benchmarks attribution                    all questions, about five minutes
+  python -m caploc.benchmarks attribution                    all questions, about eight minutes
   python -m caploc.benchmarks attribution --only ratios      one question
   python -m caploc.benchmarks attribution --only ratios --whole --repeat 1
-                                                             the naive method in full (about an hour)
+                                                             the slow methods in full, over an hour
   python -m caploc.benchmarks attribution --quick            does it run? a few seconds
 """
 
@@ -89,7 +89,7 @@ def _run(chosen: argparse.Namespace) -> None:
         )
     tables = [(benchmark, benchmark.run(options)) for benchmark in benchmarks]
 
-    from caploc.benchmarks.machine import header, machine, one_thread
+    from caploc.benchmarks.machine import header, load, machine, one_thread
 
     with one_thread():
         facts = machine()
@@ -101,6 +101,8 @@ def _run(chosen: argparse.Namespace) -> None:
             for table in made:
                 print(f"\n{table.text()}", flush=True)
                 done.append(table.as_json())
+    facts["load_at_the_end"] = load()
+    print(f"\nload      {facts['load_at_the_end']} when it ended")
     if chosen.json is not None:
         chosen.json.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 

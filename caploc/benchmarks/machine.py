@@ -28,8 +28,13 @@ def machine() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "blas": blas.group(1) if blas else "unknown",
         "instructions": torch.backends.cpu.get_cpu_capability(),
-        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "load": load(),
     }
+
+
+def load() -> float | None:
+    """The 1-minute load average, where the system tells."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
 def header(facts: dict[str, Any]) -> str:

@@ -28,6 +28,7 @@ from caploc.registry import REGISTRY, embedded_folder
 from caploc.store import Store, fingerprint
 
 CPU_SAMPLES = 96
+PAPER_SIGMA = 6.0
 
 
 class NotRunError(CaplocError):
@@ -50,9 +51,14 @@ class StudySettings:
     dtype: str = "float32"
     data_root: str | None = None
     files: Mapping[str, str] = field(default_factory=dict)
+    sigmas: Sequence[float] = (PAPER_SIGMA,)
     datasets: Sequence[str] = ("gsm8k", "meta_math", "code25k", "emotion", "imdb")
     method: Method = field(default_factory=Method)
     store: Store = field(default_factory=Store)
+
+    def has_figures(self, sigma: float) -> bool:
+        """Whether findings at ``sigma`` carry plots: at the paper's sigma, or else at the first."""
+        return sigma == (PAPER_SIGMA if PAPER_SIGMA in self.sigmas else self.sigmas[0])
 
     def __post_init__(self) -> None:
         if self.draws < FEWEST_DRAWS:

@@ -21,7 +21,7 @@ from caploc.experiments.study import NotRunError, Study, pairs
 from caploc.findings import Cell, Finding
 from caploc.statistics import holm, hypergeometric_p, permutation_p
 
-PERMUTATIONS = 499
+PERMUTATIONS = 199
 LAYER_MATCHED_DRAWS = 9999
 
 
@@ -138,7 +138,7 @@ def dataset_overlap(study: Study, cell: Cell, claim: str) -> Finding:
         quantities={f"{a}~{b}": float(result.overlap[0]) for (a, b), result in results.items()},
         controls={"untrained twin": _untrained_mean(study, names, sigma)},
         floor=f"floor effect: no neuron passes sigma {sigma:g} on {', '.join(empty)}" if empty else None,
-        plots=model_plots(study, sigma, whole),
+        plots=model_plots(study, sigma, whole) if study.settings.has_figures(sigma) else (),
     )
 
 

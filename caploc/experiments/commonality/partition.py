@@ -61,13 +61,14 @@ def independence(study: Study, cell: Cell, claim: str) -> Finding:
         },
         settings={"worst": worst, "shard_size": len(shards.members[0])},
         floor=floor_effect(result, sigma),
-        plots=[
-            Plot(
-                "splits",
-                f"Overlap over {settings.draws} random partitions, {cell.label}",
-                {"groups": {"random": defined.tolist(), **{f"by {n}": [v] for n, v in overlaps.items()}}},
-            )
-        ],
+        plots=[_plot(study, cell, defined, overlaps)] if settings.has_figures(sigma) else (),
+    )
+
+
+def _plot(study: Study, cell: Cell, random: np.ndarray, structured: Mapping[str, float]) -> Plot:
+    groups = {"random": random.tolist(), **{f"by {name}": [value] for name, value in structured.items()}}
+    return Plot(
+        "splits", f"Overlap over {study.settings.draws} random partitions, {cell.label}", {"groups": groups}
     )
 
 

@@ -12,6 +12,8 @@ from caploc.experiments.study import Study
 from caploc.neurons import Dispersion, located_rows
 from caploc.statistics import Interval, percentile_interval
 
+SCORES_AT_ONCE = 1 << 24  # float64: bounds the memory that many subsets of a large model would take
+
 
 @dataclass(frozen=True)
 class Agreement:
@@ -40,8 +42,12 @@ def masks(
     shards: ShardSums, chosen: Sequence[np.ndarray], sigma: float, dispersion: Dispersion = "std"
 ) -> np.ndarray:
     """``[subsets, layers, neurons]`` bool: eq. (8) on each subset's mean scores."""
-    rows = located_rows(mean_scores(shards, chosen), sigma, dispersion)
-    return rows.reshape(len(chosen), shards.layers, shards.neurons)
+    at_once = max(1, SCORES_AT_ONCE // shards.totals.shape[1])
+    rows = [
+        located_rows(mean_scores(shards, chosen[begin : begin + at_once]), sigma, dispersion)
+        for begin in range(0, len(chosen), at_once)
+    ]
+    return np.concatenate(rows).reshape(len(chosen), shards.layers, shards.neurons)
 
 
 def agreement(a: np.ndarray, b: np.ndarray) -> Agreement:

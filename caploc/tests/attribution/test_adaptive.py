@@ -232,4 +232,6 @@ def test_trained_models_with_30_points_on_average(name: str, dataset: str) -> No
     assert (scores.completeness <= 0.01 * scores.gap + 0.001).all() and scores.count == 3
     mean = torch.stack([result.errors.mean(1) for result in results[:3]]).mean(0)
     assert torch.allclose(scores.completeness, mean, rtol=1e-3, atol=1e-6)
-    assert relative_error(scores.values, torch.stack([result.scores for result in results[:3]]).mean(0)) < 1e-5
+    assert (
+        relative_error(scores.values, torch.stack([result.scores for result in results[:3]]).mean(0)) < 1e-5
+    )

@@ -104,7 +104,11 @@ def test_does_not_depend_on_the_chunk_size(family: str) -> None:
 
 def test_an_answer_wider_than_a_pass() -> None:
     """Answers longer than MOST_COLUMNS are attributed block by block."""
-    lm, example, method = small_model("qwen3", torch.float64), random_example(9, MOST_COLUMNS + 7), Method(steps=2)
+    lm, example, method = (
+        small_model("qwen3", torch.float64),
+        random_example(9, MOST_COLUMNS + 7),
+        Method(steps=2),
+    )
     assert relative_error(packed(lm, example, method), oracle(lm, example, method)) <= 1e-12
 
 

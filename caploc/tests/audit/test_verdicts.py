@@ -153,4 +153,6 @@ def test_a_ledger_that_cannot_be_written_is_said_before_any_work(claims_run: Cla
     (claims_run.pytester.path / "reports").write_text("a file where the folder should be", encoding="ascii")
     run = claims_run(*OFF)
     assert run.ret == pytest.ExitCode.USAGE_ERROR
-    run.stderr.fnmatch_lines(["ERROR: cannot write the ledger *ledger.jsonl: *; name a writable place with --html"])
+    run.stderr.fnmatch_lines(
+        ["ERROR: cannot write the ledger *ledger.jsonl: *; name a writable place with --html"]
+    )
