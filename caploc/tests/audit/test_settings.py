@@ -38,7 +38,7 @@ def read(**options: Any) -> AuditSettings:
         ("--quadrature=simpson", "--quadrature simpson: unknown; choose one of paper, trapezoid, gauss-legendre"),
         ("--engine=ray", "--engine ray: unknown; choose one of local"),
         ("--dtype=int8", "--dtype int8: unknown; choose one of auto, float32"),
-        ("--device=gpu", "--device gpu: must be auto, cpu, cuda, cuda:N or mps"),
+        ("--device=gpu", "--device gpu: must be auto, cpu, cuda or cuda:N"),
         ("--data-root=nowhere", "--data-root nowhere: no such folder"),
         ("--store=file.txt", "--store file.txt: is a file; give a folder"),
         ("--dataset=mine=nowhere.jsonl", "--dataset mine=nowhere.jsonl: no such file"),
