@@ -65,7 +65,7 @@ def add_options(parser: pytest.Parser) -> None:
     option(
         "--samples",
         "N",
-        "locate with at most N samples a dataset (at least 16). Default: 96 on a CPU, on a GPU the "
+        "locate with at most N samples a dataset (at least 16). Default: 80 on a CPU, on a GPU the "
         "paper's numbers (section 5.3).",
     )
     option(

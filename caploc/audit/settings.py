@@ -33,7 +33,7 @@ _SAME_AS_DEFAULT = {("device", "cpu"), ("dtype", "float32")}
 class AuditSettings:
     """The options of a run, checked and typed; claim tests hand them to experiments.
 
-    ``samples`` None means 96 on a CPU and the paper's number on a GPU; ``store`` None the user's cache folder.
+    ``samples`` None means 80 on a CPU and the paper's number on a GPU; ``store`` None the user's cache folder.
     ``device`` and ``dtype`` may be "auto": see `placement`. ``departures`` lists what may change a number.
     """
 

@@ -27,7 +27,7 @@ from caploc.models import LanguageModel, load_model, untrained_twin
 from caploc.registry import REGISTRY, embedded_folder
 from caploc.store import Store, fingerprint
 
-CPU_SAMPLES = 96
+CPU_SAMPLES = 80
 PAPER_SIGMA = 6.0
 
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -39,6 +39,7 @@ def slow_mask(values, sigma, dispersion):
     return [[abs(float(value) - mean) > threshold for value in row] for row in values]
 
 
+@settings(deadline=None)
 @given(score_arrays, sigmas, st.sampled_from(["std", "variance"]))
 def test_equation_8_against_a_slow_loop(values, sigma, dispersion):
     expected = slow_mask(values, sigma, dispersion)
@@ -48,6 +49,7 @@ def test_equation_8_against_a_slow_loop(values, sigma, dispersion):
     assert torch.equal(mask.values, located(torch.from_numpy(values), sigma, dispersion))
 
 
+@settings(deadline=None)
 @given(st.lists(hnp.arrays(np.float64, 9, elements=st.integers(-60, 60)), min_size=1, max_size=4), sigmas)
 def test_many_sets_at_once_are_each_set_alone(rows, sigma):
     together = located_rows(np.stack(rows), sigma)
@@ -75,6 +77,7 @@ def test_both_tails_are_located():
     assert scores_of(values).mask(6).values.nonzero().tolist() == [[0, 3], [0, 4]]
 
 
+@settings(deadline=None)
 @given(score_arrays, sigmas, st.integers(-100, 100), st.integers(-20, 20))
 def test_the_std_mask_does_not_depend_on_the_unit_of_the_scores(values, sigma, shift, power):
     """Definition eq8-mask of the paper's inventory."""
@@ -98,6 +101,7 @@ def test_tiny_and_huge_scores_do_not_leave_the_range_of_floats(unit):
     assert scores_of(values * unit).mask(6).values.nonzero().tolist() == [[0, 5]]
 
 
+@settings(deadline=None)
 @given(hnp.arrays(np.float64, (3, 8), elements=st.floats(-1, 1)), sigmas)
 def test_the_literal_variance_selects_no_less_where_scores_are_small(values, sigma):
     std = scores_of(values).mask(sigma).values
@@ -105,6 +109,7 @@ def test_the_literal_variance_selects_no_less_where_scores_are_small(values, sig
     assert not (std & ~scores_of(values).mask(sigma, "variance").values).any()
 
 
+@settings(deadline=None)
 @given(score_arrays, st.floats(0.2, 20))
 def test_chebyshev(values, sigma):
     """At most 1/sigma^2 of the neurons pass, and none above sqrt(N - 1)."""
@@ -189,6 +194,7 @@ def test_parameter_share_counts_a_neurons_own_weights():
     assert MASK.parameter_share(lm) == 8 * 12 / 1000
 
 
+@settings(deadline=None)
 @given(shapes.flatmap(lambda shape: hnp.arrays(np.bool_, shape)), st.integers(0, 2**32))
 def test_random_sets_have_the_same_counts(values, seed):
     mask = NeuronMask(torch.from_numpy(values))

@@ -68,6 +68,7 @@ def converged(lm: LanguageModel, example: TokenizedExample) -> torch.Tensor:
 # ------------------------------------------------------------------------------------------------ weights
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-1, 1), min_size=5, max_size=5), st.floats(-1, 1))
 def test_gap_weights_are_exact_for_quartics_and_their_sum_for_quintics(
     slopes: list[float], fifth: float

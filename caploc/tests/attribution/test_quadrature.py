@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caploc.attribution.engine import Method
@@ -39,6 +39,7 @@ def test_the_papers_rule_is_the_default() -> None:
     assert Method().settings == {"quadrature": "paper", "steps": 19}
 
 
+@settings(deadline=None)
 @given(st.sampled_from(FIXED_RULES), steps)
 def test_nodes_and_weights(name: str, count: int) -> None:
     nodes, weights = fixed_rule(name, count)
@@ -47,6 +48,7 @@ def test_nodes_and_weights(name: str, count: int) -> None:
     assert weights.sum() == pytest.approx((count + 1) / count if name == "paper" else 1)
 
 
+@settings(deadline=None)
 @given(steps, st.lists(st.floats(-1, 1), min_size=1, max_size=82))
 def test_gauss_legendre_is_exact_for_polynomials(count: int, coefficients: list[float]) -> None:
     """S + 1 points integrate a gradient of degree 2S + 1."""
@@ -61,6 +63,7 @@ def test_gauss_legendre_is_exact_to_that_degree_and_no_further() -> None:
     assert abs(weights @ nodes**5 - 1 / 6) < 1e-15 < 1e-4 < abs(weights @ nodes**6 - 1 / 7)
 
 
+@settings(deadline=None)
 @given(steps)
 def test_the_trapezoid_is_exact_for_linear_gradients_alone(count: int) -> None:
     nodes, weights = fixed_rule("trapezoid", count)

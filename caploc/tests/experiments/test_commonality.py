@@ -402,3 +402,12 @@ def test_the_same_seed_gives_the_same_finding(claim: str) -> None:
     assert np.array_equal(np.random.get_state()[1], state)  # noqa: NPY002
     if claim not in ("fig4-dataset-overlap",):
         assert once(0) != once(1)
+
+
+@pytest.mark.parametrize(("sigmas", "with_figures"), [((3, 6, 12), 6), ((3, 12), 3), ((2,), 2)])
+def test_figures_come_with_one_sigma(sigmas: tuple[float, ...], with_figures: float) -> None:
+    """The paper's where it is asked for, or else the first."""
+    study = study_of(planted(0, 40, A), planted(1, 40, B), sigmas=sigmas)
+    for claim in ("fig4-dataset-overlap", "table1-partition-independence"):
+        for sigma in sigmas:
+            assert bool(run(claim, study, sigma)[0].plots) == (sigma == with_figures)

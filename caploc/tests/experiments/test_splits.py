@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from caploc.experiments.commonality import splits
 from caploc.experiments.commonality.splits import (
     Agreement,
     across,
@@ -51,6 +52,7 @@ def examples_of(members: tuple[tuple[int, ...], ...], shards: np.ndarray) -> lis
     return [index for shard in shards for index in members[shard]]
 
 
+@settings(deadline=None)
 @given(arrays, sizes, sigmas, st.sampled_from(["std", "variance"]), st.integers(0, 99))
 def test_masks_are_those_of_the_examples_themselves(
     scores: np.ndarray, size: int, sigma: float, dispersion: str, seed: int
@@ -82,6 +84,7 @@ def same(a: float, b: float) -> bool:
     return (math.isnan(a) and math.isnan(b)) or math.isclose(a, b, rel_tol=1e-12, abs_tol=1e-15)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 3), st.integers(1, 8), st.floats(0, 0.7))
 def test_agreement_is_equation_9_of_each_pair(seed: int, layers: int, neurons: int, density: float) -> None:
     generator = np.random.default_rng(seed)
@@ -109,6 +112,7 @@ def test_chance_is_what_random_placement_gives() -> None:
     )
 
 
+@settings(deadline=None)
 @given(arrays, sizes, st.integers(2, 12), st.integers(0, 99))
 def test_halves_are_disjoint_complete_and_seeded(
     scores: np.ndarray, size: int, draws: int, seed: int
@@ -139,7 +143,7 @@ def assert_agrees(result: Agreement, pairs: list[tuple[torch.Tensor, torch.Tenso
         assert same(result.chance[index], chance_overlap(a, b, by_layer=True))
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(arrays, sizes, st.integers(2, 9), sigmas, st.integers(0, 99))
 def test_half_split_against_the_examples_themselves(
     scores: np.ndarray, size: int, draws: int, sigma: float, seed: int
@@ -153,7 +157,7 @@ def test_half_split_against_the_examples_themselves(
     assert_agrees(half_split(shards, sigma, draws, seed), pairs)  # type: ignore[arg-type]
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32), sizes, st.integers(4, 12), st.integers(4, 12), sigmas)
 def test_across_against_the_examples_themselves(
     seed: int, size: int, count_a: int, count_b: int, sigma: float
@@ -195,3 +199,12 @@ def test_floor_effect(defined: int, named: bool) -> None:
     reason = floor_effect(Agreement(values, values, values), 6.0)
     expected = f"floor effect: no neuron passes sigma 6 in {10 - defined} of 10 splits"
     assert reason == (expected if named else None)
+
+
+def test_many_subsets_of_a_large_model_are_taken_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    shards = sums_of(np.random.default_rng(0).normal(size=(8, 2, 5)))
+    first, _ = draw_halves(shards, 7, 0)
+    together = masks(shards, first, 1.05)
+    for at_once in (1, 10, 30, 69):
+        monkeypatch.setattr(splits, "SCORES_AT_ONCE", at_once)
+        assert np.array_equal(masks(shards, first, 1.05), together)

@@ -13,7 +13,7 @@ import huggingface_hub.constants as hub_constants
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caploc.attribution.engine import Method
@@ -248,6 +248,7 @@ def tokenized(raw: list[tuple[list[int], list[int]]]) -> list[TokenizedExample]:
     ]
 
 
+@settings(deadline=None)
 @given(texts, st.integers(0, 1000))
 def test_scrambling_keeps_tokens_and_never_exceeds_the_context(
     raw: list[tuple[list[int], list[int]]], seed: int
