@@ -19,10 +19,12 @@ def study_of(settings: AuditSettings) -> Callable[[CellRequest], Study]:
     # imported here, so that --help, --collect-only and usage errors need not wait for torch
     import torch
 
+    from caploc.attribution.allocator import keep_freed_memory
     from caploc.attribution.engine import Method
     from caploc.experiments.study import Study, StudySettings
     from caploc.store import Store
 
+    keep_freed_memory()
     torch.set_num_threads(1)  # same numbers whatever the machine; -n gives more workers, which share the work
     kept: dict[str, Study] = {}
 

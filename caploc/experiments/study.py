@@ -29,6 +29,7 @@ from caploc.store import Store, fingerprint
 
 CPU_SAMPLES = 80
 PAPER_SIGMA = 6.0
+CONTROLS = ("", "untrained", "scrambled")
 
 
 class NotRunError(CaplocError):
@@ -102,7 +103,7 @@ class Study:
 
     @cached_property
     def lm(self) -> LanguageModel:
-        """The model. Raises NotRunError where it cannot be had here: gated, absent, no network, no GPU."""
+        """The model. Raises NotRunError where it cannot be had here: gated, absent, no network."""
         if self._given is not None:
             return self._given
         try:
@@ -126,12 +127,14 @@ class Study:
 
     def shards(self, dataset: str, control: str = "") -> ShardSums:
         """Scores on ``dataset``; raises what ``located`` and ``sharded_sums`` raise."""
+        if control not in CONTROLS:
+            raise OptionError(f"unknown control {control!r}; choose one of {', '.join(map(repr, CONTROLS))}")
         key = (dataset, control)
         if key not in self._shards:
             tokenized = self.located(dataset).tokenized
             lm = self.untrained if control == "untrained" else self.lm
             if control == "scrambled":
-                tokenized = scrambled(tokenized, self.settings.seed)
+                tokenized = scrambled(tokenized, self.settings.seed, lm.tokenizer.bos_token_id)
             self._shards[key] = sharded_sums(lm, tokenized, self.settings.method, self.settings.store)
         return self._shards[key]
 
@@ -211,14 +214,21 @@ class Study:
         return DATASETS[dataset].paper_samples if dataset in DATASETS else None
 
 
-def scrambled(examples: Sequence[TokenizedExample], seed: int) -> list[TokenizedExample]:
-    """Text without meaning but with the same tokens: prompts shuffled inside, answers dealt out anew and shuffled."""
+def scrambled(
+    examples: Sequence[TokenizedExample], seed: int, first_token: int | None = None
+) -> list[TokenizedExample]:
+    """Text without meaning but with the same tokens: prompts shuffled inside, answers dealt out anew and shuffled.
+
+    A prompt that begins with ``first_token``, the beginning-of-sequence token, keeps it in its place.
+    """
     generator = np.random.default_rng([seed, 7])
     longest = max(len(example.input_ids) for example in examples)
     dealt = generator.permutation(len(examples))
     result = []
     for example, donor in zip(examples, (examples[index] for index in dealt), strict=True):
-        prompt = example.prompt_ids[torch.from_numpy(generator.permutation(example.answer_start))]
+        fixed = int(example.input_ids[0] == first_token) if first_token is not None else 0
+        order = fixed + generator.permutation(example.answer_start - fixed)
+        prompt = example.prompt_ids[torch.from_numpy(np.concatenate([np.arange(fixed), order]))]
         answer = donor.answer_ids[torch.from_numpy(generator.permutation(donor.num_answer_tokens))]
         answer = answer[: longest - len(prompt)]  # never beyond what fitted the context
         result.append(TokenizedExample(torch.cat([prompt, answer]), len(prompt), f"{example.id}-scrambled"))

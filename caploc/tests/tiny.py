@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from caploc.models import LanguageModel, wrap
+from caploc.models import LanguageModel, load_model, wrap
 from caploc.registry import REGISTRY
 from caploc.tests.attribution.families import CONFIGS, VOCABULARY, make_model
 
@@ -50,3 +54,26 @@ def save_tiny(folder: Path, family: str = "llama", seed: int = 0) -> Path:
     make_model(CONFIGS[family](*SHAPE), torch.float32, seed).save_pretrained(folder)
     tokenizer().save_pretrained(folder)
     return folder
+
+
+def error_of(kind: type[Exception], name: str | Path, **options: str) -> str:
+    """The one line that ``load_model`` raises."""
+    with pytest.raises(kind) as caught:
+        load_model(name, **options)
+    assert type(caught.value) is kind
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def edit_config(folder: Path, **fields: object) -> None:
+    """Change fields of the folder's config.json."""
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+def edit_weights(folder: Path, edit: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    """Let ``edit`` change the folder's tensors, by name, in place."""
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    edit(weights)
+    save_file(weights, path, metadata={"format": "pt"})

@@ -64,6 +64,15 @@ def convergence(study: Study, cell: Cell, claim: str) -> Finding:
             floor=floor_effect(halves_of(study, cell.dataset or "", sigma), sigma)
             or f"floor effect: masks are empty at all but {kept.shape[1]} of {len(curve.sizes)} sample sizes",
         )
+    if np.ptp(kept) == 0:
+        return finding_of(
+            study,
+            cell,
+            claim,
+            "overlap gained by the last doubling",
+            quantities=quantities,
+            floor=f"ceiling effect: the overlap is {kept[0, 0]:g} at every sample size",
+        )
     last = kept[:, -1] - kept[:, -2]
     wide, narrow = interval(last), interval(last, 0.90)
     trend = page_trend(kept)

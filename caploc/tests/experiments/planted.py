@@ -94,3 +94,12 @@ class PlantedStudy(Study):
 
     def record(self, dataset: str | None = None) -> dict[str, Any]:
         return {"seed": self.settings.seed, "dataset": dataset}
+
+
+# Every neuron at its own level, so that which ones pass varies and the overlap lies well below 1.
+WEAK = np.random.default_rng(12).gamma(0.3, 0.5, size=(LAYERS, NEURONS))
+
+
+def exchangeable(seed: int, examples: int = 24) -> np.ndarray:
+    """Examples of one population: any two sets of them are exchangeable."""
+    return WEAK + noise(seed, examples, scale=1.5)
