@@ -107,7 +107,7 @@ def _heatmap(figure: Figure, data: Mapping[str, Any]) -> None:
 
 
 def _convergence(figure: Figure, data: Mapping[str, Any]) -> None:
-    figure.set_size_inches(6.4, 4)
+    figure.set_size_inches(8.4, 4)
     axes = figure.subplots()
     sizes = list(data["x"])
     for index, (label, curve) in enumerate(data["curves"].items()):
@@ -117,13 +117,15 @@ def _convergence(figure: Figure, data: Mapping[str, Any]) -> None:
         alone = "mean" in untrained
         for index, (label, curve) in enumerate(({"untrained": untrained} if alone else untrained).items()):
             name = label if "untrained" in label else f"{label}, untrained"
-            _curve(axes, sizes, name, curve, len(COLOURS) - 1 if alone else index, ":")
+            # without its band, which would cover the trained model's
+            bare = {"x": curve.get("x", sizes), "mean": curve["mean"]}
+            _curve(axes, sizes, name, bare, len(COLOURS) - 1 if alone else index, ":")
     axes.set_xscale("log", base=2)
     axes.set_xticks(sizes, [f"{size:g}" for size in sizes])
     axes.minorticks_off()
     axes.set_xlabel("samples")
     _overlap_axis(axes)
-    axes.legend(fontsize=FONT_POINTS - 2, loc="best")
+    axes.legend(fontsize=FONT_POINTS - 2, loc="center left", bbox_to_anchor=(1.01, 0.5))
 
 
 def _curve(
@@ -135,7 +137,7 @@ def _curve(
     shown = visible(label, 40)
     axes.plot(sizes, mean[: len(sizes)], style, color=colour, marker=marker, markersize=5, label=shown)
     if low and high:
-        axes.fill_between(sizes, low[: len(sizes)], high[: len(sizes)], color=colour, alpha=0.18, linewidth=0)
+        axes.fill_between(sizes, low[: len(sizes)], high[: len(sizes)], color=colour, alpha=0.12, linewidth=0)
 
 
 def _matrix(figure: Figure, data: Mapping[str, Any]) -> None:
@@ -166,7 +168,9 @@ def _splits(figure: Figure, data: Mapping[str, Any]) -> None:
     for index, values in enumerate(groups.values()):
         finite = [value for value in values if value == value]
         spread = [index + 0.28 * math.sin(12.9898 * i) for i in range(len(finite))]
-        axes.scatter(finite, spread, s=9, alpha=0.55, linewidths=0, color=COLOURS[index % len(COLOURS)])
+        single = len(finite) == 1  # a dot among clouds would be lost
+        axes.scatter(finite, [index] if single else spread, s=70 if single else 9, alpha=1 if single else 0.55,
+                     linewidths=0, color=COLOURS[index % len(COLOURS)])  # fmt: skip
     for name, mark, colour in (
         ("published", "*", "#000000"),
         ("chance", "|", "#D55E00"),
