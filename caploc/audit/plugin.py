@@ -26,6 +26,7 @@ from caploc.audit.session import WITHOUT_FINDING, Books, last_line, record_expec
 from caploc.audit.settings import AuditSettings, read_settings
 from caploc.audit.terminal import header, status_of, write_summary
 from caploc.audit.text import LONGEST_SHOWN, visible
+from caploc.errors import CaplocError
 from caploc.papers import load_paper
 
 PAPER = "capability_localization"
@@ -195,6 +196,9 @@ def _settle(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestR
             report.wasxfail = f"refuted, as expected: {error}"
     elif report.failed:
         word = Status.ERROR.value
+        if isinstance(error, CaplocError):  # the message says what to do, a traceback would hide it
+            assert call.excinfo is not None
+            report.longrepr = _one_line(call.excinfo)
         _make_printable(report)
     elif report.skipped and isinstance(report.longrepr, tuple):
         path, line, reason = report.longrepr

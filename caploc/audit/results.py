@@ -16,7 +16,7 @@ MOVED = "MOVED"
 
 
 class Status(StrEnum):
-    """A cell's end: one of the four verdicts, an error of ours, or no word at all."""
+    """A cell's end: one of the four verdicts, an error, or no word at all."""
 
     SUPPORTED = "SUPPORTED"
     REFUTED = "REFUTED"
@@ -113,7 +113,7 @@ class Tally:
             f"{self.moved} moved",
         ]
         for status, words in (
-            (Status.ERROR, "ended in an error of ours"),
+            (Status.ERROR, "ended in an error"),
             (Status.MISSING, "MISSING"),
             (Status.NOT_RUN, "not run"),
         ):

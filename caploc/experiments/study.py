@@ -97,7 +97,7 @@ class Study:
     def __init__(self, model: str, settings: StudySettings, lm: LanguageModel | None = None) -> None:
         self.model, self.settings = model, settings
         self._given = lm
-        self._located: dict[str, Located] = {}
+        self._located: dict[str, Located | NotRunError] = {}
         self._shards: dict[tuple[str, str], ShardSums] = {}
         self.memo: dict[Hashable, Any] = {}
 
@@ -122,13 +122,24 @@ class Study:
             NotRunError: the dataset cannot be had here, or too few of its examples fit the model.
         """
         if dataset not in self._located:
-            self._located[dataset] = self._load(dataset)
-        return self._located[dataset]
+            try:
+                self._located[dataset] = self._load(dataset)
+            except NotRunError as error:
+                self._located[dataset] = error
+        found = self._located[dataset]
+        if isinstance(found, NotRunError):
+            raise found
+        return found
 
     def shards(self, dataset: str, control: str = "") -> ShardSums:
-        """Scores on ``dataset``; raises what ``located`` and ``sharded_sums`` raise."""
+        """Scores on ``dataset``; raises what ``located`` and ``sharded_sums`` raise.
+
+        All of the study's datasets are read and tokenized first: a bad record in the last of them is not found out
+        after hours of work on the first.
+        """
         if control not in CONTROLS:
             raise OptionError(f"unknown control {control!r}; choose one of {', '.join(map(repr, CONTROLS))}")
+        self.available()
         key = (dataset, control)
         if key not in self._shards:
             tokenized = self.located(dataset).tokenized

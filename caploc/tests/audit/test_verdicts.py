@@ -36,7 +36,7 @@ def test_each_end_is_told_apart(claims_run: ClaimsRun) -> None:
     run.stdout.fnmatch_lines(
         [
             "caploc: seed 1, *expectations are off*--seed 1*",
-            "1 supported, 1 refuted, 1 inconclusive, 0 moved, 1 ended in an error of ours, 1 not run: emotion.jsonl *",
+            "1 supported, 1 refuted, 1 inconclusive, 0 moved, 1 ended in an error, 1 not run: emotion.jsonl *",
             "  ERROR test_error?tiny-llama-gsm8k-s6?: call: RuntimeError: shapes differ",
             "ledger: reports/ledger.jsonl",
         ]
@@ -156,3 +156,15 @@ def test_a_ledger_that_cannot_be_written_is_said_before_any_work(claims_run: Cla
     run.stderr.fnmatch_lines(
         ["ERROR: cannot write the ledger *ledger.jsonl: *; name a writable place with --html"]
     )
+
+
+def test_what_a_user_can_put_right_is_one_line_without_a_traceback(claims_run: ClaimsRun) -> None:
+    claims_run.write(
+        "from caploc.errors import DatasetError\n"
+        "@pytest.mark.claim('table1-overlap')\ndef test_it(audit, cell):\n"
+        "    raise DatasetError('sums.jsonl:3: field answer is missing; add it')\n"
+    )
+    run = claims_run("--seed=1")
+    run.stdout.fnmatch_lines(["sums.jsonl:3: field answer is missing; add it"])
+    run.stdout.no_fnmatch_line("*def test_it*")
+    assert claims_run.summary()["counts"]["ERROR"] == 2

@@ -222,3 +222,34 @@ def test_settings_with_which_nothing_can_be_told(settings: dict[str, int], text:
     with pytest.raises(OptionError) as caught:
         StudySettings(**settings)  # type: ignore[arg-type]
     assert str(caught.value) == text
+
+
+def test_a_bad_record_is_found_before_any_work(
+    make_study: MakeStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first dataset is sound; the last one's record 3 is not, and nothing is attributed."""
+    records = sums(20)
+    del records[2]["answer"]
+    bad = write(tmp_path / "bad.jsonl", records)
+    study = make_study(sums(20), datasets=["mine", "bad"], files={"bad": bad})
+
+    def worked(*args: Any, **options: Any) -> None:
+        raise AssertionError("attribution began")
+
+    monkeypatch.setattr("caploc.experiments.study.sharded_sums", worked)
+    with pytest.raises(DatasetError, match=r"bad\.jsonl:3: field 'answer' is missing"):
+        study.shards("mine")
+
+
+def test_what_cannot_be_had_is_asked_for_once(make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = make_study(sums(20), datasets=["mine", "emotion"])
+    with pytest.raises(NotRunError, match="emotion"):
+        study.located("emotion")
+    monkeypatch.setattr("caploc.experiments.study.load_examples", None)
+    with pytest.raises(NotRunError, match="emotion"):
+        study.located("emotion")
+
+
+def test_an_unknown_control_is_refused(make_study: MakeStudy) -> None:
+    with pytest.raises(OptionError, match="unknown control 'typo'; choose one of"):
+        make_study(sums(20)).shards("mine", "typo")
