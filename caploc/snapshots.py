@@ -5,15 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import huggingface_hub as hub
-from huggingface_hub.errors import (
-    GatedRepoError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 from caploc.errors import UnavailableModelError
+from caploc.hub_errors import explain
 
 TIMEOUT_SECONDS = 10
 # no pickles, no code; a repository's subfolders and "consolidated" files hold the same weights in other formats
@@ -36,7 +31,11 @@ def snapshot(repository: str, commit: str) -> Path:
     except Exception as error:  # the HTTP library's errors have no common class across versions of the client
         cached = _cached(repository, commit)
         if cached is None:
-            raise UnavailableModelError(_explain(repository, commit, error)) from error
+            page = f"https://huggingface.co/{repository}"
+            reason = explain(
+                f"model {repository!r}", commit, page, "or pass a folder with a local copy", error
+            )
+            raise UnavailableModelError(reason) from error
         return cached
 
 
@@ -56,21 +55,3 @@ def _download(repository: str, commit: str, local_files_only: bool = False) -> P
         local_files_only=local_files_only,
     )
     return Path(folder)
-
-
-def _explain(repository: str, commit: str, error: Exception) -> str:
-    page = f"https://huggingface.co/{repository}"
-    local = "or pass a folder with a local copy"
-    match error:  # a gated repository is also a kind of one that is not found
-        case GatedRepoError():
-            return f"model {repository!r} is gated: accept its licence at {page}, log in with `hf auth login`, {local}"
-        case RepositoryNotFoundError():
-            return f"model {repository!r} is not on the hub, or private: check the name, `hf auth login`, {local}"
-        case RevisionNotFoundError():
-            return (
-                f"model {repository!r} has no commit {commit} on the hub: pin one that {page} shows, {local}"
-            )
-        case OfflineModeIsEnabled():
-            return f"model {repository!r} is not in the cache and HF_HUB_OFFLINE is set: unset it, {local}"
-    reason = (str(error) or type(error).__name__).splitlines()[0]
-    return f"model {repository!r} cannot be fetched ({type(error).__name__}: {reason}): check the network, {local}"

@@ -11,16 +11,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import huggingface_hub as hub
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    GatedRepoError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
 
 from caploc.datasets.files import SUFFIXES
 from caploc.errors import DatasetError, UnavailableDatasetError
+from caploc.hub_errors import explain
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 PREFIX = "hub:"
@@ -57,7 +51,9 @@ def fetch(repository: str, revision: str, files: Iterable[str] = ()) -> Path:
     except (
         Exception
     ) as error:  # the HTTP library's errors are no common class across versions of the hub client
-        raise UnavailableDatasetError(_explain(repository, revision, error)) from error
+        page = f"https://huggingface.co/datasets/{repository}"
+        reason = explain(repository, revision, page, "or pass --data-root with a local copy", error)
+        raise UnavailableDatasetError(reason) from error
     return Path(paths[0]).parents[len(Path(wanted[0]).parts) - 1]
 
 
@@ -71,21 +67,3 @@ def _data_files(repository: str, names: list[str]) -> list[str]:
     if not data:
         raise DatasetError(f"{repository} holds no {', '.join(SUFFIXES)} file; name another repository")
     return data + [name for name in names if name == "README.md"]  # it may define configurations and splits
-
-
-def _explain(repository: str, revision: str, error: Exception) -> str:
-    page = f"https://huggingface.co/datasets/{repository}"
-    local = "or pass --data-root with a local copy"
-    match error:
-        case GatedRepoError():
-            return f"{repository} is gated: ask for access at {page}, log in with `hf auth login`, {local}"
-        case RepositoryNotFoundError():
-            return f"{repository} is not on the hub, or private: check the name, `hf auth login`, {local}"
-        case RevisionNotFoundError():
-            return f"{repository} has no commit {revision}: pin another with hub:{repository}@COMMIT, {local}"
-        case OfflineModeIsEnabled():
-            return f"{repository} is not in the cache and HF_HUB_OFFLINE is set: unset it, {local}"
-        case EntryNotFoundError():
-            return f"{repository}@{revision[:7]} lacks a file this dataset needs: pin another commit, {local}"
-    reason = (str(error) or type(error).__name__).splitlines()[0]
-    return f"{repository} cannot be fetched ({type(error).__name__}: {reason}): check the network, {local}"

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import huggingface_hub.constants as hub_constants
@@ -19,6 +17,7 @@ from caploc.errors import ModelError, UnavailableModelError
 from caploc.models import load_model
 from caploc.registry import REGISTRY
 from caploc.snapshots import snapshot
+from caploc.tests.hub_server import serving, use_endpoint
 from caploc.tests.tiny import NEURONS, save_tiny
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -63,37 +62,8 @@ class FakeHub:
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     fake = FakeHub()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            status, headers, body = fake.answer(self.path.partition("?")[0])
-            self.send_response(status)
-            for name, value in {**headers, "Content-Length": str(len(body))}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(body)
-
-        do_HEAD = do_GET
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    use_endpoint(monkeypatch, server.server_port)
-    monkeypatch.setattr(hub_constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
-    yield fake
-    server.shutdown()
-    server.server_close()
-
-
-def use_endpoint(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
-    endpoint = f"http://127.0.0.1:{port}"
-    monkeypatch.setattr(hub_constants, "ENDPOINT", endpoint)
-    template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(hub_constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(hub_constants, "HF_HUB_OFFLINE", False)
+    with serving(fake.answer, tmp_path / "hub-cache", monkeypatch):
+        yield fake
 
 
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +71,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-    use_endpoint(monkeypatch, port)
+    use_endpoint(monkeypatch, f"http://127.0.0.1:{port}")
 
 
 @pytest.fixture

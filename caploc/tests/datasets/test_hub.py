@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-import threading
 import time
 from dataclasses import dataclass, field
 from hashlib import sha256
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import datasets as hf_datasets
 import huggingface_hub.constants as hub_constants
@@ -17,6 +15,7 @@ import pytest
 from caploc.datasets import DATASETS, load_examples
 from caploc.errors import DatasetError
 from caploc.tests.datasets.conftest import GSM8K, RECORDS
+from caploc.tests.hub_server import serving, use_endpoint
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -58,38 +57,8 @@ class FakeHub:
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     fake = FakeHub()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            status, headers, body = fake.answer(self.path.partition("?")[0])
-            self.send_response(status)
-            for name, value in {**headers, "Content-Length": str(len(body))}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(body)
-
-        do_HEAD = do_GET
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    endpoint = f"http://127.0.0.1:{server.server_port}"
-    use_endpoint(monkeypatch, endpoint)
-    monkeypatch.setattr(hub_constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
-    yield fake
-    server.shutdown()
-    server.server_close()
-
-
-def use_endpoint(monkeypatch, endpoint):
-    monkeypatch.setattr(hub_constants, "ENDPOINT", endpoint)
-    template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(hub_constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(hub_constants, "HF_HUB_OFFLINE", False)
+    with serving(fake.answer, tmp_path / "hub-cache", monkeypatch):
+        yield fake
 
 
 def parquet(rows) -> bytes:
@@ -175,7 +144,9 @@ def test_absent_repository(hub):
 def test_gated_repository(hub):
     hub.gated.add("stanfordnlp/imdb")
     message = error_of("imdb")
-    assert message.startswith("stanfordnlp/imdb is gated: ask for access at https://huggingface.co/datasets/")
+    assert message.startswith(
+        "stanfordnlp/imdb is gated: accept its licence at https://huggingface.co/datasets/"
+    )
     assert "hf auth login" in message and "--data-root" in message
 
 
