@@ -73,6 +73,7 @@ class PackedModel:
     def __exit__(self, *exception: object) -> None:
         self._stack.close()
 
+    @torch.enable_grad()
     def run(self, clean: CleanPass, columns: Tensor, alphas: Mapping[int, Tensor]) -> dict[int, Gradients]:
         """One packed pass.
 
@@ -89,13 +90,13 @@ class PackedModel:
             leaves[layer] = (bias + scale * step).requires_grad_()  # [R, C, width]
         probabilities = self._forward(PackedPass(clean, columns, leaves, additive=False))
         gradients = torch.autograd.grad(probabilities.sum(), list(leaves.values()))
-        sizes = [len(leaf) for leaf in leaves.values()]
-        parts = probabilities.detach().split(sizes)
+        parts = probabilities.detach().split([len(leaf) for leaf in leaves.values()])
         return {
-            layer: Gradients(*pair)
-            for layer, pair in zip(leaves, zip(parts, gradients, strict=True), strict=True)
+            layer: Gradients(part, gradient)
+            for layer, part, gradient in zip(leaves, parts, gradients, strict=True)
         }
 
+    @torch.enable_grad()
     def run_unscaled(self, clean: CleanPass) -> dict[int, Gradients]:
         """alpha = 1 for every layer at once: the packed form of the clean run, one row.
 
@@ -130,9 +131,8 @@ class PackedModel:
         """P of the answer tokens ``[R, C]``, rows in the order of the layers."""
         clean, columns = packed_pass.clean, packed_pass.columns
         embedding: Tensor = self._model.get_input_embeddings().weight  # type: ignore[assignment]
-        dummy = embedding.new_zeros(
-            1, len(columns), embedding.shape[1]
-        )  # every layer below the first entry skips it
+        # what goes in does not matter: layers below the first entry pass it through, and there it is replaced
+        dummy = embedding.new_zeros(1, len(columns), embedding.shape[1])
         self._pass = packed_pass
         try:
             logits = self._model(
@@ -165,12 +165,15 @@ class PackedModel:
             return output if self._pass is None else self._pass.substitute(output)
 
         handle = projection.register_forward_hook(substitute)
+        own = layer.__dict__.get("forward")  # where another library has wrapped the layer already
         layer.forward = forward
         try:
             yield
         finally:
             handle.remove()
             del layer.forward
+            if own is not None:
+                layer.forward = own
 
     def _run_layer(self, index: int, original: Any, named: dict[str, Any]) -> Any:
         """Packed rows of lower layers through layer ``index``, then the rows that enter behind its MLP."""

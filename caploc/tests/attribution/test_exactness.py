@@ -216,3 +216,26 @@ def test_bfloat16_is_close_to_float32() -> None:
     assert lm.model.get_output_embeddings() is head
     assert relative_error(narrow, wide) < 0.1
     assert torch.corrcoef(torch.stack([narrow.ravel(), wide.ravel()]))[0, 1] > 0.995
+
+
+def test_works_where_gradients_are_switched_off() -> None:
+    lm, example = small_model("llama", torch.float64), random_example(5, 3)
+    with torch.no_grad():
+        off = packed(lm, example, Method(steps=3))
+    assert torch.equal(off, packed(lm, example, Method(steps=3)))
+
+
+def test_a_layer_that_was_wrapped_before_stays_wrapped() -> None:
+    """accelerate and others put a forward of their own on a layer."""
+    lm, example = small_model("llama", torch.float64), random_example(5, 3)
+    plain = packed(lm, example, Method(steps=3))
+    layer = lm.layers[1]
+    inner, calls = layer.forward, []
+
+    def wrapped(*args: object, **kwargs: object) -> object:
+        calls.append(1)
+        return inner(*args, **kwargs)
+
+    layer.forward = wrapped
+    assert torch.equal(packed(lm, example, Method(steps=3)), plain) and calls
+    assert layer.forward is wrapped
