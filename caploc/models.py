@@ -66,6 +66,11 @@ class LanguageModel:
     def device(self) -> torch.device:
         return self.model.device
 
+    def move(self, device: str) -> None:
+        """Carry the weights to another device."""
+        model: nn.Module = self.model
+        model.to(device)
+
     @property
     def dtype(self) -> torch.dtype:
         return self.model.dtype

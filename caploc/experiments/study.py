@@ -143,11 +143,26 @@ class Study:
         key = (dataset, control)
         if key not in self._shards:
             tokenized = self.located(dataset).tokenized
-            lm = self.untrained if control == "untrained" else self.lm
+            lm = self._model_for(control)
             if control == "scrambled":
                 tokenized = scrambled(tokenized, self.settings.seed, lm.tokenizer.bos_token_id)
             self._shards[key] = sharded_sums(lm, tokenized, self.settings.method, self.settings.store)
         return self._shards[key]
+
+    def _model_for(self, control: str) -> LanguageModel:
+        """The model or its untrained twin. A GPU holds one of the two at a time: it was asked to have room for one."""
+        device = self.settings.device
+        if device == "cpu":
+            return self.untrained if control == "untrained" else self.lm
+        if control == "untrained":
+            self.lm.move("cpu")
+            wanted = self.untrained  # the first time it is made beside the model, on the CPU
+        else:
+            wanted = self.lm
+            if "untrained" in vars(self):
+                self.untrained.move("cpu")
+        wanted.move(device)
+        return wanted
 
     def available(self) -> list[str]:
         """The study's datasets that can be had here, in order."""

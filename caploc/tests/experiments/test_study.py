@@ -253,3 +253,21 @@ def test_what_cannot_be_had_is_asked_for_once(make_study: MakeStudy, monkeypatch
 def test_an_unknown_control_is_refused(make_study: MakeStudy) -> None:
     with pytest.raises(OptionError, match="unknown control 'typo'; choose one of"):
         make_study(sums(20)).shards("mine", "typo")
+
+
+def test_a_gpu_holds_the_model_or_its_twin(make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = make_study(sums(20), device="cuda")
+    moves: list[tuple[bool, Any]] = []
+
+    def moved(model: Any, *to: Any) -> Any:
+        moves.append((model is study.lm.model, to[0]))
+        return model
+
+    monkeypatch.setattr(type(study.lm.model), "to", moved)
+    monkeypatch.setattr("caploc.experiments.study.sharded_sums", lambda lm, *_: lm)
+    assert study.shards("mine") is study.lm and moves == [(True, "cuda")]
+    moves.clear()
+    assert study.shards("mine", "untrained") is study.untrained
+    assert moves[0] == (True, "cpu") and moves[-1] == (False, "cuda")
+    moves.clear()
+    assert study.shards("mine", "scrambled") is study.lm and moves == [(False, "cpu"), (True, "cuda")]
