@@ -6,6 +6,9 @@ import copy
 import difflib
 import os
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +23,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import logging as hf_logging
 
 from caploc.architectures import Architecture, architecture_of
 from caploc.errors import ModelError, OptionError, UnknownNameError
@@ -132,7 +136,7 @@ def load_model(
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     with explained(f"the tokenizer of {title}", "put the original's tokenizer files into the folder"):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    with explained(title, "get a sound copy"):
+    with explained(title, "get a sound copy"), _bar_on_terminals_only():
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
@@ -179,6 +183,19 @@ def untrained_twin(lm: LanguageModel, seed: int = 0) -> LanguageModel:
     return wrap(
         f"{lm.name}-untrained-{seed}", twin.to(lm.device, lm.dtype).eval(), lm.tokenizer, lm.architecture
     )
+
+
+@contextmanager
+def _bar_on_terminals_only() -> Iterator[None]:
+    """transformers draws its loading bar into log files too."""
+    shown = hf_logging.is_progress_bar_enabled()
+    if not sys.stderr.isatty():
+        hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            hf_logging.enable_progress_bar()
 
 
 def _inputs(projection: nn.Module) -> int:

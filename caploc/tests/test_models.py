@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers.utils import logging as hf_logging
 
 from caploc.architectures import ARCHITECTURES
 from caploc.errors import OptionError, UnknownNameError
@@ -228,3 +229,10 @@ def test_the_fingerprint_changes_with_the_configuration(folder: Path, change: di
     before = load_model(folder).fingerprint
     edit_config(folder, **change)
     assert load_model(folder).fingerprint != before
+
+
+def test_no_loading_bar_where_there_is_no_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    enabled = hf_logging.is_progress_bar_enabled()
+    load_model(save_tiny(tmp_path / "model"))
+    assert "Loading weights" not in capfd.readouterr().err
+    assert hf_logging.is_progress_bar_enabled() == enabled
