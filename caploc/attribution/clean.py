@@ -27,7 +27,8 @@ class CleanPass:
         targets: ``[Y]`` the answer tokens y_m.
         log_probs: ``[Y]`` log P(y_m | z_m).
         keys, values: per layer ``[1, key heads, T, head size]``.
-        visible: per layer ``[Y, T]`` bool, which clean tokens *before* its own the query at a position attends to.
+        visible: per layer ``[Y, T]`` bool, which clean tokens *before* its own the query at a position attends to;
+            one tensor for all layers that see the same.
         layer_inputs: per layer ``[1, Y, width]``, the layer's input at the answer positions.
         activations: per layer ``[Y, neurons]``, the input of the MLP's output projection there.
         mlp_outputs: per layer ``[Y, width]``, the output of that projection.
@@ -65,7 +66,9 @@ def _recording(
     def before_layer(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         named = bind(layer, args, kwargs).arguments
         record.layer_inputs.append(named["hidden_states"].index_select(1, positions))
-        record.visible.append(_visible(named.get("attention_mask"), positions, total))
+        visible = _visible(named.get("attention_mask"), positions, total)
+        # layers that see the same share one tensor, so that passes tell their masks apart by identity
+        record.visible.append(next((seen for seen in record.visible if torch.equal(seen, visible)), visible))
 
     def after_layer(layer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         record.tuples = isinstance(output, tuple)

@@ -54,16 +54,15 @@ class PackedPass:
     def mask(self, layer: int) -> Tensor:
         """Additive ``[1, 1, C, T + C]``: clean tokens the family lets this layer see, and the token's own key."""
         visible = self.clean.visible[layer]
-        for other, made in self._masks.items():
-            if self.clean.visible[other] is visible or torch.equal(self.clean.visible[other], visible):
-                return made
+        if id(visible) in self._masks:
+            return self._masks[id(visible)]
         count = len(self.columns)
         own = torch.eye(count, dtype=torch.bool, device=visible.device)
         allowed = torch.cat([visible[self.columns], own], dim=1)
         dtype = self.clean.layer_inputs[layer].dtype
         made = torch.zeros(allowed.shape, dtype=dtype, device=visible.device)
         made = made.masked_fill_(~allowed, torch.finfo(dtype).min)[None, None]
-        self._masks[layer] = made
+        self._masks[id(visible)] = made
         return made
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +26,8 @@ from caploc.experiments.shards import ShardSums, sharded_sums
 from caploc.models import LanguageModel, load_model, untrained_twin
 from caploc.registry import REGISTRY, embedded_folder
 from caploc.store import Store, fingerprint
+
+Made = TypeVar("Made")
 
 CPU_SAMPLES = 80
 PAPER_SIGMA = 6.0
@@ -90,8 +92,6 @@ class Study:
     ``scrambled``  the model on text without meaning: each prompt's tokens shuffled, answers dealt out anew
                    among the examples and their tokens shuffled
     ============== =====================================================================================
-
-    ``memo`` is for experiments that need one intermediate result several times.
     """
 
     def __init__(self, model: str, settings: StudySettings, lm: LanguageModel | None = None) -> None:
@@ -99,7 +99,7 @@ class Study:
         self._given = lm
         self._located: dict[str, Located | NotRunError] = {}
         self._shards: dict[tuple[str, str], ShardSums] = {}
-        self.memo: dict[Hashable, Any] = {}
+        self._made: dict[Hashable, Any] = {}
 
     @cached_property
     def lm(self) -> LanguageModel:
@@ -148,6 +148,13 @@ class Study:
                 tokenized = scrambled(tokenized, self.settings.seed, lm.tokenizer.bos_token_id)
             self._shards[key] = sharded_sums(lm, tokenized, self.settings.method, self.settings.store)
         return self._shards[key]
+
+    def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """What ``make`` gave for ``key`` the first time, for results that several experiments need."""
+        if key not in self._made:
+            self._made[key] = make()
+        made: Made = self._made[key]
+        return made
 
     def _model_for(self, control: str) -> LanguageModel:
         """The model or its untrained twin. A GPU holds one of the two at a time: it was asked to have room for one."""

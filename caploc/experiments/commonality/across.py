@@ -15,6 +15,7 @@ from caploc.experiments.commonality.splits import (
     interval,
     masks,
     mean,
+    whole_mask,
 )
 from caploc.experiments.shards import ShardSums
 from caploc.experiments.study import NotRunError, Study, pairs
@@ -112,7 +113,7 @@ def dataset_overlap(study: Study, cell: Cell, claim: str) -> Finding:
     whole = {}
     for name in names:
         shards = study.shards(name)
-        whole[name] = masks(shards, [np.arange(len(shards.counts))], sigma)[0]
+        whole[name] = whole_mask(shards, sigma)
     found = pairs(names)
     results = {pair: agreement(whole[pair[0]][None], whole[pair[1]][None]) for pair in found}
     overlaps = np.array([result.overlap[0] for result in results.values()])
@@ -180,7 +181,7 @@ def _untrained_mean(study: Study, names: list[str], sigma: float) -> float:
     whole = {}
     for name in names:
         shards = study.shards(name, "untrained")
-        whole[name] = masks(shards, [np.arange(len(shards.counts))], sigma)
+        whole[name] = whole_mask(shards, sigma)[None]
     return mean(np.array([agreement(whole[a], whole[b]).overlap[0] for a, b in pairs(names)]))
 
 

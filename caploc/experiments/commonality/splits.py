@@ -50,6 +50,12 @@ def masks(
     return np.concatenate(rows).reshape(len(chosen), shards.layers, shards.neurons)
 
 
+def whole_mask(shards: ShardSums, sigma: float) -> np.ndarray:
+    """``[layers, neurons]`` bool: eq. (8) on all examples."""
+    mask: np.ndarray = masks(shards, [np.arange(len(shards.counts))], sigma)[0]
+    return mask
+
+
 def agreement(a: np.ndarray, b: np.ndarray) -> Agreement:
     """Eq. (9) between masks ``a[i]`` and ``b[i]``, both ``[draws, layers, neurons]``."""
     both = (a & b).sum((1, 2))
@@ -87,22 +93,20 @@ def across(a: ShardSums, b: ShardSums, sigma: float, draws: int, seed: int) -> A
 
 def halves_of(study: Study, dataset: str, sigma: float, control: str = "") -> Agreement:
     """``half_split`` of a study's dataset or control, made once."""
-    key, settings = ("halves", dataset, sigma, control), study.settings
-    if key not in study.memo:
-        study.memo[key] = half_split(study.shards(dataset, control), sigma, settings.draws, settings.seed)
-    result: Agreement = study.memo[key]
-    return result
+    settings = study.settings
+    return study.once(
+        ("halves", dataset, sigma, control),
+        lambda: half_split(study.shards(dataset, control), sigma, settings.draws, settings.seed),
+    )
 
 
 def across_of(study: Study, dataset: str, other: str, sigma: float) -> Agreement:
     """``across`` of two of a study's datasets, made once."""
-    key, settings = ("across", dataset, other, sigma), study.settings
-    if key not in study.memo:
-        study.memo[key] = across(
-            study.shards(dataset), study.shards(other), sigma, settings.draws, settings.seed
-        )
-    result: Agreement = study.memo[key]
-    return result
+    settings = study.settings
+    return study.once(
+        ("across", dataset, other, sigma),
+        lambda: across(study.shards(dataset), study.shards(other), sigma, settings.draws, settings.seed),
+    )
 
 
 def interval(values: np.ndarray, level: float = 0.95) -> Interval:

@@ -14,6 +14,7 @@ from caploc.experiments.commonality.splits import (
     interval,
     masks,
     mean,
+    whole_mask,
 )
 from caploc.experiments.shards import ShardSums, resampled
 from caploc.experiments.study import Study
@@ -95,7 +96,7 @@ def _agreement(study: Study, cell: Cell, claim: str, quantity: str) -> Finding:
         interval_kind=SPLITS.format(study.settings.draws),
         chance=float(null.mean()),
         p_values={"matched random sets": permutation_p(observed, null)} if found else {},
-        quantities={"located": float(masks(shards, [np.arange(len(shards.counts))], sigma).sum())},
+        quantities={"located": float(whole_mask(shards, sigma).sum())},
         controls=_controls(study, cell, quantity),
         floor=floor_effect(result, sigma),
     )
@@ -119,7 +120,7 @@ def _matched_random(shards: ShardSums, sigma: float, seed: int, quantity: str) -
 
     Two uniformly random sets of a neurons among N share a hypergeometric number, so the sets need not be drawn.
     """
-    per_layer = masks(shards, [np.arange(len(shards.counts))], sigma)[0].sum(1)
+    per_layer = whole_mask(shards, sigma).sum(1)
     generator = np.random.default_rng([seed, 3])
     shared = generator.hypergeometric(
         per_layer, shards.neurons - per_layer, per_layer, size=(RANDOM_SETS, len(per_layer))
