@@ -24,8 +24,10 @@ class Architecture:
     ``family``          ``config.model_type`` of the Hugging Face model
     ``layers``          the list of decoder layers, from the causal LM
     ``mlp_in``          the MLP's input projections, from a layer (gate and up where the MLP is gated)
+    ``activation``      the MLP's nonlinearity, from a layer; with a gate, what the gate passes through
     ``mlp_out``         the MLP's output projection, from a layer; a *neuron* is one unit of its input
     ``attention_out``   the attention's output projection, from a layer
+    ``gated``           neurons are activation(gate) * up; up is what the last of ``mlp_in`` ends with
     ``flat_mlp``        the layer flattens batch and sequence before its MLP, so a row cannot broadcast there (OPT)
     ==================  ==========================================================================================
     """
@@ -33,8 +35,10 @@ class Architecture:
     family: str
     layers: str
     mlp_in: tuple[str, ...]
+    activation: str
     mlp_out: str
     attention_out: str
+    gated: bool = False
     flat_mlp: bool = False
 
     def decoder_layers(self, model: nn.Module) -> list[nn.Module]:
@@ -45,11 +49,17 @@ class Architecture:
         """The output projection of ``layer``'s MLP."""
         return layer.get_submodule(self.mlp_out)
 
+    def activation_of(self, layer: nn.Module) -> nn.Module:
+        """The nonlinearity of ``layer``'s MLP."""
+        return layer.get_submodule(self.activation)
+
 
 def _gated(family: str) -> Architecture:
     """Llama's layout, which most families have taken over."""
     inputs = ("mlp.gate_proj", "mlp.up_proj")
-    return Architecture(family, "model.layers", inputs, "mlp.down_proj", "self_attn.o_proj")
+    return Architecture(
+        family, "model.layers", inputs, "mlp.act_fn", "mlp.down_proj", "self_attn.o_proj", gated=True
+    )
 
 
 _TABLE = (
@@ -60,14 +70,29 @@ _TABLE = (
     _gated("gemma2"),
     _gated("gemma3_text"),
     _gated("olmo2"),
-    Architecture("phi", "model.layers", ("mlp.fc1",), "mlp.fc2", "self_attn.dense"),
-    Architecture("phi3", "model.layers", ("mlp.gate_up_proj",), "mlp.down_proj", "self_attn.o_proj"),
-    Architecture("gptj", "transformer.h", ("mlp.fc_in",), "mlp.fc_out", "attn.out_proj"),
-    Architecture("gpt2", "transformer.h", ("mlp.c_fc",), "mlp.c_proj", "attn.c_proj"),
+    Architecture("phi", "model.layers", ("mlp.fc1",), "mlp.activation_fn", "mlp.fc2", "self_attn.dense"),
     Architecture(
-        "gpt_neox", "gpt_neox.layers", ("mlp.dense_h_to_4h",), "mlp.dense_4h_to_h", "attention.dense"
+        "phi3",
+        "model.layers",
+        ("mlp.gate_up_proj",),
+        "mlp.activation_fn",
+        "mlp.down_proj",
+        "self_attn.o_proj",
+        gated=True,
     ),
-    Architecture("opt", "model.decoder.layers", ("fc1",), "fc2", "self_attn.out_proj", flat_mlp=True),
+    Architecture("gptj", "transformer.h", ("mlp.fc_in",), "mlp.act", "mlp.fc_out", "attn.out_proj"),
+    Architecture("gpt2", "transformer.h", ("mlp.c_fc",), "mlp.act", "mlp.c_proj", "attn.c_proj"),
+    Architecture(
+        "gpt_neox",
+        "gpt_neox.layers",
+        ("mlp.dense_h_to_4h",),
+        "mlp.act",
+        "mlp.dense_4h_to_h",
+        "attention.dense",
+    ),
+    Architecture(
+        "opt", "model.decoder.layers", ("fc1",), "activation_fn", "fc2", "self_attn.out_proj", flat_mlp=True
+    ),
 )
 
 ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType({entry.family: entry for entry in _TABLE})

@@ -38,20 +38,22 @@ class TokenizingModel(Protocol):
 class Example:
     """A prompt, and the answer whose probability is attributed.
 
-    id      unique within its dataset, and the same on every load
-    prompt  the text before the answer
-    answer  the text that follows; it carries its own leading space or newline, " joy" and not "joy"
-    group   shared by examples that belong together (paraphrases of one fact, the halves of a pair); else None
+    id       unique within its dataset, and the same on every load
+    prompt   the text before the answer
+    answer   the text that follows; it carries its own leading space or newline, " joy" and not "joy"
+    group    shared by examples that belong together (paraphrases of one fact, the halves of a pair); else None
+    subject  what the prompt asks about, as it stands there (`caploc.subjects`); None where the dataset has none
     """
 
     id: str
     prompt: str
     answer: str
     group: str | None = None
+    subject: str | None = None
 
     def validate(self) -> None:
-        """Raise `ExampleError` unless prompt and answer are non-blank texts without lone surrogates."""
-        for field in ("prompt", "answer"):
+        """Raise `ExampleError` unless prompt, answer and any subject are non-blank texts without lone surrogates."""
+        for field in ("prompt", "answer") if self.subject is None else ("prompt", "answer", "subject"):
             text = getattr(self, field)
             if not isinstance(text, str):
                 raise ExampleError(

@@ -14,6 +14,10 @@ from enum import StrEnum
 from typing import Any
 
 
+PRINTED = "printed"
+"""The model named in cells of checks that no model takes part in: the paper's printed numbers against each other."""
+
+
 class Outcome(StrEnum):
     """The four ways a claim can end in one cell."""
 
@@ -33,17 +37,23 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Cell:
-    """Where a claim was tested. ``dataset`` and ``sigma`` are None for claims that range over all of them."""
+    """Where a claim was tested. ``dataset`` and ``sigma`` are None for claims that range over all of them.
+
+    ``variant`` names the reading of the paper in a sensitivity run, such as ``quadrature=adaptive``; it is empty for
+    the readings taken by default.
+    """
 
     model: str
     dataset: str | None = None
     sigma: float | None = None
+    variant: str = ""
 
     @property
     def label(self) -> str:
         """ASCII name used in test ids, plots and reports, such as ``llama2-7b-gsm8k-s6``."""
         parts = [self.model] + ([self.dataset] if self.dataset else [])
-        return "-".join(parts + ([f"s{self.sigma:g}"] if self.sigma is not None else []))
+        parts += [f"s{self.sigma:g}"] if self.sigma is not None else []
+        return "-".join(parts + ([self.variant.replace("=", "-")] if self.variant else []))
 
 
 @dataclass(frozen=True)

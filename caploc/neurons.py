@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from torch import Tensor
 from caploc.errors import OptionError
 
 Dispersion = Literal["std", "variance"]
+Scope = Literal["model", "layer"]
+Deviation = Literal["absolute", "positive"]
 Matching = Literal["layer", "count"]
 _NUMBERS = (int, float, np.integer, np.floating)
 
@@ -90,6 +92,9 @@ class NeuronScores:
     ``completeness [layers]``: mean over examples and answer positions of |sum of attributions - (P(1) - P(0))|, the
     quadrature's error. ``gap [layers]``: the mean |P(1) - P(0)| it stands against. ``points [layers]``: mean gradient
     evaluations for one (layer, position). ``settings`` names the quadrature and everything else that was chosen.
+
+    One neuron at a time (path "neuron") there is no quadrature: ``completeness`` is zero, ``gap`` the neurons' mean
+    |P(1) - P(0)| and ``points`` counts forward rows.
     """
 
     values: Float[Tensor, "layers neurons"]
@@ -99,49 +104,104 @@ class NeuronScores:
     count: int
     settings: Mapping[str, Any] = field(default_factory=dict)
 
-    def mask(self, sigma: float = 6.0, dispersion: Dispersion = "std") -> NeuronMask:
-        """Eq. (8): the neurons with |score - mean| > sigma * dispersion, mean and dispersion over all neurons.
-
-        The paper prints "var" and speaks of scores "outside sigma = 6": ``"std"`` (default) is the reading that does
-        not depend on the unit of the scores, ``"variance"`` the literal one. Under "std" at most 1/sigma^2 of the
-        neurons can pass (Chebyshev), none if sigma > sqrt(neurons - 1).
+    def mask(
+        self,
+        sigma: float = 6.0,
+        dispersion: Dispersion = "std",
+        scope: Scope = "model",
+        deviation: Deviation = "absolute",
+    ) -> NeuronMask:
+        """Eq. (8): the neurons with |score - mean| > sigma * dispersion, both over all neurons; see ``Threshold``.
 
         Raises:
-            OptionError: ``sigma`` is no positive number, ``dispersion`` unknown, or the scores are not finite.
+            OptionError: ``sigma`` is no positive number, another value is unknown, or the scores are not finite.
         """
-        return NeuronMask(located(self.values, sigma, dispersion))
+        return NeuronMask(located(self.values, sigma, dispersion, scope, deviation))
 
-    def z(self) -> Tensor:
-        """``[layers, neurons]`` the scores in standard deviations from their mean; zeros where all are equal."""
-        centred = self.values - self.values.mean()
-        if self.values.min() == self.values.max():
-            return torch.zeros_like(centred)
-        return centred / self.values.std(correction=0)
-
-
-def located(values: Float[Tensor, "layers neurons"], sigma: float, dispersion: Dispersion = "std") -> Tensor:
-    """Eq. (8) as a bool tensor; see ``NeuronScores.mask``."""
-    rows = located_rows(values.reshape(1, -1).double().numpy(force=True), sigma, dispersion)
-    return torch.from_numpy(rows).reshape(values.shape).to(values.device)
+    def z(self, scope: Scope = "model") -> Tensor:
+        """``[layers, neurons]`` the scores in standard deviations from their mean, over all layers or each its own;
+        zeros where all are equal."""
+        sets = self.values.reshape(1 if scope == "model" else len(self.values), -1)
+        centred = sets - sets.mean(1, keepdim=True)
+        equal = sets.amin(1, keepdim=True) == sets.amax(1, keepdim=True)
+        z = torch.where(equal, 0.0, centred / sets.std(1, correction=0, keepdim=True))
+        return z.reshape(self.values.shape)
 
 
-def located_rows(
-    rows: Float[np.ndarray, "sets scores"], sigma: float, dispersion: Dispersion = "std"
-) -> np.ndarray:
-    """Eq. (8) for many sets of scores at once, each with its own mean and dispersion: bool ``[sets, scores]``."""
-    if isinstance(sigma, bool) or not isinstance(sigma, _NUMBERS) or not (math.isfinite(sigma) and sigma > 0):
-        raise OptionError(f"sigma must be a positive number, got {sigma!r} (the paper uses 3, 6 and 12)")
-    if dispersion not in ("std", "variance"):
-        raise OptionError(f"dispersion must be 'std' or 'variance', got {dispersion!r}")
-    if not np.isfinite(rows).all():
-        raise OptionError(
-            "scores are not finite, so nothing can be located; check the model's weights and dtype"
-        )
-    centred = np.abs(rows - rows.mean(1, keepdims=True))
-    centred[rows.min(1) == rows.max(1)] = 0  # the mean of equal numbers may differ from them by rounding
-    if dispersion == "variance":
-        return centred > sigma * (centred**2).mean(1, keepdims=True)
-    largest = centred.max(1, keepdims=True)
-    # squares of tiny or huge scores would leave the range of floats
-    centred /= np.where(largest > 0, largest, 1)
-    return centred > sigma * np.sqrt((centred**2).mean(1, keepdims=True))
+@dataclass(frozen=True)
+class Threshold:
+    """Eq. (8), the cut that locates, and how it is read.
+
+    ==============  ==========================================================================================
+    ``sigma``       the paper uses 3, 6 and 12
+    ``dispersion``  the paper prints "var" and speaks of scores "outside sigma = 6": ``std`` does not depend on
+                    the unit of the scores, ``variance`` is the literal reading
+    ``scope``       mean and dispersion are taken over all neurons of the ``model`` or of each ``layer``
+    ``deviation``   ``absolute`` as printed, both tails; ``positive``: only score - mean > sigma * dispersion
+    ==============  ==========================================================================================
+
+    Under "std" at most 1/sigma^2 of the neurons can pass (Chebyshev), with "positive" 1/(1 + sigma^2) (Cantelli), and
+    none if sigma > sqrt(neurons - 1).
+
+    Raises:
+        OptionError: ``sigma`` is no positive number, or another value is unknown.
+    """
+
+    sigma: float = 6.0
+    dispersion: Dispersion = "std"
+    scope: Scope = "model"
+    deviation: Deviation = "absolute"
+
+    def __post_init__(self) -> None:
+        sigma = self.sigma
+        if (
+            isinstance(sigma, bool)
+            or not isinstance(sigma, _NUMBERS)
+            or not (math.isfinite(sigma) and sigma > 0)
+        ):
+            raise OptionError(f"sigma must be a positive number, got {sigma!r} (the paper uses 3, 6 and 12)")
+        for name, choices in (("dispersion", Dispersion), ("scope", Scope), ("deviation", Deviation)):
+            value, (first, second) = getattr(self, name), get_args(choices)
+            if value not in (first, second):
+                raise OptionError(f"{name} must be {first!r} or {second!r}, got {value!r}")
+
+    def locate(
+        self, scores: Float[np.ndarray, "sets layers neurons"]
+    ) -> Bool[np.ndarray, "sets layers neurons"]:
+        """The neurons that pass, for many sets of scores at once.
+
+        Raises:
+            OptionError: the scores are not finite.
+        """
+        sets, layers, neurons = scores.shape
+        rows = scores.reshape(sets * layers, neurons) if self.scope == "layer" else scores.reshape(sets, -1)
+        return self._passing(rows).reshape(scores.shape)
+
+    def _passing(self, rows: np.ndarray) -> np.ndarray:
+        """Eq. (8) on each row, with its own mean and dispersion."""
+        if not np.isfinite(rows).all():
+            raise OptionError(
+                "scores are not finite, so nothing can be located; check the model's weights and dtype"
+            )
+        centred = rows - rows.mean(1, keepdims=True)
+        centred[rows.min(1) == rows.max(1)] = 0  # the mean of equal numbers may differ from them by rounding
+        size = np.abs(centred)
+        passing = size if self.deviation == "absolute" else centred
+        if self.dispersion == "variance":
+            return passing > self.sigma * (size**2).mean(1, keepdims=True)
+        largest = size.max(1, keepdims=True)
+        # squares of tiny or huge scores would leave the range of floats
+        unit = np.where(largest > 0, largest, 1)
+        return passing / unit > self.sigma * np.sqrt(((size / unit) ** 2).mean(1, keepdims=True))
+
+
+def located(
+    values: Float[Tensor, "layers neurons"],
+    sigma: float,
+    dispersion: Dispersion = "std",
+    scope: Scope = "model",
+    deviation: Deviation = "absolute",
+) -> Bool[Tensor, "layers neurons"]:
+    """Eq. (8) on one set of scores; see ``Threshold``."""
+    threshold = Threshold(sigma, dispersion, scope, deviation)
+    return torch.from_numpy(threshold.locate(values[None].double().numpy(force=True))[0]).to(values.device)

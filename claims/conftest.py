@@ -1,4 +1,4 @@
-"""What the claim tests share: one study per model, kept for the session."""
+"""What the claim tests share: one study per model and reading of the paper, kept while its tests run."""
 
 from __future__ import annotations
 
@@ -15,40 +15,47 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def study_of(settings: AuditSettings) -> Callable[[CellRequest], Study]:
-    """The study of a cell's model. Only the latest is kept: tests come in the order of the models."""
+    """The study of a cell's model, under the cell's reading of the paper.
+
+    Only the latest is kept: tests come in the order of the models, and for each in the order of the readings.
+    """
     # imported here, so that --help, --collect-only and usage errors need not wait for torch
     import torch
 
     from caploc.attribution.allocator import keep_freed_memory
     from caploc.attribution.engine import Method
+    from caploc.experiments.readings import Reading
     from caploc.experiments.study import Study, StudySettings
     from caploc.store import Store
 
     keep_freed_memory()
     torch.set_num_threads(1)  # same numbers whatever the machine; -n gives more workers, which share the work
-    kept: dict[str, Study] = {}
+    kept: dict[tuple[str, str], Study] = {}
 
     def study(request: CellRequest) -> Study:
-        if request.model not in kept:
+        key = (request.model, request.cell.variant)
+        if key not in kept:
+            # another reading of the paper changes nothing about the model: it is loaded once
+            loaded = next((vars(old).get("lm") for old in kept.values() if old.model == request.model), None)
             kept.clear()
             device, dtype = settings.placement(request.model)
-            kept[request.model] = Study(
-                request.model,
-                StudySettings(
-                    samples=settings.samples,
-                    draws=settings.draws,
-                    seed=settings.seed,
-                    device=device,
-                    dtype=dtype,
-                    data_root=settings.data_root,
-                    files={entry.label: entry.path for entry in settings.datasets if entry.path},
-                    sigmas=settings.sigmas,
-                    datasets=[entry.label for entry in settings.datasets],
-                    method=Method(settings.steps, settings.quadrature),
-                    store=Store(settings.store),
-                ),
+            reading = Reading.of({**settings.reading.settings, **request.reading})
+            asked = StudySettings(
+                samples=settings.samples,
+                draws=settings.draws,
+                seed=settings.seed,
+                device=device,
+                dtype=dtype,
+                data_root=settings.data_root,
+                files={entry.label: entry.path for entry in settings.datasets if entry.path},
+                sigmas=settings.sigmas,
+                datasets=[entry.label for entry in settings.datasets],
+                method=Method(settings.steps, reading.quadrature),
+                reading=reading,
+                store=Store(settings.store),
             )
-        return kept[request.model]
+            kept[key] = Study(request.model, asked, loaded)
+        return kept[key]
 
     return study
 

@@ -1,7 +1,7 @@
 """Section 5.3: neurons located on a dataset express a commonality of it (Table 1, Fig. 4, 5, 7, 8).
 
 Each test is one claim over model x dataset x sigma; its statement, margins and rule stand in
-``caploc/papers/capability_localization.toml``.
+``caploc/papers/capability_localization/commonality.toml``.
 """
 
 from __future__ import annotations
@@ -117,3 +117,13 @@ def test_literal_variance_reading_selects_few(study: Study, cell: CellRequest, a
     from caploc.experiments import commonality
 
     audit.check(commonality.neuron_ratio(study, cell.cell, audit.claim, dispersion="variance"))
+
+
+@pytest.mark.claim("method-default-sigma6", sigma=6)
+def test_one_reading_of_sigma_6_selects_as_few_as_table_1(
+    study: Study, cell: CellRequest, audit: Auditor
+) -> None:
+    """Section 5.1: "we view the neurons with scores outside" sigma = 6; they are 0.08 - 0.28 % in Table 1."""
+    from caploc.experiments import commonality
+
+    audit.check(commonality.default_sigma(study, cell.cell, audit.claim))

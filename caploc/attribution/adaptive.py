@@ -136,9 +136,7 @@ def integrate_adaptive(
 ) -> Integral:
     """Refine each (layer, position) until its completeness error is within ``tolerance``."""
     count = len(clean.positions)
-    layers = {
-        index: _Layer(count, clean.mlp_outputs[index] - packed.bias(index, clean)) for index in unscaled
-    }
+    layers = {index: _Layer(count, packed.step(index, clean)) for index in unscaled}
     _first_panels(packed, clean, unscaled, layers, chunk_tokens)
     for index, layer in layers.items():
         while len(chosen := layer.to_bisect(tolerance)):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from caploc.architectures import Architecture
+from caploc.attribution.gates import Gate, recording_gates
 from caploc.attribution.probability import target_log_probs
 from caploc.errors import ModelError
 
@@ -33,6 +34,7 @@ class CleanPass:
         activations: per layer ``[Y, neurons]``, the input of the MLP's output projection there.
         mlp_outputs: per layer ``[Y, width]``, the output of that projection.
         tuples: whether a decoder layer of this family returns a tuple that begins with its states.
+        gates: per layer what the activations are made of, at the answer positions; empty unless asked for.
     """
 
     positions: Tensor
@@ -45,6 +47,7 @@ class CleanPass:
     activations: list[Tensor]
     mlp_outputs: list[Tensor]
     tuples: bool = False
+    gates: list[Gate] = field(default_factory=list)
 
 
 def bind(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> inspect.BoundArguments:
@@ -103,20 +106,29 @@ def _visible(mask: Tensor | None, positions: Tensor, total: int) -> Tensor:
 
 
 def run_clean(
-    model: PreTrainedModel, architecture: Architecture, input_ids: Tensor, answer_start: int
+    model: PreTrainedModel,
+    architecture: Architecture,
+    input_ids: Tensor,
+    answer_start: int,
+    gates: bool = False,
 ) -> CleanPass:
     """Run prompt and answer once and record it.
 
     Args:
         input_ids: ``[prompt + answer]`` on the model's device.
         answer_start: index of the first answer token, at least 1.
+        gates: record ``CleanPass.gates`` too; raises ModelError where the family does not show them.
     """
     positions = torch.arange(answer_start - 1, len(input_ids) - 1, device=input_ids.device)
     fed = input_ids[None, :-1]
     layers = architecture.decoder_layers(model)
     record = CleanPass(positions, input_ids[positions + 1], positions, [], [], [], [], [], [])
     cache = DynamicCache()  # without a config: one made from it drops keys outside a sliding window
-    with torch.no_grad(), _recording(layers, architecture, positions, record, fed.shape[1]):
+    with torch.no_grad(), ExitStack() as stack:
+        stack.enter_context(_recording(layers, architecture, positions, record, fed.shape[1]))
+        if gates:
+            seen = recording_gates(layers, architecture, positions, record.activations)
+            record.gates = stack.enter_context(seen)
         logits = model(input_ids=fed, past_key_values=cache, use_cache=True).logits[0, positions]
     record.log_probs = target_log_probs(logits, record.targets)
     kept: list[Any] = list(cache.layers)

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from caploc.attribution.adaptive import Tolerance, integrate_adaptive
-from caploc.attribution.clean import run_clean
+from caploc.attribution.clean import CleanPass, run_clean
 from caploc.attribution.estimate import automatic_chunk, describe
 from caploc.attribution.integrate import integrate_fixed
-from caploc.attribution.packed import PackedModel
+from caploc.attribution.method import Method
+from caploc.attribution.one_neuron import one_neuron_scores
+from caploc.attribution.packed import Gradients, PackedModel
+from caploc.attribution.preactivation import PreactivationModel
 from caploc.attribution.precision import wide_head
-from caploc.attribution.quadrature import QUADRATURES, fixed_rule
+from caploc.attribution.quadrature import fixed_rule
 from caploc.attribution.selfcheck import check_against_clean
 from caploc.attribution.sums import ScoreSums
 from caploc.errors import ModelError, OptionError
@@ -25,39 +27,7 @@ from caploc.examples import Example, TokenizedExample, tokenize
 from caploc.models import LanguageModel
 from caploc.neurons import NeuronScores
 
-
-@dataclass(frozen=True)
-class Method:
-    """Everything that decides the scores, beside the model and the examples.
-
-    ``chunk_tokens`` (tokens in a packed pass, None for automatic) changes them by rounding only, and is no part of
-    ``settings``.
-
-    Raises:
-        OptionError: a value that makes no sense.
-    """
-
-    steps: int = 19
-    quadrature: str = "paper"
-    tolerance: Tolerance = field(default_factory=Tolerance)
-    chunk_tokens: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.quadrature not in QUADRATURES:
-            raise OptionError(
-                f"unknown quadrature {self.quadrature!r}; choose one of {', '.join(QUADRATURES)}"
-            )
-        if self.quadrature != "adaptive":
-            fixed_rule(self.quadrature, self.steps)
-        if self.chunk_tokens is not None and self.chunk_tokens < 1:
-            raise OptionError(f"chunk_tokens must be at least 1, got {self.chunk_tokens}")
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What the results are keyed by and the finding records."""
-        if self.quadrature == "adaptive":
-            return {"quadrature": "adaptive", **asdict(self.tolerance)}
-        return {"quadrature": self.quadrature, "steps": self.steps}
+__all__ = ["Attributor", "Method", "attribute"]
 
 
 class Attributor:
@@ -70,8 +40,14 @@ class Attributor:
     """
 
     def __init__(self, lm: LanguageModel, method: Method) -> None:
+        if method.path == "neuron" and lm.dtype not in (torch.float32, torch.float64):
+            raise OptionError(
+                f"path 'neuron' compares runs that differ by one neuron, less than {str(lm.dtype)[6:]} can tell "
+                "apart; use dtype float32"
+            )
         self.lm, self.method = lm, method
-        self._packed = PackedModel(lm.model, lm.architecture)
+        kind = PreactivationModel if method.value == "pre" else PackedModel
+        self._packed = kind(lm.model, lm.architecture)
         self._stack = ExitStack()
         self._chunk = method.chunk_tokens or automatic_chunk(lm)
 
@@ -114,29 +90,54 @@ class Attributor:
 
     def _attribute(self, example: TokenizedExample) -> ScoreSums:
         lm, packed = self.lm, self._packed
-        clean = run_clean(lm.model, lm.architecture, example.input_ids.to(lm.device), example.answer_start)
+        clean = run_clean(
+            lm.model,
+            lm.architecture,
+            example.input_ids.to(lm.device),
+            example.answer_start,
+            gates=self.method.value == "pre",
+        )
         unscaled = packed.run_unscaled(clean)
         check_against_clean(clean, unscaled, lm.dtype, example.id)
+        attribution = self._one_neuron if self.method.path == "neuron" else self._whole_layer
+        sums = attribution(clean, unscaled)
+        if not np.isfinite(sums.total).all():
+            raise ModelError(f"example {example.id!r}: scores of {lm.name} are not finite; try dtype float32")
+        return sums
+
+    def _whole_layer(self, clean: CleanPass, unscaled: dict[int, Gradients]) -> ScoreSums:
+        packed = self._packed
         if self.method.quadrature == "adaptive":
             integral = integrate_adaptive(packed, clean, unscaled, self.method.tolerance, self._chunk)
         else:
             nodes, weights = fixed_rule(self.method.quadrature, self.method.steps)
             integral = integrate_fixed(packed, clean, unscaled, nodes, weights, self._chunk)
         scores = [
-            (
-                activation.to(integral.gradients.dtype) * packed.to_neurons(layer, integral.gradients[layer])
-            ).mean(0)
-            for layer, activation in enumerate(clean.activations)
+            packed.scores(layer, clean, gradients).mean(0)
+            for layer, gradients in enumerate(integral.gradients)
         ]
-        values = torch.stack(scores).double().cpu().numpy()
-        if not np.isfinite(values).all():
-            raise ModelError(f"example {example.id!r}: scores of {lm.name} are not finite; try dtype float32")
         return ScoreSums.of_one(
-            values,
+            _array(torch.stack(scores)),
             completeness=integral.completeness_error(clean, packed).abs().mean(1).cpu().numpy(),
             gap=(integral.end - integral.start).abs().double().mean(1).cpu().numpy(),
             points=integral.points.double().mean(1).cpu().numpy(),
         )
+
+    def _one_neuron(self, clean: CleanPass, unscaled: dict[int, Gradients]) -> ScoreSums:
+        """There is no quadrature, so no error of it; the gap is the neurons' mean effect."""
+        effects = one_neuron_scores(self._packed, clean, unscaled, self._chunk)  # [L, Y, neurons]
+        layers, _, neurons = effects.shape
+        return ScoreSums.of_one(
+            _array(effects.mean(1)),
+            completeness=np.zeros(layers),
+            gap=_array(effects.abs().mean((1, 2))),
+            points=np.full(layers, float(neurons)),
+        )
+
+
+def _array(values: Tensor) -> np.ndarray:
+    array: np.ndarray = values.double().cpu().numpy()
+    return array
 
 
 def attribute(
@@ -148,6 +149,8 @@ def attribute(
     *,
     tolerance: Tolerance | None = None,
     chunk_tokens: int | None = None,
+    path: str = "layer",
+    value: str = "post",
     progress: bool = True,
 ) -> NeuronScores:
     """Scores of all neurons, eq. (7): the mean over ``examples`` of
@@ -159,6 +162,8 @@ def attribute(
         answer_tokens: attribute only the first so many answer tokens of each example; None for all.
         tolerance: of the adaptive rule.
         chunk_tokens: tokens in a packed pass; None chooses by device. The result does not depend on it but by rounding.
+        path: what alpha scales, all neurons of a ``layer`` together or one ``neuron`` at a time (see ``Method``).
+        value: a neuron's value, what enters the output projection (``post``) or the nonlinearity (``pre``).
         progress: show a progress bar with an estimate of the work, on a terminal.
 
     All examples are tokenized and checked before any is attributed. The model is left as it was found.
@@ -170,12 +175,12 @@ def attribute(
 
     Equals ``attribution.reference`` (caploc/tests/attribution/test_exactness.py).
     """
-    method = Method(steps, quadrature, tolerance or Tolerance(), chunk_tokens)
+    method = Method(steps, quadrature, tolerance or Tolerance(), chunk_tokens, path, value)
     tokenized = [tokenize(lm, example, answer_tokens) for example in examples]
     if not tokenized:
         raise OptionError("no examples to attribute; pass at least one")
     chunk = method.chunk_tokens or automatic_chunk(lm)
-    description = describe(lm, tokenized, method.steps, chunk) if progress else ""
+    description = describe(lm, tokenized, method, chunk) if progress else ""
     with Attributor(lm, method) as attributor:
         bar = tqdm(tokenized, desc=description, unit="example", disable=None if progress else True)
         sums = attributor.sums(bar)

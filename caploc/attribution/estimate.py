@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from caploc.attribution.method import Method
 from caploc.examples import TokenizedExample
 from caploc.models import LanguageModel
 
@@ -15,11 +16,13 @@ _CPU_CHUNK, _LARGEST_GPU_CHUNK, _SMALLEST_GPU_CHUNK = 1280, 65536, 256
 _GPU_SHARE = 0.5  # of the free memory; what the formula forgets has the other half
 
 
-def packed_flops(lm: LanguageModel, examples: Sequence[TokenizedExample], steps: int) -> float:
+def packed_flops(lm: LanguageModel, examples: Sequence[TokenizedExample], method: Method) -> float:
     """Floating-point operations of the packed engine, by count: matrix products only, forward and backward.
 
     A token that enters behind layer l passes the layers above it, on average (L - 1) / 2, and the head; the gradient
-    costs as much again, parameters being frozen. The adaptive rule usually needs less than ``steps`` points.
+    costs as much again, parameters being frozen. The path of one neuron needs no gradient, but a token for every
+    neuron. The adaptive rule usually needs less than ``steps`` points. Values before the nonlinearity cost two
+    products with the output projection more for a token.
     """
     embedding = _embedding(lm).numel()
     per_layer = (
@@ -27,8 +30,12 @@ def packed_flops(lm: LanguageModel, examples: Sequence[TokenizedExample], steps:
     )
     answers = sum(example.num_answer_tokens for example in examples)
     prompts = sum(len(example.input_ids) for example in examples)
-    tokens = answers * lm.num_layers * (steps + 1)
-    packed = tokens * 2 * 2 * (per_layer * (lm.num_layers - 1) / 2 + embedding)
+    passed = per_layer * (lm.num_layers - 1) / 2 + embedding
+    if method.path == "neuron":
+        packed = answers * lm.num_layers * lm.num_neurons * 2 * passed
+    else:
+        projections = 2 * lm.num_neurons * _embedding(lm).shape[1] if method.value == "pre" else 0
+        packed = answers * lm.num_layers * (method.steps + 1) * 2 * (2 * passed + projections)
     clean = prompts * 2 * (per_layer * lm.num_layers + embedding)
     return packed + clean
 
@@ -55,7 +62,9 @@ def automatic_chunk(lm: LanguageModel) -> int:
     return max(_SMALLEST_GPU_CHUNK, min(_LARGEST_GPU_CHUNK, fitting))
 
 
-def describe(lm: LanguageModel, examples: Sequence[TokenizedExample], steps: int, chunk_tokens: int) -> str:
+def describe(
+    lm: LanguageModel, examples: Sequence[TokenizedExample], method: Method, chunk_tokens: int
+) -> str:
     """One phrase for a progress bar: the model, the work ahead and the memory of a pass."""
-    work, memory = packed_flops(lm, examples, steps), chunk_tokens * bytes_per_token(lm)
+    work, memory = packed_flops(lm, examples, method), chunk_tokens * bytes_per_token(lm)
     return f"attribute {lm.name} ({work / 1e12:.2g} TFLOP, passes of {memory / 1e9:.1g} GB)"

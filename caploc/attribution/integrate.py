@@ -17,7 +17,8 @@ from caploc.attribution.packing import MOST_COLUMNS, layers_in_chunks
 class Integral:
     """The integral for one example; L layers, Y answer positions.
 
-    ``gradients [L, Y, width]``: integral over alpha of dP/d(output of the MLP projection).
+    ``gradients [L, Y, width]``: integral over alpha of dP/d(output of the MLP projection); neurons instead of width
+    where a ``PreactivationModel`` made them.
     ``start``, ``end`` ``[L, Y]``: P at alpha = 0 and at alpha = 1. ``points [L, Y]``: gradient evaluations spent.
     """
 
@@ -32,7 +33,7 @@ class Integral:
         The sum over neurons of a * gradient equals the directional derivative at the projection's output.
         """
         step = torch.stack(
-            [output - packed.bias(layer, clean) for layer, output in enumerate(clean.mlp_outputs)]
+            [packed.step(layer, clean) for layer in range(len(self.gradients))]
         )  # [L, Y, width]
         attributed = (step.double() * self.gradients.double()).sum(-1)
         return attributed - (self.end - self.start).double()

@@ -82,12 +82,10 @@ class PackedModel:
             columns: ``[C]`` indices into ``clean.positions``; repeats are welcome.
             alphas: for each layer that has rows, ``[R, C]`` the scale of each token.
         """
-        leaves = {}
-        for layer in sorted(alphas):
-            bias = self.bias(layer, clean)
-            step = clean.mlp_outputs[layer][columns] - bias  # [C, width]
-            scale = alphas[layer].to(step)[..., None]
-            leaves[layer] = (bias + scale * step).requires_grad_()  # [R, C, width]
+        leaves = {
+            layer: self._scaled(layer, clean, columns, alphas[layer]).requires_grad_()
+            for layer in sorted(alphas)
+        }
         probabilities = self._forward(PackedPass(clean, columns, leaves, additive=False))
         gradients = torch.autograd.grad(probabilities.sum(), list(leaves.values()))
         parts = probabilities.detach().split([len(leaf) for leaf in leaves.values()])
@@ -114,18 +112,54 @@ class PackedModel:
             for layer, gradient in zip(leaves, gradients, strict=True)
         }
 
-    def bias(self, layer: int, clean: CleanPass) -> Tensor:
+    @torch.no_grad()
+    def probabilities(
+        self, clean: CleanPass, columns: Tensor, entering: Mapping[int, Tensor]
+    ) -> dict[int, Tensor]:
+        """One packed pass without gradients: P ``[R, C]`` where the projections put out ``entering [R, C, width]``."""
+        leaves = {layer: entering[layer] for layer in sorted(entering)}
+        found = self._forward(PackedPass(clean, columns, leaves, additive=False))
+        return dict(zip(leaves, found.split([len(leaf) for leaf in leaves.values()]), strict=True))
+
+    def step(self, layer: int, clean: CleanPass) -> Tensor:
+        """``[Y, width]`` what the path adds up to: alpha * step is how far it has come. It turns a gradient of a
+        packed pass into the slope along alpha."""
+        return clean.mlp_outputs[layer] - self._bias(layer, clean)
+
+    def scores(self, layer: int, clean: CleanPass, integral: Tensor) -> Tensor:
+        """``[Y, neurons]`` attributions from the integral over alpha of a packed pass's gradients."""
+        return clean.activations[layer].to(integral.dtype) * self.to_neurons(layer, integral)
+
+    def fall(self, layer: int, clean: CleanPass) -> Tensor:
+        """``[Y, neurons]`` the change of each activation when its neuron's value goes to zero."""
+        return -clean.activations[layer]
+
+    def projection(self, layer: int) -> nn.Module:
+        """The layer's MLP output projection."""
+        return self._projections[layer]
+
+    def output_weights(self, layer: int, neurons: slice) -> Tensor:
+        """``[neurons, width]`` what one unit of each of these neurons adds to the projection's output."""
+        projection = self._projections[layer]
+        weight: Tensor = projection.weight.detach()  # type: ignore[operator]
+        # nn.Linear stores [out, in]; GPT-2's Conv1D [in, out].
+        return (weight.T if isinstance(projection, nn.Linear) else weight)[neurons]
+
+    def to_neurons(self, layer: int, gradient: Tensor) -> Tensor:
+        """Carry ``[..., width]`` gradients at the projection's output to its input: ``[..., neurons]``."""
+        return gradient @ self.output_weights(layer, slice(None)).to(gradient.dtype).T
+
+    def _bias(self, layer: int, clean: CleanPass) -> Tensor:
         """``[width]`` the output of the layer's MLP projection when all neurons are zero."""
         bias = getattr(self._projections[layer], "bias", None)
         output = clean.mlp_outputs[layer]
         return output.new_zeros(output.shape[-1]) if bias is None else bias.detach()
 
-    def to_neurons(self, layer: int, gradient: Tensor) -> Tensor:
-        """Carry ``[C, width]`` gradients at the projection's output to its input: ``[C, neurons]``."""
-        projection = self._projections[layer]
-        weight: Tensor = projection.weight.detach().to(gradient.dtype)  # type: ignore[operator]
-        # nn.Linear stores [out, in]; GPT-2's Conv1D [in, out].
-        return gradient @ (weight if isinstance(projection, nn.Linear) else weight.T)
+    def _scaled(self, layer: int, clean: CleanPass, columns: Tensor, alphas: Tensor) -> Tensor:
+        """``[R, C, width]`` the projection's output at each token's alpha."""
+        bias = self._bias(layer, clean)
+        step = clean.mlp_outputs[layer][columns] - bias  # [C, width]
+        return bias + alphas.to(step)[..., None] * step
 
     def _forward(self, packed_pass: PackedPass) -> Tensor:
         """P of the answer tokens ``[R, C]``, rows in the order of the layers."""

@@ -24,10 +24,14 @@ def reference_scores(
     nodes: Sequence[float],
     weights: Sequence[float],
     only: Iterable[tuple[int, int]] | None = None,
+    path: str = "layer",
+    value: str = "post",
 ) -> Tensor:
     """Scores ``[layers, neurons]`` of one example: (1/Y) sum_m a sum_i weights_i dP(y_m | z_m, nodes_i a)/da.
 
     ``only`` restricts the work to some (answer index, layer) pairs, for timing a sample of it; others score zero.
+    ``path`` and ``value`` as in ``Method``: with "neuron" the rule is applied to each neuron alone, the others at their
+    clean values; with "pre" a stands for the input of the MLP's nonlinearity.
     """
     layers = architecture.decoder_layers(model)
     answer_length = len(input_ids) - answer_start
@@ -36,11 +40,22 @@ def reference_scores(
         if only is None
         else list(only)
     )
+    module_of = architecture.mlp_out_of if value == "post" else architecture.activation_of
     scores: Tensor | None = None
     for m, layer in pairs:
         sequence = input_ids[: answer_start + m]
         target = int(input_ids[answer_start + m])
-        attributed = _one(model, architecture.mlp_out_of(layers[layer]), sequence, target, nodes, weights)
+        module = module_of(layers[layer])
+        clean = _entering(model, module, sequence)
+        if path == "layer":
+            gradients = _gradients(model, module, sequence, target, [node * clean for node in nodes])
+        else:
+            gradients = torch.zeros(len(nodes), len(clean), dtype=clean.dtype, device=clean.device)
+            for neuron in range(len(clean)):
+                along = [_with_one_scaled(clean, neuron, node) for node in nodes]
+                gradients[:, neuron] = _gradients(model, module, sequence, target, along)[:, neuron]
+        weight = torch.tensor(weights, dtype=clean.dtype, device=clean.device)
+        attributed = clean * (weight[:, None] * gradients).sum(0)
         if scores is None:
             scores = torch.zeros(len(layers), len(attributed), dtype=torch.float64)
         scores[layer] += attributed.double().cpu() / answer_length
@@ -48,34 +63,38 @@ def reference_scores(
     return scores
 
 
-def _one(
-    model: PreTrainedModel, projection: nn.Module, sequence: Tensor, target: int, nodes: Sequence[float],
-    weights: Sequence[float],
-) -> Tensor:  # fmt: skip
-    clean = _activation(model, projection, sequence)
-    alphas = torch.tensor(nodes, dtype=clean.dtype, device=clean.device)
-    scaled = (alphas[:, None] * clean).requires_grad_()  # [A, neurons]
-    batch = sequence.expand(len(alphas), -1)
+def _with_one_scaled(clean: Tensor, neuron: int, alpha: float) -> Tensor:
+    scaled = clean.clone()
+    scaled[neuron] *= alpha
+    return scaled
+
+
+def _gradients(
+    model: PreTrainedModel, module: nn.Module, sequence: Tensor, target: int, entering: Sequence[Tensor]
+) -> Tensor:
+    """``[A, neurons]`` dP(target) with respect to what enters ``module`` at the last position, at each of A points."""
+    points = torch.stack(list(entering)).requires_grad_()  # [A, neurons]
+    batch = sequence.expand(len(points), -1)
 
     def replace(module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
-        states = args[0].reshape(len(alphas), len(sequence), -1).clone()
-        states[:, -1] = scaled
+        states = args[0].reshape(len(points), len(sequence), -1).clone()
+        states[:, -1] = points
         return (states.reshape(args[0].shape),)
 
-    handle = projection.register_forward_pre_hook(replace)
+    handle = module.register_forward_pre_hook(replace)
     try:
         logits = model(input_ids=batch, use_cache=False).logits[:, -1]
     finally:
         handle.remove()
     wide = logits if logits.dtype == torch.float64 else logits.float()
-    (gradient,) = torch.autograd.grad(wide.softmax(-1)[:, target].sum(), scaled)
-    weight = torch.tensor(weights, dtype=clean.dtype, device=clean.device)
-    return clean * (weight[:, None] * gradient).sum(0)
+    (gradient,) = torch.autograd.grad(wide.softmax(-1)[:, target].sum(), points)
+    return gradient
 
 
-def _activation(model: PreTrainedModel, projection: nn.Module, sequence: Tensor) -> Tensor:
+def _entering(model: PreTrainedModel, module: nn.Module, sequence: Tensor) -> Tensor:
+    """``[neurons]`` what enters ``module`` at the last position of a plain run."""
     kept: list[Tensor] = []
-    handle = projection.register_forward_pre_hook(lambda module, args: kept.append(args[0]))
+    handle = module.register_forward_pre_hook(lambda module, args: kept.append(args[0]))
     try:
         with torch.no_grad():
             model(input_ids=sequence[None], use_cache=False)

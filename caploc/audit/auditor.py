@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -13,18 +13,18 @@ from caploc.audit.results import Planned, Result, Status
 from caploc.audit.settings import AuditSettings
 from caploc.audit.text import visible
 from caploc.findings import Finding
-from caploc.papers import Paper, judge, number_agreement
+from caploc.papers import Paper, decisive_p, judge, number_agreement
 
 STATUS_PROPERTY = "verdict"
 RESULT_PROPERTY = "caploc"
 
 
 class ClaimRefuted(AssertionError):
-    """The evidence is against the claim. ``expected`` where a reviewed expectation says so too."""
+    """The evidence is against the claim. ``excuse`` says why that does not fail the run, empty where it does."""
 
-    def __init__(self, reason: str, expected: bool = False) -> None:
+    def __init__(self, reason: str, excuse: str = "") -> None:
         super().__init__(reason)
-        self.expected = expected
+        self.excuse = excuse
 
 
 class ExpectationMoved(AssertionError):
@@ -88,9 +88,10 @@ class Auditor:
     def _judged(self, finding: Finding) -> Result:
         claim = self._bench.paper.claim(finding.claim)
         verdict = judge(claim, finding)
+        if finding.cell.variant:  # a figure for each reading would bury the report
+            finding = replace(finding, plots=())
         expected, moved, why = False, None, ""
-        cell = finding.cell
-        covered = self._bench.settings.expectations_cover(cell.model, cell.dataset, cell.sigma)
+        covered = self._bench.settings.expectations_cover(finding.cell)
         if covered and self._bench.recording:
             expected = True
         elif covered:
@@ -110,7 +111,16 @@ class Auditor:
             moved=moved,
             why=why,
             agreement=number_agreement(claim, finding),
+            p=decisive_p(claim, finding),
         )
+
+
+def _excuse(result: Result) -> str:
+    """Why a refuted cell does not fail the run: it was reviewed, or only asks what another reading would change."""
+    if result.expected:
+        return "as expected"
+    variant = result.planned.cell.variant
+    return f"read with {variant}" if variant else ""
 
 
 def _end(result: Result) -> None:
@@ -119,7 +129,7 @@ def _end(result: Result) -> None:
     if result.moved is not None:
         raise ExpectationMoved(f"{result.moved} ({result.status}: {reason})")
     if result.status is Status.REFUTED:
-        raise ClaimRefuted(reason, result.expected)
+        raise ClaimRefuted(reason, _excuse(result))
     if result.status is Status.INCONCLUSIVE:
         pytest.xfail(f"inconclusive: {reason}")
     if result.status is Status.NOT_RUN:

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from caploc.audit.results import Result, Status
 from caploc.errors import CaplocError
-from caploc.findings import Outcome
+from caploc.findings import PRINTED, Outcome
 
 LEAST_SLACK = {"count": 2.0, "share": 0.001}
 DEFAULT_SLACK = 0.05
 RELATIVE_SLACK = 0.2
+ROUNDING = 0.0001
 
 HEADER = """\
 # What each claim gave on the embedded models when it was reviewed: its verdict, the range that its estimate may
@@ -66,8 +67,8 @@ def record(results: Iterable[Result], known: Mapping[str, Expectation]) -> dict[
     """``known`` brought up to date by results that ended in a verdict.
 
     The range is the estimate give or take 0.05 or a fifth of it, whichever is more (2 or a fifth for counts, 0.001 or a
-    fifth for shares, which are small). The
-    sentence why is kept as long as the verdict is; a new verdict begins with the rule's own reason.
+    fifth for shares, which are small); what follows from printed numbers alone is exact. The sentence why is kept as
+    long as the verdict is; a new verdict begins with the rule's own reason.
     """
     recorded = dict(known)
     for result in results:
@@ -97,10 +98,16 @@ def _recorded(result: Result) -> Expectation:
     estimate = finding.get("estimate")
     low = high = None
     if estimate is not None and result.status is not Status.NOT_RUN:
-        least = LEAST_SLACK.get(finding.get("unit", ""), DEFAULT_SLACK)
-        slack = max(least, RELATIVE_SLACK * abs(estimate))
+        slack = _slack(result, estimate)
         low, high = round(estimate - slack, 4), round(estimate + slack, 4)
     return Expectation(Outcome(result.status.value), low, high, result.reason)
+
+
+def _slack(result: Result, estimate: float) -> float:
+    if result.planned.cell.model == PRINTED:
+        return 0.0 if float(estimate).is_integer() else ROUNDING
+    unit = (result.finding or {}).get("unit", "")
+    return max(LEAST_SLACK.get(unit, DEFAULT_SLACK), RELATIVE_SLACK * abs(estimate))
 
 
 def _expectation(entry: object, place: str) -> Expectation:

@@ -1,4 +1,4 @@
-"""The HTML report: pytest-html is its frame, this plugin fills title, rows and summary. Everything is escaped."""
+"""The HTML report: pytest-html is its frame; claims have a page of their own, other tests pytest-html's table."""
 
 from __future__ import annotations
 
@@ -7,21 +7,24 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from caploc.audit.html_rows import details, header_cells, row_cells
-from caploc.audit.html_summary import closing, opening
+from caploc.audit.html_parts import Log
+from caploc.audit.html_summary import page
 from caploc.audit.results import Status
-from caploc.audit.text import escaped
+from caploc.audit.text import escaped, visible_lines
 
 if TYPE_CHECKING:
     from caploc.audit.plugin import Audit
 
+LONGEST_TRACE = 100_000
+
 
 class HtmlReport:
-    """pytest-html's hooks, on the process that writes the report."""
+    """pytest-html's hooks, on the process that writes the report. Everything is escaped."""
 
     def __init__(self, audit: Audit) -> None:
         self._audit = audit
-        self._page: Any = None
+        self._frame: Any = None
+        self._logs: dict[str, Log] = {}
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self, session: pytest.Session) -> None:
@@ -38,50 +41,35 @@ class HtmlReport:
                 else escaped(value)
             )
 
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keeps what the page says of a claim's test beyond its result."""
+        if report.nodeid not in self._audit.books.planned:
+            return
+        log = self._logs.get(report.nodeid, Log())
+        error = getattr(report, "caploc_word", None) == Status.ERROR
+        trace = "\n".join([report.longreprtext, *(text for _, text in report.sections)]) if error else ""
+        self._logs[report.nodeid] = Log(log.seconds + report.duration, log.trace or trace[:LONGEST_TRACE])
+
     @pytest.hookimpl(optionalhook=True)
     def pytest_html_report_title(self, report: Any) -> None:
-        self._page = report
+        self._frame = report
         report.title = "caploc audit"
         report.set_data("renderCollapsed", ["all"])
 
     @pytest.hookimpl(optionalhook=True)
-    def pytest_html_results_table_header(self, cells: list[str]) -> None:
-        cells[:] = header_cells()
-
-    @pytest.hookimpl(optionalhook=True)
     def pytest_html_results_table_row(self, report: Any, cells: list[str]) -> None:
-        result = self._audit.books.result_of(report.nodeid)
-        paper = self._audit.bench.paper
-        cells[:] = row_cells(report.nodeid, result, paper, outcome=cells[0], duration=cells[2])
+        if report.nodeid in self._audit.books.planned:
+            cells.clear()  # pytest-html leaves out a row without cells
+            return
+        phase = "" if report.when == "call" else f"::{report.when}"
+        cells[1] = f'<td class="col-testId"><bdi>{escaped(report.nodeid + phase)}</bdi></td>'
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_html_results_table_html(self, report: Any, data: list[str]) -> None:
-        result = self._audit.books.result_of(report.nodeid)
-        if result is not None and result.status not in (Status.ERROR, Status.MISSING):
-            data[:] = [html.escape(details(result))]
+        data[:] = [html.escape(visible_lines(html.unescape(part))) for part in data]
 
     @pytest.hookimpl(optionalhook=True)
-    def pytest_html_results_summary(self, prefix: list[str], postfix: list[str]) -> None:
-        books = self._audit.books
-        if not books.results:
-            return
-        self._order_rows()
-        self._count_errors()
-        prefix.append(opening(books, self._audit.bench.paper))
-        postfix.append(closing(books, self._audit.bench.paper))
-
-    def _order_rows(self) -> None:
-        """Rows in the order of collection, in which no number of workers shows."""
-        tests = self._page.data["tests"]
-        rank = {nodeid: place for place, nodeid in enumerate(self._audit.books.planned)}
-        ordered = sorted(tests, key=lambda nodeid: rank.get(nodeid, len(rank)))
-        for nodeid in ordered:
-            tests[nodeid] = tests.pop(nodeid)
-
-    def _count_errors(self) -> None:
-        """pytest-html counts an error inside a test as failed; its row says error, and so must the filter."""
-        outcomes = self._page.outcomes
-        shown = [row.get("result") for rows in self._page.data["tests"].values() for row in rows]
-        moved = shown.count("Error") - outcomes["error"]["value"]
-        outcomes["error"]["value"] += moved
-        outcomes["failed"]["value"] -= moved
+    def pytest_html_results_summary(self, prefix: list[str]) -> None:
+        if self._audit.books.results:
+            paper = self._audit.bench.paper
+            prefix.append(page(self._audit.books, paper, self._logs, bool(self._frame.data["tests"])))

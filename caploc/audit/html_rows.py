@@ -1,96 +1,118 @@
-"""The report's table: one row a claim cell, and what unfolds under it."""
+"""The table of cells: one body a cell, its numbers in one row and its reason, which unfolds, in the next.
+
+The rows are plain HTML in the order of collection; ``report.js`` sorts and filters them. A cell that sorts otherwise
+than by its text carries ``data-sort``, empty where there is no value.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from caploc.audit.results import Result, Status
-from caploc.audit.text import escaped, number, unit_sign, visible
+from caploc.audit.html_details import details
+from caploc.audit.html_parts import MOVED_BADGE, UNKNOWN, Log, badge, holm_note, scroll, status_word
+from caploc.audit.results import Result, Status, Tally
+from caploc.audit.text import duration, escaped, number, p_value, unit_sign
 from caploc.papers import Paper
 
-SIGNS = {
-    Status.SUPPORTED: "&#10003;",
-    Status.REFUTED: "&#10007;",
-    Status.INCONCLUSIVE: "?",
-    Status.NOT_RUN: "&#8211;",
-    Status.ERROR: "!",
-    Status.MISSING: "&#8709;",
+COLUMNS = {
+    "Claim": "text",
+    "Cell": "text",
+    "Verdict": "number",
+    "Estimate [interval]": "number",
+    "Chance": "number",
+    "p": "number",
+    "p, Holm": "number",
+    "Published": "number",
+    "n": "number",
+    "Draws": "number",
+    "Time": "number",
 }
-COLUMNS = (
-    ("result", "pytest"),
-    ("claim", "Claim"),
-    ("cell", "Cell"),
-    ("paper", "Paper"),
-    ("measured", "Measured [interval]"),
-    ("chance", "Chance"),
-    ("p", "p"),
-    ("n", "n"),
-    ("verdict", "Verdict"),
-    ("reason", "Why"),
-    ("duration", "Time"),
+"""The headings and how their columns are sorted; a verdict's number is its place among the verdicts."""
+
+LEGEND = (
+    "One cell is one claim with one model, dataset and sigma. p is the p value that decides it; the next column is p "
+    "after Holm's correction over all tests of its family with that model. The sentence below a cell unfolds to all "
+    "that was measured."
 )
-_SORTABLE = ("result", "claim", "cell", "verdict", "measured", "duration")
-_LONGEST_REASON = 220
-_MOST_DETAILS = 60
+RANK = {status: str(place) for place, status in enumerate(Status)}
+_LONGEST_REASON = 260
 
 
-def header_cells() -> list[str]:
-    """The header row's cells, for pytest-html."""
-    return [
-        f'<th class="sortable" data-column-type="{name}">{title}</th>'
-        if name in _SORTABLE
-        else f"<th>{title}</th>"
-        for name, title in COLUMNS
-    ]
+def table_of_cells(paper: Paper, results: Sequence[Result], logs: Mapping[str, Log]) -> str:
+    """The table with its filter, which stays hidden until the script is there to run it."""
+    head = "".join(f'<th scope="col" data-type="{kind}">{name}</th>' for name, kind in COLUMNS.items())
+    bodies = "\n".join(
+        _body(result, paper, logs.get(result.planned.nodeid, Log()), place)
+        for place, result in enumerate(results)
+    )
+    table = f'<table class="audit" id="audit-cells"><thead><tr>{head}</tr></thead>\n{bodies}</table>'
+    return f'<h2 id="cells">Cells</h2><p>{LEGEND}</p>{_filter(results)}{scroll(table)}'
 
 
-def badge(status: Status, text: str | None = None) -> str:
-    """A verdict as a coloured word with its sign; ``text`` is HTML and stands in the word's place."""
-    kind = status.value.lower().replace(" ", "-")
-    return f'<span class="verdict v-{kind}">{SIGNS[status]} {text or status_word(status)}</span>'
+def _filter(results: Sequence[Result]) -> str:
+    counts = Tally.of(results).by_status
+    present = [status for status in Status if counts[status] or any(r.status is status for r in results)]
+    boxes = "".join(
+        f'<label><input type="checkbox" checked value="{_kind(status)}"> {status_word(status).lower()}</label>'
+        for status in present
+    )
+    return (
+        '<form id="audit-filter" hidden><label>Show cells with <input type="search" '
+        'placeholder="words, such as gsm8k moved"></label>'
+        f'<fieldset><legend>and verdict</legend>{boxes}</fieldset><output aria-live="polite"></output></form>'
+    )
 
 
-def status_word(status: Status) -> str:
-    """The word shown: an error is named as ours, so that no one takes it for evidence."""
-    return "ERROR (ours)" if status is Status.ERROR else status.value
+def _kind(status: Status) -> str:
+    return status.value.lower().replace(" ", "-")
 
 
-def row_cells(nodeid: str, result: Result | None, paper: Paper, outcome: str, duration: str) -> list[str]:
-    """The cells of one row. ``outcome`` and ``duration`` are pytest-html's own cells."""
-    if result is None:  # a test that decides no claim
-        shown = dict.fromkeys((name for name, _ in COLUMNS), "") | {"claim": f"<bdi>{escaped(nodeid)}</bdi>"}
-    else:
-        shown = _shown(result, paper)
-        if result.status is Status.ERROR:
-            outcome = '<td class="col-result">Error</td>'
-    cells = [f'<td class="col-{name}">{shown[name]}</td>' for name, _ in COLUMNS[1:-1]]
-    return [outcome, *cells, duration]
-
-
-def _shown(result: Result, paper: Paper) -> dict[str, str]:
+def _body(result: Result, paper: Paper, log: Log, place: int) -> str:
     finding: Mapping[str, Any] = result.finding or {}
-    unit = finding.get("unit", "fraction")
     claim = paper.claims.get(result.planned.claim)
-    published = finding.get("published")
-    mark = badge(result.status)
+    unit = finding.get("unit", "fraction")
+    name = escaped(result.planned.claim)
+    variant = result.planned.cell.variant
+    mark = f'<div class="audit-note">other reading: {escaped(variant, 120)}</div>' if variant else ""
+    estimate, chance, published = finding.get("estimate"), finding.get("chance"), finding.get("published")
+    printed_unit = next((cell.unit for cell in claim.cells), "") if claim else ""
+    cells = (
+        f"<bdi>{escaped(result.planned.cell.label, 120)}</bdi>{mark}",
+        (RANK[result.status], _verdict(result)),
+        (_key(estimate), _measured(finding, unit)),
+        (_key(chance), "-" if chance is None else number(chance, unit) + unit_sign(unit)),
+        (_key(result.p), p_value(result.p)),
+        (_key(result.p_holm), p_value(result.p_holm)),
+        (_printed_key(published), f"{escaped(published, 40)} {escaped(printed_unit)}" if published else "-"),
+        (_key(finding.get("n") or None), f"{finding['n']:,}" if finding.get("n") else "-"),
+        (_key(finding.get("draws") or None), f"{finding['draws']:,}" if finding.get("draws") else "-"),
+        (_key(log.seconds or None), duration(log.seconds or None)),
+    )
+    shown = "".join(
+        f'<td data-sort="{cell[0]}">{cell[1]}</td>' if isinstance(cell, tuple) else f"<td>{cell}</td>"
+        for cell in cells
+    )
+    # a claim without a card, one that the paper's files lack, is not linked
+    heading = f'<a href="#claim-{name}">{name}</a>' if claim else name
+    group = escaped(claim.group if claim else UNKNOWN.id)
+    reason = escaped(result.moved or result.reason or "-", _LONGEST_REASON)
+    return (
+        f'<tbody data-place="{place}" data-verdict="{_kind(result.status)}" data-family="{group}">'
+        f'<tr><th scope="row">{heading}</th>{shown}</tr>'
+        f'<tr><td colspan="{len(COLUMNS)}"><details><summary><bdi>{reason}</bdi></summary>'
+        f"{details(result, log)}</details></td></tr></tbody>"
+    )
+
+
+def _verdict(result: Result) -> str:
+    shown = badge(result.status)
     if result.moved is not None:
-        mark += ' <span class="verdict v-moved">&#8800; moved</span>'
+        shown += f" {MOVED_BADGE}"
     elif result.status is Status.REFUTED and result.expected:
-        mark += '<div class="audit-note">as expected here</div>'
-    return {
-        "claim": f'<a href="#claim-{escaped(result.planned.claim)}">{escaped(result.planned.claim)}</a>',
-        "cell": f"<bdi>{escaped(result.planned.cell.label, 120)}</bdi>",
-        "paper": f"{escaped(published)} {escaped(claim.published_unit if claim else '')}"
-        if published
-        else "-",
-        "measured": _measured(finding, unit),
-        "chance": "-" if finding.get("chance") is None else number(finding["chance"], unit) + unit_sign(unit),
-        "p": _p_values(finding.get("p_values") or {}),
-        "n": f"{finding['n']:,}" if finding.get("n") else "-",
-        "verdict": mark,
-        "reason": f"<bdi>{escaped(result.moved or result.reason, _LONGEST_REASON)}</bdi>",
-    }
+        shown += ' <span class="audit-note">as expected here</span>'
+    flag = holm_note(result)
+    return f'{shown} <span class="audit-note flag">{flag}</span>' if flag else shown
 
 
 def _measured(finding: Mapping[str, Any], unit: str) -> str:
@@ -103,44 +125,12 @@ def _measured(finding: Mapping[str, Any], unit: str) -> str:
     return shown + unit_sign(unit)
 
 
-def _p_values(values: Mapping[str, float | None]) -> str:
-    known = sorted(value for value in values.values() if value is not None)
-    if not known:
-        return "-"
-    least = f"{known[0]:.2g}"
-    return least if len(known) == 1 else f"{least} to {known[-1]:.2g}"
+def _key(value: float | None) -> str:
+    return "" if value is None else f"{value:.9g}"
 
 
-def details(result: Result) -> str:
-    """What unfolds under a row, as plain text: reason, expectation, every number and setting of the finding."""
-    finding: Mapping[str, Any] = result.finding or {}
-    lines = [f"{result.status.value}: {visible(result.reason, 2000)}"]
-    lines += [f"moved: {visible(result.moved)}"] if result.moved else []
-    lines += [f"expected because: {visible(result.why)}"] if result.why else []
-    lines += [f"printed number: {visible(result.agreement)}"] if result.agreement else []
-    if finding.get("quantity"):
-        lines.append(f"quantity: {visible(finding['quantity'])} ({visible(finding.get('unit', ''))})")
-    if finding.get("interval_kind"):
-        lines.append(f"interval: {visible(finding['interval_kind'])}")
-    for name in ("effect_size", "draws"):
-        if finding.get(name):
-            lines.append(f"{name.replace('_', ' ')}: {finding[name]}")
-    for title in ("p_values", "quantities", "controls", "settings"):
-        entries = list((finding.get(title) or {}).items())
-        lines += [f"{title.replace('_', ' ')}:"] if entries else []
-        lines += [f"    {visible(key, 120)}: {_value(value)}" for key, value in entries[:_MOST_DETAILS]]
-        lines += (
-            [f"    and {len(entries) - _MOST_DETAILS} more, in the ledger"]
-            if len(entries) > _MOST_DETAILS
-            else []
-        )
-    lines += [f"note: {visible(note)}" for note in finding.get("notes") or ()]
-    return "\n".join(lines)
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, list) and value and all(isinstance(item, (int, float)) for item in value):
-        return visible(", ".join(f"{item:.3g}" for item in value), 300)
-    return visible(value, 300)
+def _printed_key(published: str | None) -> str:
+    try:
+        return _key(float(published)) if published else ""
+    except ValueError:  # a range, or words
+        return ""

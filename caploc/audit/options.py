@@ -15,7 +15,7 @@ DEFAULTS: dict[str, Any] = {
     "dtype": "auto",
     "seed": "0",
     "steps": "19",
-    "quadrature": "paper",
+    "quadrature": None,
 }
 
 MARKERS = (
@@ -96,7 +96,31 @@ def add_options(parser: pytest.Parser) -> None:
         "--quadrature",
         "RULE",
         "how eq. (7) is summed: paper (the literal sum, default), trapezoid, gauss-legendre or adaptive, which "
-        "shows whether a verdict depends on it.",
+        "shows whether a verdict depends on it. Short for --reading quadrature=RULE.",
+    )
+    option(
+        "--reading",
+        "SETTING=ALTERNATIVE",
+        "read the paper otherwise in the whole run, where its text leaves a question open: "
+        "dispersion=variance, scope=layer, deviation=positive, path=neuron, value=pre, gsm8k-form=choice, "
+        "quadrature=RULE. Repeatable. The questions stand in each claim's card in the report.",
+        action="append",
+    )
+    group.addoption(
+        "--sensitivity",
+        action="store_true",
+        default=False,
+        help="beside the readings chosen, try every other answer to each question that a claim leaves open, one at "
+        "a time, at the paper's sigma (6, or the first given); the report then shows where a verdict flips. Such a "
+        "cell never fails the run. It takes several times as long, most of it for path=neuron, so name a model and a "
+        "dataset or two; -k names readings too: -k 'scope-layer or not -s6-'.",
+    )
+    group.addoption(
+        "--claim-coverage",
+        action="store_true",
+        default=False,
+        help="run nothing: list every claim of the paper with the tests that cover it, and fail if one that a "
+        "measurement could decide has neither a test nor an entry in claims/pending.toml.",
     )
     group.addoption(
         "--record-expectations",

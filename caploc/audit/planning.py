@@ -8,8 +8,9 @@ import pytest
 
 from caploc.audit.requests import CellRequest, cell_parameters, model_cell_parameters
 from caploc.audit.results import Planned
-from caploc.audit.settings import AuditSettings
-from caploc.findings import Cell
+from caploc.audit.settings import PAPER, AuditSettings
+from caploc.findings import PRINTED, Cell
+from caploc.papers import load_paper
 
 GB = 10**9
 
@@ -17,51 +18,87 @@ GB = 10**9
 def plan_of(item: pytest.Item) -> Planned | None:
     """The claim cell that a test decides; None for a test that decides none (it lacks the marker ``claim``).
 
-    Raises `pytest.UsageError` for a claim test that has no cell to decide.
+    A claim test without a cell among its parameters needs no model: it checks what the paper prints, in the cell
+    ``Cell(model=PRINTED)``. Raises `pytest.UsageError` for a marker without a claim id.
     """
     marker = item.get_closest_marker("claim")
     if marker is None or not isinstance(item, pytest.Function):
         return None
-    if len(marker.args) != 1 or not isinstance(marker.args[0], str):
+    if not _is_complete(marker):
         raise pytest.UsageError(
             f"{item.nodeid}: the marker claim needs one claim id, as in claim('table1-overlap')"
         )
     parameters = item.callspec.params if hasattr(item, "callspec") else {}
     requests = (value for value in parameters.values() if isinstance(value, CellRequest))
     request = next(requests, None)
-    cell = request.cell if request is not None else Cell(model="-")
-    claim = marker.kwargs.get("by_model", {}).get(cell.model, marker.args[0])
-    return Planned(item.nodeid, item.name, claim, cell)
+    cell = request.cell if request is not None else Cell(model=PRINTED)
+    return Planned(item.nodeid, item.name, claim_of(marker, cell.model), cell)
+
+
+def _is_complete(marker: pytest.Mark) -> bool:
+    return len(marker.args) == 1 and isinstance(marker.args[0], str)
+
+
+def claim_of(marker: pytest.Mark, model: str) -> str:
+    """The claim that a test with this marker decides for a model."""
+    claim: str = marker.kwargs.get("by_model", {}).get(model, marker.args[0])
+    return claim
+
+
+def other_readings(claim_id: str, settings: AuditSettings) -> list[str]:
+    """Each other answer to a question that the claim leaves open, as ``setting=alternative``; none unless the run asks
+    for ``--sensitivity``. Questions without a setting can only be recorded."""
+    claim = load_paper(PAPER).claims.get(claim_id) if settings.sensitivity else None
+    if claim is None:
+        return []
+    chosen = settings.reading.settings
+    questions = [load_paper(PAPER).ambiguities[name] for name in claim.ambiguities]
+    return [
+        f"{question.setting}={answer}"
+        for question in questions
+        if question.setting in chosen
+        for answer in (question.default, *question.alternatives)
+        if answer != chosen[question.setting]
+    ]
 
 
 def parametrize(metafunc: pytest.Metafunc, settings: AuditSettings) -> None:
     """Gives a claim test with the argument ``cell`` or ``model_cell`` its cells.
 
-    ``claim(id, dataset=NAME)`` keeps to one dataset; ``claim(id, by_model={NAME: other id})`` is about another claim
-    where the paper words one per model.
+    ``claim(id, dataset=NAME)`` keeps to one dataset, ``claim(id, sigma=6)`` to one sigma; ``claim(id, by_model={NAME:
+    other id})`` is about another claim where the paper words one per model. With ``--sensitivity`` there are cells
+    under other readings too.
     """
     marker = metafunc.definition.get_closest_marker("claim")
-    if marker is None:
+    if marker is None or not _is_complete(
+        marker
+    ):  # `plan_of` refuses it, when a usage error still can be one line
         return
+
+    def variants(model: str) -> list[str]:
+        return other_readings(claim_of(marker, model), settings)
+
     if "cell" in metafunc.fixturenames:
-        metafunc.parametrize("cell", cell_parameters(settings, marker.kwargs.get("dataset")))
+        only, sigma = marker.kwargs.get("dataset"), marker.kwargs.get("sigma")
+        metafunc.parametrize("cell", cell_parameters(settings, only, variants, sigma))
     if "model_cell" in metafunc.fixturenames:
-        metafunc.parametrize("model_cell", model_cell_parameters(settings))
+        metafunc.parametrize("model_cell", model_cell_parameters(settings, variants))
 
 
 def group_by_model(items: list[pytest.Item]) -> None:
-    """Sorts claim tests by model, in the order asked for, so that each model is loaded once; other tests keep their
-    places at the front."""
-    order: dict[str, int] = {}
+    """Sorts claim tests by model, in the order asked for, then by reading of the paper, so that each model is loaded
+    once; checks of printed numbers come first, and other tests keep their places before them."""
+    models = {PRINTED: 0}
+    variants = {"": 0}
+    places: dict[str, tuple[int, int]] = {}
     for item in items:
-        if (planned := plan_of(item)) is not None:
-            order.setdefault(planned.cell.model, len(order))
-
-    def place(item: pytest.Item) -> int:
         planned = plan_of(item)
-        return -1 if planned is None else order[planned.cell.model]
-
-    items.sort(key=place)
+        if planned is None:
+            places[item.nodeid] = (-1, 0)
+        else:
+            model = models.setdefault(planned.cell.model, len(models))
+            places[item.nodeid] = (model, variants.setdefault(planned.cell.variant, len(variants)))
+    items.sort(key=lambda item: places[item.nodeid])
 
 
 def skip_without_gpu(items: Iterable[pytest.Item], device: str) -> None:

@@ -12,8 +12,8 @@
 ``completeness``          ``errors``: label -> one number a layer; ``tolerance`` (optional)
 ========================  ===========================================================================================
 
-Figures are matplotlib `Figure` objects without pyplot's global state; the same data gives the same bytes. Colours
-are Okabe and Ito's, which colour-blind readers can tell apart, and curves differ in their markers as well.
+Figures are matplotlib `Figure` objects without pyplot's global state; the same data gives the same bytes. Each is
+drawn for a light page or a dark one (`caploc.audit.plot_style`).
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
+from caploc.audit.plot_style import FONT_POINTS, MARKERS, Theme, colour, ink, png
 from caploc.audit.text import visible
 
 if TYPE_CHECKING:
@@ -31,14 +31,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DOTS_PER_INCH = 96
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")
-MARKERS = "osD^vPX"
 MOST_COLUMNS = 400
-FONT_POINTS = 10
 CHARACTERS_PER_INCH = 10
 
 
-def draw(kind: str, title: str, data: Mapping[str, Any]) -> bytes:
+def draw(kind: str, title: str, data: Mapping[str, Any], theme: Theme = Theme.LIGHT) -> bytes:
     """The figure as PNG bytes.
 
     Raises `ValueError` for an unknown kind and where there is nothing to draw, `KeyError` for a missing field.
@@ -51,32 +48,19 @@ def draw(kind: str, title: str, data: Mapping[str, Any]) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    settings: dict[Any, Any] = {
-        "font.size": FONT_POINTS,
-        "font.family": "DejaVu Sans",
-        "text.parse_math": False,
-    }
-    with matplotlib.rc_context(settings):
+    with matplotlib.rc_context(theme.settings):
         figure = Figure(layout="constrained", dpi=DOTS_PER_INCH)
         canvas: Any = FigureCanvasAgg(figure)
         KINDS[kind](figure, data)
-        characters = int(figure.get_figwidth() * CHARACTERS_PER_INCH)
-        figure.suptitle(textwrap.fill(visible(title, 120), characters), fontsize=FONT_POINTS + 1)
+        figure.suptitle(_wrapped(visible(title, 120), figure.get_figwidth()), fontsize=FONT_POINTS + 1)
         canvas.draw()
-    return _png(canvas.buffer_rgba())
+    return png(canvas.buffer_rgba())
 
 
-def _png(pixels: Any) -> bytes:
-    """A palette of 256 colours, which these figures do not miss, halves the size of the report."""
-    from PIL import Image
-
-    stream = BytesIO()
-    image = Image.frombuffer("RGBA", (pixels.shape[1], pixels.shape[0]), pixels, "raw", "RGBA", 0, 1).convert(
-        "RGB"
-    )
-    few = image.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-    few.save(stream, format="PNG", optimize=True)
-    return stream.getvalue()
+def _wrapped(title: str, inches: float) -> str:
+    """The title in lines of about one length, so that no word is left alone."""
+    lines = math.ceil(len(title) / (inches * CHARACTERS_PER_INCH)) or 1
+    return textwrap.fill(title, math.ceil(len(title) / lines) + 6)
 
 
 def _heatmap(figure: Figure, data: Mapping[str, Any]) -> None:
@@ -119,7 +103,7 @@ def _convergence(figure: Figure, data: Mapping[str, Any]) -> None:
             name = label if "untrained" in label else f"{label}, untrained"
             # without its band, which would cover the trained model's
             bare = {"x": curve.get("x", sizes), "mean": curve["mean"]}
-            _curve(axes, sizes, name, bare, len(COLOURS) - 1 if alone else index, ":")
+            _curve(axes, sizes, name, bare, -1 if alone else index, ":")
     axes.set_xscale("log", base=2)
     axes.set_xticks(sizes, [f"{size:g}" for size in sizes])
     axes.minorticks_off()
@@ -131,13 +115,13 @@ def _convergence(figure: Figure, data: Mapping[str, Any]) -> None:
 def _curve(
     axes: Axes, sizes: Sequence[float], label: str, curve: Mapping[str, Any], index: int, style: str
 ) -> None:
-    colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+    shade, marker = colour(index), MARKERS[index % len(MARKERS)]
     mean, low, high = (_floats(curve.get(name)) for name in ("mean", "low", "high"))
     sizes = list(curve.get("x", sizes))[: len(mean)]
     shown = visible(label, 40)
-    axes.plot(sizes, mean[: len(sizes)], style, color=colour, marker=marker, markersize=5, label=shown)
+    axes.plot(sizes, mean[: len(sizes)], style, color=shade, marker=marker, markersize=5, label=shown)
     if low and high:
-        axes.fill_between(sizes, low[: len(sizes)], high[: len(sizes)], color=colour, alpha=0.12, linewidth=0)
+        axes.fill_between(sizes, low[: len(sizes)], high[: len(sizes)], color=shade, alpha=0.12, linewidth=0)
 
 
 def _matrix(figure: Figure, data: Mapping[str, Any]) -> None:
@@ -154,7 +138,7 @@ def _matrix(figure: Figure, data: Mapping[str, Any]) -> None:
             base = chance[i][j] if isinstance(chance, (list, tuple)) else chance
             text = "-" if value != value else f"{100 * value:.1f}"
             note = "" if base is None or i == j else f"\nchance {100 * base:.1f}"
-            axes.text(j, i, text + note, ha="center", va="center", fontsize=FONT_POINTS - 1,
+            axes.text(j, i, text + note, ha="center", va="center", fontsize=FONT_POINTS - 2,
                       color="black" if value == value and value > 0.6 else "white")  # fmt: skip
     axes.set_xticks(range(len(labels)), labels, rotation=30, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(labels)), labels)
@@ -170,11 +154,11 @@ def _splits(figure: Figure, data: Mapping[str, Any]) -> None:
         spread = [index + 0.28 * math.sin(12.9898 * i) for i in range(len(finite))]
         single = len(finite) == 1  # a dot among clouds would be lost
         axes.scatter(finite, [index] if single else spread, s=70 if single else 9, alpha=1 if single else 0.55,
-                     linewidths=0, color=COLOURS[index % len(COLOURS)])  # fmt: skip
-    for name, mark, colour in (
-        ("published", "*", "#000000"),
+                     linewidths=0, color=colour(index))  # fmt: skip
+    for name, mark, shade in (
+        ("published", "*", ink()),
         ("chance", "|", "#D55E00"),
-        ("untrained", "x", "#000000"),
+        ("untrained", "x", ink()),
     ):
         given = data.get(name)
         if given is None:
@@ -185,7 +169,7 @@ def _splits(figure: Figure, data: Mapping[str, Any]) -> None:
         ]
         if at:
             across, down = zip(*at, strict=True)
-            axes.scatter(across, down, marker=mark, s=110, color=colour, label=name, zorder=3)
+            axes.scatter(across, down, marker=mark, s=110, color=shade, label=name, zorder=3)
     axes.set_yticks(range(len(groups)), [visible(label, 40) for label in groups])
     axes.set_ylim(len(groups) - 0.5, -0.5)
     axes.set_xlim(-0.02, 1.02)
@@ -203,9 +187,9 @@ def _completeness(figure: Figure, data: Mapping[str, Any]) -> None:
     width = 0.8 / max(1, len(errors))
     for index, (label, values) in enumerate(errors.items()):
         places = [layer - 0.4 + (index + 0.5) * width for layer in range(len(values))]
-        axes.bar(places, values, width, color=COLOURS[index % len(COLOURS)], label=visible(label, 30))
+        axes.bar(places, values, width, color=colour(index), label=visible(label, 30))
     if data.get("tolerance") is not None:
-        axes.axhline(float(data["tolerance"]), color="#000000", linestyle="--", label="tolerance")
+        axes.axhline(float(data["tolerance"]), color=ink(), linestyle="--", label="tolerance")
     positive = [value for values in errors.values() for value in values if value > 0]
     if positive and max(positive) > 100 * min(positive):
         axes.set_yscale("log")

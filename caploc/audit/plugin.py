@@ -15,23 +15,24 @@ from typing import Any
 
 import pytest
 
-from caploc.audit.auditor import STATUS_PROPERTY, Auditor, Bench, ClaimRefuted, ExpectationMoved
+from caploc.audit.auditor import Auditor, Bench
+from caploc.audit.coverage import Coverage, PendingError, load_pending, write_coverage
 from caploc.audit.expectations import Expectation, ExpectationsError, load_expectations
 from caploc.audit.ledger import Ledger
 from caploc.audit.options import MARKERS, add_options
+from caploc.audit.outcomes import settle
 from caploc.audit.planning import group_by_model, parametrize, plan_of, skip_without_gpu
 from caploc.audit.provenance import provenance
-from caploc.audit.results import MOVED, Planned, Result, Status
-from caploc.audit.session import WITHOUT_FINDING, Books, last_line, record_expectations, start_ledger
-from caploc.audit.settings import AuditSettings, read_settings
+from caploc.audit.results import Planned, Result, Status
+from caploc.audit.session import Books, record_expectations, start_ledger
+from caploc.audit.settings import PAPER, AuditSettings, read_settings
 from caploc.audit.terminal import header, status_of, write_summary
-from caploc.audit.text import LONGEST_SHOWN, visible
-from caploc.errors import CaplocError
 from caploc.papers import load_paper
 
-PAPER = "capability_localization"
 EXPECTATIONS = Path("fixtures") / "expected.toml"
+PENDING = Path("claims") / "pending.toml"
 
+_NOTHING_RAN = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
 _PLANNED = pytest.StashKey[Planned]()
 
 
@@ -48,6 +49,8 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(
             f"--record-expectations needs the default settings; leave out {', '.join(settings.departures)}"
         )
+    if config.getoption("claim_coverage"):
+        config.option.collectonly = True
     config.pluginmanager.register(Audit(config, settings), "caploc-audit")
 
 
@@ -65,6 +68,7 @@ class Audit:
         path = given.get("caploc_ledger") or _ledger_path(config)
         self.ledger = Ledger(Path(path), given.get("caploc_run") or uuid.uuid4().hex)
         self.books = Books(self.ledger)
+        self.coverage: Coverage | None = None
         html = config.getoption("htmlpath", None)
         if html and not self.worker:
             from caploc.audit.html import HtmlReport
@@ -101,6 +105,17 @@ class Audit:
             if planned is not None:
                 item.stash[_PLANNED] = planned
         skip_without_gpu(items, self.settings.device)
+        if self.config.getoption("claim_coverage"):
+            plan = [item.stash[_PLANNED] for item in items if _PLANNED in item.stash]
+            self.coverage = self._covered(plan)
+            items.clear()  # the claims are listed in the tests' place
+
+    def _covered(self, plan: list[Planned]) -> Coverage:
+        try:
+            pending = load_pending(self.config.rootpath / PENDING)
+        except PendingError as error:
+            raise pytest.UsageError(str(error)) from error
+        return Coverage.of(load_paper(PAPER), plan, pending)
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         plan = [item.stash[_PLANNED] for item in session.items if _PLANNED in item.stash]
@@ -129,7 +144,7 @@ class Audit:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         report = yield
         if _PLANNED in item.stash:
-            _settle(item, call, report)
+            settle(item, call, report)
         return report
 
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
@@ -141,9 +156,13 @@ class Audit:
 
     @pytest.hookimpl(tryfirst=True)  # before pytest-html writes its file
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self.coverage is not None and session.exitstatus in _NOTHING_RAN:
+            session.exitstatus = (
+                pytest.ExitCode.TESTS_FAILED if self.coverage.problems() else pytest.ExitCode.OK
+            )
         if self.worker or self.config.getoption("collectonly"):
             return
-        self.books.close()
+        self.books.close(self.bench.paper)
         if self.recording:
             cells = (result for result in self.books.results if self._embedded(result))
             self.recorded = record_expectations(self.expectations_path, cells, self.expectations)
@@ -151,10 +170,11 @@ class Audit:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def _embedded(self, result: Result) -> bool:
-        cell = result.planned.cell
-        return self.settings.expectations_cover(cell.model, cell.dataset, cell.sigma)
+        return self.settings.expectations_cover(result.planned.cell)
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        if self.coverage is not None:
+            write_coverage(terminalreporter, self.coverage)
         if self.books.results:
             recorded = self.expectations_path if self.recording else None
             write_summary(terminalreporter, self.books, self.config, recorded, self.recorded)
@@ -181,53 +201,6 @@ def _plugin(config: pytest.Config) -> Audit:
     plugin = config.pluginmanager.getplugin("caploc-audit")
     assert isinstance(plugin, Audit)
     return plugin
-
-
-def _settle(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport) -> None:
-    """Tells verdicts, which end a test by an exception of ours, from errors, which are any other failure."""
-    error = call.excinfo.value if call.excinfo is not None else None
-    word = dict(item.user_properties).get(STATUS_PROPERTY)
-    if isinstance(error, (ClaimRefuted, ExpectationMoved)):
-        assert call.excinfo is not None
-        word = word if isinstance(error, ClaimRefuted) else MOVED
-        report.longrepr = _one_line(call.excinfo)
-        if isinstance(error, ClaimRefuted) and error.expected:  # xfail(strict=True, raises=ClaimRefuted)
-            report.outcome = "skipped"
-            report.wasxfail = f"refuted, as expected: {error}"
-    elif report.failed:
-        word = Status.ERROR.value
-        if isinstance(error, CaplocError):  # the message says what to do, a traceback would hide it
-            assert call.excinfo is not None
-            report.longrepr = _one_line(call.excinfo)
-        _make_printable(report)
-    elif report.skipped and isinstance(report.longrepr, tuple):
-        path, line, reason = report.longrepr
-        report.longrepr = (path, line, visible(reason))
-    elif report.when == "call" and report.passed and word is None:
-        word = Status.ERROR.value
-        report.outcome = "failed"
-        report.longrepr = WITHOUT_FINDING
-    report.caploc_word = word  # type: ignore[attr-defined]
-
-
-def _one_line(excinfo: pytest.ExceptionInfo[BaseException]) -> Any:
-    """A verdict's reason without a traceback, which would only show the test's last line."""
-    shown = excinfo.getrepr(style="value")
-    if shown.reprcrash is not None:
-        shown.reprcrash.message = str(excinfo.value)  # without the exception's name
-    return shown
-
-
-def _make_printable(report: pytest.TestReport) -> None:
-    """Rewrites a traceback that quotes data line by line where the data are not fit to print.
-
-    Lone surrogates would kill the worker that sends them, control characters steer the terminal, and megabytes on
-    a line bury the rest.
-    """
-    lines = str(report.longrepr).splitlines()
-    clean = [visible(line, LONGEST_SHOWN) for line in lines]
-    if clean != lines:
-        report.longrepr = "\n".join([last_line(report), "", *clean])
 
 
 def _ledger_path(config: pytest.Config) -> Path:

@@ -48,17 +48,20 @@ def provenance(settings: AuditSettings, paper: str, root: Path, command: Iterabl
 
 
 def fingerprints(results: Iterable[Result]) -> dict[str, str]:
-    """The content hashes of models and data that findings name in their settings, by model or dataset."""
+    """The content hashes of models, and of datasets as each model's tokens, that findings name in their settings.
+
+    Cells under other readings are left out: they may read a dataset in another form.
+    """
     found: dict[str, str] = {}
     for result in results:
         settings: Mapping[str, Any] = (result.finding or {}).get("settings") or {}
         cell = result.planned.cell
-        for key, name in zip(FINGERPRINTS, (cell.model, cell.dataset), strict=True):
-            value = settings.get(key)
-            if isinstance(value, str) and name:
-                found[f"{key.removesuffix('_fingerprint')} {name}"] = value
-            elif isinstance(value, Mapping):
-                found |= {f"{key.removesuffix('_fingerprint')} {part}": str(of) for part, of in value.items()}
+        if cell.variant:
+            continue
+        names = (f"model {cell.model}", f"data {cell.dataset} for {cell.model}")
+        for key, name in zip(FINGERPRINTS, names, strict=True):
+            if isinstance(settings.get(key), str):
+                found[name] = settings[key]
     return dict(sorted(found.items()))
 
 

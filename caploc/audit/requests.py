@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,13 +52,19 @@ class DatasetRequest:
 
 @dataclass(frozen=True)
 class CellRequest:
-    """One cell of a claim test. ``dataset`` is None for claims over all datasets of a model."""
+    """One cell of a claim test. ``dataset`` is None for claims over all datasets of a model; ``reading`` is how this
+    cell reads the paper otherwise than the run does, such as ``{"scope": "layer"}``."""
 
     cell: Cell
     model: str
     dataset: str | None
     dataset_path: str | None
     sigma: float
+
+    @property
+    def reading(self) -> dict[str, str]:
+        setting, equals, alternative = self.cell.variant.partition("=")
+        return {setting: alternative} if equals else {}
 
 
 def default_models() -> tuple[ModelRequest, ...]:
@@ -120,36 +126,67 @@ def _label(name: str) -> str:
     return f"{label}-local" if label in REGISTRY else label
 
 
-def cell_parameters(settings: AuditSettings, only: str | None = None) -> list[Any]:
-    """One pytest parameter per model x dataset x sigma, grouped by model, then dataset.
+Variants = Callable[[str], Iterable[str]]
+"""The other readings to try for a model's label, each as ``setting=alternative``."""
 
-    With ``only``, cells of that dataset alone; they are skipped, with the reason, where the run leaves it out.
+
+def no_variants(model: str) -> Iterable[str]:
+    """The run's own reading and no other."""
+    return ()
+
+
+def cell_parameters(
+    settings: AuditSettings,
+    only: str | None = None,
+    variants: Variants = no_variants,
+    sigma: float | None = None,
+) -> list[Any]:
+    """One pytest parameter per model x dataset x sigma, grouped by model, then dataset; and for each of the model's
+    variants one per dataset, at one sigma.
+
+    With ``only``, cells of that dataset alone, and with ``sigma``, of that sigma; they are skipped, with the reason,
+    where the run leaves it out.
     """
     datasets = [dataset for dataset in settings.datasets if only in (None, dataset.label)]
-    marks = []
+    left_out = []
     if not datasets and only is not None:
         datasets = [DatasetRequest(only)]
-        marks = [pytest.mark.skip(reason=f"this claim is about {only}; add --dataset {only}")]
+        left_out.append(f"about {only}; add --dataset {only}")
+    if sigma is not None:
+        left_out += [] if sigma in settings.sigmas else [f"about sigma {sigma:g}; add --sigma {sigma:g}"]
+        settings = replace(settings, sigmas=(sigma,))
+    marks = [pytest.mark.skip(reason=f"this claim is {reason}") for reason in left_out[:1]]
+    return _parameters(settings, datasets, marks, variants)
+
+
+def model_cell_parameters(settings: AuditSettings, variants: Variants = no_variants) -> list[Any]:
+    """One pytest parameter per model x sigma, and one for each of the model's variants."""
+    return _parameters(settings, [None], [], variants)
+
+
+def _parameters(
+    settings: AuditSettings,
+    datasets: Iterable[DatasetRequest | None],
+    marks: Iterable[pytest.MarkDecorator],
+    variants: Variants,
+) -> list[Any]:
     return [
-        _parameter(model, dataset, sigma, marks)
+        _parameter(model, dataset, sigma, marks, variant)
         for model in settings.models
+        for variant in ("", *variants(model.label))
         for dataset in datasets
-        for sigma in settings.sigmas
+        for sigma in ([settings.variant_sigma] if variant else settings.sigmas)
     ]
-
-
-def model_cell_parameters(settings: AuditSettings) -> list[Any]:
-    """One pytest parameter per model x sigma."""
-    return [_parameter(model, None, sigma) for model in settings.models for sigma in settings.sigmas]
 
 
 def _parameter(
     model: ModelRequest,
     dataset: DatasetRequest | None,
     sigma: float,
-    marks: Iterable[pytest.MarkDecorator] = (),
+    marks: Iterable[pytest.MarkDecorator],
+    variant: str,
 ) -> Any:
     name = dataset.label if dataset else None
-    cell = Cell(model.label, name, sigma)
+    cell = Cell(model.label, name, sigma, variant)
     request = CellRequest(cell, model.model, name, dataset.path if dataset else None, sigma)
     return pytest.param(request, id=cell.label, marks=[*model.marks(), *marks])

@@ -47,6 +47,10 @@ class Result:
 
     ``finding`` is the finding as JSON data, None where there is none. ``moved`` says how the cell left what was
     reviewed, None if it did not; ``expected`` is true where a reviewed expectation was met.
+
+    ``p`` is the finding's decisive p value; ``p_holm`` and ``p_by`` are its corrections (Holm, Benjamini-Yekutieli)
+    over the ``tests`` cells of its family, filled in when the run ends (`caploc.audit.corrections`). ``after_holm``
+    says, for a supported cell that has a p value, whether it is still below the claim's level then.
     """
 
     planned: Planned
@@ -57,6 +61,16 @@ class Result:
     moved: str | None = None
     agreement: str | None = None
     why: str = ""
+    p: float | None = None
+    p_holm: float | None = None
+    p_by: float | None = None
+    tests: int = 0
+    after_holm: bool | None = None
+
+    @property
+    def decided(self) -> bool:
+        """Whether the cell was measured and judged: it ended in a verdict other than not run."""
+        return self.status in (Status.SUPPORTED, Status.REFUTED, Status.INCONCLUSIVE)
 
     @classmethod
     def of(cls, planned: Planned, finding: Finding, verdict: Verdict, **more: Any) -> Result:
@@ -78,40 +92,49 @@ class Result:
 
 @dataclass
 class Tally:
-    """Counts over the cells of a run, each cell counted once: a moved cell counts as moved."""
+    """Counts over the cells of a run, each cell counted once: a moved cell counts as moved.
+
+    Cells under another reading of the paper (sensitivity) are counted apart, in ``other_readings``, unless they
+    erred or are missing, which no reading excuses.
+    """
 
     by_status: Counter[Status] = field(default_factory=Counter)
     moved: int = 0
     refuted_as_expected: int = 0
+    not_after_holm: int = 0
     not_run: Counter[str] = field(default_factory=Counter)
+    other_readings: Counter[Status] = field(default_factory=Counter)
 
     @classmethod
     def of(cls, results: Iterable[Result]) -> Tally:
         """Counts the results."""
         tally = cls()
         for result in results:
-            if result.moved is not None:
-                tally.moved += 1
-                continue
-            tally.by_status[result.status] += 1
-            tally.refuted_as_expected += result.status is Status.REFUTED and result.expected
-            if result.status is Status.NOT_RUN:
-                tally.not_run[result.reason] += 1
+            tally._count(result)
         return tally
 
+    @property
+    def refuted_note(self) -> str:
+        """What is said of refuted cells that were reviewed: `` (as expected here)``, or of how many it is true."""
+        known, all_of_them = self.refuted_as_expected, self.by_status[Status.REFUTED]
+        if not known:
+            return ""
+        return " (as expected here)" if known == all_of_them else f" ({known} as expected here)"
+
+    @property
+    def supported_note(self) -> str:
+        """What is said of supported cells that are not below the level after correction over their family."""
+        lost = self.not_after_holm
+        return f" ({lost} of them not after Holm over their family)" if lost else ""
+
     def sentence(self) -> str:
-        """The counts in words: ``23 supported, 9 refuted (as expected here), 4 inconclusive, 0 moved``."""
-        refuted = self.by_status[Status.REFUTED]
-        as_expected = self.refuted_as_expected
-        note = ""
-        if as_expected:
-            note = " (as expected here)" if as_expected == refuted else f" ({as_expected} as expected here)"
+        """The counts in words: ``23 supported, 9 refuted (as expected here), 4 inconclusive, 2 not run``."""
         parts = [
-            f"{self.by_status[Status.SUPPORTED]} supported",
-            f"{refuted} refuted{note}",
+            f"{self.by_status[Status.SUPPORTED]} supported{self.supported_note}",
+            f"{self.by_status[Status.REFUTED]} refuted{self.refuted_note}",
             f"{self.by_status[Status.INCONCLUSIVE]} inconclusive",
-            f"{self.moved} moved",
         ]
+        parts += [f"{self.moved} moved"] if self.moved else []
         for status, words in (
             (Status.ERROR, "ended in an error"),
             (Status.MISSING, "MISSING"),
@@ -120,3 +143,15 @@ class Tally:
             if self.by_status[status]:
                 parts.append(f"{self.by_status[status]} {words}")
         return ", ".join(parts)
+
+    def _count(self, result: Result) -> None:
+        if result.planned.cell.variant and result.status not in (Status.ERROR, Status.MISSING):
+            self.other_readings[result.status] += 1
+        elif result.moved is not None:
+            self.moved += 1
+        else:
+            self.by_status[result.status] += 1
+            self.refuted_as_expected += result.status is Status.REFUTED and result.expected
+            self.not_after_holm += result.after_holm is False
+            if result.status is Status.NOT_RUN:
+                self.not_run[result.reason] += 1

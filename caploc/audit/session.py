@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,12 +10,15 @@ from typing import Any
 import pytest
 
 from caploc.audit.auditor import RESULT_PROPERTY
+from caploc.audit.corrections import corrected
+from caploc.audit.derived import derived
 from caploc.audit.expectations import Expectation, dumps, record
 from caploc.audit.ledger import Ledger
-from caploc.audit.provenance import fingerprints
 from caploc.audit.results import Planned, Result, Status, Tally
+from caploc.audit.sensitivity import Flip, flips
+from caploc.audit.summary import outcome, summary, write_json
 from caploc.audit.text import visible
-from caploc.findings import plain
+from caploc.papers import Paper
 
 CRASHED = "its worker process died while it ran"
 NEVER_RAN = "the run ended before it was run"
@@ -60,12 +62,14 @@ class Seen:
 
 
 class Books:
-    """The books of the process that controls the run; ``results`` is filled by `close`."""
+    """The books of the process that controls the run. `close` fills ``results``, one a planned cell in the order of
+    collection, and ``derived``, the verdicts that follow from them by model (no tests of their own)."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
         self.results: list[Result] = []
-        self.closed = False
+        self.derived: list[Result] = []
+        self.closed: dict[str, Result] = {}
         self._seen: dict[str, Seen] = {}
         self._planned: dict[str, Planned] = {}
 
@@ -82,6 +86,18 @@ class Books:
         """The run's counts."""
         return Tally.of(self.results)
 
+    def by_group(self, paper: Paper) -> dict[str, Tally]:
+        """The counts of each group of claims that was audited, in the paper's order; "" for claims it does not have."""
+        groups: dict[str, list[Result]] = {name: [] for name in (*paper.groups, "")}
+        for result in self.results:
+            claim = paper.claims.get(result.planned.claim)
+            groups[claim.group if claim else ""].append(result)
+        return {name: Tally.of(results) for name, results in groups.items() if results}
+
+    def flips(self) -> list[Flip]:
+        """The cells whose verdict is another one under another reading of the paper."""
+        return flips(self.results)
+
     def of(self, status: Status) -> list[Result]:
         """The results of one status."""
         return [result for result in self.results if result.status is status]
@@ -92,37 +108,28 @@ class Books:
 
     def result_of(self, nodeid: str) -> Result | None:
         """How a test ended as far as is known; None if it decides no claim."""
+        if nodeid in self.closed:
+            return self.closed[nodeid]
         planned = self.planned.get(nodeid)
         return None if planned is None else self._seen.get(nodeid, Seen()).end(planned)
 
-    def close(self, more: Callable[[], Mapping[str, Any]] = dict) -> None:
-        """Reconciles reports with the plan and writes the ledger's last lines and the JSON summary."""
-        self.closed = True
-        self.results = [self._seen.get(nodeid, Seen()).end(cell) for nodeid, cell in self.planned.items()]
+    def close(self, paper: Paper) -> None:
+        """Reconciles reports with the plan, corrects p values within their families, draws the verdicts that follow,
+        and writes the ledger's last lines and the JSON summary."""
+        ended = [self._seen.get(nodeid, Seen()).end(cell) for nodeid, cell in self.planned.items()]
+        self.results = corrected(ended, paper)
+        self.derived = derived(self.results, paper)
+        self.closed = {result.planned.nodeid: result for result in self.results}
         if not self.results:
             return
         for result in self.results:
             if result.finding is None:
                 self.ledger.append({"type": "cell", **asdict(result)})
-        summary = {**self.summary(), **more()}
-        self.ledger.append({"type": "summary", **summary})
-        self.ledger.path.with_suffix(".json").write_text(
-            json.dumps(plain(summary), allow_nan=False, indent=1) + "\n", encoding="ascii"
-        )
+        self.ledger.append({"type": "summary", "run": self.ledger.run, **outcome(self.results)})
+        head = next(iter(self.ledger.read()), {})
+        path = self.ledger.path.with_suffix(".json")
+        write_json(path, summary(self.ledger.run, self.results, self.derived, head))
         self.ledger.tidy()
-
-    def summary(self) -> dict[str, Any]:
-        """The run in a few numbers and lists, as JSON data."""
-        return {
-            "run": self.ledger.run,
-            "cells": len(self.results),
-            "counts": {status.value: len(self.of(status)) for status in Status},
-            "moved": {r.planned.test: r.moved for r in self.results if r.moved is not None},
-            "missing": {r.planned.test: r.reason for r in self.of(Status.MISSING)},
-            "errors": {r.planned.test: r.reason for r in self.of(Status.ERROR)},
-            "not_run": {r.planned.test: r.reason for r in self.of(Status.NOT_RUN)},
-            "fingerprints": fingerprints(self.results),
-        }
 
 
 def start_ledger(ledger: Ledger, plan: Iterable[Planned], head: Callable[[], Mapping[str, Any]]) -> None:

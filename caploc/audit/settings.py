@@ -6,7 +6,7 @@ import difflib
 import math
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +14,24 @@ import pytest
 
 from caploc.audit.options import DEFAULTS
 from caploc.audit.requests import DatasetRequest, ModelRequest, default_models, request_models
+from caploc.errors import OptionError
 from caploc.experiments import FEWEST_DRAWS, FEWEST_SAMPLES
+from caploc.experiments.readings import Reading
+from caploc.findings import PRINTED, Cell
 
+PAPER = "capability_localization"
+"""The paper that is audited."""
+
+PAPER_SIGMA = 6.0
 DEFAULT_DATASETS = ("gsm8k", "meta_math", "code25k", "emotion", "imdb")
 DEFAULT_SIGMAS = (3.0, 6.0)
 ENGINES = ("local",)
-QUADRATURES = ("paper", "trapezoid", "gauss-legendre", "adaptive")
 DTYPES = ("auto", "float32", "float64", "bfloat16")
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 _DATASET_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 # what changes a number: with any of these set, reviewed expectations say nothing
-_DECISIVE = ("data_root", "samples", "draws", "device", "dtype", "seed", "steps", "quadrature")
+_DECISIVE = ("data_root", "samples", "draws", "device", "dtype", "seed", "steps")
 _SAME_AS_DEFAULT = {("device", "cpu"), ("dtype", "float32")}
 
 
@@ -34,7 +40,8 @@ class AuditSettings:
     """The options of a run, checked and typed; claim tests hand them to experiments.
 
     ``samples`` None means 80 on a CPU and the paper's number on a GPU; ``store`` None the user's cache folder.
-    ``device`` and ``dtype`` may be "auto": see `placement`. ``departures`` lists what may change a number.
+    ``device`` and ``dtype`` may be "auto": see `placement`. ``reading`` is how the whole run reads the paper;
+    ``sensitivity`` adds cells under other readings. ``departures`` lists what may change a number.
     """
 
     models: tuple[ModelRequest, ...]
@@ -49,8 +56,19 @@ class AuditSettings:
     dtype: str
     seed: int
     steps: int
-    quadrature: str
+    reading: Reading = field(default_factory=Reading)
+    sensitivity: bool = False
     departures: tuple[str, ...] = ()
+
+    @property
+    def quadrature(self) -> str:
+        """How eq. (7) is summed."""
+        return self.reading.quadrature
+
+    @property
+    def variant_sigma(self) -> float:
+        """The one sigma at which other readings are tried: the paper's, or the first asked for."""
+        return PAPER_SIGMA if PAPER_SIGMA in self.sigmas else self.sigmas[0]
 
     def placement(self, model: str) -> tuple[str, str]:
         """Device and dtype for a model: what was asked for, or for "auto" the CPU in float32 for the embedded
@@ -64,13 +82,17 @@ class AuditSettings:
             dtype = "bfloat16" if device.startswith("cuda") else "float32"
         return device, dtype
 
-    def expectations_cover(self, model: str, dataset: str | None, sigma: float | None) -> bool:
-        """Whether fixtures/expected.toml speaks of this cell: an embedded model at the default settings."""
+    def expectations_cover(self, cell: Cell) -> bool:
+        """Whether fixtures/expected.toml speaks of this cell: what the paper prints, which no setting changes, or an
+        embedded model at the default settings and readings."""
+        if cell.model == PRINTED:
+            return True
         return (
             not self.departures
-            and any(request.embedded and request.label == model for request in self.models)
-            and (dataset is None or dataset in DEFAULT_DATASETS)
-            and (sigma is None or sigma in DEFAULT_SIGMAS)
+            and not cell.variant
+            and any(request.embedded and request.label == cell.model for request in self.models)
+            and (cell.dataset is None or cell.dataset in DEFAULT_DATASETS)
+            and (cell.sigma is None or cell.sigma in DEFAULT_SIGMAS)
         )
 
 
@@ -96,11 +118,14 @@ def read_settings(option: Callable[[str], Any]) -> AuditSettings:
         raise pytest.UsageError(f"--device {device}: must be auto, cpu, cuda or cuda:N")
     values = {name: option(name) for name in _DECISIVE}
     datasets = _datasets(option("dataset"))
+    reading = _reading(option("reading") or [], option("quadrature"))
     departures = [
         f"--{name.replace('_', '-')} {value}"
         for name, value in values.items()
         if str(value) != str(DEFAULTS.get(name)) and (name, value) not in _SAME_AS_DEFAULT
-    ] + [f"--dataset {dataset.label}={dataset.path}" for dataset in datasets if dataset.path]
+    ]
+    departures += [f"--reading {departure}" for departure in reading.departures()]
+    departures += [f"--dataset {dataset.label}={dataset.path}" for dataset in datasets if dataset.path]
     models = option("model")
     return AuditSettings(
         models=request_models(_split(models, lambda value: Path(value).exists()))
@@ -117,7 +142,8 @@ def read_settings(option: Callable[[str], Any]) -> AuditSettings:
         dtype=_choice("dtype", values["dtype"], DTYPES),
         seed=_integer("seed", values["seed"], 0),
         steps=_integer("steps", values["steps"], 1),
-        quadrature=_choice("quadrature", values["quadrature"], QUADRATURES),
+        reading=reading,
+        sensitivity=bool(option("sensitivity")),
         departures=tuple(departures),
     )
 
@@ -136,6 +162,26 @@ def _choice(name: str, value: Any, choices: Iterable[str]) -> str:
     if value not in choices:
         raise pytest.UsageError(f"--{name} {value}: unknown; choose one of {', '.join(choices)}")
     return str(value)
+
+
+def _reading(values: list[str], quadrature: str | None) -> Reading:
+    """The readings of ``--reading SETTING=ALTERNATIVE``, and of ``--quadrature``, which is short for one of them."""
+    given = [("--quadrature", "quadrature", quadrature)] if quadrature is not None else []
+    for value in values:
+        setting, equals, alternative = value.partition("=")
+        if not equals:
+            raise pytest.UsageError(f"--reading {value}: must be SETTING=ALTERNATIVE, as in scope=layer")
+        given.append(("--reading", setting, alternative))
+    chosen: dict[str, str] = {}
+    for name, setting, alternative in given:
+        shown = f"{name} {alternative if name == '--quadrature' else f'{setting}={alternative}'}"
+        if chosen.setdefault(setting, alternative) != alternative:
+            raise pytest.UsageError(f"{shown}: {setting} is given as {chosen[setting]} too; give it once")
+        try:
+            Reading.of({setting: alternative})
+        except OptionError as error:
+            raise pytest.UsageError(f"{shown}: {error}") from None
+    return Reading.of(chosen)
 
 
 def _split(values: Iterable[str], whole: Callable[[str], bool]) -> list[str]:

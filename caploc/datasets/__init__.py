@@ -2,6 +2,7 @@
 
 load_examples("gsm8k", limit=100)                            # the hub, at the registry's commit
 load_examples("gsm8k", path="DATA_ROOT", split="locate")     # a local copy
+load_examples("gsm8k", form="choice")                        # as multiple choice
 load_examples("mytask", path="FILE.jsonl")                   # records of your own, with prompt and answer
 """
 

@@ -111,7 +111,8 @@ class Dataset:
     display        what the paper's tables call it
     task           "math", "program", "language", "fact"; "own" for a dataset of the user's
     fields         the record's fields that are read
-    to_examples    record -> its examples, in the prompt template that every model sees
+    to_examples    record -> its examples, in the prompt template that every model sees: the form "free"
+    forms          name -> another template: record -> its examples, one for each of to_examples, of the same id
     split_by       path of the field whose equal values must fall on one side when a single file is split in
                    two: rephrasings of a question, facts of a subject; where it is absent, the prompt
     home           where a copy can be had by hand
@@ -138,6 +139,9 @@ class Dataset:
     hub_files: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     read_folder: Callable[[Path], Iterable[Row] | None] | None = None
     paper_samples: int | None = None
+    forms: Mapping[str, Callable[[Record], list[Example]]] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
 
 
 def _dotted(path: tuple[str, ...]) -> str:

@@ -21,9 +21,10 @@ def to_examples(record: Record) -> list[Example]:
         )
     case = record.key("case_id")
     # replace, not format: a template is data, and format would run what stands between its braces
-    prompt = template.replace("{}", record.text("requested_rewrite", "subject"))
+    subject = record.text("requested_rewrite", "subject")
+    prompt = template.replace("{}", subject)
     answer = f" {record.text('requested_rewrite', 'target_true', 'str')}"
-    return [Example(record.named(case), prompt, answer, group=case)]
+    return [Example(record.named(case), prompt, answer, group=case, subject=subject)]
 
 
 COUNTERFACT = Dataset(

@@ -12,12 +12,14 @@ from caploc.examples import Example
 
 def to_examples(record: Record) -> list[Example]:
     pair = record.key("id")
+    subject = record.text("expression") if record.has("expression") else None
     return [
         Example(
             record.named(f"{pair}-{half}"),
             record.text(f"{half}_prompt"),
             record.text(f"{half}_answer"),
             group=pair,
+            subject=subject,
         )
         for half in ("direct", "code")
     ]

@@ -6,6 +6,7 @@ import re
 from types import MappingProxyType
 
 from caploc.datasets.base import Dataset, Record
+from caploc.datasets.multiple_choice import to_multiple_choice
 from caploc.examples import Example
 
 CALCULATOR_MARK = re.compile(r"<<.*?>>")
@@ -31,4 +32,5 @@ GSM8K = Dataset(
         {"train": "main/train-00000-of-00001.parquet", "test": "main/test-00000-of-00001.parquet"}
     ),
     paper_samples=1600,
+    forms=MappingProxyType({"choice": to_multiple_choice}),
 )

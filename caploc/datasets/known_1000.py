@@ -9,7 +9,8 @@ from caploc.examples import Example
 def to_examples(record: Record) -> list[Example]:
     known = record.key("known_id")
     answer = f" {record.text('attribute')}"
-    return [Example(record.named(known), record.text("prompt"), answer, group=known)]
+    subject = record.text("subject") if record.has("subject") else None
+    return [Example(record.named(known), record.text("prompt"), answer, group=known, subject=subject)]
 
 
 KNOWN_1000 = Dataset(

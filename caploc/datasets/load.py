@@ -16,16 +16,18 @@ from caploc.datasets.sources import TEST, TRAIN, WHOLE, Source, files_in_root, o
 from caploc.errors import DatasetError, ExampleError, OptionError, UnknownNameError
 from caploc.examples import Example
 
+FREE = "free"
 SPLITS = {"locate": TRAIN, "train": TRAIN, "evaluate": TEST, "test": TEST}
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """An example, the key that decides its side of a single file, and where its record stands."""
+    """An example, the key that decides its side of a single file, where its record stands, and how it is asked."""
 
     example: Example
     key: str
     where: str
+    rendered: Example
 
 
 def load_examples(
@@ -34,6 +36,7 @@ def load_examples(
     split: str | None = None,
     limit: int | None = None,
     seed: int = 0,
+    form: str = FREE,
 ) -> list[Example]:
     """The examples of dataset `name`.
 
@@ -47,17 +50,24 @@ def load_examples(
            source whole.
     limit  a random subset of at most so many, drawn with `seed`; a smaller limit gives a prefix of a larger
            one's. Groups stay together. None: all, in the source's order.
+    form   how records are asked: "free", the dataset's own template, or for gsm8k "choice", one of four numbers
+           (`caploc.datasets.multiple_choice`). Which records are taken does not depend on it.
 
     Raises `UnknownNameError`, `OptionError` or `DatasetError`, whose one line names the record, field, file
     or repository and the remedy. Every record of the part is checked before anything is returned.
     """
     _check_options(split, limit, seed)
     dataset = _find(name, path)
-    loaded = _load_side(dataset, open_source(dataset, path), split)
+    if form != FREE and form not in dataset.forms:
+        known = ", ".join([FREE, *dataset.forms])
+        raise OptionError(f"{dataset.name} has no form {form!r}; choose {known}")
+    loaded = _load_side(dataset, open_source(dataset, path), split, form)
     examples = [item.example for item in loaded]
     if dataset.task == "own":
         _warn_of_glued_words(name, examples)
-    return examples if limit is None else subset(examples, limit, seed)
+    chosen = examples if limit is None else subset(examples, limit, seed)
+    rendered = {item.example.id: item.rendered for item in loaded}
+    return [rendered[example.id] for example in chosen]
 
 
 def _check_options(split: str | None, limit: int | None, seed: int) -> None:
@@ -82,9 +92,9 @@ def _find(name: str, path: str | PathLike[str] | None) -> Dataset:
     )
 
 
-def _load_side(dataset: Dataset, source: Source, split: str | None) -> list[Loaded]:
+def _load_side(dataset: Dataset, source: Source, split: str | None, form: str) -> list[Loaded]:
     if WHOLE in source.parts:
-        everything = _read(dataset, source, WHOLE)
+        everything = _read(dataset, source, WHOLE, form)
         if split is None:
             return everything
         locating = SPLITS[split] == TRAIN
@@ -96,10 +106,10 @@ def _load_side(dataset: Dataset, source: Source, split: str | None) -> list[Load
             )
         return side
     if split is None or SPLITS[split] == TRAIN:
-        return _read(dataset, source, TRAIN)
-    held_out = _read(dataset, source, TEST)
+        return _read(dataset, source, TRAIN, form)
+    held_out = _read(dataset, source, TEST, form)
     if TRAIN in source.parts:
-        seen = {item.example.prompt for item in _read(dataset, source, TRAIN)}
+        seen = {item.example.prompt for item in _read(dataset, source, TRAIN, FREE)}
         held_out = [item for item in held_out if item.example.prompt not in seen]
         if not held_out:
             raise DatasetError(
@@ -109,7 +119,7 @@ def _load_side(dataset: Dataset, source: Source, split: str | None) -> list[Load
     return held_out
 
 
-def _read(dataset: Dataset, source: Source, part: str) -> list[Loaded]:
+def _read(dataset: Dataset, source: Source, part: str, form: str) -> list[Loaded]:
     if part not in source.parts:
         raise DatasetError(
             f"{dataset.name}: {source.label} has no {part} part; add {dataset.name}_{part}.jsonl, or keep "
@@ -120,7 +130,9 @@ def _read(dataset: Dataset, source: Source, part: str) -> list[Loaded]:
     places: dict[str, str] = {}
     for index, (where, fields) in enumerate(source.parts[part]()):
         record = Record(fields, where, stem, index)
-        for example in dataset.to_examples(record):
+        examples = dataset.to_examples(record)
+        others = examples if form == FREE else dataset.forms[form](record)
+        for example, rendered in zip(examples, others, strict=True):
             try:
                 example.validate()
             except ExampleError as error:
@@ -130,7 +142,7 @@ def _read(dataset: Dataset, source: Source, part: str) -> list[Loaded]:
                     f"{where}: id {example.id!r} also belongs to {places[example.id]}; make ids unique"
                 )
             places[example.id] = where
-            loaded.append(Loaded(example, _side_key(dataset, record, example), where))
+            loaded.append(Loaded(example, _side_key(dataset, record, example), where, rendered))
     if not loaded:
         raise DatasetError(f"{dataset.name}: no record of {source.label} yields an example; check the file")
     return loaded

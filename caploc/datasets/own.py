@@ -1,4 +1,4 @@
-"""A dataset of the user's own: records with `prompt` and `answer`, and, where useful, `id` and `group`.
+"""A dataset of the user's own: records with `prompt` and `answer`, and, where useful, `id`, `group` and `subject`.
 
 Both texts are taken as they are: an answer that follows a word carries its own leading space, " Paris".
 """
@@ -17,7 +17,8 @@ NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 def to_examples(record: Record) -> list[Example]:
     example_id = record.named(record.key("id")) if record.has("id") else record.id
     group = record.key("group") if record.has("group") else None
-    return [Example(example_id, record.text("prompt"), record.text("answer"), group)]
+    subject = record.text("subject") if record.has("subject") else None
+    return [Example(example_id, record.text("prompt"), record.text("answer"), group, subject)]
 
 
 def own_dataset(name: str) -> Dataset:

@@ -27,7 +27,13 @@ def to_examples(record: Record) -> list[Example]:
     group = f"{record.key('relation')}:{record.key('uuid')}"
     subject, answer = record.text("sub_label"), f" {record.text('obj_label')}"
     return [
-        Example(record.named(f"{group}:{number}"), prompt.replace(SUBJECT, subject), answer, group=group)
+        Example(
+            record.named(f"{group}:{number}"),
+            prompt.replace(SUBJECT, subject),
+            answer,
+            group,
+            subject=subject,
+        )
         for number, prompt in enumerate(map(_before_object, record.texts("patterns")))
         if prompt is not None
     ]

@@ -18,7 +18,7 @@ def on_locating_side(key: str) -> bool:
 
     The dataset's name does not enter: a subject or question that two datasets share falls on one side.
     """
-    return int.from_bytes(_digest(key)[:8]) < LOCATING_SHARE * 2**64
+    return int.from_bytes(digest(key)[:8]) < LOCATING_SHARE * 2**64
 
 
 def subset(examples: Sequence[Example], limit: int, seed: int) -> list[Example]:
@@ -34,12 +34,13 @@ def subset(examples: Sequence[Example], limit: int, seed: int) -> list[Example]:
             if example.group is not None
             else ("text", example.prompt, example.answer)
         )
-        return _digest(str(seed), *own)
+        return digest(str(seed), *own)
 
     return sorted(examples, key=rank)[:limit]
 
 
-def _digest(*parts: str) -> bytes:
+def digest(*parts: str) -> bytes:
+    """A hash of some texts and of where one ends and the next begins."""
     digest = hashlib.sha256()
     for part in parts:
         content = part.encode()

@@ -13,7 +13,8 @@ from caploc.examples import Example
 
 def to_examples(record: Record) -> list[Example]:
     answer = f" {record.texts('answers')[0]}"
-    return [Example(record.id, record.text("src"), answer, group=record.text("subject"))]
+    subject = record.text("subject")
+    return [Example(record.id, record.text("src"), answer, group=subject, subject=subject)]
 
 
 ZSRE = Dataset(

@@ -74,7 +74,7 @@ def sharded_sums(
         chosen = [examples[index] for index in shard]
         tasks.append((_key(lm, chosen, method), lambda chosen=chosen: lazy.compute(chosen)))
     chunk = method.chunk_tokens or automatic_chunk(lm)
-    title = describe(lm, examples, method.steps, chunk) if progress else None
+    title = describe(lm, examples, method, chunk) if progress else None
     with lazy:
         parts = [ScoreSums.from_arrays(entry.arrays) for entry in store.compute_all(tasks, progress=title)]
     return ShardSums(

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
-import numpy as np
-import torch
-
-from caploc.attribution.engine import Method
 from caploc.datasets import DATASETS, load_examples
 from caploc.errors import (
     CaplocError,
@@ -21,55 +17,32 @@ from caploc.errors import (
     UnavailableModelError,
 )
 from caploc.examples import Example, Exclusion, TokenizedExample, fit
-from caploc.experiments import FEWEST_DRAWS, FEWEST_SAMPLES
+from caploc.experiments import FEWEST_SAMPLES
+from caploc.experiments.scrambled import scrambled
+from caploc.experiments.settings import CPU_SAMPLES, PAPER_SIGMA, StudySettings
 from caploc.experiments.shards import ShardSums, sharded_sums
 from caploc.models import LanguageModel, load_model, untrained_twin
 from caploc.registry import REGISTRY, embedded_folder
-from caploc.store import Store, fingerprint
+from caploc.store import fingerprint
+
+__all__ = [
+    "CPU_SAMPLES",
+    "PAPER_SIGMA",
+    "Located",
+    "NotRunError",
+    "Study",
+    "StudySettings",
+    "pairs",
+    "scrambled",
+]
 
 Made = TypeVar("Made")
 
-CPU_SAMPLES = 80
-PAPER_SIGMA = 6.0
 CONTROLS = ("", "untrained", "scrambled")
 
 
 class NotRunError(CaplocError):
     """A cell cannot be measured here, through no fault of the claim; the message is a reason a user can act on."""
-
-
-@dataclass(frozen=True)
-class StudySettings:
-    """What a study is asked to do.
-
-    ``samples`` per dataset: None for the paper's own number on a GPU (section 5.3) and ``CPU_SAMPLES`` on a CPU.
-    ``data_root`` None: the embedded data for embedded models, else the hub. ``files`` maps a dataset of the user's own
-    to its file. ``draws`` counts random splits.
-    """
-
-    samples: int | None = None
-    draws: int = 100
-    seed: int = 0
-    device: str = "cpu"
-    dtype: str = "float32"
-    data_root: str | None = None
-    files: Mapping[str, str] = field(default_factory=dict)
-    sigmas: Sequence[float] = (PAPER_SIGMA,)
-    datasets: Sequence[str] = ("gsm8k", "meta_math", "code25k", "emotion", "imdb")
-    method: Method = field(default_factory=Method)
-    store: Store = field(default_factory=Store)
-
-    def has_figures(self, sigma: float) -> bool:
-        """Whether findings at ``sigma`` carry plots: at the paper's sigma, or else at the first."""
-        return sigma == (PAPER_SIGMA if PAPER_SIGMA in self.sigmas else self.sigmas[0])
-
-    def __post_init__(self) -> None:
-        if self.draws < FEWEST_DRAWS:
-            raise OptionError(f"draws must be at least {FEWEST_DRAWS} for a 95 % interval, got {self.draws}")
-        if self.samples is not None and self.samples < FEWEST_SAMPLES:
-            raise OptionError(
-                f"samples must be at least {FEWEST_SAMPLES}, or halves and curves mean nothing; got {self.samples}"
-            )
 
 
 @dataclass(frozen=True)
@@ -146,7 +119,7 @@ class Study:
             lm = self._model_for(control)
             if control == "scrambled":
                 tokenized = scrambled(tokenized, self.settings.seed, lm.tokenizer.bos_token_id)
-            self._shards[key] = sharded_sums(lm, tokenized, self.settings.method, self.settings.store)
+            self._shards[key] = sharded_sums(lm, tokenized, self.settings.attribution, self.settings.store)
         return self._shards[key]
 
     def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
@@ -185,13 +158,17 @@ class Study:
     def record(self, dataset: str | None = None) -> dict[str, Any]:
         """What a finding says of how it came about."""
         settings = self.settings
+        method = settings.attribution
         record: dict[str, Any] = {
-            **settings.method.settings,
+            **settings.reading.settings,
+            **method.settings,
             "seed": settings.seed,
             "dtype": settings.dtype,
             "device": settings.device,
             "model_fingerprint": self.lm.fingerprint[:16],
         }
+        if method.path == "neuron":
+            record["neuron_path_samples"] = settings.neuron_path_samples
         if dataset is not None:
             whole = self.shards(dataset).whole
             record["data_fingerprint"] = fingerprint(
@@ -214,6 +191,7 @@ class Study:
                 split="locate",
                 limit=self._samples(dataset),
                 seed=settings.seed,
+                form=settings.reading.gsm8k_form if dataset == "gsm8k" else "free",
             )
         except UnavailableDatasetError as error:
             raise NotRunError(str(error)) from error
@@ -240,32 +218,17 @@ class Study:
         return None
 
     def _samples(self, dataset: str) -> int | None:
+        wanted, most = self._wanted_samples(dataset), self.settings.neuron_path_samples
+        if self.settings.attribution.path == "layer" or most is None:
+            return wanted
+        return most if wanted is None else min(wanted, most)
+
+    def _wanted_samples(self, dataset: str) -> int | None:
         if self.settings.samples is not None:
             return self.settings.samples
         if self.settings.device == "cpu":
             return CPU_SAMPLES
         return DATASETS[dataset].paper_samples if dataset in DATASETS else None
-
-
-def scrambled(
-    examples: Sequence[TokenizedExample], seed: int, first_token: int | None = None
-) -> list[TokenizedExample]:
-    """Text without meaning but with the same tokens: prompts shuffled inside, answers dealt out anew and shuffled.
-
-    A prompt that begins with ``first_token``, the beginning-of-sequence token, keeps it in its place.
-    """
-    generator = np.random.default_rng([seed, 7])
-    longest = max(len(example.input_ids) for example in examples)
-    dealt = generator.permutation(len(examples))
-    result = []
-    for example, donor in zip(examples, (examples[index] for index in dealt), strict=True):
-        fixed = int(example.input_ids[0] == first_token) if first_token is not None else 0
-        order = fixed + generator.permutation(example.answer_start - fixed)
-        prompt = example.prompt_ids[torch.from_numpy(np.concatenate([np.arange(fixed), order]))]
-        answer = donor.answer_ids[torch.from_numpy(generator.permutation(donor.num_answer_tokens))]
-        answer = answer[: longest - len(prompt)]  # never beyond what fitted the context
-        result.append(TokenizedExample(torch.cat([prompt, answer]), len(prompt), f"{example.id}-scrambled"))
-    return result
 
 
 def pairs(names: Sequence[str]) -> list[tuple[str, str]]:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from caploc.locators import commonality
+from caploc.locators import commonality, knowledge_circuit, knowledge_neurons
+from caploc.locators.causal_tracing.locate import locate as locate_by_tracing
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,26 @@ class Locator:
         return self.locate(*args, **options)
 
 
-_TABLE = (Locator("cnl", "commonality neurons", "Capability Localization, section 5.1", commonality.locate),)
+_TABLE = (
+    Locator("cnl", "commonality neurons", "Capability Localization, section 5.1", commonality.locate),
+    Locator(
+        "kn",
+        "knowledge neurons",
+        "Dai et al., 2022; Capability Localization, section 2.1",
+        knowledge_neurons.locate,
+    ),
+    Locator(
+        "rome",
+        "causal tracing",
+        "Meng et al., 2022; Capability Localization, section 2.2 and appendix C",
+        locate_by_tracing,
+    ),
+    Locator(
+        "kc",
+        "knowledge circuits",
+        "Yao et al., 2024; Capability Localization, section 2.3 and appendix D",
+        knowledge_circuit.locate,
+    ),
+)
 
 LOCATORS: Mapping[str, Locator] = MappingProxyType({locator.key: locator for locator in _TABLE})

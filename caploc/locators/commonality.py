@@ -8,7 +8,7 @@ from typing import Any
 from caploc.attribution.engine import attribute
 from caploc.examples import Example
 from caploc.models import LanguageModel
-from caploc.neurons import Dispersion, NeuronMask
+from caploc.neurons import Deviation, Dispersion, NeuronMask, Scope, Threshold
 
 
 def locate(
@@ -16,10 +16,14 @@ def locate(
     examples: Sequence[Example],
     sigma: float = 6.0,
     dispersion: Dispersion = "std",
+    scope: Scope = "model",
+    deviation: Deviation = "absolute",
     **options: Any,
 ) -> NeuronMask:
-    """The neurons whose mean score over ``examples`` lies outside ``sigma``.
+    """The neurons whose mean score over ``examples`` lies outside ``sigma``, read as ``caploc.neurons.Threshold`` says.
 
-    ``options`` go to ``caploc.attribute``; raises what that and ``NeuronScores.mask`` raise.
+    ``options`` go to ``caploc.attribute``; raises what that and ``NeuronScores.mask`` raise, a bad threshold before any
+    work.
     """
-    return attribute(lm, examples, **options).mask(sigma, dispersion)
+    Threshold(sigma, dispersion, scope, deviation)
+    return attribute(lm, examples, **options).mask(sigma, dispersion, scope, deviation)

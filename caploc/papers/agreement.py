@@ -1,32 +1,79 @@
-"""Whether a measured interval agrees with the number a paper prints: a note, never part of the verdict."""
+"""Whether a measured interval agrees with a number that the paper prints."""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
 from caploc.findings import Finding
-from caploc.papers.model import Claim
+from caploc.papers.evidence import listed, part_names
+from caploc.papers.model import Claim, Margin
+
+HUNDREDTHS = ("%", "points")
+"""Units of which findings hold fractions; every other number is compared as it stands."""
+
+
+class Agreement(StrEnum):
+    """Where an interval lies, in a sentence that goes on with "the printed ..."."""
+
+    WITHIN = "within"
+    PARTLY = "partly within"
+    OUTSIDE = "outside"
+
+
+@dataclass(frozen=True)
+class Band:
+    """What counts as agreement with a printed number, in the unit of findings, and the same in words."""
+
+    low: float
+    high: float
+    text: str
+
+    def holds(self, low: float, high: float) -> Agreement:
+        """Where the interval from ``low`` to ``high``, in order, lies."""
+        if self.low <= low and high <= self.high:
+            return Agreement.WITHIN
+        return Agreement.OUTSIDE if high < self.low or low > self.high else Agreement.PARTLY
+
+
+def printed_band(printed: str, unit: str, margin: Margin) -> Band:
+    """The margin round a number as it is printed: ``96.42`` and ``%`` with 0.05 give 0.9142 to 1.0142."""
+    scale = 100 if unit in HUNDREDTHS else 1
+    value = float(printed) / scale
+    shown = f"{printed}{unit}" if unit == "%" else f"{printed} {unit}"
+    if margin.kind == "absolute":
+        points = " points" if scale == 100 else ""
+        return Band(
+            value - margin.value, value + margin.value, f"{shown} +- {margin.value * scale:g}{points}"
+        )
+    low, high = sorted((value * margin.value, value / margin.value))
+    return Band(low, high, f"{shown} within a factor of {margin.value:g}")
 
 
 def number_agreement(claim: Claim, finding: Finding) -> str | None:
-    """One sentence comparing the finding's interval with the number printed for its cell.
+    """One sentence comparing the finding with the numbers printed for its cell: a note, never part of the verdict.
 
-    None where the claim has no margin or prints no number for the cell's model and dataset, and where the
-    finding does not quote one or has no interval. A count is compared as it stands, per cent as fractions.
+    The finding's interval is compared with the number that it quotes as published, its parts ``number:KEY`` with the
+    claim's printed numbers of those keys. None where the claim has no margin, and where there is nothing to compare.
     """
-    printed = claim.published.get((finding.cell.model, finding.cell.dataset or ""))
-    if printed is None or finding.published is None or claim.margin is None or finding.interval is None:
+    if claim.margin is None:
         return None
-    value = float(printed) / (100 if claim.published_unit == "%" else 1)
-    if claim.margin.kind == "absolute":
-        least, most = value - claim.margin.value, value + claim.margin.value
-        band = f"{printed}{claim.published_unit} +- {claim.margin.value * 100:g} points"
-    else:
-        least, most = value / claim.margin.value, value * claim.margin.value
-        band = f"{printed}{claim.published_unit} within a factor of {claim.margin.value:g}"
-    low, high = finding.interval
-    if not low <= high:  # nan included
-        return None
-    if least <= low and high <= most:
-        return f"our interval lies within the printed {band}"
-    if high < least or low > most:
-        return f"our interval lies outside the printed {band}"
-    return f"our interval lies partly within the printed {band}"
+    notes: list[str] = []
+    if finding.published is not None and finding.interval is not None and claim.cells:
+        band = printed_band(finding.published, claim.cells[0].unit, claim.margin)
+        notes += _note("our interval", finding.interval, band)
+    printed = {number.key: number for number in claim.numbers}
+    for name in part_names(finding, "number"):
+        key = name.partition(":")[2]
+        if key in printed:
+            low, high = (finding.quantities.get(f"{name}:{end}", math.nan) for end in ("low", "high"))
+            band = printed_band(printed[key].printed, printed[key].unit, claim.margin)
+            notes += _note(f"our interval of {key}", (low, high), band)
+    return listed(notes) if notes else None
+
+
+def _note(what: str, interval: tuple[float, float], band: Band) -> list[str]:
+    if not interval[0] <= interval[1]:  # nan included
+        return []
+    return [f"{what} lies {band.holds(*interval)} the printed {band.text}"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from caploc.findings import Finding
 
@@ -14,6 +15,26 @@ class IncompleteFindingError(ValueError):
 
 class NotANumberError(Exception):
     """A number that the rule reads is nan; the message says which."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of the comparisons that a finding makes: its 95 % interval, or its 90 % one where the rule reads that."""
+
+    name: str
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.name} [{num(self.low)}, {num(self.high)}]"
+
+    def shown(self, *thresholds: float) -> str:
+        """Name and interval, with digits enough to tell its ends from the thresholds."""
+        return f"{self.name} {span(self.low, self.high, *thresholds)}"
+
+    def within(self, margin: float) -> bool:
+        """Whether it lies strictly closer to 0 than ``margin``."""
+        return -margin < self.low <= self.high < margin
 
 
 def estimate(finding: Finding) -> float:
@@ -41,6 +62,30 @@ def require_order(low: float, high: float, name: str) -> None:
 def quantities(finding: Finding, *names: str) -> list[float]:
     """The named quantities. Raises `IncompleteFindingError` and `NotANumberError`."""
     return [_named(finding, finding.quantities, "quantity", name) for name in names]
+
+
+def part(finding: Finding, name: str, level: int = 95) -> Part:
+    """The interval ``NAME:low``, ``NAME:high`` of one part, or its 90 % one. Raises as `quantities` does."""
+    suffix = "" if level == 95 else str(level)
+    low, high = quantities(finding, f"{name}:low{suffix}", f"{name}:high{suffix}")
+    require_order(low, high, name)
+    return Part(name.partition(":")[2], low, high)
+
+
+def part_names(finding: Finding, prefix: str) -> list[str]:
+    """Names ``prefix:PART`` of the parts a finding gives numbers for, in its order; there may be none."""
+    named = [name.rpartition(":")[0] for name in finding.quantities if name.startswith(f"{prefix}:")]
+    return list(dict.fromkeys(name for name in named if ":" in name))
+
+
+def require_parts(finding: Finding, prefix: str) -> list[str]:
+    """As `part_names`, of which there must be one. Raises `IncompleteFindingError`."""
+    names = part_names(finding, prefix)
+    if not names:
+        raise IncompleteFindingError(
+            f"the finding of {finding.claim!r} has no quantity '{prefix}:...', which its rule reads"
+        )
+    return names
 
 
 def p_value(finding: Finding, name: str) -> float:
@@ -76,3 +121,14 @@ def num(value: float, *thresholds: float) -> str:
         if not any(text == f"{other:.{digits}g}" and value != other for other in thresholds):
             return text
     return repr(float(value))
+
+
+def span(low: float, high: float, *thresholds: float) -> str:
+    """An interval, each end with digits enough to tell it from the thresholds."""
+    return f"[{num(low, *thresholds)}, {num(high, *thresholds)}]"
+
+
+def listed(items: list[str], most: int = 3) -> str:
+    """The first few of many, and how many more there are."""
+    rest = len(items) - most
+    return "; ".join(items[:most]) + (f"; and {rest} more" if rest > 0 else "")

@@ -1,4 +1,4 @@
-"""A paper as data: claims, printed cells, rules of verdict, choices where the text is ambiguous, controls."""
+"""A paper as data: claims, printed numbers, rules of verdict, choices where the text is ambiguous, controls."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from caploc.errors import CaplocError, UnknownNameError
+from caploc.papers.printed import PrintedCell, PrintedNumber
 
 
 class PaperError(CaplocError):
@@ -15,10 +16,16 @@ class PaperError(CaplocError):
 
 @dataclass(frozen=True)
 class Rule:
-    """Which rule of ``caploc.papers.rules`` judges a claim, and its fixed thresholds."""
+    """Which rule of ``caploc.papers.rules`` judges a claim, and its fixed thresholds.
+
+    ``claims`` are the claims that a ``derived`` verdict follows from. ``detectable`` is, for comparisons, the smallest
+    true effect at which the rule is meant to say SUPPORTED, in the unit of the estimate.
+    """
 
     kind: str
     parameters: Mapping[str, float]
+    claims: tuple[str, ...] = ()
+    detectable: float | None = None
 
 
 @dataclass(frozen=True)
@@ -39,29 +46,68 @@ class Margin:
 
 
 @dataclass(frozen=True)
+class Source:
+    """Where a claim stands. ``quote`` has at most 25 words and may be empty."""
+
+    document: str
+    at: str
+    quote: str = ""
+
+
+@dataclass(frozen=True)
+class Ambiguity:
+    """A question that the text leaves open, the answer chosen, and the others.
+
+    ``setting`` names the option that ``--sensitivity`` varies over ``alternatives``; it is empty where the question can
+    only be recorded, and ``default`` and ``alternatives`` are then prose.
+    """
+
+    id: str
+    question: str
+    default: str
+    alternatives: tuple[str, ...]
+    setting: str = ""
+
+
+@dataclass(frozen=True)
 class Claim:
     """One claim of a paper, in our words, with where it stands and what decides it.
 
-    ``published`` maps (registry name of the model, dataset) to the number exactly as printed, in
-    ``published_unit``. ``quote`` has at most 25 words; it is empty for a test of our own.
+    ``cells`` are the printed table cells it is about, ``numbers`` the numbers of running text. ``test`` names the
+    statistical procedure; ``ambiguities`` and ``controls`` are ids of the paper's entries.
     """
 
     id: str
     group: str
+    kind: str
     statement: str
-    locus: str
-    quote: str
+    sources: tuple[Source, ...]
     quantity: str
     formula: str
     direction: str
-    published: Mapping[tuple[str, str], str]
-    published_unit: str
+    test: str
+    cells: tuple[PrintedCell, ...]
+    numbers: tuple[PrintedNumber, ...]
     margin: Margin | None
     level: float
     rule: Rule
     rule_text: RuleText
     ambiguities: tuple[str, ...]
     controls: tuple[str, ...]
+
+    @property
+    def empirical(self) -> bool:
+        """Whether any measurement could decide it."""
+        return self.rule.kind != "untestable"
+
+
+@dataclass(frozen=True)
+class Group:
+    """A family of claims: ``title`` for tables, ``question`` in words a newcomer understands."""
+
+    id: str
+    title: str
+    question: str
 
 
 @dataclass(frozen=True)
@@ -86,14 +132,18 @@ class Control:
 
 @dataclass(frozen=True)
 class Paper:
-    """A paper's claims, definitions and controls by id; ``digest`` is the sha256 of all its content."""
+    """A paper's entries by id; ``digest`` is the sha256 of all its content, rules and margins included."""
 
     key: str
     title: str
     reference: str
+    documents: Mapping[str, str]
+    groups: Mapping[str, Group]
     claims: Mapping[str, Claim]
+    ambiguities: Mapping[str, Ambiguity]
     definitions: Mapping[str, Definition]
     controls: Mapping[str, Control]
+    cells: tuple[PrintedCell, ...]
     digest: str
 
     def claim(self, claim_id: str) -> Claim:
@@ -105,6 +155,14 @@ class Paper:
                 f"{self.key} has no claim {claim_id!r}; it has {', '.join(self.claims)}"
             ) from None
 
-    def published(self, claim_id: str, model: str, dataset: str | None) -> str | None:
-        """The number printed for a claim in a cell, digit by digit; None where the paper prints none."""
-        return self.claim(claim_id).published.get((model, dataset or ""))
+    def table(self, table: str, **coordinates: object) -> list[PrintedCell]:
+        """The printed cells of one table, ``"table1"`` to ``"table4"``, that have these coordinates, in order."""
+        return [cell for cell in self.cells if cell.matches({"table": table, **coordinates})]
+
+    def published(
+        self, claim_id: str, model: str, dataset: str | None, **coordinates: object
+    ) -> PrintedCell | None:
+        """The one number printed for a claim in a cell; None where the paper prints none, or several."""
+        wanted = {"model": model, "dataset": dataset, **coordinates}
+        found = [cell for cell in self.claim(claim_id).cells if cell.matches(wanted)]
+        return found[0] if len(found) == 1 else None

@@ -1,27 +1,23 @@
-"""Reads and checks a paper's TOML file."""
+"""Reads and checks a paper: the TOML files of its folder, taken together as one."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
-import re
 import tomllib
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from typing import Any
 
 from caploc.errors import UnknownNameError
-from caploc.papers.model import Claim, Control, Definition, Margin, Paper, PaperError, Rule, RuleText
-from caploc.papers.rules import PARAMETERS, REFERENCES
+from caploc.papers.claims import read_claim
+from caploc.papers.fields import by_id, check_keys, known, number, strings, text, texts
+from caploc.papers.model import Ambiguity, Control, Definition, Group, Paper, PaperError
+from caploc.papers.tables import printed_cells
 
-LONGEST_QUOTE_WORDS = 25
-
-_CLAIM_TEXTS = ("id", "group", "statement", "locus", "quote", "quantity", "formula", "direction")
-_CLAIM_REQUIRED = {*_CLAIM_TEXTS, "rule", "rule_text", "ambiguities", "controls"}
-_CLAIM_OPTIONAL = {"published", "published_unit", "margin", "level"}
-_PRINTED_NUMBER = re.compile(r"-?\d+(\.\d+)?")
+_LISTS = ("group", "claim", "ambiguity", "definition", "control", "block")
+_TABLES = ("paper", "documents")
 
 
 @cache
@@ -31,166 +27,103 @@ def load_paper(key: str) -> Paper:
     Raises `UnknownNameError` for an unknown key and `PaperError` for a file that is wrong.
     """
     folder = resources.files("caploc.papers")
-    keys = sorted(file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml"))
+    keys = sorted(entry.name for entry in folder.iterdir() if entry.joinpath("paper.toml").is_file())
     if key not in keys:
         raise UnknownNameError(f"unknown paper {key!r}; there is {', '.join(keys)}")
-    return parse_paper((folder / f"{key}.toml").read_text(encoding="utf-8"), f"{key}.toml")
+    files = sorted(
+        (file for file in (folder / key).iterdir() if file.name.endswith(".toml")), key=lambda f: f.name
+    )
+    return parse_paper({f"{key}/{file.name}": file.read_text(encoding="utf-8") for file in files})
 
 
-def parse_paper(text: str, source: str) -> Paper:
-    """The paper that a TOML text describes; ``source`` names the text in errors. Raises `PaperError`."""
-    try:
-        content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise PaperError(f"{source}: not valid TOML: {error}") from error
-    _check_keys(content, {"paper", "claim"}, {"definition", "control"}, source)
+def parse_paper(files: Mapping[str, str]) -> Paper:
+    """The paper that TOML texts, by file name, describe together. Raises `PaperError`."""
+    content, origin = _merged(files)
+    place = next(iter(files)).partition("/")[0]
     head = content["paper"]
-    _check_keys(head, {"key", "title", "reference", "level"}, set(), f"{source} [paper]")
-    level = _number(head["level"], f"{source} [paper] level", low=0, high=1)
-    raw = _by_id(content["claim"], f"{source} claim")
-    claims = {name: _claim(entry, level, raw, f"{source} claim {name!r}") for name, entry in raw.items()}
-    controls = {
-        name: _control(entry, claims, f"{source} control {name!r}")
-        for name, entry in _by_id(content.get("control", []), f"{source} control").items()
+    check_keys(head, {"key", "title", "reference", "level"}, set(), f"{place} [paper]")
+    level = number(head["level"], f"{place} [paper] level", low=0, high=1)
+    documents = {
+        name: text(content["documents"], name, f"{place} [documents]") for name in content["documents"]
     }
-    definitions = {
-        name: Definition(**_texts(entry, ("id", "where", "problem", "choice", "check"), f"{source} {name!r}"))
-        for name, entry in _by_id(content.get("definition", []), f"{source} definition").items()
+    groups = {
+        name: Group(**texts(entry, ("id", "title", "question"), f"{origin[id(entry)]} group {name!r}"))
+        for name, entry in by_id(content["group"], f"{place} group").items()
+    }
+    ambiguities = {
+        name: _ambiguity(entry, f"{origin[id(entry)]} ambiguity {name!r}")
+        for name, entry in by_id(content["ambiguity"], f"{place} ambiguity").items()
+    }
+    cells = printed_cells(content["block"], f"{place} block")
+    raw = by_id(content["claim"], f"{place} claim")
+    order = list(groups)
+    claims = {
+        name: read_claim(entry, raw, cells, level, documents, groups, f"{origin[id(entry)]} claim {name!r}")
+        for name, entry in raw.items()
+    }
+    claims = dict(sorted(claims.items(), key=lambda item: order.index(item[1].group)))
+    controls = {
+        name: _control(entry, f"{origin[id(entry)]} control {name!r}", claims)
+        for name, entry in by_id(content["control"], f"{place} control").items()
     }
     for claim in claims.values():
-        for control in claim.controls:
-            if control not in controls:
-                raise PaperError(f"{source} claim {claim.id!r}: there is no control {control!r}")
+        where = f"{origin[id(raw[claim.id])]} claim {claim.id!r}"
+        known(claim.controls, controls, "control", where)
+        known(claim.ambiguities, ambiguities, "ambiguity", where)
+    names = ("id", "where", "problem", "choice", "check")
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return Paper(
-        **_texts({name: head[name] for name in ("key", "title", "reference")}, None, f"{source} [paper]"),
+        **{name: text(head, name, f"{place} [paper]") for name in ("key", "title", "reference")},
+        documents=documents,
+        groups=groups,
         claims=claims,
-        definitions=definitions,
+        ambiguities=ambiguities,
+        definitions={
+            name: Definition(**texts(entry, names, f"{origin[id(entry)]} definition {name!r}"))
+            for name, entry in by_id(content["definition"], f"{place} definition").items()
+        },
         controls=controls,
+        cells=cells,
         digest=hashlib.sha256(canonical.encode()).hexdigest(),
     )
 
 
-def _claim(entry: Mapping[str, Any], level: float, raw: Mapping[str, Any], place: str) -> Claim:
-    _check_keys(entry, _CLAIM_REQUIRED, _CLAIM_OPTIONAL, place)
-    texts = _texts({name: entry[name] for name in _CLAIM_TEXTS}, None, place, may_be_empty={"quote"})
-    if len(texts["quote"].split()) > LONGEST_QUOTE_WORDS:
-        raise PaperError(f"{place}: the quote has more than {LONGEST_QUOTE_WORDS} words; shorten it")
-    published = _published(entry.get("published", {}), place)
-    unit = entry.get("published_unit", "")
-    if published and unit not in ("%", "count"):
-        raise PaperError(f"{place}: published_unit must be '%' or 'count', not {unit!r}")
-    return Claim(
-        **texts,
-        published=published,
-        published_unit=unit,
-        margin=_margin(entry["margin"], f"{place} margin") if "margin" in entry else None,
-        level=_number(entry.get("level", level), f"{place} level", low=0, high=1),
-        rule=_rule(entry["rule"], raw, f"{place} rule"),
-        rule_text=RuleText(
-            **_texts(entry["rule_text"], ("supported", "refuted", "inconclusive"), f"{place} rule_text")
-        ),
-        ambiguities=_strings(entry["ambiguities"], f"{place} ambiguities"),
-        controls=_strings(entry["controls"], f"{place} controls"),
+def _merged(files: Mapping[str, str]) -> tuple[dict[str, Any], dict[int, str]]:
+    """All files as one content, and the file that each listed entry stands in."""
+    content: dict[str, Any] = {name: [] for name in _LISTS}
+    origin: dict[int, str] = {}
+    for source, toml in files.items():
+        try:
+            part = tomllib.loads(toml)
+        except tomllib.TOMLDecodeError as error:
+            raise PaperError(f"{source}: not valid TOML: {error}") from error
+        check_keys(part, set(), {*_LISTS, *_TABLES}, source)
+        for name, value in part.items():
+            if name in _TABLES:
+                if name in content:
+                    raise PaperError(f"{source}: [{name}] stands in another file already")
+                content[name] = value
+            else:
+                content[name] += value
+                origin |= {id(entry): source for entry in value}
+    for name in _TABLES:
+        if name not in content:
+            raise PaperError(f"{', '.join(files)}: no file has the table [{name}]")
+    return content, origin
+
+
+def _ambiguity(entry: Mapping[str, Any], place: str) -> Ambiguity:
+    check_keys(entry, {"id", "question", "default", "alternatives"}, {"setting"}, place)
+    return Ambiguity(
+        id=entry["id"],
+        question=text(entry, "question", place),
+        default=text(entry, "default", place),
+        alternatives=strings(entry["alternatives"], f"{place} alternatives"),
+        setting=text(entry, "setting", place) if "setting" in entry else "",
     )
 
 
-def _rule(entry: Mapping[str, Any], raw: Mapping[str, Any], place: str) -> Rule:
-    kind = str(entry.get("kind"))
-    if kind not in PARAMETERS:
-        raise PaperError(f"{place}: unknown kind {kind!r}; there is {', '.join(PARAMETERS)}")
-    _check_keys(entry, {"kind", *PARAMETERS[kind], *REFERENCES.get(kind, {})}, set(), place)
-    parameters = {name: _number(entry[name], f"{place} {name}") for name in PARAMETERS[kind]}
-    # thresholds of another claim are copied, never written twice, so that the two cannot drift apart
-    for reference, prefix in REFERENCES.get(kind, {}).items():
-        other = raw.get(entry[reference])
-        if other is None or other.get("rule", {}).get("kind") != "lower_bound":
-            raise PaperError(f"{place} {reference}: {entry[reference]!r} is no claim with a lower_bound rule")
-        for name in PARAMETERS["lower_bound"]:
-            parameters[prefix + name] = _number(other["rule"].get(name), f"{place} {reference} {name}")
-    return Rule(kind, parameters)
-
-
-def _margin(entry: Mapping[str, Any], place: str) -> Margin:
-    _check_keys(entry, {"kind", "value"}, set(), place)
-    if entry["kind"] not in ("absolute", "factor"):
-        raise PaperError(f"{place}: kind must be 'absolute' or 'factor', not {entry['kind']!r}")
-    return Margin(entry["kind"], _number(entry["value"], f"{place} value", low=0))
-
-
-def _control(entry: Mapping[str, Any], claims: Mapping[str, Claim], place: str) -> Control:
-    _check_keys(entry, {"id", "why", "guards"}, set(), place)
-    control = Control(
-        **_texts({"id": entry["id"], "why": entry["why"]}, None, place),
-        guards=_strings(entry["guards"], f"{place} guards"),
-    )
-    for guarded in control.guards:
-        if guarded not in claims:
-            raise PaperError(f"{place}: guards {guarded!r}, which is no claim of this file")
-    return control
-
-
-def _published(entry: Mapping[str, Any], place: str) -> dict[tuple[str, str], str]:
-    cells = {}
-    for model, row in entry.items():
-        for dataset, printed in row.items():
-            if not isinstance(printed, str) or not _PRINTED_NUMBER.fullmatch(printed):
-                raise PaperError(
-                    f"{place}: published {model}/{dataset} is {printed!r}; "
-                    "write the digits as printed, as a string"
-                )
-            cells[model, dataset] = printed
-    return cells
-
-
-def _by_id(entries: Any, place: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for index, entry in enumerate(entries):
-        name = entry.get("id")
-        if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
-            raise PaperError(
-                f"{place} number {index + 1}: its id {name!r} is not lower-case words and hyphens"
-            )
-        if name in found:
-            raise PaperError(f"{place}: the id {name!r} occurs twice")
-        found[name] = entry
-    return found
-
-
-def _check_keys(entry: Any, required: set[str], optional: set[str], place: str) -> None:
-    if not isinstance(entry, Mapping):
-        raise PaperError(f"{place}: a table is expected")
-    for name in sorted(required - entry.keys()):
-        raise PaperError(f"{place}: the field {name!r} is missing")
-    for name in sorted(entry.keys() - required - optional):
-        raise PaperError(
-            f"{place}: unknown field {name!r}; known are {', '.join(sorted(required | optional))}"
-        )
-
-
-def _texts(
-    entry: Any,
-    names: tuple[str, ...] | None,
-    place: str,
-    may_be_empty: Set[str] = frozenset(),
-) -> dict[str, Any]:
-    if names is not None:
-        _check_keys(entry, set(names), set(), place)
-    for name, value in entry.items():
-        if not isinstance(value, str) or (not value.strip() and name not in may_be_empty):
-            raise PaperError(f"{place}: the field {name!r} must be a non-empty string")
-    return dict(entry)
-
-
-def _strings(value: Any, place: str) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
-        raise PaperError(f"{place}: a list of non-empty strings is expected")
-    return tuple(value)
-
-
-def _number(value: Any, place: str, low: float = -math.inf, high: float = math.inf) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise PaperError(f"{place}: a finite number is expected, not {value!r}")
-    if not low <= value <= high:
-        raise PaperError(f"{place}: {value!r} is outside [{low:g}, {high:g}]")
-    return float(value)
+def _control(entry: Mapping[str, Any], place: str, claims: Mapping[str, Any]) -> Control:
+    check_keys(entry, {"id", "why", "guards"}, set(), place)
+    guards = known(strings(entry["guards"], f"{place} guards"), claims, "claim", place)
+    return Control(id=entry["id"], why=text(entry, "why", place), guards=guards)

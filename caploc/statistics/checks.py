@@ -35,6 +35,15 @@ def finite_array(name: str, values: ArrayLike, dimensions: int = 1, at_least: in
     return array
 
 
+def truth_array(name: str, values: ArrayLike) -> np.ndarray:
+    """`values` [n] of true and false, or 1 and 0, as booleans."""
+    array = finite_array(name, values)
+    other = np.flatnonzero((array != 0) & (array != 1))
+    if other.size:
+        raise StatisticsError(f"{name}[{other[0]}] is {array[other[0]]:g}: it must be true or false, 1 or 0")
+    return array == 1
+
+
 def finite_number(name: str, value: float) -> float:
     """A number that is neither nan nor infinite."""
     number = float(value)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from caploc.errors import OptionError
-from caploc.neurons import NeuronMask, NeuronScores, located, located_rows
+from caploc.neurons import NeuronMask, NeuronScores, Threshold, located
 
 shapes = st.tuples(st.integers(1, 4), st.integers(1, 12))
 score_arrays = shapes.flatmap(lambda shape: hnp.arrays(np.float64, shape, elements=st.integers(-60, 60)))
@@ -28,33 +28,63 @@ def scores_of(values) -> NeuronScores:
     return NeuronScores(values, layers, layers, layers, count=1)
 
 
-def slow_mask(values, sigma, dispersion):
+def slow_mask(values, sigma, dispersion, scope="model", deviation="absolute"):
     """Eq. (8), term by term; None where a neuron lies on the threshold, to rounding."""
+    if scope == "layer":
+        layers = [slow_mask([row], sigma, dispersion, "model", deviation) for row in values]
+        return None if None in layers else [layer[0] for layer in layers]
     flat = [float(value) for row in values for value in row]
     mean = math.fsum(flat) / len(flat)
     variance = math.fsum((value - mean) ** 2 for value in flat) / len(flat)
     threshold = sigma * (math.sqrt(variance) if dispersion == "std" else variance)
     if any(math.isclose(abs(value - mean), threshold, rel_tol=1e-9) for value in flat):
         return None
-    return [[abs(float(value) - mean) > threshold for value in row] for row in values]
+    size = abs if deviation == "absolute" else float
+    return [[size(float(value) - mean) > threshold for value in row] for row in values]
+
+
+readings = st.tuples(
+    st.sampled_from(["std", "variance"]),
+    st.sampled_from(["model", "layer"]),
+    st.sampled_from(["absolute", "positive"]),
+)
 
 
 @settings(deadline=None)
-@given(score_arrays, sigmas, st.sampled_from(["std", "variance"]))
-def test_equation_8_against_a_slow_loop(values, sigma, dispersion):
-    expected = slow_mask(values, sigma, dispersion)
+@given(score_arrays, sigmas, readings)
+def test_equation_8_against_a_slow_loop(values, sigma, reading):
+    expected = slow_mask(values, sigma, *reading)
     assume(expected is not None)
-    mask = scores_of(values).mask(sigma, dispersion)
+    mask = scores_of(values).mask(sigma, *reading)
     assert mask.values.tolist() == expected
-    assert torch.equal(mask.values, located(torch.from_numpy(values), sigma, dispersion))
+    assert torch.equal(mask.values, located(torch.from_numpy(values), sigma, *reading))
 
 
 @settings(deadline=None)
-@given(st.lists(hnp.arrays(np.float64, 9, elements=st.integers(-60, 60)), min_size=1, max_size=4), sigmas)
-def test_many_sets_at_once_are_each_set_alone(rows, sigma):
-    together = located_rows(np.stack(rows), sigma)
-    for row, alone in zip(rows, together, strict=True):
-        assert np.array_equal(located_rows(row[None], sigma)[0], alone)
+@given(
+    st.lists(hnp.arrays(np.float64, (2, 9), elements=st.integers(-60, 60)), min_size=1, max_size=4),
+    sigmas,
+    readings,
+)
+def test_many_sets_at_once_are_each_set_alone(sets, sigma, reading):
+    threshold = Threshold(sigma, *reading)
+    together = threshold.locate(np.stack(sets))
+    for scores, alone in zip(sets, together, strict=True):
+        assert np.array_equal(threshold.locate(scores[None])[0], alone)
+
+
+def test_layer_scope_measures_each_layer_by_itself():
+    """Layer 1 varies a hundred times as much as layer 0: over both, layer 0's neuron 3 does not stand out."""
+    values = np.zeros((2, 100))
+    values[0, 3], values[1, :50] = 1, 100
+    assert scores_of(values).mask(6).count == 0
+    assert scores_of(values).mask(6, scope="layer").values.nonzero().tolist() == [[0, 3]]
+
+
+def test_a_positive_deviation_leaves_out_what_lowers_the_answer():
+    values = np.zeros((1, 100))
+    values[0, 3], values[0, 4] = 5, -5
+    assert scores_of(values).mask(6, deviation="positive").values.nonzero().tolist() == [[0, 3]]
 
 
 def test_the_defaults_are_the_papers_sigma_and_the_standard_deviation():
@@ -134,6 +164,13 @@ def test_equal_scores_locate_nothing(constant, dispersion, sigma):
     assert not scores.z().any()
 
 
+def test_z_by_layer_is_each_layers_own():
+    values = np.random.default_rng(2).normal(3, 7, (3, 50)) * np.array([[1], [10], [0]])
+    expected = [scores_of(row[None]).z()[0] for row in values]
+    assert torch.allclose(scores_of(values).z("layer"), torch.stack(expected), rtol=1e-12)
+    assert not scores_of(values).z("layer")[2].any()
+
+
 def test_z_is_in_standard_deviations():
     scores = scores_of([[-2, 0, 0, 0], [0, 0, 0, 2]])
     assert scores.z().tolist() == [[-2, 0, 0, 0], [0, 0, 0, 2]]
@@ -156,6 +193,13 @@ def test_any_kind_of_number_is_a_sigma(sigma):
 def test_an_unknown_dispersion(dispersion):
     with pytest.raises(OptionError, match=r"^dispersion must be 'std' or 'variance', got "):
         scores_of([[1, 2]]).mask(6, dispersion)
+
+
+def test_an_unknown_scope_or_deviation():
+    with pytest.raises(OptionError, match=r"^scope must be 'model' or 'layer', got 'neuron'$"):
+        scores_of([[1, 2]]).mask(scope="neuron")
+    with pytest.raises(OptionError, match=r"^deviation must be 'absolute' or 'positive', got 'negative'$"):
+        scores_of([[1, 2]]).mask(deviation="negative")
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])

@@ -12,7 +12,7 @@ from jaxtyping import TypeCheckError
 from caploc.attribution.sums import ScoreSums
 from caploc.errors import OptionError
 from caploc.examples import TokenizedExample
-from caploc.neurons import NeuronScores, located, located_rows
+from caploc.neurons import NeuronScores, Threshold, located
 from caploc.tests.conftest import SHAPE_CHECKED
 
 pytest.importorskip("beartype", reason="shapes are checked where beartype is: pip install 'caploc[test]'")
@@ -29,8 +29,8 @@ def test_a_parameter_of_wrong_rank_is_refused() -> None:
 
 
 def test_a_parameter_of_wrong_dtype_is_refused() -> None:
-    with pytest.raises(TypeCheckError, match="rows"):
-        located_rows(np.zeros((2, 5), dtype=np.int64), sigma=3.0)
+    with pytest.raises(TypeCheckError, match="scores"):
+        Threshold(3.0).locate(np.zeros((1, 2, 5), dtype=np.int64))
 
 
 def test_axes_of_one_name_must_agree_within_an_object() -> None:

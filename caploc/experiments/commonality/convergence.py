@@ -11,6 +11,7 @@ from caploc.experiments.commonality.splits import agreement, floor_effect, halve
 from caploc.experiments.shards import ShardSums
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding
+from caploc.neurons import Threshold
 from caploc.statistics import mann_kendall, page_trend
 
 ORDERS = 20
@@ -25,7 +26,7 @@ class Curve:
     overlap: np.ndarray
 
 
-def convergence_curve(shards: ShardSums, sigma: float, seed: int) -> Curve:
+def convergence_curve(shards: ShardSums, threshold: Threshold, seed: int) -> Curve:
     """Nested subsamples that double, in ``ORDERS`` random orders; each is halved and the halves compared.
 
     Shards of odd and even place make the halves, so that a subsample's halves contain the smaller one's.
@@ -37,8 +38,8 @@ def convergence_curve(shards: ShardSums, sigma: float, seed: int) -> Curve:
         counts.insert(0, counts[0] // 2)
     columns = []
     for count in counts:
-        first = masks(shards, [order[:count:2] for order in orders], sigma)
-        second = masks(shards, [order[1:count:2] for order in orders], sigma)
+        first = masks(shards, [order[:count:2] for order in orders], threshold)
+        second = masks(shards, [order[1:count:2] for order in orders], threshold)
         columns.append(agreement(first, second).overlap)
     return Curve(np.array(counts) * len(shards.members[0]), np.stack(columns, axis=1))
 
@@ -50,7 +51,7 @@ def convergence(study: Study, cell: Cell, claim: str) -> Finding:
     Only sizes at which no mask is empty enter the test. The estimate is what the last doubling adds.
     """
     shards, sigma = study.shards(cell.dataset or ""), float(cell.sigma or 0)
-    curve = convergence_curve(shards, sigma, study.settings.seed)
+    curve = convergence_curve(shards, study.settings.threshold(sigma), study.settings.seed)
     defined = np.isfinite(curve.overlap).all(0)
     kept = curve.overlap[:, defined]
     quantities = {f"overlap at {size}": mean(curve.overlap[:, i]) for i, size in enumerate(curve.sizes)}
@@ -79,6 +80,7 @@ def convergence(study: Study, cell: Cell, claim: str) -> Finding:
     tau = mann_kendall(kept.mean(0))
     quantities |= {
         "trend_tau": tau.statistic,
+        "rise": float(kept[:, -1].mean() - kept[:, 0].mean()),
         "last_increment_low": wide.low,
         "last_increment_high": wide.high,
         "last_increment90_low": narrow.low,
@@ -127,10 +129,10 @@ def subset_suffices(study: Study, cell: Cell, claim: str) -> Finding:
 
 def _subset_overlap(study: Study, shards: ShardSums, sigma: float, share: float) -> float:
     generator, count = np.random.default_rng([study.settings.seed, 9]), len(shards.counts)
-    size = max(1, round(share * count))
+    size, threshold = max(1, round(share * count)), study.settings.threshold(sigma)
     orders = [generator.permutation(count) for _ in range(study.settings.draws)]
-    subset = masks(shards, [order[:size] for order in orders], sigma)
-    return mean(agreement(subset, masks(shards, [order[size:] for order in orders], sigma)).overlap)
+    subset = masks(shards, [order[:size] for order in orders], threshold)
+    return mean(agreement(subset, masks(shards, [order[size:] for order in orders], threshold)).overlap)
 
 
 def _untrained(study: Study, cell: Cell, sigma: float) -> np.ndarray:

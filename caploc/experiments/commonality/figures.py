@@ -8,7 +8,7 @@ import numpy as np
 
 from caploc.experiments.commonality.convergence import convergence_curve
 from caploc.experiments.commonality.splits import agreement, halves_of, interval, mean
-from caploc.experiments.study import Study
+from caploc.experiments.study import PAPER_SIGMA, Study
 from caploc.findings import Plot
 from caploc.papers import load_paper
 
@@ -21,7 +21,7 @@ def model_plots(study: Study, sigma: float, whole: Mapping[str, np.ndarray]) -> 
     return [
         Plot(
             "heatmap",
-            f"Fig. 4: largest |z| among {NEIGHBOURS} neighbouring neurons, {label}",
+            f"Fig. 4: largest {_heat_unit(study)} among {NEIGHBOURS} neighbouring neurons, {label}",
             _heat(study, whole),
         ),
         Plot("matrix", f"Overlap of neurons located on two datasets, {label}", _matrix(whole)),
@@ -35,10 +35,16 @@ def model_plots(study: Study, sigma: float, whole: Mapping[str, np.ndarray]) -> 
     ]
 
 
+def _heat_unit(study: Study) -> str:
+    return "|z|" if study.settings.reading.deviation == "absolute" else "z"
+
+
 def _heat(study: Study, whole: Mapping[str, np.ndarray]) -> dict[str, object]:
-    rows = []
+    rows, threshold = [], study.settings.threshold(PAPER_SIGMA)
     for name in whole:
-        z = study.shards(name).whole.scores().z().abs().numpy()
+        z = study.shards(name).whole.scores().z(threshold.scope).numpy()
+        if threshold.deviation == "absolute":
+            z = np.abs(z)
         blocks = [
             layer[start : start + NEIGHBOURS].max()
             for layer in z
@@ -67,9 +73,9 @@ def _splits(study: Study, sigma: float, names: list[str]) -> dict[str, object]:
         groups[name] = result.overlap[np.isfinite(result.overlap)].tolist()
         chance[name] = mean(result.chance)
         untrained[name] = mean(halves_of(study, name, sigma, "untrained").overlap)
-        printed = paper.published("table1-overlap", study.model, name)
+        printed = paper.published("table1-overlap", study.model, name, sigma=sigma)
         if printed is not None:
-            published[name] = float(printed) / 100
+            published[name] = float(printed.printed) / 100
     return {"groups": groups, "chance": chance, "untrained": untrained, "published": published}
 
 
@@ -78,7 +84,8 @@ def _curves(study: Study, sigma: float, whole: Mapping[str, np.ndarray]) -> dict
         found: dict[str, dict[str, list[float]]] = {}
         sizes: list[int] = []
         for name in whole:
-            curve = convergence_curve(study.shards(name, control), sigma, study.settings.seed)
+            threshold = study.settings.threshold(sigma)
+            curve = convergence_curve(study.shards(name, control), threshold, study.settings.seed)
             ends = [interval(column) for column in curve.overlap.T]
             sizes = curve.sizes.tolist() if len(curve.sizes) > len(sizes) else sizes
             found[name] = {

@@ -19,6 +19,7 @@ from caploc.experiments.commonality.splits import (
 from caploc.experiments.shards import ShardSums, resampled
 from caploc.experiments.study import Located, Study
 from caploc.findings import Cell, Finding, Plot
+from caploc.neurons import Threshold
 
 
 @not_run_if_unavailable
@@ -32,16 +33,17 @@ def independence(study: Study, cell: Cell, claim: str) -> Finding:
     settings, sigma, dataset = study.settings, float(cell.sigma or 0), cell.dataset or ""
     shards = study.shards(dataset)
     result = halves_of(study, dataset, sigma)
+    threshold = settings.threshold(sigma)
     structured = {name: halves_by(shards, rank) for name, rank in ranks(study.located(dataset)).items()}
     overlaps = {}
     for name, (first, second) in structured.items():
         overlaps[name] = float(
-            agreement(masks(shards, [first], sigma), masks(shards, [second], sigma)).overlap[0]
+            agreement(masks(shards, [first], threshold), masks(shards, [second], threshold)).overlap[0]
         )
     defined = result.overlap[np.isfinite(result.overlap)]
     every = np.array([*defined, *overlaps.values()])
     worst = min(overlaps, key=lambda name: np.nan_to_num(overlaps[name], nan=2.0))
-    gap = interval(_bootstrapped_gap(shards, structured[worst], sigma, settings.draws, settings.seed))
+    gap = interval(_bootstrapped_gap(shards, structured[worst], threshold, settings.draws, settings.seed))
     return finding_of(
         study,
         cell,
@@ -91,14 +93,18 @@ def halves_by(shards: ShardSums, rank: Sequence[float]) -> tuple[np.ndarray, np.
 
 
 def _bootstrapped_gap(
-    shards: ShardSums, structured: tuple[np.ndarray, np.ndarray], sigma: float, draws: int, seed: int
+    shards: ShardSums,
+    structured: tuple[np.ndarray, np.ndarray],
+    threshold: Threshold,
+    draws: int,
+    seed: int,
 ) -> np.ndarray:
     generator = np.random.default_rng([seed, 6])
     first, second = draw_halves(shards, draws, seed + 1)
 
     def overlaps(firsts: Sequence[np.ndarray], seconds: Sequence[np.ndarray]) -> np.ndarray:
-        a = masks(shards, [resampled(generator, half) for half in firsts], sigma)
-        b = masks(shards, [resampled(generator, half) for half in seconds], sigma)
+        a = masks(shards, [resampled(generator, half) for half in firsts], threshold)
+        b = masks(shards, [resampled(generator, half) for half in seconds], threshold)
         return agreement(a, b).overlap
 
     return overlaps(first, second) - overlaps([structured[0]] * draws, [structured[1]] * draws)

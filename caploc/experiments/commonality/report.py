@@ -19,7 +19,7 @@ _Experiment = TypeVar("_Experiment", bound=Callable[..., Finding])
 def finding_of(study: Study, cell: Cell, claim: str, quantity: str, **fields: Any) -> Finding:
     """A Finding with the study's settings, sample count, exclusions and the paper's printed number filled in."""
     settings = {"sigma": cell.sigma, **study.record(cell.dataset), **fields.pop("settings", {})}
-    notes = list(fields.pop("notes", ()))
+    notes = [*fields.pop("notes", ()), *_of_the_reading(study)]
     n = 0
     for dataset in [cell.dataset] if cell.dataset else study.available():
         located = study.located(dataset)
@@ -34,17 +34,29 @@ def finding_of(study: Study, cell: Cell, claim: str, quantity: str, **fields: An
             notes.append(
                 f"{len(located.excluded)} examples of {dataset} left out: longer than the model's context"
             )
+    printed = load_paper(PAPER).published(claim, cell.model, cell.dataset, sigma=cell.sigma)
     return Finding(
         claim=claim,
         cell=cell,
         quantity=quantity,
         n=n,
         draws=study.settings.draws,
-        published=load_paper(PAPER).published(claim, cell.model, cell.dataset),
+        published=printed.printed if printed else None,
         settings=settings,
         notes=notes,
         **fields,
     )
+
+
+def _of_the_reading(study: Study) -> list[str]:
+    departures, most = study.settings.reading.departures(), study.settings.neuron_path_samples
+    notes = [f"another reading of the paper than the default: {', '.join(departures)}"] if departures else []
+    if study.settings.attribution.path == "neuron" and most is not None:
+        notes.append(
+            f"at most {most} samples a dataset (neuron_path_samples), since each neuron is a run of its own; overlap "
+            "grows with their number, so compare with other readings at the same number"
+        )
+    return notes
 
 
 def not_run_if_unavailable(experiment: _Experiment) -> _Experiment:

@@ -9,7 +9,7 @@ import numpy as np
 
 from caploc.experiments.shards import ShardSums, random_halves
 from caploc.experiments.study import Study
-from caploc.neurons import Dispersion, located_rows
+from caploc.neurons import Threshold
 from caploc.statistics import Interval, percentile_interval
 
 SCORES_AT_ONCE = 1 << 24  # float64: bounds the memory that many subsets of a large model would take
@@ -38,22 +38,25 @@ def mean_scores(shards: ShardSums, chosen: Sequence[np.ndarray]) -> np.ndarray:
     return (weights @ shards.totals) / (weights @ shards.counts)[:, None]
 
 
-def masks(
-    shards: ShardSums, chosen: Sequence[np.ndarray], sigma: float, dispersion: Dispersion = "std"
-) -> np.ndarray:
+def masks(shards: ShardSums, chosen: Sequence[np.ndarray], threshold: Threshold) -> np.ndarray:
     """``[subsets, layers, neurons]`` bool: eq. (8) on each subset's mean scores."""
     at_once = max(1, SCORES_AT_ONCE // shards.totals.shape[1])
-    rows = [
-        located_rows(mean_scores(shards, chosen[begin : begin + at_once]), sigma, dispersion)
-        for begin in range(0, len(chosen), at_once)
-    ]
-    return np.concatenate(rows).reshape(len(chosen), shards.layers, shards.neurons)
+    parts = []
+    for begin in range(0, len(chosen), at_once):
+        scores = mean_scores(shards, chosen[begin : begin + at_once])
+        parts.append(threshold.locate(scores.reshape(-1, shards.layers, shards.neurons)))
+    return np.concatenate(parts)
 
 
-def whole_mask(shards: ShardSums, sigma: float) -> np.ndarray:
+def whole_mask(shards: ShardSums, threshold: Threshold) -> np.ndarray:
     """``[layers, neurons]`` bool: eq. (8) on all examples."""
-    mask: np.ndarray = masks(shards, [np.arange(len(shards.counts))], sigma)[0]
+    mask: np.ndarray = masks(shards, [np.arange(len(shards.counts))], threshold)[0]
     return mask
+
+
+def whole_ratio(shards: ShardSums, threshold: Threshold) -> float:
+    """The neuron ratio (eq. 9) on all examples: located over all neurons."""
+    return float(whole_mask(shards, threshold).mean())
 
 
 def agreement(a: np.ndarray, b: np.ndarray) -> Agreement:
@@ -78,16 +81,17 @@ def draw_halves(shards: ShardSums, draws: int, seed: int) -> tuple[list[np.ndarr
     return [first for first, _ in split], [second for _, second in split]
 
 
-def half_split(shards: ShardSums, sigma: float, draws: int, seed: int) -> Agreement:
+def half_split(shards: ShardSums, threshold: Threshold, draws: int, seed: int) -> Agreement:
     """The paper's measurement, over many random splits instead of one."""
     first, second = draw_halves(shards, draws, seed)
-    return agreement(masks(shards, first, sigma), masks(shards, second, sigma))
+    return agreement(masks(shards, first, threshold), masks(shards, second, threshold))
 
 
-def across(a: ShardSums, b: ShardSums, sigma: float, draws: int, seed: int) -> Agreement:
+def across(a: ShardSums, b: ShardSums, threshold: Threshold, draws: int, seed: int) -> Agreement:
     """A random half of ``a`` against a random half of ``b``: what ``half_split`` must be compared with."""
     return agreement(
-        masks(a, draw_halves(a, draws, seed)[0], sigma), masks(b, draw_halves(b, draws, seed)[1], sigma)
+        masks(a, draw_halves(a, draws, seed)[0], threshold),
+        masks(b, draw_halves(b, draws, seed)[1], threshold),
     )
 
 
@@ -96,7 +100,9 @@ def halves_of(study: Study, dataset: str, sigma: float, control: str = "") -> Ag
     settings = study.settings
     return study.once(
         ("halves", dataset, sigma, control),
-        lambda: half_split(study.shards(dataset, control), sigma, settings.draws, settings.seed),
+        lambda: half_split(
+            study.shards(dataset, control), settings.threshold(sigma), settings.draws, settings.seed
+        ),
     )
 
 
@@ -105,7 +111,13 @@ def across_of(study: Study, dataset: str, other: str, sigma: float) -> Agreement
     settings = study.settings
     return study.once(
         ("across", dataset, other, sigma),
-        lambda: across(study.shards(dataset), study.shards(other), sigma, settings.draws, settings.seed),
+        lambda: across(
+            study.shards(dataset),
+            study.shards(other),
+            settings.threshold(sigma),
+            settings.draws,
+            settings.seed,
+        ),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import cast, get_args
 
 import numpy as np
 
@@ -15,15 +16,18 @@ from caploc.experiments.commonality.splits import (
     masks,
     mean,
     whole_mask,
+    whole_ratio,
 )
 from caploc.experiments.shards import ShardSums, resampled
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding
+from caploc.neurons import Dispersion, Threshold
 from caploc.statistics import permutation_p
 
 SPLITS = "95 % of {} random half splits"
 # Matched random sets are drawn as counts, which costs nothing: enough for p to reach any level after correction.
 RANDOM_SETS = 9999
+PAPER_SIGMAS = (3.0, 6.0, 12.0)
 
 
 @not_run_if_unavailable
@@ -49,33 +53,57 @@ def both_high(study: Study, cell: Cell, claim: str) -> Finding:
 
 
 @not_run_if_unavailable
-def neuron_ratio(study: Study, cell: Cell, claim: str, dispersion: str = "std") -> Finding:
-    """Claims ``table1-neuron`` ("std") and ``eq8-literal-variance``: located over all neurons, on the whole set.
+def neuron_ratio(study: Study, cell: Cell, claim: str, dispersion: str | None = None) -> Finding:
+    """Claims ``table1-neuron`` and ``eq8-literal-variance``: located over all neurons, on the whole set.
 
-    The interval is a bootstrap over shards. Under "std" no more than 1/sigma^2 can pass (Chebyshev).
+    ``dispersion`` is that of the study's reading unless given. The interval is a bootstrap over shards. Under "std" no
+    more than 1/sigma^2 can pass (Chebyshev).
     """
     shards, sigma = study.shards(cell.dataset or ""), _sigma(cell)
+    threshold = study.settings.threshold(sigma)
+    if dispersion is not None:
+        threshold = dataclasses.replace(threshold, dispersion=cast(Dispersion, dispersion))
     generator, everything = np.random.default_rng([study.settings.seed, 2]), np.arange(len(shards.counts))
     chosen = [everything] + [resampled(generator, everything) for _ in range(study.settings.draws)]
-    located = masks(shards, chosen, sigma, "variance" if dispersion == "variance" else "std").sum((1, 2))
+    located = masks(shards, chosen, threshold).sum((1, 2))
     ratios = located / shards.totals.shape[1]
     spread = interval(ratios[1:])
     quantities = {"located": float(located[0]), "neurons": float(shards.totals.shape[1])}
-    if dispersion == "std":
+    std = threshold.dispersion == "std"
+    if std:
         quantities["chebyshev_bound"] = 1 / sigma**2
     return finding_of(
         study,
         cell,
         claim,
-        f"neuron ratio under {'the standard deviation' if dispersion == 'std' else 'the literal variance'}",
+        f"neuron ratio under {'the standard deviation' if std else 'the literal variance'}",
         unit="share",
         estimate=float(ratios[0]),
         interval=(spread.low, spread.high),
         interval_kind=f"95 % of {study.settings.draws} bootstraps over shards",
         quantities=quantities,
-        settings={"dispersion": dispersion},
+        settings={"dispersion": threshold.dispersion},
         floor=None if located[0] else f"floor effect: no neuron passes sigma {sigma:g} on the whole set",
     )
+
+
+@not_run_if_unavailable
+def default_sigma(study: Study, cell: Cell, claim: str) -> Finding:
+    """Claim ``method-default-sigma6``: which reading of eq. (8) selects as few neurons as Table 1 prints.
+
+    The estimate is the share under the standard deviation; ``ratio_std`` and ``ratio_variance`` are the shares under
+    both readings, ``ratio_std_at_3`` and so on those at the other sigmas that the paper uses.
+    """
+    finding = neuron_ratio(study, cell, claim, dispersion="std")
+    shards, threshold = study.shards(cell.dataset or ""), study.settings.threshold(_sigma(cell))
+    ratios = {
+        f"ratio_{dispersion}": whole_ratio(shards, dataclasses.replace(threshold, dispersion=dispersion))
+        for dispersion in get_args(Dispersion)
+    }
+    for sigma in PAPER_SIGMAS:
+        swept = dataclasses.replace(threshold, sigma=sigma, dispersion="std")
+        ratios[f"ratio_std_at_{sigma:g}"] = whole_ratio(shards, swept)
+    return dataclasses.replace(finding, quantities={**finding.quantities, **ratios})
 
 
 def _agreement(study: Study, cell: Cell, claim: str, quantity: str) -> Finding:
@@ -84,7 +112,8 @@ def _agreement(study: Study, cell: Cell, claim: str, quantity: str) -> Finding:
     values = getattr(result, quantity)
     spread = interval(values)
     observed = mean(values)
-    null = _matched_random(shards, sigma, study.settings.seed, quantity)
+    threshold = study.settings.threshold(sigma)
+    null = _matched_random(shards, threshold, study.settings.seed, quantity)
     found = bool(np.isfinite(observed) and np.isfinite(null).all())
     return finding_of(
         study,
@@ -96,7 +125,7 @@ def _agreement(study: Study, cell: Cell, claim: str, quantity: str) -> Finding:
         interval_kind=SPLITS.format(study.settings.draws),
         chance=float(null.mean()),
         p_values={"matched random sets": permutation_p(observed, null)} if found else {},
-        quantities={"located": float(whole_mask(shards, sigma).sum())},
+        quantities={"located": float(whole_mask(shards, threshold).sum())},
         controls=_controls(study, cell, quantity),
         floor=floor_effect(result, sigma),
     )
@@ -115,12 +144,12 @@ def _controls(study: Study, cell: Cell, quantity: str) -> dict[str, float]:
     return controls
 
 
-def _matched_random(shards: ShardSums, sigma: float, seed: int, quantity: str) -> np.ndarray:
+def _matched_random(shards: ShardSums, threshold: Threshold, seed: int, quantity: str) -> np.ndarray:
     """``quantity`` of ``RANDOM_SETS`` pairs of random sets, each with the whole set's count in every layer.
 
     Two uniformly random sets of a neurons among N share a hypergeometric number, so the sets need not be drawn.
     """
-    per_layer = whole_mask(shards, sigma).sum(1)
+    per_layer = whole_mask(shards, threshold).sum(1)
     generator = np.random.default_rng([seed, 3])
     shared = generator.hypergeometric(
         per_layer, shards.neurons - per_layer, per_layer, size=(RANDOM_SETS, len(per_layer))

@@ -43,8 +43,8 @@ class Analytic:
         ones = np.ones((1, positions))
         self.unscaled = {layer: self._gradients(layer, np.arange(positions), ones) for layer in range(layers)}
 
-    def bias(self, layer: int, clean: CleanPass) -> Tensor:
-        return torch.zeros(WIDTH, dtype=torch.float64)
+    def step(self, layer: int, clean: CleanPass) -> Tensor:
+        return clean.mlp_outputs[layer]
 
     def run(self, clean: CleanPass, columns: Tensor, alphas: Mapping[int, Tensor]) -> dict[int, Gradients]:
         tokens = sum(scales.numel() for scales in alphas.values())

@@ -112,8 +112,9 @@ def test_an_answer_wider_than_a_pass() -> None:
     assert relative_error(packed(lm, example, method), oracle(lm, example, method)) <= 1e-12
 
 
+@pytest.mark.parametrize("value", ["post", "pre"])
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
-def test_equals_captum(family: str) -> None:
+def test_equals_captum(family: str, value: str) -> None:
     """captum's right Riemann sum with n = 19 has the points 1/19..1; the term at 0 is added by hand (eq. 7)."""
     captum = pytest.importorskip("captum.attr", reason="captum is not installed (extra: test)")
     lm, example = small_model(family, torch.float64), random_example(6, 3)
@@ -123,17 +124,20 @@ def test_equals_captum(family: str) -> None:
         target = int(example.input_ids[example.answer_start + m])
         rows = []
         for layer in layers:
-            module = lm.architecture.mlp_out_of(layer)
+            architecture = lm.architecture
+            module = (architecture.mlp_out_of if value == "post" else architecture.activation_of)(layer)
             rows.append(captum_scores(captum, lm, module, sequence, target))
         total = torch.stack(rows) if total is None else total + torch.stack(rows)
     assert total is not None
-    assert relative_error(packed(lm, example, Method()), total / example.num_answer_tokens) <= 1e-12
+    assert (
+        relative_error(packed(lm, example, Method(value=value)), total / example.num_answer_tokens) <= 1e-12
+    )
 
 
 def captum_scores(
     captum: object, lm: LanguageModel, module: torch.nn.Module, sequence: torch.Tensor, target: int
 ) -> torch.Tensor:
-    """One answer position and layer: IntegratedGradients on the neurons at the last position."""
+    """One answer position and layer: IntegratedGradients on what enters ``module`` at the last position."""
     kept: list[torch.Tensor] = []
     handle = module.register_forward_pre_hook(lambda _, args: kept.append(args[0]))
     with torch.no_grad():
@@ -174,7 +178,7 @@ def test_refuses_a_model_it_cannot_reproduce() -> None:
         architecture_of("falcon")
     model = make_model(gpt_neo_config(), torch.float64)
     neo = type(architecture_of("gpt2"))(
-        "gpt_neo", "transformer.h", ("mlp.c_fc",), "mlp.c_proj", "attn.attention.out_proj"
+        "gpt_neo", "transformer.h", ("mlp.c_fc",), "mlp.act", "mlp.c_proj", "attn.attention.out_proj"
     )
     with pytest.raises(ModelError, match="does not reproduce this model: at example 'random'"):
         packed(wrap("neo", model, None, neo), random_example(12, 6), Method(steps=2))  # type: ignore[arg-type]

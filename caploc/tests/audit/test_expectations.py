@@ -12,7 +12,7 @@ from caploc.audit.expectations import (
     record,
 )
 from caploc.audit.results import Planned, Result, Status
-from caploc.findings import Cell, Finding, Outcome, Verdict
+from caploc.findings import PRINTED, Cell, Finding, Outcome, Verdict
 from caploc.tests.audit.conftest import ClaimsRun
 
 REFUTED = """
@@ -33,7 +33,7 @@ def test_refuted_as_expected_is_not_red(claims_run: ClaimsRun) -> None:
     run = claims_run()
     run.assert_outcomes(xfailed=2)
     assert run.ret == pytest.ExitCode.OK
-    run.stdout.fnmatch_lines(["0 supported, 2 refuted (as expected here), 0 inconclusive, 0 moved"])
+    run.stdout.fnmatch_lines(["0 supported, 2 refuted (as expected here), 0 inconclusive"])
     assert [line["why"] for line in claims_run.ledger() if line["type"] == "finding"] == ["few samples"] * 2
 
 
@@ -81,7 +81,7 @@ def test_expectations_are_off_where_a_setting_departs(claims_run: ClaimsRun, dep
     run = claims_run(departure)
     run.assert_outcomes(failed=2)
     run.stdout.fnmatch_lines(
-        [f"caploc: *expectations are off*{departure.replace('=', ' ')}*", "*2 refuted, *0 moved"]
+        [f"caploc: *expectations are off*{departure.replace('=', ' ')}*", "*2 refuted, 0 inconclusive"]
     )
 
 
@@ -128,6 +128,14 @@ def result(estimate: float | None, unit: str = "fraction", outcome: Outcome = Ou
 )
 def test_the_recorded_range(estimate: float, unit: str, low: float, high: float) -> None:
     assert record([result(estimate, unit)], {})["t"] == Expectation(Outcome.REFUTED, low, high, "the reason")
+
+
+@pytest.mark.parametrize(("estimate", "low", "high"), [(3.0, 3, 3), (0.123456, 0.1234, 0.1236)])
+def test_what_follows_from_printed_numbers_may_not_move(estimate: float, low: float, high: float) -> None:
+    cell = Cell(PRINTED)
+    finding = Finding("general-protocol-counts", cell, "violations", unit="count", estimate=estimate)
+    checked = Result.of(Planned("f::t", "t", finding.claim, cell), finding, Verdict(Outcome.REFUTED, "x"))
+    assert record([checked], {})["t"] == Expectation(Outcome.REFUTED, low, high, "x")
 
 
 def test_a_new_verdict_needs_a_new_reason() -> None:

@@ -109,8 +109,9 @@ def test_two_workers_write_what_one_process_writes(claims_run: ClaimsRun) -> Non
     run = claims_run("--seed=1", "-n2")
     run.assert_outcomes(failed=2, xfailed=2, passed=2, skipped=2)
     assert comparable(claims_run.ledger()) == comparable(alone)
-    assert {**claims_run.summary(), "run": ""} == {**summary, "run": ""}
-    run.stdout.fnmatch_lines(["2 supported, 2 refuted, 2 inconclusive, 0 moved, 2 not run: no data (2)"])
+    again = claims_run.summary()
+    assert comparable([again, again.pop("provenance")]) == comparable([summary, summary.pop("provenance")])
+    run.stdout.fnmatch_lines(["2 supported, 2 refuted, 2 inconclusive, 2 not run: no data*"])
 
 
 DYING = """

@@ -87,3 +87,46 @@ def test_a_marker_without_an_id_is_refused(claims_run: ClaimsRun, marker: str) -
 def test_the_fixture_needs_the_marker(claims_run: ClaimsRun) -> None:
     claims_run.write("def test_it(audit): ...\n")
     claims_run().stdout.fnmatch_lines(["*::test_it: the fixture audit needs the marker claim*"])
+
+
+PRINTED_CHECK = """
+from caploc.findings import PRINTED
+
+@pytest.mark.claim("general-protocol-counts")
+@pytest.mark.parametrize("number", ["1", "2"])
+def test_printed(audit, number):
+    audit.check(Finding("general-protocol-counts", Cell(PRINTED), "violations", unit="count", estimate=float(number)))
+"""
+
+
+def test_a_claim_test_without_a_model_comes_first_and_is_about_what_is_printed(claims_run: ClaimsRun) -> None:
+    claims_run.write(GATED + "def test_plain(): ...\n" + PRINTED_CHECK)
+    run = claims_run("--seed=1", "-v", "--dataset=gsm8k", model="tiny-llama")
+    names = [line.split("::")[1].split(" ")[0] for line in run.stdout.lines if "::" in line and "%]" in line]
+    assert names == ["test_plain", "test_printed[1]", "test_printed[2]", *names[3:]] and len(names) == 5
+    cells = {cell["test"]: cell["model"] for cell in claims_run.summary()["cells"]}
+    assert cells["test_printed[1]"] == "printed" and cells[names[3]] == "tiny-llama"
+
+
+def test_no_setting_changes_what_is_printed(claims_run: ClaimsRun) -> None:
+    claims_run.write(PRINTED_CHECK)
+    claims_run.expect(
+        "".join(
+            f'[cells."test_printed[{number}]"]\nverdict = "REFUTED"\nlow = 1\nhigh = 1\nwhy = "counted by hand"\n'
+            for number in (1, 2)
+        )
+    )
+    run = claims_run("--seed=1", "--samples=20")
+    run.assert_outcomes(xfailed=1, failed=1)
+    run.stdout.fnmatch_lines(["  MOVED test_printed?2?: estimate moved: 2 is outside the reviewed range *"])
+
+
+def test_a_claim_about_one_sigma_keeps_to_it(claims_run: ClaimsRun) -> None:
+    claims_run.write(GATED.replace('"table1-overlap"', '"table1-overlap", sigma=6'))
+    claims_run("--seed=1", "--sigma=3").assert_outcomes(passed=2)
+    assert {cell["sigma"] for cell in claims_run.summary()["cells"]} == {6.0}
+    run = claims_run.pytester.runpytest_inprocess(
+        "--model=tiny-llama", "--dataset=gsm8k", "--sigma=3", "--seed=1"
+    )
+    run.assert_outcomes(skipped=1)
+    run.stdout.fnmatch_lines(["*1 not run: this claim is about sigma 6; add --sigma 6*"])

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from caploc.audit.plot_style import Theme, size
 from caploc.audit.plots import KINDS, draw
 
 CURVE = {"mean": [0.5, 0.7, 0.8], "low": [0.4, 0.6, 0.7], "high": [0.6, 0.8, 0.9]}
@@ -47,6 +48,18 @@ def test_every_kind_is_drawn_and_the_same_each_time(kind: str) -> None:
     assert image(first).width <= 1000
     assert len(image(first).convert("RGB").getcolors(10**6) or ()) > 10
     assert first != draw(kind, "Another title", DATA[kind])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_dark_page_gets_light_text_on_a_dark_ground(kind: str) -> None:
+    light, dark = (draw(kind, "A title", DATA[kind], theme) for theme in Theme)
+    assert size(light) == size(dark) == image(dark).size
+    for file, theme, lower in ((light, Theme.LIGHT, False), (dark, Theme.DARK, True)):
+        grey = image(file).convert("L")
+        assert "#{:02x}{:02x}{:02x}".format(*image(file).convert("RGB").getpixel((1, 1))) == theme.value[0]
+        title = [level for _, level in grey.crop((0, 0, grey.width, 30)).getcolors(256) or ()]
+        assert (max(title) > 200) is True and (min(title) < 60) is True  # ground and letters
+        assert (grey.getpixel((1, 1)) < 60) is lower
 
 
 @pytest.mark.parametrize(("kind", "data"), ODD)

@@ -36,7 +36,7 @@ def test_each_end_is_told_apart(claims_run: ClaimsRun) -> None:
     run.stdout.fnmatch_lines(
         [
             "caploc: seed 1, *expectations are off*--seed 1*",
-            "1 supported, 1 refuted, 1 inconclusive, 0 moved, 1 ended in an error, 1 not run: emotion.jsonl *",
+            "1 supported, 1 refuted, 1 inconclusive, 1 ended in an error, 1 not run: emotion.jsonl *",
             "  ERROR test_error?tiny-llama-gsm8k-s6?: call: RuntimeError: shapes differ",
             "ledger: reports/ledger.jsonl",
         ]
@@ -62,7 +62,7 @@ def test_words_replace_dots_when_verbose_and_the_summary_stays_when_quiet(claims
          ("SUPPORTED", "REFUTED", "INCONCLUSIVE", "NOT RUN", "ERROR")]
     )  # fmt: skip
     claims_run(*OFF, "-q", "-k", "supported").stdout.fnmatch_lines(
-        ["*supported, 0 refuted, 0 inconclusive, 0 moved"]
+        ["*supported, 0 refuted, 0 inconclusive"]
     )
 
 
@@ -86,7 +86,7 @@ def test_the_ledger_begins_with_where_the_numbers_come_from(claims_run: ClaimsRu
         ("audit.check(Finding('table1-iou', cell.cell, 'IoU', estimate=.9))", "its finding about table1-iou"),
         ("audit.check(Finding('table1-overlap', Cell('other'), 'o', estimate=.9))", "its finding about"),
         ("audit.check(overlap(cell, .9, .95)); assert 1 == 2", "assert 1 == 2"),
-        ("audit.check(overlap(cell, .1, .2, quantities={1: object()})) or 1 / 0", None),
+        ("audit.check(overlap(cell, .1, .2, quantities={'odd': object()})) or 1 / 0", None),
     ],
 )
 def test_misuse_is_an_error_of_ours_and_never_a_verdict(
@@ -108,7 +108,7 @@ def test_an_unknown_claim_is_an_error(claims_run: ClaimsRun) -> None:
         "@pytest.mark.claim('table9')\ndef test_it(audit, cell):\n"
         "    audit.check(Finding('table9', cell.cell, 'o', estimate=.9))\n"
     )
-    claims_run("--seed=1").stdout.fnmatch_lines(["*has no claim 'table9'; it has table1-overlap, *"])
+    claims_run("--seed=1").stdout.fnmatch_lines(["*has no claim 'table9'; *"])
 
 
 def test_a_skip_or_a_broken_fixture_is_accounted_for(claims_run: ClaimsRun) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from caploc.experiments.commonality.convergence import convergence_curve
 from caploc.findings import Outcome
+from caploc.neurons import Threshold
 from caploc.tests.experiments.planted import (
     LAYERS,
     noise,
@@ -40,7 +41,7 @@ def test_the_curve_against_the_examples_themselves() -> None:
     """The last point halves all shards; sizes double up to it and count examples."""
     scores = planted(0, 70, A, scale=0.7)
     shards = sums_of(scores, 2)
-    curve = convergence_curve(shards, 3, seed=5)
+    curve = convergence_curve(shards, Threshold(3), seed=5)
     assert curve.sizes.tolist() == [16, 34, 70] and curve.overlap.shape == (20, 3)
     order = np.random.default_rng([5, 8]).permutation(35)
     for column, count in enumerate((8, 17, 35)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import astuple
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from caploc.experiments.commonality.splits import (
 )
 from caploc.experiments.shards import resampled
 from caploc.metrics import chance_overlap, iou, overlap
-from caploc.neurons import NeuronScores
+from caploc.neurons import NeuronScores, Threshold
 from caploc.tests.experiments.planted import sums_of
 
 arrays = st.builds(
@@ -39,13 +40,20 @@ arrays = st.builds(
 )
 sizes = st.sampled_from([1, 2, 3])
 sigmas = st.sampled_from([0.55, 1.05, 1.7, 2.9])  # none at which few neurons tie
+thresholds = st.builds(
+    Threshold,
+    sigmas,
+    st.sampled_from(["std", "variance"]),
+    st.sampled_from(["model", "layer"]),
+    st.sampled_from(["absolute", "positive"]),
+)
 
 
-def mask_of(scores: np.ndarray, chosen: list[int], sigma: float, dispersion: str) -> torch.Tensor:
+def mask_of(scores: np.ndarray, chosen: list[int], threshold: Threshold) -> torch.Tensor:
     """Eq. (8) on the mean over these examples, through the public class."""
     values = torch.from_numpy(np.mean([scores[index] for index in chosen], axis=0))
     layers = torch.zeros(len(values))
-    return NeuronScores(values, layers, layers, layers, len(chosen)).mask(sigma, dispersion).values  # type: ignore[arg-type]
+    return NeuronScores(values, layers, layers, layers, len(chosen)).mask(*astuple(threshold)).values
 
 
 def examples_of(members: tuple[tuple[int, ...], ...], shards: np.ndarray) -> list[int]:
@@ -53,18 +61,18 @@ def examples_of(members: tuple[tuple[int, ...], ...], shards: np.ndarray) -> lis
 
 
 @settings(deadline=None)
-@given(arrays, sizes, sigmas, st.sampled_from(["std", "variance"]), st.integers(0, 99))
+@given(arrays, sizes, thresholds, st.integers(0, 99))
 def test_masks_are_those_of_the_examples_themselves(
-    scores: np.ndarray, size: int, sigma: float, dispersion: str, seed: int
+    scores: np.ndarray, size: int, threshold: Threshold, seed: int
 ) -> None:
     """A bootstrap sample counts an example as often as it is drawn."""
     shards, generator = sums_of(scores, size), np.random.default_rng(seed)
     everything = np.arange(len(shards.counts))
     chosen = [everything, everything[:1], resampled(generator, everything)]
-    found = masks(shards, chosen, sigma, dispersion)  # type: ignore[arg-type]
+    found = masks(shards, chosen, threshold)
     assert found.shape == (3, *scores.shape[1:])
     for subset, mask in zip(chosen, found, strict=True):
-        expected = mask_of(scores, examples_of(shards.members, subset), sigma, dispersion)
+        expected = mask_of(scores, examples_of(shards.members, subset), threshold)
         assert mask.tolist() == expected.tolist()
 
 
@@ -144,23 +152,23 @@ def assert_agrees(result: Agreement, pairs: list[tuple[torch.Tensor, torch.Tenso
 
 
 @settings(max_examples=40, deadline=None)
-@given(arrays, sizes, st.integers(2, 9), sigmas, st.integers(0, 99))
+@given(arrays, sizes, st.integers(2, 9), thresholds, st.integers(0, 99))
 def test_half_split_against_the_examples_themselves(
-    scores: np.ndarray, size: int, draws: int, sigma: float, seed: int
+    scores: np.ndarray, size: int, draws: int, threshold: Threshold, seed: int
 ) -> None:
     shards = sums_of(np.concatenate([scores, scores[::-1]]), size)
     scores = np.concatenate([scores, scores[::-1]])
     pairs = [
-        tuple(mask_of(scores, examples_of(shards.members, half), sigma, "std") for half in split)
+        tuple(mask_of(scores, examples_of(shards.members, half), threshold) for half in split)
         for split in zip(*draw_halves(shards, draws, seed), strict=True)
     ]
-    assert_agrees(half_split(shards, sigma, draws, seed), pairs)  # type: ignore[arg-type]
+    assert_agrees(half_split(shards, threshold, draws, seed), pairs)  # type: ignore[arg-type]
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 2**32), sizes, st.integers(4, 12), st.integers(4, 12), sigmas)
+@given(st.integers(0, 2**32), sizes, st.integers(4, 12), st.integers(4, 12), thresholds)
 def test_across_against_the_examples_themselves(
-    seed: int, size: int, count_a: int, count_b: int, sigma: float
+    seed: int, size: int, count_a: int, count_b: int, threshold: Threshold
 ) -> None:
     """The first half of one dataset, as in its own split, against the second of the other."""
     generator = np.random.default_rng(seed)
@@ -168,12 +176,12 @@ def test_across_against_the_examples_themselves(
     a, b = (sums_of(scores, size) for scores in data)
     pairs = [
         (
-            mask_of(data[0], examples_of(a.members, first), sigma, "std"),
-            mask_of(data[1], examples_of(b.members, second), sigma, "std"),
+            mask_of(data[0], examples_of(a.members, first), threshold),
+            mask_of(data[1], examples_of(b.members, second), threshold),
         )
         for first, second in zip(draw_halves(a, 5, seed)[0], draw_halves(b, 5, seed)[1], strict=True)
     ]
-    assert_agrees(across(a, b, sigma, 5, seed), pairs)
+    assert_agrees(across(a, b, threshold, 5, seed), pairs)
 
 
 @pytest.mark.parametrize("defined", [0, 1, 4, 5, 10])
@@ -204,7 +212,7 @@ def test_floor_effect(defined: int, named: bool) -> None:
 def test_many_subsets_of_a_large_model_are_taken_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     shards = sums_of(np.random.default_rng(0).normal(size=(8, 2, 5)))
     first, _ = draw_halves(shards, 7, 0)
-    together = masks(shards, first, 1.05)
+    together = masks(shards, first, Threshold(1.05))
     for at_once in (1, 10, 30, 69):
         monkeypatch.setattr(splits, "SCORES_AT_ONCE", at_once)
-        assert np.array_equal(masks(shards, first, 1.05), together)
+        assert np.array_equal(masks(shards, first, Threshold(1.05)), together)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
 from caploc.findings import Outcome
@@ -67,3 +68,25 @@ def test_the_literal_variance_selects_nearly_all_where_scores_are_small() -> Non
     large, verdict = run("eq8-literal-variance", study_of(planted(0, 40, A, level=100)), sigma=0.1)
     assert large.estimate == 8 / TOTAL and verdict.outcome is Outcome.SUPPORTED
     assert large.settings["dispersion"] == "variance" and "chebyshev_bound" not in large.quantities
+
+
+def test_which_reading_of_sigma_selects_as_few_as_the_paper_prints() -> None:
+    claim = "method-default-sigma6"
+    few = planted(0, 40, A[:4])
+    finding, verdict = run(
+        claim, study_of(few * 1e-4)
+    )  # small scores: the literal variance selects nearly all
+    assert (
+        finding.estimate
+        == finding.quantities["ratio_std"]
+        == finding.quantities["ratio_std_at_6"]
+        == 4 / TOTAL
+    )
+    assert finding.quantities["ratio_variance"] > 0.99 and verdict.outcome is Outcome.SUPPORTED
+    assert finding.quantities["ratio_std_at_3"] >= 4 / TOTAL >= finding.quantities["ratio_std_at_12"]
+    many = [(layer, neuron) for layer in range(LAYERS) for neuron in range(0, NEURONS, 50)]
+    assert run(claim, study_of(planted(0, 40, many) * 1e-4))[1].outcome is Outcome.REFUTED  # neither does
+    alike = few / np.sqrt(few.mean(0).var())  # variance 1: the two readings are one
+    finding, verdict = run(claim, study_of(alike))
+    assert finding.quantities["ratio_variance"] == 4 / TOTAL and verdict.outcome is Outcome.INCONCLUSIVE
+    assert finding.settings["dispersion"] == "std" and finding.published == "0.14"

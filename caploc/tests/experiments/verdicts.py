@@ -30,6 +30,7 @@ EXPERIMENTS: Mapping[str, Callable[..., Finding]] = {
     "convergence-llama2-7b": experiments.convergence,
     "convergence-subset-suffices": experiments.subset_suffices,
     "fig4-dataset-overlap": experiments.dataset_overlap,
+    "method-default-sigma6": experiments.default_sigma,
     "eq8-literal-variance": lambda *args: experiments.neuron_ratio(*args, dispersion="variance"),
 }
 

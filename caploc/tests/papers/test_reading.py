@@ -1,139 +1,172 @@
+"""The paper's files: complete, refused where they are wrong, and true to the documents."""
+
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Callable
+from collections import Counter
 from importlib import resources
-from pathlib import Path
 
 import pytest
 
 from caploc.errors import UnknownNameError
-from caploc.papers import PaperError, load_paper, parse_paper
+from caploc.papers import Claim, PaperError, load_paper, parse_paper
+from caploc.papers.claims import KINDS, LONGEST_QUOTE_WORDS
+from caploc.papers.fields import PRINTED_NUMBER
+from caploc.papers.kinds import COMPARISONS, DERIVED, PARAMETERS
 
-SOURCE = (resources.files("caploc.papers") / "capability_localization.toml").read_text(encoding="utf-8")
-SHARED = Path(__file__).parents[4] / "shared" / "paper"
-ENTRIES = {
-    "table1-overlap",
-    "table1-iou",
-    "table1-neuron",
-    "table1-both-high",
-    "abstract-gsm8k-overlap",
-    "table1-commonality",
-    "table1-partition-independence",
-    "fig4-dataset-overlap",
-    "convergence-llama2-7b",
-    "convergence-llama2-13b",
-    "convergence-gptj-6b",
-    "convergence-subset-suffices",
-    "eq8-literal-variance",
-    "control-untrained-overlap",
+KEY = "capability_localization"
+PAPER = load_paper(KEY)
+FOLDER = resources.files("caploc.papers") / KEY
+FILES = {
+    f"{KEY}/{name}": (FOLDER / name).read_text(encoding="utf-8")
+    for name in sorted(file.name for file in FOLDER.iterdir() if file.name.endswith(".toml"))
 }
+ALL = pytest.mark.parametrize("claim", PAPER.claims.values(), ids=list(PAPER.claims))
 
 
-def test_every_entry_of_the_family_is_there() -> None:
-    assert set(load_paper("capability_localization").claims) == ENTRIES
+def test_every_table_has_its_cells_as_printed() -> None:
+    assert Counter(cell.table for cell in PAPER.cells) == {
+        "table1": 45,
+        "table2": 108,
+        "table3": 56,
+        "table4": 9,
+    }
+    found = PAPER.published("table1-overlap", "llama2-13b", "code25k")
+    assert found is not None and (found.printed, float(found.value)) == ("91.10", 91.1)
+    assert [
+        cell.printed for cell in PAPER.table("table1", model="gptj-6b", quantity="iou", dataset="imdb")
+    ] == ["96.60"]
+    assert PAPER.published("table1-overlap", "tiny-llama", "imdb") is None
+    assert PAPER.published("table3-erase", "llama2-7b", "emotion") is None, "printed at three sigmas"
+    one = PAPER.published("table3-erase", "llama2-7b", "emotion", sigma=12)
+    assert one is not None and one.method == "located"
 
 
-def test_table_1_has_its_45_cells_as_printed() -> None:
-    paper = load_paper("capability_localization")
-    cells = [paper.claim(f"table1-{row}").published for row in ("overlap", "iou", "neuron")]
-    assert [len(cell) for cell in cells] == [15, 15, 15]
-    assert paper.published("table1-overlap", "llama2-13b", "code25k") == "91.10"
-    assert paper.published("table1-neuron", "llama2-13b", "gsm8k") == "0.10"
-    assert paper.published("table1-iou", "gptj-6b", "imdb") == "96.60"
-    assert paper.published("table1-iou", "tiny-llama", "imdb") is None
-    assert paper.published("fig4-dataset-overlap", "llama2-7b", None) is None
+@ALL
+def test_a_claim_is_whole(claim: Claim) -> None:
+    assert claim.kind in KINDS and claim.group in PAPER.groups and 0 < claim.level < 1
+    assert claim.sources and all(source.document in PAPER.documents for source in claim.sources)
+    assert all(len(source.quote.split()) <= LONGEST_QUOTE_WORDS for source in claim.sources)
+    assert all(PRINTED_NUMBER.fullmatch(number.printed) for number in claim.numbers)
+    assert set(claim.ambiguities) <= set(PAPER.ambiguities)
+
+
+@ALL
+def test_a_claims_rule_has_what_it_reads(claim: Claim) -> None:
+    rule = claim.rule
+    assert set(PARAMETERS[rule.kind]) <= set(rule.parameters)
+    assert (rule.detectable is not None) == (rule.kind in COMPARISONS)
+    assert bool(rule.claims) == (rule.kind in DERIVED)
+    for low, high in (("refuted_below", "supported_above"), ("supported_below", "refuted_above")):
+        if low in rule.parameters and high in rule.parameters:
+            assert rule.parameters[low] <= rule.parameters[high], "one number would refute and support"
+    if "share" in rule.parameters:
+        assert 0 < rule.parameters["share"] <= 1
+    if rule.detectable is not None:
+        margin = rule.parameters.get("equivalence_margin", 0)
+        assert rule.detectable > margin, "an effect equivalent to none is not to be detected"
+    if claim.margin is not None:
+        assert claim.margin.value >= (1 if claim.margin.kind == "factor" else 0)
+    if rule.kind in ("agreement", "readings"):
+        assert claim.margin is not None and (claim.cells or claim.numbers)
+        keys = [number.key for number in claim.numbers]
+        assert len(set(keys)) == len(keys), "a finding names the numbers it measures"
 
 
 def test_thresholds_of_both_high_are_those_of_the_two_claims() -> None:
-    claims = load_paper("capability_localization").claims
-    both = claims["table1-both-high"].rule.parameters
+    both = PAPER.claims["table1-both-high"].rule.parameters
     for name in ("overlap", "iou"):
-        own = claims[f"table1-{name}"].rule.parameters
+        own = PAPER.claims[f"table1-{name}"].rule.parameters
         assert {key: both[f"{name}_{key}"] for key in own} == dict(own)
 
 
 def test_every_guarded_claim_names_its_control_and_back() -> None:
-    paper = load_paper("capability_localization")
-    guards = {(control.id, claim) for control in paper.controls.values() for claim in control.guards}
-    named = {(control, claim.id) for claim in paper.claims.values() for control in claim.controls}
+    guards = {(control.id, claim) for control in PAPER.controls.values() for claim in control.guards}
+    named = {(control, claim.id) for claim in PAPER.claims.values() for control in claim.controls}
     assert guards == named
 
 
+def test_every_ambiguity_concerns_some_claim() -> None:
+    named = {ambiguity for claim in PAPER.claims.values() for ambiguity in claim.ambiguities}
+    assert named == set(PAPER.ambiguities)
+
+
 def test_digest_follows_the_content_and_not_its_layout() -> None:
-    original = parse_paper(SOURCE, "x").digest
-    assert original == load_paper("capability_localization").digest
-    assert original == parse_paper("# a comment\n" + SOURCE, "x").digest
-    assert (
-        original
-        != parse_paper(SOURCE.replace("supported_above = 0.80", "supported_above = 0.79"), "x").digest
-    )
+    assert parse_paper(FILES).digest == PAPER.digest
+    commented = {name: "# a comment\n" + text for name, text in FILES.items()}
+    assert parse_paper(commented).digest == PAPER.digest
+    moved = changed("commonality.toml", "supported_above = 0.8,", "supported_above = 0.79,")
+    assert parse_paper(moved).digest != PAPER.digest
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda s: s.replace('id = "table1-iou"', 'id = "table1-overlap"'), "'table1-overlap' occurs twice"),
-        (
-            lambda s: s.replace('direction = "low"', "", 1),
-            "'table1-neuron': the field 'direction' is missing",
-        ),
-        (
-            lambda s: s.replace("direction =", "directoin =", 1),
-            "unknown field 'directoin'|'direction' is missing",
-        ),
-        (lambda s: s.replace('kind = "trend"', 'kind = "tend"', 1), "unknown kind 'tend'"),
-        (lambda s: s.replace("supported_above = 0.80", "supported_above = nan"), "finite number"),
-        (lambda s: s.replace("supported_above = 0.80", 'supported_above = "0.80"'), "finite number"),
-        (lambda s: s.replace("level = 0.05", "level = 5.0", 1), "outside \\[0, 1\\]"),
-        (lambda s: s.replace('"91.10"', "91.10", 1), "published llama2-13b/code25k is 91.1"),
-        (lambda s: s.replace('"91.10"', '"91.10%"', 1), "write the digits as printed"),
-        (
-            lambda s: s.replace('overlap_claim = "table1-overlap"', 'overlap_claim = "tabel1"'),
-            "'tabel1' is no claim",
-        ),
-        (
-            lambda s: s.replace('controls = ["control-layer-matched-random"]', 'controls = ["x"]'),
-            "no control 'x'",
-        ),
-        (lambda s: s.replace('guards = ["fig4-dataset-overlap"]', 'guards = ["fig4"]'), "guards 'fig4'"),
-        (lambda s: s.replace('quote = "', 'quote = "' + "word " * 25, 1), "more than 25 words"),
-        (lambda s: s.replace('published_unit = "%"', 'published_unit = "percent"', 1), "published_unit"),
-        (lambda s: s + "\n[[claim]\n", "not valid TOML"),
-    ],
-)
-def test_a_wrong_file_is_refused_by_name(change: Callable[[str], str], message: str) -> None:
-    changed = change(SOURCE)
-    assert changed != SOURCE
+def changed(name: str, old: str, new: str) -> dict[str, str]:
+    """The paper's files with the first ``old`` in one of them replaced."""
+    text = FILES[f"{KEY}/{name}"]
+    assert old in text
+    return {**FILES, f"{KEY}/{name}": text.replace(old, new, 1)}
+
+
+COMMON, TABLES, HEAD = "commonality.toml", "tables.toml", "paper.toml"
+WRONG: list[tuple[str, str, str, str]] = [
+    (COMMON, 'id = "table1-iou"', 'id = "table1-overlap"', "claim: the id 'table1-overlap' occurs twice"),
+    (COMMON, 'direction = "low"\n', "", "claim 'table1-neuron': the field 'direction' is missing"),
+    (COMMON, 'direction = "high"', 'direction = ""', "'table1-overlap': the field 'direction' must be"),
+    (
+        COMMON,
+        'rule = { kind = "lower',
+        'directoin = "x"\nrule = { kind = "lower',
+        "'table1-overlap': unknown field 'directoin'",
+    ),
+    (
+        COMMON,
+        'kind = "trend", last',
+        'kind = "tend", last',
+        "'convergence-llama2-7b' rule: unknown kind 'tend'",
+    ),
+    (COMMON, 'kind = "bound"', 'kind = "bind"', "'table1-overlap': unknown kind 'bind'"),
+    (COMMON, "supported_above = 0.8,", "", "'table1-overlap' rule: the field 'supported_above' is missing"),
+    (COMMON, "supported_above = 0.8,", "supported_above = nan,", "supported_above: a finite number"),
+    (COMMON, "supported_above = 0.8,", 'supported_above = "0.8",', "supported_above: a finite number"),
+    (COMMON, "supported_above = 0.8,", "supported_above = true,", "supported_above: a finite number"),
+    (COMMON, ", detectable = ", ", detected = ", "'table1-commonality' rule: the field 'detectable'"),
+    (COMMON, "detectable = ", "detectable = -", "rule detectable: -.* is outside"),
+    (COMMON, 'kind = "absolute"', 'kind = "relative"', "'table1-overlap' margin: kind must be"),
+    (COMMON, 'overlap_claim = "table1-overlap"', 'overlap_claim = "tabel1"', "'tabel1' is no claim"),
+    (COMMON, '"eq8-dispersion"', '"eq8"', "claim 'table1-overlap': there is no ambiguity 'eq8'"),
+    (COMMON, 'controls = ["control-layer', 'controls = ["layer', "no control 'layer-matched-random'"),
+    (COMMON, 'guards = [\n  "table1', 'guards = [\n  "t1', "there is no claim 't1-overlap'"),
+    (COMMON, 'quote = "', 'quote = "' + "word " * 25, "'table1-overlap': the quote has more than 25 words"),
+    (COMMON, 'document = "paper"', 'document = "book"', "sources: there is no document 'book'"),
+    (COMMON, 'group = "D-table1"', 'group = "D"', "'table1-overlap': there is no group 'D'"),
+    (COMMON, 'printed = "96.42"', "printed = 96.42", "numbers 'overlap' is 96.42; write the digits"),
+    (COMMON, 'table = "table1", quantity', 'table = "table9", quantity', "no printed cell has"),
+    (COMMON, "[[definition]]", "[[claim]\n", "commonality.toml: not valid TOML"),
+    (COMMON, "[[definition]]", "[paper]\n[[definition]]", r"\[paper\] stands in another file already"),
+    (COMMON, "[[definition]]", "[[definitoin]]", "unknown field 'definitoin'"),
+    (TABLES, '"91.10"', "91.10", "row 'overlap' is 91.1; write the digits as printed"),
+    (TABLES, '"91.10"', '"91.10%"', "write the digits as printed, as a string"),
+    (TABLES, '"91.10", ', "", "row 'overlap': 5 numbers are expected"),
+    (HEAD, "level = 0.05", "level = 5.0", r"\[paper\] level: 5.0 is outside \[0, 1\]"),
+    (HEAD, 'title = "Fidelity', 'titel = "Fidelity', "group 'A-fidelity': the field 'title' is missing"),
+]
+
+
+@pytest.mark.parametrize(("name", "old", "new", "message"), WRONG)
+def test_a_wrong_file_is_refused_by_name(name: str, old: str, new: str, message: str) -> None:
     with pytest.raises(PaperError, match=message) as caught:
-        parse_paper(changed, "changed.toml")
-    assert str(caught.value).startswith("changed.toml")
+        parse_paper(changed(name, old, new))
+    assert str(caught.value).startswith(KEY)
     assert "\n" not in str(caught.value)
 
 
+def test_an_entry_is_named_with_its_own_file() -> None:
+    with pytest.raises(
+        PaperError, match=r"^capability_localization/commonality\.toml claim 'table1-overlap'"
+    ):
+        parse_paper(changed(COMMON, '"eq8-dispersion"', '"eq8"'))
+
+
 def test_unknown_names_list_what_there_is() -> None:
-    with pytest.raises(UnknownNameError, match="there is capability_localization"):
+    with pytest.raises(UnknownNameError, match=r"there is .*capability_localization"):
         load_paper("capability-localisation")
     with pytest.raises(UnknownNameError, match=r"'table1-overlop'.*table1-overlap"):
-        load_paper("capability_localization").claim("table1-overlop")
-
-
-@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the paper's text in ../shared/paper to compare with")
-def test_quotes_and_numbers_stand_in_the_paper() -> None:
-    text = (SHARED / "capability-localization.txt").read_text(encoding="utf-8")
-    inventory = tomllib.loads((SHARED / "claims.toml").read_text(encoding="utf-8"))
-    paper = load_paper("capability_localization")
-    for claim in paper.claims.values():
-        assert claim.quote in text, claim.id
-    names = {"IoU": "table1-iou", "overlap": "table1-overlap", "neuron": "table1-neuron"}
-    models = {"Llama2-7B": "llama2-7b", "Llama2-13B": "llama2-13b", "GPTJ-6B": "gptj-6b"}
-    printed = {
-        (names[row["quantity"]], models[row["model"]], row["dataset"].lower()): row["printed"]
-        for row in inventory["data"]["table1"]
-    }
-    ours = {
-        (name, *cell): value
-        for name in names.values()
-        for cell, value in paper.claims[name].published.items()
-    }
-    assert ours == printed
+        PAPER.claim("table1-overlop")

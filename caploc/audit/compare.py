@@ -1,0 +1,195 @@
+"""Two runs side by side: verdicts that moved, estimates that left the other's interval, settings that differ."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NoReturn
+
+from caploc.audit.results import Status
+from caploc.audit.summary import KIND, SCHEMA
+from caploc.audit.text import visible
+from caploc.errors import CaplocError
+
+Key = tuple[str, str]
+
+# what differs between any two runs, or cannot change a number
+_UNTOLD = ("schema", "started", "command", "settings.store", "settings.departures")
+
+
+class CompareError(CaplocError):
+    """A file is no summary of an audit; the message names it and what is wrong."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's JSON summary: ``cells`` by (claim, test), ``derived`` verdicts by (claim, model), ``facts`` by name."""
+
+    path: str
+    name: str
+    cells: Mapping[Key, Mapping[str, Any]]
+    derived: Mapping[Key, Mapping[str, Any]]
+    facts: Mapping[str, str]
+
+
+def load_run(path: Path) -> Run:
+    """Reads what an audit wrote beside its ledger. Raises `CompareError`."""
+    try:
+        content = json.loads(path.read_bytes().decode("utf-8"), parse_constant=_refuse)
+    except OSError as error:
+        raise CompareError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise CompareError(f"{path}: is not JSON: {visible(error, 200)}") from error
+    if not isinstance(content, dict) or content.get("kind") != KIND:
+        raise CompareError(f"{path}: is no summary of an audit; give the .json beside a run's ledger")
+    if content.get("schema") != SCHEMA:
+        raise CompareError(
+            f"{path}: has schema {visible(content.get('schema'), 40)}, this version reads {SCHEMA}; run the audit again"
+        )
+    provenance = content.get("provenance")
+    if not isinstance(provenance, dict):
+        raise CompareError(f"{path}: lacks provenance; it is damaged")
+    return Run(
+        str(path),
+        str(content.get("run")),
+        _by_key(content.get("cells"), "test", f"{path}: cells"),
+        _by_key(content.get("derived"), "model", f"{path}: derived"),
+        dict(_facts(provenance)),
+    )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What changed from run ``a`` to run ``b``."""
+
+    a: Run
+    b: Run
+
+    @cached_property
+    def common(self) -> list[Key]:
+        """The cells of both runs, in the order of the second."""
+        return [key for key in self.b.cells if key in self.a.cells]
+
+    @cached_property
+    def moved(self) -> list[Key]:
+        """Cells with another verdict, or whose verdict an error took away; not those that one run could not run."""
+        return [key for key in self.common if _moved(self.a.cells[key], self.b.cells[key])]
+
+    @cached_property
+    def moved_derived(self) -> list[Key]:
+        """Verdicts that follow from others and moved with them."""
+        both = (key for key in self.b.derived if key in self.a.derived)
+        return [key for key in both if _moved(self.a.derived[key], self.b.derived[key])]
+
+    @cached_property
+    def left(self) -> list[Key]:
+        """Cells with an estimate outside the other run's interval; without an interval, with another estimate."""
+        return [key for key in self.common if _left(self.a.cells[key], self.b.cells[key])]
+
+    @cached_property
+    def equal(self) -> list[Key]:
+        """Cells with the same verdict and, digit by digit, the same estimate."""
+        names = ("status", "estimate")
+        return [
+            key
+            for key in self.common
+            if all(self.a.cells[key].get(n) == self.b.cells[key].get(n) for n in names)
+        ]
+
+    @cached_property
+    def not_run(self) -> Counter[tuple[str, str]]:
+        """Cells that one run measured and the other could not run: ("A" or "B", the reason) with their number."""
+        found: Counter[tuple[str, str]] = Counter()
+        for key in self.common:
+            ends = {"A": self.a.cells[key], "B": self.b.cells[key]}
+            without = [name for name, cell in ends.items() if cell["status"] == Status.NOT_RUN]
+            if len(without) == 1:
+                found[without[0], str(ends[without[0]].get("reason"))] += 1
+        return found
+
+    @cached_property
+    def only(self) -> Mapping[str, list[Key]]:
+        """Cells of one run alone, by "A" and "B"."""
+        return {
+            "A": [key for key in self.a.cells if key not in self.b.cells],
+            "B": [key for key in self.b.cells if key not in self.a.cells],
+        }
+
+    @cached_property
+    def facts(self) -> list[tuple[str, str, str]]:
+        """Settings, packages, fingerprints, the rules' digest and the commit where they differ: name, A's, B's.
+
+        A fingerprint that one run lacks belongs to a model or dataset that it did not audit, and is left out.
+        """
+        names = [
+            name
+            for name in dict.fromkeys([*self.a.facts, *self.b.facts])
+            if not name.startswith("fingerprints.") or (name in self.a.facts and name in self.b.facts)
+        ]
+        pairs = ((name, self.a.facts.get(name, "-"), self.b.facts.get(name, "-")) for name in names)
+        return [(name, of_a, of_b) for name, of_a, of_b in pairs if of_a != of_b]
+
+
+def _by_key(entries: Any, second: str, place: str) -> dict[Key, Mapping[str, Any]]:
+    if not isinstance(entries, list):
+        raise CompareError(f"{place}: a list is expected; the file is damaged")
+    found: dict[Key, Mapping[str, Any]] = {}
+    for number, entry in enumerate(entries, 1):
+        names = ("claim", second, "status")
+        if not isinstance(entry, dict) or not all(isinstance(entry.get(name), str) for name in names):
+            raise CompareError(f"{place}: entry {number} lacks {', '.join(names)}; the file is damaged")
+        found[entry["claim"], entry[second]] = entry
+    return found
+
+
+def _facts(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Nested tables as lines of ``name.name: value``."""
+    if name in _UNTOLD:
+        return
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _facts(item, f"{name}.{key}" if name else key)
+    elif isinstance(value, list):
+        yield name, ", ".join(str(item.get("label") if isinstance(item, dict) else item) for item in value)
+    else:
+        yield name, "-" if value is None else str(value)
+
+
+def _moved(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    return a["status"] != b["status"] and Status.NOT_RUN not in (a["status"], b["status"])
+
+
+def _left(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    first, second = _number(a.get("estimate")), _number(b.get("estimate"))
+    if first is None or second is None:
+        return False
+    if first == second:
+        return False
+    ends = [_interval(a), _interval(b)]
+    if ends == [None, None]:
+        return True
+    outside = (
+        interval is not None and not interval[0] <= estimate <= interval[1]
+        for estimate, interval in zip((second, first), ends, strict=True)
+    )
+    return any(outside)
+
+
+def _interval(cell: Mapping[str, Any]) -> tuple[float, float] | None:
+    ends = cell.get("interval")
+    if not isinstance(ends, list) or len(ends) != 2:
+        return None
+    low, high = map(_number, ends)
+    return None if low is None or high is None else (low, high)
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no number in JSON")

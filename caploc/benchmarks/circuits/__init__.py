@@ -1,0 +1,24 @@
+"""The circuits benchmark: how much faster exact pruning is than one forward pass an edge, and how good its rival is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from caploc.benchmarks import Options
+from caploc.benchmarks.circuits.cases import FULL, QUICK, Sizes
+from caploc.benchmarks.circuits.methods import measure_methods
+from caploc.benchmarks.circuits.speed import measure_speed
+from caploc.benchmarks.tables import Table
+
+QUESTIONS: Mapping[str, Callable[[Sizes, Options], Iterator[Table]]] = {
+    "speed": measure_speed,
+    "methods": measure_methods,
+}
+
+
+def run(options: Options) -> Iterator[Table]:
+    """The tables of the questions asked, in order, each as soon as it is measured."""
+    sizes = QUICK if options.quick else FULL
+    for question, measure in QUESTIONS.items():
+        if not options.only or question in options.only:
+            yield from measure(sizes, options)

@@ -1,0 +1,30 @@
+"""The statistics benchmark: do the intervals cover, do the tests keep their level, and what does a call cost?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from caploc.benchmarks import Options
+from caploc.benchmarks.statistics.coverage import measure_coverage
+from caploc.benchmarks.statistics.levels import measure_levels
+from caploc.benchmarks.statistics.power import measure_power
+from caploc.benchmarks.statistics.proportions import measure_proportions
+from caploc.benchmarks.statistics.rates import FULL, QUICK, Sizes
+from caploc.benchmarks.statistics.times import measure_times
+from caploc.benchmarks.tables import Table
+
+QUESTIONS: Mapping[str, Callable[[Sizes, Options], Iterator[Table]]] = {
+    "coverage": measure_coverage,
+    "proportions": measure_proportions,
+    "levels": measure_levels,
+    "power": measure_power,
+    "times": measure_times,
+}
+
+
+def run(options: Options) -> Iterator[Table]:
+    """The tables of the questions asked, in order, each as soon as it is measured."""
+    sizes = QUICK if options.quick else FULL
+    for question, measure in QUESTIONS.items():
+        if not options.only or question in options.only:
+            yield from measure(sizes, options)

@@ -1,0 +1,147 @@
+"""Edge attribution: what pruning every edge would cost, estimated by gradients (EAP-IG; Syed et al. 2023, Hanna et al.
+2024), and exactly, edge by edge."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from caploc.circuits.circuit import Circuit
+from caploc.circuits.decomposed import DecomposedModel
+from caploc.circuits.downstream import Downstream
+from caploc.circuits.graph import Graph
+from caploc.circuits.prompt import Flow, Prompt
+from caploc.errors import ExampleError, OptionError
+
+
+@dataclass(frozen=True, eq=False)
+class EdgeScores:
+    """``values [edges]``, in the order of ``graph``: what pruning each edge alone costs in log probability, in nats.
+
+    The mean over prompts; ``settings`` names how it was found.
+    """
+
+    graph: Graph
+    values: Float[np.ndarray, " edges"]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def top(self, count: int) -> Circuit:
+        """The ``count`` edges of largest |score|, without those that end up on no path (``Circuit.connected``).
+
+        Raises:
+            OptionError: ``count`` is negative.
+        """
+        if count < 0:
+            raise OptionError(f"the number of edges must be at least 0, got {count}")
+        chosen = np.zeros(len(self.values), dtype=bool)
+        chosen[np.argsort(-np.abs(self.values), kind="stable")[:count]] = True
+        return Circuit(self.graph, torch.from_numpy(chosen)).connected()
+
+    def above(self, threshold: float) -> Circuit:
+        """The edges with |score| at or above ``threshold``, without those that end up on no path.
+
+        Raises:
+            OptionError: ``threshold`` is no number.
+        """
+        if math.isnan(threshold):
+            raise OptionError("threshold must be a number, got nan")
+        return Circuit(self.graph, torch.from_numpy(np.abs(self.values) >= threshold)).connected()
+
+
+def attribute_edges(
+    model: DecomposedModel,
+    prompts: Sequence[Prompt],
+    steps: int = 5,
+    corrupted: Sequence[Prompt] | None = None,
+) -> EdgeScores:
+    """EAP-IG: (what the sender writes) x (gradient of the answer's log probability at the receiver's input).
+
+    The gradient is the mean over inputs whose embeddings lie at k/steps, k = 1..steps, of the way from zero to the
+    prompt's; one step is plain EAP. With ``corrupted`` prompts, one for each, the way starts at their embeddings and
+    the sender's change from them counts instead of its output: the cost of patching the edge, not of zeroing it. All
+    edges cost ``steps`` forward and backward passes, in one batch. To first order the values of plain EAP are those of
+    ``edge_effects``; ``python -m caploc.benchmarks circuits`` measures how far they agree.
+
+    Raises:
+        OptionError: ``steps`` is below 1.
+        ExampleError: no prompt; or corrupted prompts that differ from the prompts in number or length.
+    """
+    if steps < 1:
+        raise OptionError(f"steps must be at least 1, got {steps}")
+    _check_prompts(prompts, corrupted)
+    total = np.zeros(model.graph.possible.shape)
+    for number, prompt in enumerate(prompts):
+        total += _one(model, prompt, steps, corrupted[number] if corrupted else None)
+    settings = {"method": "eap-ig", "steps": steps, "from": "corrupted" if corrupted else "zero"}
+    return EdgeScores(model.graph, (total / len(prompts))[model.graph.possible], settings)
+
+
+def edge_effects(model: DecomposedModel, prompts: Sequence[Prompt]) -> EdgeScores:
+    """The exact cost of pruning each edge alone from the whole model: one state an edge, a receiver's in one batch.
+
+    Raises:
+        ExampleError: no prompt.
+    """
+    _check_prompts(prompts, None)
+    graph = model.graph
+    used = np.ones(graph.receivers, dtype=bool)
+    total = np.zeros(graph.possible.shape)
+    for prompt in prompts:
+        for receiver, seen in enumerate(graph.seen):
+            run = Downstream(model, prompt, graph.possible, used, receiver)
+            total[receiver, :seen] += prompt.log_prob - run.log_probs(run.given(~np.eye(seen, dtype=bool)))
+    return EdgeScores(graph, (total / len(prompts))[graph.possible], {"method": "exact"})
+
+
+def _check_prompts(prompts: Sequence[Prompt], corrupted: Sequence[Prompt] | None) -> None:
+    if not prompts:
+        raise ExampleError("there is no prompt to attribute for; give at least one example")
+    if corrupted is None:
+        return
+    if len(corrupted) != len(prompts):
+        raise ExampleError(f"{len(prompts)} prompts have {len(corrupted)} corrupted ones; give one for each")
+    for prompt, other in zip(prompts, corrupted, strict=True):
+        if (prompt.tokens, prompt.rows) != (other.tokens, other.rows):
+            raise ExampleError(
+                f"example {prompt.id!r} has {prompt.tokens} tokens and its corrupted one {other.tokens}, of which "
+                f"{prompt.rows} and {other.rows} are read; corrupt it token by token"
+            )
+
+
+def _one(
+    model: DecomposedModel, prompt: Prompt, steps: int, corrupted: Prompt | None
+) -> Float[np.ndarray, "receivers senders"]:
+    start = torch.zeros_like(prompt.embedded) if corrupted is None else corrupted.embedded
+    written = prompt.deviations if corrupted is None else prompt.deviations - corrupted.deviations
+    way = torch.arange(1, steps + 1).to(start)[:, None, None] / steps
+    with torch.enable_grad():
+        embedded = (start + way * (prompt.embedded - start)).detach().requires_grad_()
+        flow = model.flow(prompt, embedded)
+        gradients = _gradients(model.log_probs(prompt, flow.logits).mean(), flow)
+    scores = np.zeros(model.graph.possible.shape)
+    for receivers, gradient in zip(_receivers(model.graph), gradients, strict=True):
+        senders = model.graph.seen[receivers.start]
+        parts = written[:senders, -gradient.shape[2] :]
+        products = (
+            gradient.sum(1).flatten(1) @ parts.flatten(1).T
+        )  # no edge is materialised by token or coordinate
+        scores[receivers, :senders] = products.double().numpy(force=True)
+    return scores
+
+
+def _gradients(log_prob: Tensor, flow: Flow) -> Sequence[Tensor]:
+    return torch.autograd.grad(log_prob, [*flow.attention_inputs, *flow.mlp_inputs, flow.output_input])
+
+
+def _receivers(graph: Graph) -> list[slice]:
+    """Whose gradients ``_gradients`` gives."""
+    layers = range(graph.layers)
+    mlps = [slice(graph.mlp_input_of(layer), graph.mlp_input_of(layer) + 1) for layer in layers]
+    return [*map(graph.attention_of, layers), *mlps, slice(graph.output, graph.output + 1)]

@@ -1,0 +1,181 @@
+"""The ROME edit at any layer (Meng et al. 2022, section 3.1): one key of a layer's MLP gets a new value, the others
+change as little as the covariance of keys allows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from caploc.attribution.estimate import automatic_chunk
+from caploc.attribution.restoring import frozen_eval
+from caploc.datasets.edits import EditRequest
+from caploc.errors import ModelError
+from caploc.examples import Example
+from caploc.interventions.rank_one.covariance import KeyCovariance
+from caploc.interventions.rank_one.keys import edited_key
+from caploc.interventions.rank_one.layers import check_layers, check_precise
+from caploc.interventions.rank_one.prefixes import draw_prefixes
+from caploc.interventions.rank_one.prompts import edit_prompts
+from caploc.interventions.rank_one.recording import record
+from caploc.interventions.rank_one.scores import answer_scores
+from caploc.interventions.rank_one.settings import Editing
+from caploc.interventions.rank_one.value import Value, find_values
+from caploc.interventions.weights import replaced_weights
+from caploc.models import LanguageModel
+
+
+@dataclass(frozen=True, eq=False)
+class RankOneEdit:
+    """W' = W + delta d^T, so that W' k + bias = v, at one layer for one fact: see ``keys.edited_key``.
+
+    Attributes:
+        request: the fact.
+        layer: whose MLP output projection is edited; its bias, if it has one, is kept.
+        parameter: the name of the projection's weight in the model.
+        key: k, the projection's input that gets a new output.
+        value: v, that output, with the bias.
+        delta: v less the unedited output.
+        direction: d in float64, with d^T k = 1.
+        losses: of the search for the value, before each update.
+        known: whether the unedited model recalls the true answer; None where the request does not tell it.
+        settings: what was chosen.
+        weights: the edited weight by its name, to be kept; empty before the edit was first applied.
+    """
+
+    request: EditRequest
+    layer: int
+    parameter: str
+    key: Float[Tensor, " neurons"]
+    value: Float[Tensor, " width"]
+    delta: Float[Tensor, " width"]
+    direction: Float[Tensor, " neurons"]
+    losses: tuple[float, ...]
+    known: bool | None
+    settings: dict[str, Any]
+    weights: dict[str, Tensor] = field(default_factory=dict)
+
+    @contextmanager
+    def applied(self, lm: LanguageModel) -> Iterator[RankOneEdit]:
+        """Within it ``lm`` is edited; leaving it, even by an exception, restores the weight bit for bit."""
+        if not self.weights:
+            self.weights[self.parameter] = self._edited(lm)
+        with replaced_weights(lm, self.weights):
+            yield self
+
+    def _edited(self, lm: LanguageModel) -> Tensor:
+        weight = lm.model.get_parameter(self.parameter).detach()
+        update = torch.outer(self.delta.double(), self.direction.to(self.delta.device))
+        if not isinstance(lm.architecture.mlp_out_of(lm.layers[self.layer]), nn.Linear):
+            update = update.T  # GPT-2's Conv1D stores [in, out]
+        return (weight.double() + update).to(weight.dtype)
+
+
+@contextmanager
+def rank_one_edit(
+    lm: LanguageModel,
+    request: EditRequest,
+    layer: int,
+    covariance: KeyCovariance,
+    editing: Editing | None = None,
+) -> Iterator[RankOneEdit]:
+    """Within it the model answers ``request.prompt`` with ``request.target_new``, as far as ``layer`` lets it.
+
+    ::
+
+        covariance = key_covariance(lm, texts)
+        with rank_one_edit(lm, request, 5, covariance) as edit:
+            scores = score_edit(lm, request)
+        edit.weights                                            # to be kept
+
+    Leaving it, even by an exception, restores the weight bit for bit. Arguments and errors are those of
+    ``edit_all_layers``.
+    """
+    edit = edit_all_layers(lm, request, covariance, [layer], editing)[layer]
+    with edit.applied(lm):
+        yield edit
+
+
+def edit_all_layers(
+    lm: LanguageModel,
+    request: EditRequest,
+    covariance: KeyCovariance,
+    layers: Sequence[int] | None = None,
+    editing: Editing | None = None,
+) -> dict[int, RankOneEdit]:
+    """The edits of one fact at each of ``layers`` (None: all), not applied. Their values are sought together: see
+    ``caploc.interventions.rank_one.joining``; each equals that of ``rank_one_edit`` at its layer alone.
+
+    ::
+
+        for layer, edit in edit_all_layers(lm, request, covariance).items():
+            with edit.applied(lm):
+                ...
+
+    Args:
+        covariance: C of these layers, of the model as it is.
+        editing: how; ROME's way where nothing is said.
+
+    Raises:
+        OptionError: a layer out of range or without covariance, or an option that makes no sense.
+        SingularCovarianceError: a covariance that cannot be inverted.
+        ExampleError: a subject that is not in its prompt, an empty text, or one longer than the model's context.
+        ModelError: weights in half precision, a family that edited rows do not reproduce, or an edit that cannot be
+            made there. Nothing of the model is changed in any case.
+    """
+    editing = editing or Editing()
+    wanted = check_layers(lm, layers)
+    check_precise(lm)
+    prefixes = editing.prefixes
+    if prefixes is None:
+        prefixes = draw_prefixes(lm, editing.prefix_tokens, editing.seed)
+    prompts = edit_prompts(lm, request, prefixes, editing.token)
+    settings = {**editing.settings, "prefixes": prefixes, "covariance": covariance.settings}
+    with frozen_eval(lm.model):
+        recorded = record(lm, prompts)
+        keys = {layer: edited_key(recorded, layer, editing.key, covariance, request.id) for layer in wanted}
+        values: dict[int, Value] = {}
+        together = max(1, automatic_chunk(lm) // recorded.positions.numel())
+        for start in range(0, len(wanted), together):
+            part = wanted[start : start + together]
+            values.update(find_values(lm, prompts, recorded, part, editing, request.id))
+    known = _known(lm, request)
+    return {
+        layer: RankOneEdit(
+            request=request,
+            layer=layer,
+            parameter=_parameter(lm, layer),
+            key=keys[layer].key,
+            value=keys[layer].unedited + _finite(values[layer].delta, layer, request.id),
+            delta=values[layer].delta,
+            direction=keys[layer].direction,
+            losses=values[layer].losses,
+            known=known,
+            settings=settings,
+        )
+        for layer in wanted
+    }
+
+
+def _known(lm: LanguageModel, request: EditRequest) -> bool | None:
+    if request.target_true is None:
+        return None
+    return answer_scores(lm, [Example(request.id, request.prompt, request.target_true)])[0].greedy
+
+
+def _finite(delta: Tensor, layer: int, name: str) -> Tensor:
+    if not delta.isfinite().all():
+        raise ModelError(
+            f"edit {name!r}: the value sought for layer {layer} is not finite; lower learning_rate"
+        )
+    return delta
+
+
+def _parameter(lm: LanguageModel, layer: int) -> str:
+    weight = lm.architecture.mlp_out_of(lm.layers[layer]).weight
+    return next(name for name, parameter in lm.model.named_parameters() if parameter is weight)

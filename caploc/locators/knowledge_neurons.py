@@ -1,0 +1,181 @@
+"""KN, knowledge neurons: where integrated gradients place one fact (section 2.1, eq. 2; Dai et al., 2022).
+
+An example's scores are eq. (7)'s with a data set of one: eq. (2) at the last token of the prompt, and for an answer of
+several tokens, which is teacher forced, the mean over them (``answer_tokens=1``: the first alone). They come from the
+packed engine, so they equal its oracle and captum (``caploc/tests/attribution/test_exactness.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from caploc.attribution.engine import Attributor, Method
+from caploc.attribution.estimate import automatic_chunk, describe
+from caploc.errors import OptionError
+from caploc.examples import Example, TokenizedExample, tokenize
+from caploc.models import LanguageModel
+from caploc.neurons import NeuronMask, NeuronScores
+from caploc.store import Store, fingerprint
+
+# Part of every key: raise it when a change of the engine changes numbers by more than rounding.
+CODE_VERSION = 1
+_NUMBERS = (int, float, np.integer, np.floating)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Which scores make a neuron a knowledge neuron; only positive ones ever do.
+
+    ``threshold``: at least this fraction of the largest score (Dai et al. take 0.2, and so do we; 0.1 and 0.3 show how
+    much hangs on it). ``top_k``, if given, takes the place of the threshold: the k largest scores.
+
+    Raises:
+        OptionError: a threshold outside of (0, 1], or a ``top_k`` below 1.
+    """
+
+    threshold: float = 0.2
+    top_k: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_fraction("threshold", self.threshold, "the largest score")
+        if self.top_k is not None and (isinstance(self.top_k, bool) or self.top_k < 1):
+            raise OptionError(f"top_k must be a number of neurons of at least 1, got {self.top_k!r}")
+
+    def locate(self, values: Float[Tensor, "layers neurons"]) -> NeuronMask:
+        """The knowledge neurons by these scores: none where no score is positive; of equal ones the first go first."""
+        flat = values.double().flatten()
+        chosen = (flat >= self.threshold * flat.max()) & (flat > 0)
+        if self.top_k is not None:
+            chosen = torch.zeros_like(chosen)
+            chosen[flat.argsort(descending=True, stable=True)[: self.top_k]] = True
+            chosen &= flat > 0
+        return NeuronMask(chosen.reshape(values.shape))
+
+
+def shared(masks: Sequence[NeuronMask], share: float) -> NeuronMask:
+    """The neurons in at least ``share`` of the ``masks``: Dai et al.'s refinement over the prompts of a fact (p %).
+
+    Raises:
+        OptionError: a share outside of (0, 1], or no masks.
+    """
+    _check_fraction("share", share, "the prompts")
+    if not masks:
+        raise OptionError("no masks to compare; locate with at least one prompt")
+    counts = torch.stack([mask.values for mask in masks]).sum(0)
+    return NeuronMask(counts.double() / len(masks) >= share)
+
+
+def locate(
+    lm: LanguageModel,
+    examples: Sequence[Example],
+    threshold: float = 0.2,
+    top_k: int | None = None,
+    share: float | None = None,
+    *,
+    answer_tokens: int | None = None,
+    store: Store | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> NeuronMask:
+    """The knowledge neurons of one prompt, or of several prompts of one fact.
+
+    Args:
+        threshold, top_k: the cut; see ``Cut``.
+        share: None: several examples are located by their mean scores. A fraction: each is located by its own, and
+            the neurons are kept that at least so many of them have.
+        answer_tokens: only the first so many tokens of each answer; None for all.
+        store: where the scores of every example are kept, and looked up.
+        options: of ``caploc.attribution.method.Method``: ``steps`` (19: 20 points), ``quadrature``, ...
+
+    The set is empty where no score is positive, or where the prompts share no neuron.
+
+    Raises:
+        OptionError: an option that makes no sense, or no examples.
+        ExampleError, ModelError: as ``caploc.attribute``.
+    """
+    cut, method = Cut(threshold, top_k), Method(**options)
+    if share is not None:
+        shared(
+            [NeuronMask(torch.zeros(0, 0, dtype=torch.bool))], share
+        )  # a bad share is told before any work
+    if not examples:
+        raise OptionError("no examples to locate with; pass at least one")
+    tokenized = [tokenize(lm, example, answer_tokens) for example in examples]
+    scores = example_scores(lm, tokenized, method, store, progress)
+    if share is not None:
+        return shared([cut.locate(one.values) for one in scores], share)
+    total = torch.zeros(lm.num_layers, lm.num_neurons, dtype=torch.float64)
+    for one in scores:
+        total += one.values
+    return cut.locate(total / len(examples))
+
+
+def example_scores(
+    lm: LanguageModel,
+    examples: Sequence[TokenizedExample],
+    method: Method | None = None,
+    store: Store | None = None,
+    progress: bool = True,
+) -> Iterator[NeuronScores]:
+    """The scores of each example, in order, float32.
+
+    All are computed before the first is handed over. With a ``store`` they are read back from it one at a time, those
+    that are there already are not computed again, and a run that was killed goes on where it was. A key hashes the
+    model's weights and configuration, the tokens, the method, dtype and device type.
+    """
+    method = method or Method()
+    title = describe(lm, examples, method, method.chunk_tokens or automatic_chunk(lm)) if progress else None
+    with ExitStack() as stack:
+        attributor: list[Attributor] = []
+
+        def compute(example: TokenizedExample) -> tuple[Mapping[str, np.ndarray], Mapping[str, Any]]:
+            if not attributor:  # at the first missing example: a warm run touches no weight
+                attributor.append(stack.enter_context(Attributor(lm, method)))
+            sums = attributor[0].one(example)
+            arrays = {"values": sums.total.astype(np.float32), "completeness": sums.completeness}
+            return {**arrays, "gap": sums.gap, "points": sums.points}, {"example": example.id}
+
+        if store is None:
+            bar = tqdm(examples, desc=title, unit="example", disable=None if progress else True)
+            found: Iterator[Mapping[str, np.ndarray]] = iter([compute(example)[0] for example in bar])
+        else:
+            tasks = [
+                (_key(lm, example, method), lambda example=example: compute(example)) for example in examples
+            ]
+            found = (entry.arrays for entry in store.compute_all(tasks, progress=title))
+    return (_scores(arrays, method) for arrays in found)
+
+
+def _scores(arrays: Mapping[str, np.ndarray], method: Method) -> NeuronScores:
+    values, completeness, gap, points = (
+        torch.from_numpy(arrays[name]) for name in ("values", "completeness", "gap", "points")
+    )
+    return NeuronScores(values, completeness, gap, points, 1, method.settings)
+
+
+def _key(lm: LanguageModel, example: TokenizedExample, method: Method) -> str:
+    return fingerprint(
+        {
+            "what": "neuron scores of one example",
+            "code": CODE_VERSION,
+            "model": lm.fingerprint,
+            "dtype": str(lm.dtype),
+            "device": lm.device.type,
+            "method": method.settings,
+            "example": [example.answer_start, *example.input_ids.tolist()],
+        }
+    )
+
+
+def _check_fraction(name: str, value: float, whole: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, _NUMBERS) or not 0 < value <= 1:
+        raise OptionError(f"{name} must be a fraction of {whole}, in (0, 1], got {value!r}")

@@ -1,0 +1,151 @@
+"""SIGKILL, to one worker and to a whole run, from outside and in the middle of a test."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from caploc.audit.results import Result
+from caploc.tests.audit.conftest import ClaimsRun
+from caploc.tests.tiny import REPOSITORY
+
+# The file "hold" names a test; that one writes down its process id and waits until it is killed. With "stored" there,
+# each test computes its number through the store, as an experiment does, and says in a log that it did.
+SLOW = """
+import time
+from pathlib import Path
+
+def compute(name):
+    import numpy as np
+    with Path("computed.log").open("a") as log:
+        log.write(name + "\\n")
+    return {"number": np.array(0.9)}, {}
+
+def number_of(name, settings):
+    if not Path("stored").exists():
+        return 0.9
+    from caploc.store import Store, fingerprint
+    (entry,) = Store(settings.store).compute_all({fingerprint(name): lambda: compute(name)})
+    return float(entry.arrays["number"])
+
+@pytest.mark.claim("table1-overlap")
+@pytest.mark.parametrize("number", range(10))
+def test_overlap(audit, cell, number, settings, request):
+    if Path("hold").exists() and Path("hold").read_text() == request.node.name:
+        Path("held.tmp").write_text(str(os.getpid()))
+        Path("held.tmp").rename("held")
+        time.sleep(60)
+    value = number_of(request.node.name, settings)
+    audit.check(overlap(cell, value - .05, value + .05))
+"""
+CELLS = [f"test_overlap[tiny-llama-gsm8k-s6-{number}]" for number in range(10)]
+HELD = CELLS[1]
+
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def start(claims_run: ClaimsRun) -> Iterator[Start]:
+    """Starts the audit of the tests above in processes of its own, which are a group of their own."""
+    claims_run.write(SLOW)
+    running: list[subprocess.Popen[str]] = []
+
+    def begin(*arguments: str) -> subprocess.Popen[str]:
+        run = subprocess.Popen(
+            [sys.executable, "-m", "pytest", "--model=tiny-llama", "--dataset=gsm8k", "--sigma=6", "--seed=1",
+             "--store=store", "--html=reports/run.html", *arguments],
+            cwd=claims_run.pytester.path,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )  # fmt: skip
+        running.append(run)
+        return run
+
+    yield begin
+    for run in running:
+        if run.poll() is None:
+            os.killpg(run.pid, signal.SIGKILL)
+        run.communicate()
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    limit = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < limit, "what was waited for never came"
+        time.sleep(0.01)
+
+
+def findings(path: Path) -> list[Result]:
+    """The findings of a ledger, each line of which must be JSON."""
+    lines = [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
+    return [
+        Result.loads(json.dumps({key: value for key, value in line.items() if key != "type"}))
+        for line in lines
+        if line["type"] == "finding"
+    ]
+
+
+@pytest.mark.parametrize("restart", [True, False])
+def test_a_killed_worker_leaves_no_cell_unnamed(claims_run: ClaimsRun, start: Start, restart: bool) -> None:
+    folder = claims_run.pytester.path
+    (folder / "hold").write_text(HELD, encoding="ascii")
+    run = start("-n2") if restart else start("-n2", "--max-worker-restart=0")
+    wait_for((folder / "held").exists)
+    (folder / "hold").unlink()
+    os.kill(int((folder / "held").read_text()), signal.SIGKILL)
+    shown, _ = run.communicate(timeout=60)
+    assert run.returncode != 0
+    reported = {result.planned.test for result in findings(folder / "reports" / "run.jsonl")}
+    missing = [cell for cell in CELLS if cell not in reported]
+    assert HELD in missing
+    if restart:
+        assert missing == [HELD]  # another worker took the rest
+    summary = claims_run.summary("run.json")
+    assert sorted(summary["missing"]) == missing
+    assert summary["missing"][HELD] == "its worker process died while it ran"
+    assert summary["counts"]["SUPPORTED"] == len(CELLS) - len(missing)
+    page = (folder / "reports" / "run.html").read_text(encoding="utf-8")
+    for cell in missing:
+        assert f"  MISSING {cell}: " in shown
+        assert cell in page
+
+
+def test_a_killed_run_keeps_its_findings_and_the_next_goes_on_from_there(
+    claims_run: ClaimsRun, start: Start
+) -> None:
+    folder = claims_run.pytester.path
+    ledger = folder / "reports" / "run.jsonl"
+    (folder / "stored").touch()
+    (folder / "hold").write_text(HELD, encoding="ascii")
+    run = start("-n2")
+    wait_for(lambda: (folder / "held").exists() and len(findings(ledger)) >= 3)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.communicate(timeout=60)
+    (folder / "hold").unlink()
+    before = findings(ledger)
+    assert len(before) >= 3 and all(result.status == "SUPPORTED" for result in before)
+    assert not (folder / "reports" / "run.json").exists()  # that run never ended
+
+    again = start("-n0")
+    shown, _ = again.communicate(timeout=60)
+    assert again.returncode == 0, shown
+    assert {result.planned.test for result in findings(ledger)} == set(CELLS)
+    assert claims_run.summary("run.json")["counts"]["SUPPORTED"] == len(CELLS)
+    computed = Counter((folder / "computed.log").read_text(encoding="ascii").split())
+    assert set(computed) == set(CELLS)
+    assert all(
+        computed[result.planned.test] == 1 for result in before
+    )  # what was finished was not done again
+    assert computed.total() <= len(CELLS) + 1  # but for what the other worker was doing when it died

@@ -1,0 +1,127 @@
+"""The JSON summary: every cell of a run, where its numbers come from, and nothing that is not JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from caploc.audit.ledger import Ledger
+from caploc.audit.provenance import fingerprints
+from caploc.audit.results import Planned, Result, Status
+from caploc.audit.session import Books
+from caploc.findings import Cell, Finding, Outcome, Verdict
+from caploc.papers import load_paper
+from caploc.tests.audit.conftest import ClaimsRun
+
+RUN = """
+@pytest.mark.claim("table1-overlap")
+def test_overlap(audit, cell):
+    audit.check(overlap(cell, .85, .95, chance=float("nan"), published="96.42", n=40, draws=100,
+                        settings={"model_fingerprint": "f00d", "data_fingerprint": "da7a" + cell.dataset}))
+
+@pytest.mark.claim("table1-iou")
+def test_iou(audit, cell):
+    if cell.dataset == "emotion":
+        raise RuntimeError("shapes differ \\ud800")
+    audit.not_run("no such data \\u202e")
+"""
+
+
+def test_a_compact_entry_a_cell(claims_run: ClaimsRun) -> None:
+    claims_run.write(RUN)
+    claims_run("--seed=1", "--html=reports/x.html")
+    content = claims_run.summary("x.json")
+    assert (content["kind"], content["schema"]) == ("caploc audit", 1)
+    cells = {cell["test"]: cell for cell in content["cells"]}
+    assert cells["test_overlap[tiny-llama-gsm8k-s6]"] == {
+        "test": "test_overlap[tiny-llama-gsm8k-s6]",
+        "claim": "table1-overlap",
+        "model": "tiny-llama",
+        "dataset": "gsm8k",
+        "sigma": 6.0,
+        "variant": "",
+        "status": "SUPPORTED",
+        "reason": "overlap: interval [0.85, 0.95] lies above 0.8",
+        "estimate": (0.85 + 0.95) / 2,
+        "interval": [0.85, 0.95],
+        "unit": "fraction",
+        "chance": None,
+        "p": None,
+        "p_holm": None,
+        "p_by": None,
+        "tests": 0,
+        "after_holm": None,
+        "published": "96.42",
+        "n": 40,
+        "draws": 100,
+        "expected": False,
+        "moved": None,
+    }
+    failed = cells["test_iou[tiny-llama-emotion-s6]"]
+    assert (failed["status"], failed["estimate"], failed["n"]) == ("ERROR", None, None)
+    assert content["counts"] == {
+        "SUPPORTED": 2, "REFUTED": 0, "INCONCLUSIVE": 0, "NOT RUN": 1, "ERROR": 1, "MISSING": 0,
+    }  # fmt: skip
+    assert content["not_run"] == {"test_iou[tiny-llama-gsm8k-s6]": "no such data \\u202e"}
+    assert list(content["errors"]) == ["test_iou[tiny-llama-emotion-s6]"]
+
+
+def test_where_the_numbers_come_from(claims_run: ClaimsRun) -> None:
+    claims_run.write(RUN)
+    claims_run("--seed=1")
+    provenance = claims_run.summary()["provenance"]
+    assert provenance["settings"]["seed"] == 1
+    assert provenance["paper"]["digest"] == load_paper("capability_localization").digest
+    assert {"commit", "dirty", "python", "platform", "packages", "command", "started"} <= provenance.keys()
+    assert provenance["fingerprints"] == {
+        "data emotion for tiny-llama": "da7aemotion",
+        "data gsm8k for tiny-llama": "da7agsm8k",
+        "model tiny-llama": "f00d",
+    }
+
+
+def test_derived_verdicts_are_told_apart_from_cells(claims_run: ClaimsRun) -> None:
+    claims_run.write(
+        """
+@pytest.mark.claim("reliability-kc-recall")
+def test_recall(audit, cell):
+    audit.not_run("no circuits here")
+"""
+    )
+    claims_run("--seed=1")
+    content = claims_run.summary()
+    assert {cell["claim"] for cell in content["cells"]} == {"reliability-kc-recall"}
+    assert {
+        "claim": "reliability-answer-b",
+        "model": "tiny-llama",
+        "status": "NOT RUN",
+        "reason": "no verdict of reliability-kn-similar-to-random, reliability-rome-layers-equal, "
+        "reliability-kc-recall",
+    } in content["derived"]
+
+
+def test_other_readings_leave_no_fingerprint() -> None:
+    def measured(variant: str, data: str) -> Result:
+        cell = Cell("m", "gsm8k", 6.0, variant)
+        finding = Finding("table1-overlap", cell, "o", estimate=0.9, settings={"data_fingerprint": data})
+        return Result.of(Planned("", "t", "table1-overlap", cell), finding, Verdict(Outcome.SUPPORTED, ""))
+
+    cells = [measured("", "own"), measured("gsm8k-form=choice", "other")]
+    assert fingerprints(cells) == {"data gsm8k for m": "own"}
+
+
+def test_the_books_count_by_group_in_the_papers_order(tmp_path: Path) -> None:
+    books = Books(Ledger(tmp_path / "ledger.jsonl", "run"))
+    for claim, status in (
+        ("table1-iou", Status.REFUTED),
+        ("nonsense", Status.ERROR),
+        ("fidelity-kn-overlap", Status.SUPPORTED),
+        ("table1-overlap", Status.SUPPORTED),
+    ):
+        books.results.append(Result(Planned("", "t", claim, Cell("m")), status, ""))
+    groups = books.by_group(load_paper("capability_localization"))
+    assert {name: tally.sentence() for name, tally in groups.items()} == {
+        "A-fidelity": "1 supported, 0 refuted, 0 inconclusive",
+        "D-table1": "1 supported, 1 refuted, 0 inconclusive",
+        "": "0 supported, 0 refuted, 0 inconclusive, 1 ended in an error",
+    }
+    assert list(groups) == ["A-fidelity", "D-table1", ""]

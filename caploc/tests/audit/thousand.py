@@ -1,0 +1,200 @@
+"""A report of 1,000 claim cells with as much to tell as real ones, dozens of plots, and every way to end."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from caploc.audit.corrections import corrected
+from caploc.audit.html_parts import Log
+from caploc.audit.html_summary import page
+from caploc.audit.ledger import Ledger
+from caploc.audit.results import Planned, Result, Status
+from caploc.audit.session import Books
+from caploc.findings import PRINTED, Cell, Finding, Plot
+from caploc.papers import Paper, decisive_p, judge, load_paper
+
+ROOT = Path(__file__).parents[3]
+PAPER = load_paper("capability_localization")
+CLAIMS = (
+    "table1-overlap", "table1-iou", "table1-neuron", "abstract-gsm8k-overlap", "eq8-literal-variance",
+    "convergence-subset-suffices", "decoupling-individual-low", "bg-rome-corruption", "reliability-kc-recall",
+    "table2-located-beats-random",
+)  # fmt: skip
+CHECKS = ("print-table2-averages", "print-table3-averages", "print-sigma-labels")
+MODELS = ("tiny-llama", "tiny-gptj")
+DATASETS = ("gsm8k", "meta_math", "code25k", "emotion", "imdb")
+VARIANTS = ("", "quadrature=adaptive", "scope=layer", "deviation=positive", "dispersion=variance")
+NOTES = (
+    "28.95 cannot be the mean of 25.35, 19.06 and 44.43, which is 29.61.",
+    "39.73 is the mean of 22.06, 29.33 and 67.82, cut rather than rounded.",
+)
+
+
+def thousand(folder: Path) -> Books:
+    """The books of such a run, closed; the ledger holds its provenance alone."""
+    ledger = Ledger(folder / "x.jsonl", "1")
+    ledger.start(
+        lambda: {"commit": "abc", "dirty": False, "command": ["claims"], "packages": {"torch": "2"}}, []
+    )
+    books = Books(ledger)
+    books.results = corrected([*_checks(), *_cells()], PAPER)
+    follows = [claim for claim in PAPER.claims.values() if claim.rule.kind == "derived"]
+    books.derived = [
+        Result(Planned("", "", claim.id, Cell(model)), Status.INCONCLUSIVE, "table1-overlap is inconclusive")
+        for claim in follows[:3]
+        for model in MODELS
+    ]
+    return books
+
+
+def logs(books: Books) -> dict[str, Log]:
+    """Times from 0 s to 10 s, and tracebacks for errors."""
+    return {
+        result.planned.nodeid: Log(
+            _part(result.planned.nodeid) * 10, "E  <b>" * 20 if result.status is Status.ERROR else ""
+        )
+        for result in books.results
+    }
+
+
+def framed(folder: Path, body: str) -> Path:
+    """pytest-html's page of a real run of two tests that decide no claim, with ``body`` as our part of it."""
+    (folder / "test_own.py").write_text(
+        'import pytest\nfrom caploc.findings import PRINTED, Cell, Finding\n\n'
+        '@pytest.mark.claim("print-sigma-labels")\ndef test_claim(audit):\n'
+        '    audit.check(Finding(audit.claim, Cell(PRINTED), "labels", "count", estimate=0.0, n=1))\n\n'
+        'def test_passes():\n    print("said <b>so</b>")\n\ndef test_fails():\n    assert "<b>" == "bold"\n'
+    )  # fmt: skip
+    report = run(folder)
+    head, rest = report.read_text(encoding="utf-8").split('<div class="additional-summary prefix">')
+    tail = rest[rest.index('<p class="run-count">') :]
+    report.write_text(f'{head}<div class="additional-summary prefix">{body}</div>{tail}', encoding="utf-8")
+    return report
+
+
+def thousand_report(folder: Path) -> Path:
+    """The report as a file."""
+    books = thousand(folder)
+    return framed(folder, page(books, PAPER, logs(books), other_tests=True))
+
+
+def run(folder: Path, *arguments: str) -> Path:
+    """Runs the tests in ``folder`` in a process of their own and returns the report; beside it lies stdout.txt."""
+    report = folder / "reports" / "x.html"
+    command = [
+        sys.executable, "-m", "pytest", "-q", "--no-header", "--tb=native", "-p", "no:cacheprovider",
+        "-p", "no:hypothesispytest", "-p", "caploc.audit.plugin", f"--rootdir={folder}", f"--html={report}", *arguments,
+    ]  # fmt: skip
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    report.with_name("stdout.txt").write_text(ran.stdout, encoding="utf-8")
+    assert report.exists(), ran.stdout[-3000:] + ran.stderr[-3000:]
+    return report
+
+
+def _checks() -> Iterator[Result]:
+    for place, claim in enumerate(CHECKS):
+        count = float(place != 1)
+        finding = Finding(claim, Cell(PRINTED), "averages", "count", estimate=count, n=27, notes=NOTES)
+        yield _judged(finding, PAPER)
+
+
+def _cells() -> Iterator[Result]:
+    for variant in VARIANTS:
+        for claim in CLAIMS:
+            for model in MODELS:
+                for dataset in DATASETS:
+                    for sigma in (
+                        3.0,
+                        12.0,
+                    ):  # 12 comes after 3 only where numbers in words are compared as numbers
+                        yield _cell(claim, Cell(model, dataset, sigma, variant))
+
+
+def _cell(claim: str, cell: Cell) -> Result:
+    part = _part(f"{claim} {cell.label}")
+    planned = _planned(claim, cell)
+    if part > 0.98:
+        return Result(planned, Status.ERROR, "call: RuntimeError: no such tensor <b>")
+    if part > 0.96:
+        return Result(planned, Status.MISSING, "its worker process died while it ran")
+    if part > 0.9:
+        return Result(planned, Status.NOT_RUN, "needs a CUDA GPU with at least 23 GB; none found")
+    moved = "verdict moved: expected SUPPORTED, got REFUTED" if part > 0.88 and not cell.variant else None
+    return _judged(_finding(claim, cell, part), PAPER, moved=moved)
+
+
+def _finding(claim: str, cell: Cell, part: float) -> Finding:
+    ends = {
+        "low": part - 0.5,
+        "high": part - 0.4,
+        "low90": part - 0.49,
+        "high90": part - 0.41,
+        "estimate": part,
+    }
+    lists = {"completeness_error": [part / 3] * 6, "completeness_gap": [part / 7] * 6, "points": [20.0] * 6}
+    drawn = claim in CLAIMS[:2] and cell.sigma == 3 and cell.dataset in DATASETS[:2] and not cell.variant
+    return Finding(
+        claim,
+        cell,
+        f"overlap of {claim}, {cell.label}",
+        estimate=part,
+        interval=(part - 0.05, part + 0.05),
+        interval_kind="95 % of 100 random half splits",
+        chance=0.03,
+        effect_size=part,
+        n=80 + int(100 * part),
+        draws=100,
+        published="96.42" if part > 0.5 else None,
+        quantities={f"effect:random:{key}": value for key, value in ends.items()}
+        | {f"quantity {place} of {cell.dataset}": part * place for place in range(10)},
+        controls={f"control {place}": part * place for place in range(6)},
+        p_values={"effect:random": part / 20} | {f"layer:{place}": part / 9 for place in range(6)},
+        settings={"sigma": cell.sigma, "quadrature": "paper", "steps": 19, "seed": 0, "dtype": "float32"}
+        | {"device": "cpu", "model_fingerprint": "e17e3290267bf8d1", "data_fingerprint": "1e6864a41cde1c3d"}
+        | lists,
+        notes=[
+            f"80 examples of {cell.dataset}; overlap grows with their number",
+            "another sentence on this cell",
+        ],
+        plots=_plots(f"{claim}, {cell.label}") if drawn else (),
+    )
+
+
+def _plots(label: str) -> Sequence[Plot]:
+    curve = {
+        "mean": [0.5, 0.6, 0.7, 0.8, 0.9],
+        "low": [0.4, 0.5, 0.6, 0.7, 0.8],
+        "high": [0.6, 0.7, 0.8, 0.9, 1.0],
+    }
+    scores = [[8 * _part(f"{row} {place}") for place in range(300)] for row in DATASETS]
+    clouds = {row: [abs(math.sin(_part(row) + place * 78.2)) for place in range(100)] for row in DATASETS}
+    curves: dict[str, Any] = dict.fromkeys(DATASETS, curve)
+    return (
+        Plot("heatmap", f"Largest |z|, {label}", {"rows": DATASETS, "layers": 6, "values": scores}),
+        Plot("convergence", f"Overlap by samples, {label}", {"x": [10, 20, 40, 80, 160], "curves": curves}),
+        Plot("splits", f"Overlap of halves, {label}", {"groups": clouds}),
+    )
+
+
+def _judged(finding: Finding, paper: Paper, **more: Any) -> Result:
+    claim = paper.claim(finding.claim)
+    planned = _planned(finding.claim, finding.cell)
+    return Result.of(planned, finding, judge(claim, finding), p=decisive_p(claim, finding), **more)
+
+
+def _planned(claim: str, cell: Cell) -> Planned:
+    test = f"test_{claim.replace('-', '_')}[{cell.label}]"
+    return Planned(f"claims/test_thousand.py::{test}", test, claim, cell)
+
+
+def _part(text: str) -> float:
+    """A fraction that looks random and is the same each time."""
+    return zlib.crc32(text.encode()) % 1000 / 1000

@@ -1,0 +1,107 @@
+"""The paper's files against the documents themselves, where these are at hand."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from caploc.papers import Claim, load_paper
+
+PAPER = load_paper("capability_localization")
+SHARED = Path(__file__).parents[4] / "shared" / "paper"
+NEEDS_SHARED = pytest.mark.skipif(
+    not SHARED.is_dir(), reason="needs the paper's text in ../shared/paper to compare with"
+)
+DOCUMENTS = {
+    "paper": "capability-localization.txt",
+    "poster": "poster.txt",
+    "rival": "query-localization-abstract.txt",
+    "summary": "summary.txt",
+}
+ALL = pytest.mark.parametrize("claim", PAPER.claims.values(), ids=list(PAPER.claims))
+
+
+@NEEDS_SHARED
+@ALL
+def test_quotes_and_numbers_stand_in_their_documents(claim: Claim) -> None:
+    for source in claim.sources:
+        if source.quote:
+            assert source.quote in document(source.document)
+    for number in claim.numbers:
+        if number.document != "caploc":
+            # a fall is printed as an arrow, not as a sign
+            assert number.printed.lstrip("+-") in document(number.document)
+
+
+@NEEDS_SHARED
+def test_every_claim_of_the_inventory_is_there() -> None:
+    wanted = {entry["id"]: entry["group"] for entry in inventory()["claim"]}
+    assert len(wanted) == 84
+    assert {name: PAPER.claim(name).group for name in wanted} == wanted
+    # what the paper does not claim stands in families of ours, or is a control
+    added = [claim for name, claim in PAPER.claims.items() if name not in wanted]
+    assert all(claim.group in ("D-table1", "L-consistency") for claim in added)
+
+
+@NEEDS_SHARED
+def test_all_218_cells_are_those_of_the_inventory() -> None:
+    expected = {
+        coordinates(table, row): row["printed"] for table, rows in inventory()["data"].items() for row in rows
+    }
+    ours = {
+        (
+            cell.table,
+            cell.model,
+            cell.sigma or 0,
+            cell.method,
+            cell.epoch,
+            cell.dataset,
+            cell.quantity,
+        ): cell.printed
+        for cell in PAPER.cells
+    }
+    assert len(ours) == 218 and ours == expected
+
+
+@NEEDS_SHARED
+def test_printed_changes_and_labels_are_those_of_the_inventory() -> None:
+    cells = {
+        (cell.table, cell.model, cell.sigma or 0, cell.method, cell.epoch, cell.dataset, cell.quantity): cell
+        for cell in PAPER.cells
+    }
+    for table, rows in inventory()["data"].items():
+        for row in rows:
+            cell = cells[coordinates(table, row)]
+            if "poster_sigma" in row and row["poster_sigma"] != row["sigma"]:
+                assert cell.poster_sigma == row["poster_sigma"]
+            for name in ("paper", "poster"):
+                assert (name in cell.second_in) == row.get(f"underlined_{name}", False)
+
+
+def document(name: str) -> str:
+    return (SHARED / DOCUMENTS[name]).read_text(encoding="utf-8")
+
+
+def inventory() -> Any:
+    return tomllib.loads((SHARED / "claims.toml").read_text(encoding="utf-8"))
+
+
+MODELS = {"Llama2-7B": "llama2-7b", "Llama2-13B": "llama2-13b", "GPTJ-6B": "gptj-6b"}
+METHODS = {"w/o located": "all but located", "locate": "located"}
+
+
+def coordinates(table: str, row: Any) -> tuple[Any, ...]:
+    """Where a row of the inventory stands among our cells."""
+    method, dataset = row.get("method", row.get("row")), row.get("dataset", "Avg").lower()
+    return (
+        table,
+        MODELS[row["model"]],
+        6 if table == "table1" else row["sigma"],
+        METHODS.get(method, method),
+        row.get("epoch"),
+        "average" if dataset == "avg" else dataset,
+        row["quantity"].lower() if table == "table1" else PAPER.table(table)[0].quantity,
+    )
