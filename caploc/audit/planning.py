@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from caploc.audit.requests import CellRequest, cell_parameters, model_cell_parameters
+from caploc.audit.requests import CellRequest, cell_parameters, fact_cell_parameters, model_cell_parameters
 from caploc.audit.results import Planned
 from caploc.audit.settings import PAPER, AuditSettings
 from caploc.findings import PRINTED, Cell
@@ -66,7 +66,8 @@ def parametrize(metafunc: pytest.Metafunc, settings: AuditSettings) -> None:
     """Gives a claim test with the argument ``cell`` or ``model_cell`` its cells.
 
     ``claim(id, dataset=NAME)`` keeps to one dataset, ``claim(id, sigma=6)`` to one sigma; ``claim(id, by_model={NAME:
-    other id})`` is about another claim where the paper words one per model. With ``--sensitivity`` there are cells
+    other id})`` is about another claim where the paper words one per model. ``claim(id, facts=NAME)`` is about single
+    facts, ``embedded_facts=NAME`` about others for embedded models (`requests.fact_cell_parameters`). With ``--sensitivity`` there are cells
     under other readings too.
     """
     marker = metafunc.definition.get_closest_marker("claim")
@@ -78,7 +79,11 @@ def parametrize(metafunc: pytest.Metafunc, settings: AuditSettings) -> None:
     def variants(model: str) -> list[str]:
         return other_readings(claim_of(marker, model), settings)
 
-    if "cell" in metafunc.fixturenames:
+    facts = marker.kwargs.get("facts")
+    if "cell" in metafunc.fixturenames and facts is not None:
+        embedded = marker.kwargs.get("embedded_facts")
+        metafunc.parametrize("cell", fact_cell_parameters(settings, facts, embedded, variants))
+    elif "cell" in metafunc.fixturenames:
         only, sigma = marker.kwargs.get("dataset"), marker.kwargs.get("sigma")
         metafunc.parametrize("cell", cell_parameters(settings, only, variants, sigma))
     if "model_cell" in metafunc.fixturenames:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from caploc.audit.settings import AuditSettings
 
 EMBEDDED_MODELS = ("tiny-llama", "tiny-gptj")
+FACT_DATASETS = ("counterfact", "zsre", "pararel", "known_1000")
+"""The registry's datasets of task "fact", named here so that collecting tests need not import them."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -52,14 +54,15 @@ class DatasetRequest:
 
 @dataclass(frozen=True)
 class CellRequest:
-    """One cell of a claim test. ``dataset`` is None for claims over all datasets of a model; ``reading`` is how this
-    cell reads the paper otherwise than the run does, such as ``{"scope": "layer"}``."""
+    """One cell of a claim test. ``dataset`` is None for claims over all datasets of a model, ``sigma`` for claims about
+    single facts; ``reading`` is how this cell reads the paper otherwise than the run does, such as
+    ``{"scope": "layer"}``."""
 
     cell: Cell
     model: str
     dataset: str | None
     dataset_path: str | None
-    sigma: float
+    sigma: float | None
 
     @property
     def reading(self) -> dict[str, str]:
@@ -159,6 +162,36 @@ def cell_parameters(
     return _parameters(settings, datasets, marks, variants)
 
 
+def fact_cell_parameters(
+    settings: AuditSettings, dataset: str, embedded: str | None = None, variants: Variants = no_variants
+) -> list[Any]:
+    """One pytest parameter per model, without a sigma, for claims about single facts.
+
+    The run's datasets of facts are taken where it names any, else ``dataset``, and for embedded models ``embedded`` in
+    its place if given. A ``dataset`` that is none of ``FACT_DATASETS`` is the only one that its claims can be about.
+    """
+    named = [entry for entry in settings.datasets if dataset in FACT_DATASETS and holds_facts(entry)]
+    return [
+        _parameter(model, entry, None, (), variant)
+        for model in settings.models
+        for variant in ("", *variants(model.label))
+        for entry in named or [DatasetRequest(embedded if model.embedded and embedded else dataset)]
+    ]
+
+
+def holds_facts(dataset: DatasetRequest) -> bool:
+    """Whether a dataset is one of facts: by its name, or in a user's own file by the first record's ``subject``."""
+    if dataset.path is None:
+        return dataset.label in FACT_DATASETS
+    from caploc.datasets.files import read_file
+    from caploc.errors import CaplocError
+
+    try:
+        return next(iter(read_file(Path(dataset.path))))[1].get("subject") is not None
+    except (CaplocError, StopIteration):
+        return False  # the tests that read all of it say what is wrong
+
+
 def model_cell_parameters(settings: AuditSettings, variants: Variants = no_variants) -> list[Any]:
     """One pytest parameter per model x sigma, and one for each of the model's variants."""
     return _parameters(settings, [None], [], variants)
@@ -182,7 +215,7 @@ def _parameters(
 def _parameter(
     model: ModelRequest,
     dataset: DatasetRequest | None,
-    sigma: float,
+    sigma: float | None,
     marks: Iterable[pytest.MarkDecorator],
     variant: str,
 ) -> Any:

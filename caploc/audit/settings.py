@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from caploc.audit.options import DEFAULTS
-from caploc.audit.requests import DatasetRequest, ModelRequest, default_models, request_models
+from caploc.audit.requests import DatasetRequest, ModelRequest, default_models, holds_facts, request_models
 from caploc.errors import OptionError
 from caploc.experiments import FEWEST_DRAWS, FEWEST_SAMPLES
 from caploc.experiments.readings import Reading
@@ -87,11 +87,14 @@ class AuditSettings:
         embedded model at the default settings and readings."""
         if cell.model == PRINTED:
             return True
+        about_facts = cell.dataset is not None and cell.sigma is None
+        if about_facts and any(holds_facts(dataset) for dataset in self.datasets):
+            return False
         return (
             not self.departures
             and not cell.variant
             and any(request.embedded and request.label == cell.model for request in self.models)
-            and (cell.dataset is None or cell.dataset in DEFAULT_DATASETS)
+            and (cell.dataset is None or about_facts or cell.dataset in DEFAULT_DATASETS)
             and (cell.sigma is None or cell.sigma in DEFAULT_SIGMAS)
         )
 

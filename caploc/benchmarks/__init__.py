@@ -101,6 +101,17 @@ _TABLE = (
         "caploc.benchmarks.tracing",
     ),
     Benchmark(
+        "editing",
+        "rank-one edits of all layers of a fact together against one layer at a time, and whether they take",
+        MappingProxyType(
+            {
+                "speed": "how much less CPU time all layers together take than each by itself",
+                "success": "efficacy, paraphrase and neighbourhood scores by layer",
+            }
+        ),
+        "caploc.benchmarks.editing",
+    ),
+    Benchmark(
         "statistics",
         "the intervals and tests behind every verdict, on samples whose truth is known",
         MappingProxyType(

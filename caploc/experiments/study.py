@@ -116,7 +116,7 @@ class Study:
         key = (dataset, control)
         if key not in self._shards:
             tokenized = self.located(dataset).tokenized
-            lm = self._model_for(control)
+            lm = self.model_for(control)
             if control == "scrambled":
                 tokenized = scrambled(tokenized, self.settings.seed, lm.tokenizer.bos_token_id)
             self._shards[key] = sharded_sums(lm, tokenized, self.settings.attribution, self.settings.store)
@@ -129,8 +129,9 @@ class Study:
         made: Made = self._made[key]
         return made
 
-    def _model_for(self, control: str) -> LanguageModel:
-        """The model or its untrained twin. A GPU holds one of the two at a time: it was asked to have room for one."""
+    def model_for(self, control: str = "") -> LanguageModel:
+        """The model, or for the control ``untrained`` its twin. A GPU holds one of the two at a time: it was asked to
+        have room for one."""
         device = self.settings.device
         if device == "cpu":
             return self.untrained if control == "untrained" else self.lm
@@ -187,7 +188,7 @@ class Study:
         try:
             examples = load_examples(
                 dataset,
-                self._source(dataset),
+                self.source(dataset),
                 split="locate",
                 limit=self._samples(dataset),
                 seed=settings.seed,
@@ -207,7 +208,8 @@ class Study:
         left_out = {exclusion.id for exclusion in excluded}
         return Located([example for example in examples if example.id not in left_out], tokenized, excluded)
 
-    def _source(self, dataset: str) -> str | None:
+    def source(self, dataset: str) -> str | None:
+        """Where a dataset's records are read from, the ``path`` of ``load_examples``; None for the hub."""
         settings = self.settings
         if dataset in settings.files:
             return settings.files[dataset]

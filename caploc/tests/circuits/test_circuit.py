@@ -58,6 +58,7 @@ def test_the_metrics_take_circuits_and_their_nodes() -> None:
         caploc.overlap(one, Circuit.whole(Graph(1, 4, 2, parallel=False)))
 
 
+@settings(deadline=None)
 @given(CIRCUITS)
 def test_connected_keeps_exactly_the_edges_on_a_path(circuit: Circuit) -> None:
     """Paths are walked one by one, over names; a head's output follows each of its three inputs."""
@@ -137,6 +138,7 @@ def test_what_parameter_share_refuses() -> None:
         Circuit.whole(GRAPH).parameter_share(small_model("gptj"))
 
 
+@settings(deadline=None)
 @given(CIRCUITS, st.integers(0, 2**31))
 def test_random_circuits_keep_what_they_say(circuit: Circuit, seed: int) -> None:
     uniform, degrees = circuit.random_like(seed), circuit.random_like(seed, "degree")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caploc.circuits import Graph
@@ -27,6 +27,7 @@ def _reads(graph: Graph, receiver: str, sender: str) -> bool:
     return layer < own or (layer == own and part == "a" and reader == "m" and not graph.parallel)
 
 
+@settings(deadline=None)
 @given(GRAPHS)
 def test_edges_lead_from_every_earlier_sender_to_every_later_receiver(graph: Graph) -> None:
     assert len(graph.sender_names) == graph.senders == len(set(graph.sender_names))
@@ -39,6 +40,7 @@ def test_edges_lead_from_every_earlier_sender_to_every_later_receiver(graph: Gra
     assert graph.edges == np.sum(expected)
 
 
+@settings(deadline=None)
 @given(GRAPHS)
 def test_heads_read_through_their_own_query_and_their_groups_key_and_value(graph: Graph) -> None:
     for receiver, name in enumerate(graph.receiver_names[:-1]):
@@ -53,6 +55,7 @@ def test_heads_read_through_their_own_query_and_their_groups_key_and_value(graph
     assert not graph.feeds[graph.output].any()
 
 
+@settings(deadline=None)
 @given(GRAPHS)
 def test_places_and_names_agree(graph: Graph) -> None:
     for layer in range(graph.layers):

@@ -19,6 +19,7 @@ from caploc.circuits import (
     prune,
     prune_to,
 )
+from caploc.circuits.downstream import Downstream
 from caploc.circuits.pruning import RESOLUTION
 from caploc.circuits.reference import prune_directly
 from caploc.circuits.sizing import LOWEST
@@ -137,6 +138,19 @@ def test_edges_into_what_reaches_nothing_cost_no_state() -> None:
     work = prune(model, [prompt], math.inf, batch=1000).work
     assert (work.states, work.batches, work.senders) == (model.graph.senders, 1, 0)
     assert not prune(model, [prompt], 1e9).scores[: -model.graph.senders].any()
+
+
+def test_only_what_is_reached_and_reaches_the_output_runs_again() -> None:
+    """The second layer reads the first, but the output reads only the first layer's MLP and the embedding."""
+    model, prompt = _case("llama")
+    graph = model.graph
+    kept, used = graph.possible.copy(), np.zeros(graph.receivers, dtype=bool)
+    kept[graph.output] = False
+    kept[graph.output, [0, graph.mlp_of(0)]] = True
+    used[[graph.output, graph.mlp_input_of(0)]] = True
+    assert Downstream(model, prompt, kept, used, graph.mlp_input_of(0)).senders == 1
+    used[graph.keys_of(0)] = True  # two heads read a key, their MLP reads them
+    assert Downstream(model, prompt, kept, used, graph.keys_of(0).start).senders == 3
 
 
 def test_queries_and_keys_of_a_single_token_have_no_effect() -> None:

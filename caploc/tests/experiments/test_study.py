@@ -98,11 +98,11 @@ def test_how_many_samples(make_study: MakeStudy) -> None:
 
 def test_where_the_data_come_from(make_study: MakeStudy, tmp_path: Path) -> None:
     study = make_study(files={"mine": "own.jsonl"})
-    assert (study._source("mine"), study._source("gsm8k")) == ("own.jsonl", str(tmp_path))
+    assert (study.source("mine"), study.source("gsm8k")) == ("own.jsonl", str(tmp_path))
     embedded = Study("tiny-llama", StudySettings())
-    source = embedded._source("gsm8k")
+    source = embedded.source("gsm8k")
     assert source is not None and (Path(source) / "gsm8k_train.jsonl").is_file()
-    assert Study("gptj-6b", StudySettings())._source("gsm8k") is None
+    assert Study("gptj-6b", StudySettings()).source("gsm8k") is None
 
 
 def test_controls_are_other_scores_on_the_same_examples(

@@ -110,7 +110,9 @@ def _whole_gradient(lm: LanguageModel, prompts: EditPrompts, layer: int) -> Tens
     for prompt in prompts.rewriting:
         delta = torch.zeros_like(total, requires_grad=True)
 
-        def add(module: Any, args: Any, output: Tensor, at: int = prompt.edited, delta: Tensor = delta) -> Tensor:
+        def add(
+            module: Any, args: Any, output: Tensor, at: int = prompt.edited, delta: Tensor = delta
+        ) -> Tensor:
             here = torch.arange(output.shape[1]) == at
             return output + here[:, None] * delta
 

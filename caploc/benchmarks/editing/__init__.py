@@ -1,0 +1,24 @@
+"""The editing benchmark: how much faster all layers are edited together than one by one, and whether edits take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from caploc.benchmarks import Options
+from caploc.benchmarks.editing.cases import FULL, QUICK, Sizes
+from caploc.benchmarks.editing.speed import measure_speed
+from caploc.benchmarks.editing.success import measure_success
+from caploc.benchmarks.tables import Table
+
+QUESTIONS: Mapping[str, Callable[[Sizes, Options], Iterator[Table]]] = {
+    "speed": measure_speed,
+    "success": measure_success,
+}
+
+
+def run(options: Options) -> Iterator[Table]:
+    """The tables of the questions asked, in order, each as soon as it is measured."""
+    sizes = QUICK if options.quick else FULL
+    for question, measure in QUESTIONS.items():
+        if not options.only or question in options.only:
+            yield from measure(sizes, options)
