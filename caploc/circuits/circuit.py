@@ -113,8 +113,8 @@ class Circuit:
         """A random circuit with as many edges: uniformly drawn (``"count"``), or with each sender's and each receiver's
         number of edges kept as well (``"degree"``: random swaps of two edges' ends).
 
-        Degrees all but settle a small circuit: on the embedded models' facts (threshold 0.01, some 33 edges) such a draw
-        shares 73 to 81 % of the located edges, a uniform one 1 to 2 %.
+        Degrees all but settle a small circuit: on the embedded models' facts (threshold 0.01, some 33 edges) such a
+        draw shares 73 to 81 % of the located edges, a uniform one 1 to 2 %.
 
         Raises:
             OptionError: an unknown ``match``.

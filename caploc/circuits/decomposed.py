@@ -91,7 +91,7 @@ class DecomposedModel:
                 f"taken apart, model {self.lm.name!r} gives other logits than as a whole (example {example.id!r}, "
                 f"relative error {error:.2g}); its configuration has something that caploc/circuits does not know"
             )
-        prompt.deviations = self.deviations(prompt, flow)
+        prompt.deviations = self._deviations(prompt, flow)
         prompt.log_prob = float(self.log_probs(prompt, flow.logits))
         return prompt
 
@@ -138,13 +138,13 @@ class DecomposedModel:
             group_of=self.group_of,
         )
 
-    def deviations(self, prompt: Prompt, flow: Flow, row: int = 0) -> Float[Tensor, "senders tokens width"]:
-        """What every sender wrote in one of the flow's inputs, minus its ablation value."""
+    def _deviations(self, prompt: Prompt, flow: Flow) -> Float[Tensor, "senders tokens width"]:
+        """What every sender wrote in the flow's one input, minus its ablation value."""
         deviations = torch.zeros_like(prompt.embedded).repeat(self.graph.senders, 1, 1)
         deviations[0] = prompt.embedded - self.means[0]
         for layer, outputs in enumerate(flow.outputs):
             senders = slice(self.graph.heads_of(layer).start, self.graph.mlp_of(layer) + 1)
-            deviations[senders, -outputs.shape[2] :] = outputs[:, row] - self.means[senders, None]
+            deviations[senders, -outputs.shape[2] :] = outputs[:, 0] - self.means[senders, None]
         return deviations
 
     @torch.no_grad()

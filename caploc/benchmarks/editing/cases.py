@@ -19,14 +19,14 @@ from caploc.models import LanguageModel, load_model
 
 DATA = Path(caploc.__file__).resolve().parent.parent / "fixtures" / "data"
 TOKENS: tuple[Token, ...] = ("last-subject", "last-prompt")
-_SUBJECT, _BEHIND, _SAMPLE = 12, 6, 200
+_SUBJECT, _BEHIND = 12, 6
 _CORPUS = ("counterfact", "zsre", "gsm8k", "imdb", "emotion", "code25k")
 
 
 @dataclass(frozen=True)
 class Sizes:
     """``random`` Llamas by layers and width; ``embedded`` models; ``facts`` that are edited to see whether it takes;
-    ``steps`` of the search for a value when it is timed.
+    ``texts`` of each dataset for the covariance; ``steps`` of the search for a value when it is timed.
 
     ``least_ratio`` by the token that is edited is what caploc promises of each model.
     """
@@ -34,6 +34,7 @@ class Sizes:
     random: tuple[tuple[int, int], ...]
     embedded: tuple[str, ...]
     facts: int
+    texts: int
     steps: int
     least_ratio: Mapping[Token, float]
 
@@ -42,11 +43,14 @@ FULL = Sizes(
     random=((8, 256),),
     embedded=("tiny-llama", "tiny-gptj"),
     facts=48,
+    texts=200,
     steps=20,
     least_ratio=MappingProxyType({"last-subject": 3.0, "last-prompt": 3.0}),
 )
 
-QUICK = Sizes(random=((2, 32),), embedded=("tiny-llama",), facts=1, steps=2, least_ratio=MappingProxyType({}))
+QUICK = Sizes(
+    random=((2, 32),), embedded=("tiny-llama",), facts=1, texts=10, steps=2, least_ratio=MappingProxyType({})
+)
 
 
 def random_case(layers: int, width: int, token: Token) -> tuple[LanguageModel, EditPrompts]:
@@ -82,10 +86,10 @@ def requests(facts: int) -> list[EditRequest]:
     return load_edits("counterfact", DATA, "evaluate", limit=facts)
 
 
-def corpus() -> list[str]:
-    """Prompts with answers of the embedded datasets, for the covariance of keys."""
+def corpus(texts: int) -> list[str]:
+    """Prompts with answers, so many of each embedded dataset, for the covariance of keys."""
     return [
         example.prompt + example.answer
         for name in _CORPUS
-        for example in caploc.load_examples(name, DATA, "locate", limit=_SAMPLE)
+        for example in caploc.load_examples(name, DATA, "locate", limit=texts)
     ]

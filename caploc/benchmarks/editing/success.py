@@ -46,7 +46,7 @@ def measure_success(sizes: Sizes, options: Options) -> Iterator[Table]:
         except CaplocError as error:
             table.notes.append(f"{name} not measured: {error}")
             continue
-        covariance = key_covariance(lm, corpus(), ridge=_RIDGE)
+        covariance = key_covariance(lm, corpus(sizes.texts), ridge=_RIDGE)
         before = [score_edit(lm, request) for request in requests(sizes.facts)]
         table.rows.append(_row(name, None, None, before))
         for token in TOKENS:

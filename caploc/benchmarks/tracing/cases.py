@@ -24,7 +24,8 @@ class Case:
     Attributes:
         tokens: of the prompt.
         start: the subject's first token. Tokens in front of it cost nothing, so 1, right after a beginning-of-sequence
-            token, is the hardest place; most facts of COUNTERFACT and known_1000 have their subject there.
+            token, is the hardest place, and where most facts of COUNTERFACT, known_1000 and ParaRel have their
+            subject. Those of zsRE have it halfway; the mean over the four is a fifth of the prompt.
         least_ratio: what caploc promises; None where nothing is promised.
     """
 
@@ -43,12 +44,12 @@ class Case:
 
 
 FULL = (
-    Case("llama", 6, 256, 30, 1, "hidden", least_ratio=6.0),
-    Case("llama", 6, 256, 30, 1, "mlp", least_ratio=6.0),
-    Case("llama", 6, 256, 30, 1, "attention", window=3),
-    Case("llama", 6, 256, 30, 12, "mlp", least_ratio=6.0),
-    Case("gptj", 6, 256, 30, 1, "mlp", least_ratio=6.0),
-    Case("llama", 12, 256, 40, 1, "mlp"),
+    Case("llama", 6, 256, 30, 6, "mlp", least_ratio=6.0),
+    Case("llama", 6, 256, 30, 6, "hidden", least_ratio=6.0),
+    Case("llama", 6, 256, 30, 6, "attention", window=3),
+    Case("llama", 6, 256, 30, 1, "mlp"),
+    Case("gptj", 6, 256, 30, 6, "mlp", least_ratio=6.0),
+    Case("llama", 12, 256, 40, 8, "mlp"),
 )
 
 QUICK = (Case("llama", 3, 32, 9, 2, "mlp", window=2), Case("gptj", 2, 32, 7, 1, "hidden"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -27,7 +27,8 @@ class FactSet:
     """F facts and their P prompts, fact after fact, the original wording of each first.
 
     ``fact [P]`` index of a prompt's fact; ``rank [P]`` the worst rank of its answer's tokens; ``notes``: what was left
-    out and why.
+    out and why. ``all_wordings``: a fact counts as known only if the model is right under each of its wordings, which
+    then ask for different answers (the two tasks of section 4), and not under the first alone.
     """
 
     dataset: str
@@ -36,6 +37,7 @@ class FactSet:
     fact: np.ndarray
     rank: np.ndarray
     notes: Sequence[str] = ()
+    all_wordings: bool = False
 
     def __len__(self) -> int:
         return len(self.facts)
@@ -53,6 +55,8 @@ class FactSet:
     @property
     def known(self) -> np.ndarray:
         """``[F]`` whether the model answers the fact's original wording rightly."""
+        if self.all_wordings:
+            return np.asarray(np.bincount(self.fact, ~self.right, len(self)) == 0)
         return np.asarray(self.right[self.first])
 
     @property
@@ -70,16 +74,21 @@ class FactSet:
         """``[F]`` numbers of the answers."""
         return np.unique([fact.answer for fact in self.facts], return_inverse=True)[1]
 
+    def head(self, count: int) -> FactSet:
+        """The first ``count`` facts."""
+        prompts = int((self.fact < count).sum())
+        return replace(
+            self,
+            facts=self.facts[:count],
+            prompts=self.prompts[:prompts],
+            fact=self.fact[:prompts],
+            rank=self.rank[:prompts],
+        )
+
     @property
     def data_fingerprint(self) -> str:
         tokens = [[prompt.answer_start, *prompt.input_ids.tolist()] for prompt in self.prompts]
         return fingerprint(tokens)[:16]
-
-    @property
-    def unknown_floor(self) -> str | None:
-        """Why nothing can be said of facts that the model hardly knows; None where it knows enough."""
-        known = int(self.known.sum())
-        return f"the model does not know the facts ({known} of {len(self)})" if known < FEWEST_FACTS else None
 
 
 def facts_of(study: Study, dataset: str, wordings: int = PAPER_WORDINGS) -> FactSet:
@@ -107,6 +116,7 @@ def fact_set(
     facts: Sequence[Fact],
     fewest_wordings: int,
     notes: Sequence[str] = (),
+    all_wordings: bool = False,
 ) -> FactSet:
     """The first of ``facts`` that fit the model, as many as the study asks for, with the ranks of their answers."""
     lm, wanted = study.model_for(), wanted_facts(study)
@@ -137,7 +147,8 @@ def fact_set(
     if dropped:
         notes = [*notes, f"{dropped} facts of {dataset} left out: fewer than {fewest_wordings} wordings fit the model"]
     index = np.repeat(np.arange(len(chosen)), [len(fact.wordings) for fact in chosen])
-    return FactSet(dataset, chosen, prompts, index, answer_ranks(lm, prompts, study.settings.store), notes)
+    ranks = answer_ranks(lm, prompts, study.settings.store)
+    return FactSet(dataset, chosen, prompts, index, ranks, notes, all_wordings)
 
 
 def wanted_facts(study: Study) -> int:

@@ -61,9 +61,11 @@ def reference_delta(
             for step in range(1, editing.steps + 1):
                 log_probs = _logits(lm, prompts).log_softmax(-1)
                 after = log_probs[-1, prompts.essence.read[0]]
-                essence = after.detach() if essence is None else essence
                 loss = _loss(log_probs, prompts)
-                loss = loss + editing.kl_weight * (after.exp() * (after - essence)).sum()
+                if essence is None:
+                    essence = after.detach()  # from which nothing diverges yet
+                else:
+                    loss = loss + editing.kl_weight * (after.exp() * (after - essence)).sum()
                 loss = loss + editing.decay * delta.norm() / unedited[0].norm() ** 2
                 losses.append(loss.item())
                 if losses[-1] < editing.stop_loss:

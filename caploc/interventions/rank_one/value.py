@@ -92,10 +92,10 @@ class _Search:
         for _ in range(editing.steps):
             left = [row for row, layer in enumerate(layers) if layer not in found]
             logits = self.model.run(self.recorded, {layers[row]: deltas[row] for row in left})
+            loss = self._loss(logits, essence, deltas[left], norms[left])
             if essence is None:
                 self._check(logits)
                 essence = logits[:1, -1].detach().log_softmax(-1)
-            loss = self._loss(logits, essence, deltas[left], norms[left])
             for row, value in zip(left, loss.tolist(), strict=True):
                 losses[layers[row]].append(value)
                 if value < editing.stop_loss:
@@ -112,14 +112,21 @@ class _Search:
             for row, layer in enumerate(layers)
         }
 
-    def _loss(self, logits: Tensor, essence: Tensor, deltas: Tensor, norms: Tensor) -> Tensor:
-        """``[L]`` from logits ``[L, reads, vocabulary]``."""
+    def _loss(self, logits: Tensor, essence: Tensor | None, deltas: Tensor, norms: Tensor) -> Tensor:
+        """``[L]`` from logits ``[L, reads, vocabulary]``.
+
+        Before the first update, where ``essence`` is None, the divergence and its slope are zero. They are left out, as
+        rounding would give the slope a direction, in which Adam would move a layer whose delta reaches no answer.
+        """
         prompts = len(self.prompts.rewriting)
         log_probs = target_log_probs(logits[:, :-1], self.prompts.targets.repeat(prompts))
+        decay = torch.linalg.vector_norm(deltas, dim=1) / norms.square()
+        loss = -log_probs.mean(1) + self.editing.decay * decay
+        if essence is None:
+            return loss
         edited = logits[:, -1].log_softmax(-1)
         divergence = (edited.exp() * (edited - essence)).sum(-1)
-        decay = torch.linalg.vector_norm(deltas, dim=1) / norms.square()
-        return -log_probs.mean(1) + self.editing.kl_weight * divergence + self.editing.decay * decay
+        return loss + self.editing.kl_weight * divergence
 
     @staticmethod
     @torch.no_grad()

@@ -29,12 +29,13 @@ def test_the_speed_tables_counts_are_those_of_the_prunings() -> None:
     assert row["worth"] == found.work.senders / (model.graph.senders - 1)
 
 
-def test_one_state_of_the_first_layer_runs_as_much_as_a_forward_pass_above_it() -> None:
-    """The count of senders, against hooks would be the same work again: here against the graph."""
+@pytest.mark.parametrize("batch", [1, 7])
+def test_the_senders_that_run_are_counted_exactly(batch: int) -> None:
+    """Nothing is pruned, so what runs for an edge follows from the graph alone: the receiver's own nodes, all above."""
     (case,), _ = cases.cases(QUICK, 1)
     model = DecomposedModel(case.lm)
     prompt = model.prompt(case.examples[0])
-    work = prune(model, [prompt], -np.inf, batch=1).work
+    work = prune(model, [prompt], -np.inf, batch).work
     graph = model.graph
     above = {"q": 1, "k": graph.heads // graph.groups, "v": graph.heads // graph.groups}
     expected = 0
@@ -43,7 +44,8 @@ def test_one_state_of_the_first_layer_runs_as_much_as_a_forward_pass_above_it() 
         higher = (graph.layers - 1 - layer) * (graph.heads + 1)
         own = 1 if name.startswith("m") else above[name.partition(".")[2][0]] + 1  # and its layer's MLP
         expected += int(graph.seen[receiver]) * (own + higher)
-    assert work.states == work.batches == graph.edges and work.senders == expected
+    assert work.senders == expected  # the guesses go wrong at the output alone, above which nothing runs
+    assert batch > 1 or work.states == work.batches == graph.edges
 
 
 def test_refuses_to_compare_the_times_of_different_circuits(monkeypatch: pytest.MonkeyPatch) -> None:

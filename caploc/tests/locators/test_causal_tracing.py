@@ -246,5 +246,21 @@ def test_leaves_the_model_as_it_was_even_after_an_exception(kind: str) -> None:
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in lm.model.modules())
 
 
+def test_a_layer_that_was_wrapped_before_stays_wrapped() -> None:
+    """accelerate and others put a forward of their own on a layer."""
+    lm, example, tracing = small_model("llama", torch.float64), random_example(5, 1), Tracing(draws=2)
+    plain = traced(lm, example, tracing).restored_by_draw
+    layer = lm.layers[1]
+    inner, calls = layer.forward, []
+
+    def wrapped(*args: object, **kwargs: object) -> object:
+        calls.append(1)
+        return inner(*args, **kwargs)
+
+    layer.forward = wrapped
+    assert torch.equal(traced(lm, example, tracing).restored_by_draw, plain) and calls
+    assert layer.forward is wrapped
+
+
 def test_every_family_of_the_table_is_tested() -> None:
     assert set(CONFIGS) == set(ARCHITECTURES)

@@ -1,0 +1,149 @@
+"""What doubling and zeroing does to facts: the neurons that KN located, and random sets of as many in their place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from types import MappingProxyType
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from caploc.errors import OptionError
+from caploc.experiments.facts.fact_set import FactSet
+from caploc.experiments.facts.kn import CUTS, DEFAULT
+from caploc.experiments.study import Study
+from caploc.interventions.scaling import Scaling
+from caploc.locators.knowledge_neurons import example_scores
+from caploc.magnitude import Magnitude, magnitude, random_sets
+from caploc.neurons import NeuronMask
+
+RANDOM_SETS = 10
+"""For each fact. It has its own located set, so luck with sets is luck with facts, and averages out over facts."""
+RESOLUTION = 1e-6
+"""Nats a token. Float32 logits of size 10 resolve no less; a smaller change is none, and counts as a tie."""
+
+DOUBLED, ZEROED = 0, 1
+FACTORS = (2.0, 0.0)
+LOCATED, LAYER, UNIFORM, MAGNITUDE, LARGEST = "located", "by layer", "uniform", "by magnitude", "largest"
+ARMS: Mapping[str, slice] = MappingProxyType(
+    {
+        LOCATED: slice(0, 1),
+        LAYER: slice(1, 1 + RANDOM_SETS),
+        UNIFORM: slice(1 + RANDOM_SETS, 1 + 2 * RANDOM_SETS),
+        MAGNITUDE: slice(1 + 2 * RANDOM_SETS, 1 + 3 * RANDOM_SETS),
+        LARGEST: slice(1 + 3 * RANDOM_SETS, 2 + 3 * RANDOM_SETS),
+    }
+)
+"""Sets of each fact: located; random with its count in every layer; random with its count; nearest to it in magnitude,
+layer by layer; the largest in magnitude, as many in every layer."""
+RANDOM_ARMS = (LAYER, UNIFORM, MAGNITUDE)
+
+
+@dataclass(frozen=True, eq=False)
+class Scaled:
+    """F facts for which something is located, with ``ARMS`` of S sets each.
+
+    Attributes:
+        change: ``[F, 2, S]`` rise of log P(answer), in nats, ``DOUBLED`` and ``ZEROED``; nan for a set there is not.
+        attribution: ``[F, S]`` the sum of the set's attributions.
+        magnitude: ``[F, S]`` the mean magnitude of the set's neurons.
+        clean: ``[F]`` log P(answer) without intervention.
+        resolution: ``[F]`` changes up to this size are none.
+        count: ``[F]`` located neurons.
+        clusters: ``[F]`` numbers of the subjects.
+        known: ``[F]`` whether the model answers rightly.
+    """
+
+    change: np.ndarray
+    attribution: np.ndarray
+    magnitude: np.ndarray
+    clean: np.ndarray
+    resolution: np.ndarray
+    count: np.ndarray
+    clusters: np.ndarray
+    known: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.clean)
+
+    def only(self, chosen: np.ndarray) -> Scaled:
+        """Some of the facts, chosen by a bool for each."""
+        return Scaled(*(getattr(self, one.name)[chosen] for one in fields(self)))
+
+    def moved(self, done: int, arm: str, sign: int) -> np.ndarray:
+        """``[F, sets]`` 1 where the answer gets likelier (``sign`` 1) or less likely (-1), 0 where not, nan for no set."""
+        change = self.change[:, done, ARMS[arm]]
+        moved = (sign * change > self.resolution[:, None]).astype(float)
+        return np.where(np.isnan(change), np.nan, moved)
+
+    def as_predicted(self, done: int, arm: str) -> np.ndarray:
+        """``moved`` in KN's direction: likelier if doubled, less likely if zeroed."""
+        return self.moved(done, arm, 1 if done == DOUBLED else -1)
+
+    def nats(self, done: int, arm: str) -> np.ndarray:
+        """``[F]`` mean change of log P(answer) over the arm's sets."""
+        return np.asarray(self.change[:, done, ARMS[arm]].mean(1))
+
+    @property
+    def room(self) -> float:
+        """By how many nats log P(answer) could rise on average, at most: a ceiling where it is next to nothing."""
+        return float(-self.clean.mean())
+
+
+def scaled_facts(study: Study, facts: FactSet) -> Scaled:
+    """Scales the located and the random neurons of every fact, in its original wording; made once."""
+    return study.once(("scaled", facts.data_fingerprint), lambda: _scaled(study, facts))
+
+
+def _scaled(study: Study, facts: FactSet) -> Scaled:
+    lm, settings = study.model_for(), study.settings
+    prompts = [facts.prompts[index] for index in facts.first]
+    sizes = magnitude(lm, prompts)
+    found: list[tuple[np.ndarray | float, ...]] = []
+    with Scaling(lm) as scaling:
+        scores = example_scores(lm, prompts, settings.attribution, settings.store)
+        for index, (prompt, one) in enumerate(zip(prompts, scores, strict=True)):
+            located = CUTS[DEFAULT].locate(one.values)
+            if not located.count:
+                continue
+            sets, is_there = _sets(located, sizes, settings.seed, index)
+            result = scaling.log_probs(
+                prompt, torch.cat([sets, sets]), np.repeat(FACTORS, len(sets)).tolist()
+            )
+            change = (result.log_probs - result.clean).sum(1).reshape(2, -1).numpy()
+            found.append(
+                (
+                    np.where(is_there, change, np.nan),
+                    (sets * one.values).sum((1, 2)).numpy(),
+                    sizes.mean_of(sets).numpy(),
+                    float(result.clean.sum()),
+                    max(result.rounding, RESOLUTION) * prompt.num_answer_tokens,
+                    located.count,
+                    facts.clusters[index],
+                    facts.known[index],
+                )
+            )
+    if not found:
+        empty = np.zeros(0)
+        sets_of_none = np.zeros((0, ARMS[LARGEST].stop))
+        return Scaled(np.zeros((0, 2, ARMS[LARGEST].stop)), sets_of_none, sets_of_none, *[empty] * 4, empty > 0)
+    return Scaled(*(np.stack(column) for column in zip(*found, strict=True)))
+
+
+def _sets(located: NeuronMask, sizes: Magnitude, seed: int, fact: int) -> tuple[Tensor, np.ndarray]:
+    """``[S, layers, neurons]`` the sets of all arms, and ``[S]`` which of them are there.
+
+    Where more than half of a layer is located, none of it can be matched in magnitude.
+    """
+    drawn = int(np.random.SeedSequence([seed, fact]).generate_state(1)[0])
+    uniform = [located.random_like(drawn + number, "count").values for number in range(RANDOM_SETS)]
+    by_layer = random_sets(located, RANDOM_SETS, drawn)
+    is_there = np.ones(ARMS[LARGEST].stop, bool)
+    try:
+        by_magnitude = sizes.random_like(located, RANDOM_SETS, drawn)
+    except OptionError:
+        by_magnitude, is_there[ARMS[MAGNITUDE]] = by_layer, False
+    parts = [located.values[None], by_layer, torch.stack(uniform), by_magnitude, sizes.top_like(located).values[None]]
+    return torch.cat(parts), is_there

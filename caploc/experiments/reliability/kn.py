@@ -1,0 +1,247 @@
+"""KN's own verification, repeated with random neurons (section 3.2; zsRE): how many answers get likelier or less so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from caploc.comparisons import part_quantities
+from caploc.experiments.facts.fact_set import FEWEST_FACTS, FactSet, facts_of
+from caploc.experiments.facts.kn import CUTS, DEFAULT
+from caploc.experiments.facts.report import (
+    FloorError,
+    fact_experiment,
+    finding_of,
+    interval_parts,
+    printed_floor,
+    require_known,
+)
+from caploc.experiments.facts.scaling import (
+    ARMS,
+    DOUBLED,
+    LARGEST,
+    LAYER,
+    LOCATED,
+    RANDOM_ARMS,
+    RANDOM_SETS,
+    UNIFORM,
+    ZEROED,
+    Scaled,
+    scaled_facts,
+)
+from caploc.experiments.reliability.correlation import correlation_of, correlations
+from caploc.experiments.reliability.shares import (
+    Share,
+    located_minus_random,
+    located_share,
+    mcnemar_p,
+    random_share,
+    require_change,
+)
+from caploc.experiments.study import Study
+from caploc.findings import Cell, Finding
+
+DONE = {DOUBLED: "doubled", ZEROED: "zeroed"}
+
+
+@fact_experiment
+def kn_double(study: Study, cell: Cell, claim: str) -> Finding:
+    """Claim ``reliability-kn-double``: 85.1 % up and 14.9 % down, located; 72.3 and 27.7 %, random."""
+    return _shares(study, cell, claim, DOUBLED)
+
+
+@fact_experiment
+def kn_zero(study: Study, cell: Cell, claim: str) -> Finding:
+    """Claim ``reliability-kn-zero``: 27.4 % up and 72.4 % down, located; 17.6 and 82.6 %, random."""
+    return _shares(study, cell, claim, ZEROED)
+
+
+@fact_experiment
+def kn_similar_to_random(study: Study, cell: Cell, claim: str) -> Finding:
+    """Claim ``reliability-kn-similar-to-random``: the two differences of shares, against random sets matched by layer.
+
+    Against uniform sets and sets matched by magnitude they stand beside. The estimate is the larger difference in size.
+    """
+    facts, every, scaled = measured(study, cell)
+    seed = study.settings.seed
+    effects = {f"effect:{DONE[done]}": located_minus_random(scaled, done, seed=seed) for done in DONE}
+    beside = {
+        f"{arm} sets, {DONE[done]}": located_minus_random(scaled, done, arm, seed)
+        for arm in RANDOM_ARMS
+        if arm != LAYER and _is_there(scaled, arm)
+        for done in DONE
+    }
+    widest = max(effects.values(), key=lambda effect: abs(effect.estimate))
+    return reliability_finding(
+        study,
+        facts,
+        every,
+        scaled,
+        cell,
+        claim,
+        "share that moves as KN predicts, located minus random",
+        estimate=widest.estimate,
+        interval=(widest.interval.low, widest.interval.high),
+        interval_kind=f"95 %, {widest.interval.kind} over facts; of the larger of the two differences",
+        effect_size=widest.effect_size,
+        p_values={f"McNemar, {DONE[done]}": mcnemar_p(scaled, done, LAYER) for done in DONE},
+        quantities={**part_quantities(effects), **part_quantities(beside)},
+    )
+
+
+@fact_experiment
+def kn_not_necessarily(study: Study, cell: Cell, claim: str) -> Finding:
+    """Claim ``reliability-kn-not-necessarily``: shares that move against KN's prediction; the estimate is the smaller."""
+    facts, every, scaled = measured(study, cell)
+    against = {"doubled-decrease": located_share(scaled, DOUBLED, -1), "zeroed-increase": located_share(scaled, ZEROED, 1)}
+    smaller = min(against.values(), key=lambda share: share[0])
+    bounds = {
+        f"bound:{name}:{end}": value
+        for name, (_, interval) in against.items()
+        for end, value in (("low", interval.low), ("high", interval.high))
+    }
+    return reliability_finding(
+        study,
+        facts,
+        every,
+        scaled,
+        cell,
+        claim,
+        "share of facts that move against KN's prediction, the smaller of two",
+        estimate=smaller[0],
+        interval=(smaller[1].low, smaller[1].high),
+        interval_kind="95 %, Wilson",
+        quantities={**bounds, **interval_parts(claim, cell, against)},
+    )
+
+
+@fact_experiment
+def kn_no_strong_correlation(study: Study, cell: Cell, claim: str) -> Finding:
+    """Claim ``reliability-kn-no-strong-correlation``: |Spearman rho| of the attribution changed with the change of log P.
+
+    Over facts and their sets, the located and those matched by layer, for doubling and for zeroing apart; the estimate
+    is the larger, chosen anew in every resample, since a strong correlation under either contradicts the claim.
+    """
+    facts, every, scaled = measured(study, cell)
+    found = correlations(scaled, (LOCATED, LAYER))
+    estimate, interval = correlation_of(scaled, (LOCATED, LAYER), study.settings.seed)
+    quantities = {f"rho, {DONE[done]}": rho for done, rho in enumerate(found)}
+    for name, arms in (("located sets alone", (LOCATED,)), ("sets matched by layer alone", (LAYER,))):
+        quantities |= {f"rho, {DONE[done]}, {name}": rho for done, rho in enumerate(correlations(scaled, arms))}
+    return reliability_finding(
+        study,
+        facts,
+        every,
+        scaled,
+        cell,
+        claim,
+        "rank correlation of the attribution changed with the change of log probability, its size",
+        estimate=estimate,
+        interval=(interval.low, interval.high),
+        interval_kind=f"95 %, {interval.kind} over facts, those of one subject together",
+        quantities=quantities,
+    )
+
+
+def measured(study: Study, cell: Cell) -> tuple[FactSet, Scaled, Scaled]:
+    """The facts, what scaling does to all of them, and to those that are known. Raises NotRunError and FloorError."""
+    facts = require_known(facts_of(study, cell.dataset or "", wordings=1))
+    every = scaled_facts(study, facts)
+    known = every.only(every.known)
+    if len(known) < FEWEST_FACTS:
+        raise FloorError(f"no neuron is located for {int(facts.known.sum()) - len(known)} of {int(facts.known.sum())} known facts")
+    return facts, every, require_change(known)
+
+
+def reliability_finding(
+    study: Study, facts: FactSet, every: Scaled, scaled: Scaled, cell: Cell, claim: str, quantity: str, **fields: Any
+) -> Finding:
+    """`finding_of` with what every claim about scaled activations shows beside its own numbers."""
+    notes = [
+        f"log P(answer) could rise by {scaled.room:.2g} nats on average (mean P {np.exp(scaled.clean).mean():.3f}): the "
+        "less, the less doubling can show"
+    ]
+    if len(every) < len(facts):
+        notes.append(f"{len(facts) - len(every)} facts left out: no neuron is located for them")
+    settings = {"threshold": CUTS[DEFAULT].threshold, "random_sets": RANDOM_SETS, "resolution_nats": float(scaled.resolution.max())}
+    return finding_of(
+        study,
+        facts,
+        cell,
+        claim,
+        quantity,
+        n=len(scaled),
+        quantities={**fields.pop("quantities", {}), **_beside(every, scaled)},
+        controls=_controls(scaled),
+        notes=[*notes, *fields.pop("notes", ())],
+        settings=settings,
+        **fields,
+    )
+
+
+def _shares(study: Study, cell: Cell, claim: str, done: int) -> Finding:
+    facts, every, scaled = measured(study, cell)
+    seed = study.settings.seed
+    shares: dict[str, Share] = {}
+    for name, sign in (("increase", 1), ("decrease", -1)):
+        shares[f"located-{name}"] = located_share(scaled, done, sign)
+    for name, sign in (("increase", 1), ("decrease", -1)):
+        shares[f"random-{name}"] = random_share(scaled, done, sign, UNIFORM, seed)
+    own, spread = shares["located-increase" if done == DOUBLED else "located-decrease"]
+    return reliability_finding(
+        study,
+        facts,
+        every,
+        scaled,
+        cell,
+        claim,
+        f"share of answers that get {'likelier' if done == DOUBLED else 'less likely'}, located neurons {DONE[done]}",
+        estimate=own,
+        interval=(spread.low, spread.high),
+        interval_kind="95 %, Wilson",
+        p_values={f"McNemar, {arm} sets": mcnemar_p(scaled, done, arm) for arm in RANDOM_ARMS if _is_there(scaled, arm)},
+        quantities={**interval_parts(claim, cell, shares), **_further_shares(scaled, done)},
+        floor=printed_floor(claim, cell),
+    )
+
+
+def _further_shares(scaled: Scaled, done: int) -> dict[str, float]:
+    """Shares against other random sets, and ties."""
+    found = {}
+    for arm in ARMS:
+        for name, sign in (("increase", 1), ("decrease", -1)):
+            found[f"{arm}, {name}"] = _mean(scaled.moved(done, arm, sign))
+        found[f"{arm}, neither"] = 1 - found[f"{arm}, increase"] - found[f"{arm}, decrease"]
+    return found
+
+
+def _beside(every: Scaled, scaled: Scaled) -> Mapping[str, float]:
+    found = {
+        f"nats, {name}, {arm}": _mean(scaled.change[:, done, ARMS[arm]]) for done, name in DONE.items() for arm in ARMS
+    }
+    for done, name in DONE.items():
+        found[f"as predicted, {name}, all facts"] = _mean(every.as_predicted(done, LOCATED))
+    return {**found, "neurons located, mean": float(scaled.count.mean())}
+
+
+def _controls(scaled: Scaled) -> dict[str, float]:
+    """Shares that move as predicted under other neurons, and how well these match the located ones in magnitude."""
+    found = {}
+    for arm in (*RANDOM_ARMS, LARGEST):
+        for done, name in DONE.items():
+            found[f"as predicted, {name}, {arm}"] = _mean(scaled.as_predicted(done, arm))
+    own = _mean(scaled.magnitude[:, ARMS[LOCATED]])
+    for arm in (*RANDOM_ARMS, LARGEST):
+        found[f"magnitude over that of the located, {arm}"] = _mean(scaled.magnitude[:, ARMS[arm]]) / own
+    return found
+
+
+def _is_there(scaled: Scaled, arm: str) -> bool:
+    return bool(np.isfinite(scaled.change[:, :, ARMS[arm]]).all())
+
+
+def _mean(values: np.ndarray) -> float:
+    defined = values[np.isfinite(values)]
+    return float(defined.mean()) if defined.size else float("nan")
