@@ -8,7 +8,7 @@
 ``matrix``                overlap between datasets. ``labels``; ``values``: square, None where undefined; ``chance``
                           (optional): the same, or one number
 ``splits``                half-split overlaps. ``groups``: label -> values; ``published``, ``chance``, ``untrained``
-                          (optional): label -> number, or one number for all
+                          (optional): label -> number, or one number for all; ``axis`` (optional): of which overlap
 ``completeness``          ``errors``: label -> one number a layer; ``tolerance`` (optional)
 ========================  ===========================================================================================
 
@@ -173,7 +173,7 @@ def _splits(figure: Figure, data: Mapping[str, Any]) -> None:
     axes.set_yticks(range(len(groups)), [visible(label, 40) for label in groups])
     axes.set_ylim(len(groups) - 0.5, -0.5)
     axes.set_xlim(-0.02, 1.02)
-    axes.set_xlabel("overlap of two random halves")
+    axes.set_xlabel(visible(data.get("axis", "overlap of two random halves"), 60))
     axes.grid(axis="x", alpha=0.3)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize=FONT_POINTS - 2, loc="best")

@@ -94,7 +94,9 @@ def _swapped_tasks_p(first: LocatedSets, second: LocatedSets, seed: int) -> tupl
     filled = np.where(defined > 0, np.nan_to_num(whole), 0.0)
     swap = np.random.default_rng([seed, 26]).random((1 + PERMUTATIONS, count)) < 0.5
     swap[0] = False
-    labelled = np.concatenate([~swap, swap], axis=1).astype(float)  # which prompts are called the first task's
+    labelled = np.concatenate([~swap, swap], axis=1).astype(
+        float
+    )  # which prompts are called the first task's
 
     def mean(one: np.ndarray, other: np.ndarray) -> np.ndarray:
         return np.asarray(((one @ filled) * other).sum(1) / ((one @ defined) * other).sum(1))

@@ -10,6 +10,7 @@ from caploc.comparisons import compare_pairs
 from caploc.experiments.decoupling.readings import PAIRWISE, decay, off_diagonal_mean, one_task, two_tasks
 from caploc.experiments.decoupling.tasks import TASKS, Located, located_of, unrelated_of, untrained_of
 from caploc.experiments.facts.agreement import mean_of
+from caploc.experiments.facts.kn import CUTS, DEFAULT
 from caploc.experiments.facts.report import (
     fact_experiment,
     finding_of,
@@ -23,6 +24,9 @@ from caploc.findings import Cell, Finding, Plot
 from caploc.statistics import bootstrap_mean
 
 OF_TASK = {"result": 0, "program": 1}
+SAME_WORDS = (
+    "prompts of one task share their other words as well as the task: an untrained model's overlap shows what these do"
+)
 
 
 @fact_experiment
@@ -32,7 +36,10 @@ def rate_of_two_tasks(study: Study, cell: Cell, claim: str) -> Finding:
     first, second = located.sets
     found = two_tasks(first, second, study.settings.seed)
     estimate, interval = found["overlap"]
-    different = {f"different sums, {name}": off_diagonal_mean(matrix(first, second)) for name, matrix in PAIRWISE.items()}
+    different = {
+        f"different sums, {name}": off_diagonal_mean(matrix(first, second))
+        for name, matrix in PAIRWISE.items()
+    }
     return decoupling_finding(
         study,
         located,
@@ -112,7 +119,10 @@ def individual_low(study: Study, cell: Cell, claim: str) -> Finding:
                 "splits",
                 "Overlap of two tasks, same and different sums",
                 {
-                    "groups": {"same sum": same[usable].tolist(), "different sums": different[usable].tolist()},
+                    "groups": {
+                        "same sum": same[usable].tolist(),
+                        "different sums": different[usable].tolist(),
+                    },
                     "chance": mean_of(np.diagonal(first.chance(second))),
                     "axis": "overlap, one dot a sum",
                     **({"published": {"same sum": 0.156}} if number_is_printed(claim, cell) else {}),
@@ -122,9 +132,11 @@ def individual_low(study: Study, cell: Cell, claim: str) -> Finding:
     )
 
 
-def decoupling_finding(study: Study, located: Located, cell: Cell, claim: str, quantity: str, **fields: Any) -> Finding:
+def decoupling_finding(
+    study: Study, located: Located, cell: Cell, claim: str, quantity: str, **fields: Any
+) -> Finding:
     """`finding_of` with what every claim of section 4 shows beside its own numbers."""
-    settings = {"threshold": 0.2, **fields.pop("settings", {})}
+    settings = {"threshold": CUTS[DEFAULT].threshold, **fields.pop("settings", {})}
     return finding_of(
         study,
         located.facts,
@@ -133,8 +145,11 @@ def decoupling_finding(study: Study, located: Located, cell: Cell, claim: str, q
         quantity,
         n=fields.pop("n", len(located)),
         quantities={**fields.pop("quantities", {}), **_beside(located)},
-        controls=study.once(("decoupling controls", located.facts.data_fingerprint), lambda: _controls(study, located)),
+        controls=study.once(
+            ("decoupling controls", located.facts.data_fingerprint), lambda: _controls(study, located)
+        ),
         settings=settings,
+        notes=[SAME_WORDS, *fields.pop("notes", ())],
         **fields,
     )
 
@@ -151,7 +166,10 @@ def overlaps(first: LocatedSets, second: LocatedSets) -> dict[str, float]:
 
 
 def _beside(located: Located) -> dict[str, float]:
-    found = {f"{task}, neurons located, mean": float(sets.counts.mean()) for task, sets in zip(TASKS, located.sets, strict=True)}
+    found = {
+        f"{task}, neurons located, mean": float(sets.counts.mean())
+        for task, sets in zip(TASKS, located.sets, strict=True)
+    }
     for name, (first, second) in located.variants.items():
         found |= {f"{name}: {which}": value for which, value in overlaps(first, second).items()}
     return found
@@ -159,7 +177,9 @@ def _beside(located: Located) -> dict[str, float]:
 
 def _controls(study: Study, located: Located) -> dict[str, float]:
     found = overlaps(*located.sets)
-    found |= {f"untrained twin: {name}": value for name, value in overlaps(*untrained_of(study, located)).items()}
+    found |= {
+        f"untrained twin: {name}": value for name, value in overlaps(*untrained_of(study, located)).items()
+    }
     unrelated = unrelated_of(study)
     if unrelated is not None:
         for task, sets in zip(TASKS, located.sets, strict=True):
@@ -182,4 +202,8 @@ def _matrix(located: Located) -> Plot:
 def _decay(located: Located, seed: int) -> Plot:
     curves = {task: decay(sets, seed) for task, sets in zip(TASKS, located.sets, strict=True)}
     sizes = curves[TASKS[0]]["x"]
-    return Plot("convergence", "What n prompts of a task have in common, of a prompt's own", {"x": sizes, "curves": curves})
+    return Plot(
+        "convergence",
+        "What n prompts of a task have in common, of a prompt's own",
+        {"x": sizes, "curves": curves},
+    )

@@ -86,5 +86,3 @@ def decay(sets: LocatedSets, seed: int, draws: int = 40) -> dict[str, list[float
         for name, value in (("mean", np.mean(shares)), ("low", low), ("high", high)):
             curve[name].append(float(value))
     return curve
-
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,7 +54,7 @@ def same_fact_pairs(fact: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     starts = np.flatnonzero(np.r_[True, fact[1:] != fact[:-1], True])
     blocks = [
         np.stack(np.triu_indices(stop - start, 1)) + start
-        for start, stop in zip(starts[:-1], starts[1:], strict=True)
+        for start, stop in itertools.pairwise(starts)
     ]
     pairs = np.concatenate(blocks, axis=1) if blocks else np.zeros((2, 0), int)
     return pairs[0], pairs[1]

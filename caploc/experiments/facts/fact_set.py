@@ -10,7 +10,8 @@ import numpy as np
 
 from caploc.errors import TooLongError, UnavailableDatasetError
 from caploc.examples import TokenizedExample, tokenize
-from caploc.experiments.facts.knowing import answer_ranks
+from caploc.experiments.facts.knowing import answers_known
+from caploc.experiments.facts.stored import stored
 from caploc.experiments.facts.wordings import Fact, load_facts
 from caploc.experiments.study import NotRunError, Study
 from caploc.store import fingerprint
@@ -26,9 +27,10 @@ FEWEST_FACTS = 16
 class FactSet:
     """F facts and their P prompts, fact after fact, the original wording of each first.
 
-    ``fact [P]`` index of a prompt's fact; ``rank [P]`` the worst rank of its answer's tokens; ``notes``: what was left
-    out and why. ``all_wordings``: a fact counts as known only if the model is right under each of its wordings, which
-    then ask for different answers (the two tasks of section 4), and not under the first alone.
+    ``fact [P]`` index of a prompt's fact; ``rank [P]`` the worst rank of its answer's tokens; ``log_prob [P]`` the
+    answer's; ``notes``: what was left out and why. ``all_wordings``: a fact counts as known only if the model is right
+    under each of its wordings, which then ask for different answers (the two tasks of section 4), and not under the
+    first alone.
     """
 
     dataset: str
@@ -36,6 +38,7 @@ class FactSet:
     prompts: Sequence[TokenizedExample]
     fact: np.ndarray
     rank: np.ndarray
+    log_prob: np.ndarray
     notes: Sequence[str] = ()
     all_wordings: bool = False
 
@@ -83,16 +86,17 @@ class FactSet:
             prompts=self.prompts[:prompts],
             fact=self.fact[:prompts],
             rank=self.rank[:prompts],
+            log_prob=self.log_prob[:prompts],
         )
 
     @property
     def data_fingerprint(self) -> str:
         tokens = [[prompt.answer_start, *prompt.input_ids.tolist()] for prompt in self.prompts]
-        return fingerprint(tokens)[:16]
+        return fingerprint([tokens, self.fact.tolist()])[:16]
 
 
 def facts_of(study: Study, dataset: str, wordings: int = PAPER_WORDINGS) -> FactSet:
-    """The study's facts of ``dataset``, with at most so many ``wordings`` of each, two at least unless one is asked for.
+    """The study's facts of ``dataset``, with at most so many ``wordings`` of each, at least two unless one is asked for.
 
     Raises:
         NotRunError: the dataset cannot be had here, or has too few facts, or facts in one wording only.
@@ -145,10 +149,20 @@ def fact_set(
     if too_long:
         notes = [*notes, f"{too_long} prompts of {dataset} left out: longer than the model's context"]
     if dropped:
-        notes = [*notes, f"{dropped} facts of {dataset} left out: fewer than {fewest_wordings} wordings fit the model"]
+        notes = [
+            *notes,
+            f"{dropped} facts of {dataset} left out: fewer than {fewest_wordings} wordings fit the model",
+        ]
     index = np.repeat(np.arange(len(chosen)), [len(fact.wordings) for fact in chosen])
-    ranks = answer_ranks(lm, prompts, study.settings.store)
-    return FactSet(dataset, chosen, prompts, index, ranks, notes, all_wordings)
+    unknown = np.zeros(len(prompts))
+    found = FactSet(dataset, chosen, prompts, index, unknown, unknown, notes, all_wordings)
+
+    def make() -> dict[str, np.ndarray]:
+        ranks, log_probs = answers_known(lm, prompts)
+        return {"rank": ranks, "log_prob": log_probs}
+
+    answers = stored(study, "known answers", {"facts": found.data_fingerprint}, make)
+    return replace(found, rank=answers["rank"], log_prob=answers["log_prob"])
 
 
 def wanted_facts(study: Study) -> int:
@@ -174,5 +188,7 @@ def _facts_of(study: Study, dataset: str, wordings: int) -> FactSet:
             "facts whose wordings share a group"
         )
     if len(several) < len(facts):
-        notes.append(f"{len(facts) - len(several)} of {len(facts)} facts of {dataset} left out: they have one wording")
+        notes.append(
+            f"{len(facts) - len(several)} of {len(facts)} facts of {dataset} left out: they have one wording"
+        )
     return fact_set(study, dataset, several, fewest, notes)

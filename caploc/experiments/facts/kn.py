@@ -46,9 +46,7 @@ class KnowledgeNeurons:
 
 def knowledge_neurons(study: Study, facts: FactSet, control: str = "") -> KnowledgeNeurons:
     """KN for every prompt of ``facts``, made once; ``control`` "" or "untrained", as in ``Study``."""
-    return study.once(
-        ("kn", facts.data_fingerprint, control), lambda: _located(study, facts, control)
-    )
+    return study.once(("kn", facts.data_fingerprint, control), lambda: _located(study, facts, control))
 
 
 def _located(study: Study, facts: FactSet, control: str) -> KnowledgeNeurons:

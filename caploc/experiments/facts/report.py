@@ -30,7 +30,7 @@ _Experiment = TypeVar("_Experiment", bound=Callable[..., Finding])
 
 
 class FloorError(CaplocError):
-    """A floor or ceiling effect that makes a measurement uninformative, told before it is made; the message names it."""
+    """A floor or ceiling effect makes a measurement uninformative; the message names it."""
 
 
 def fact_experiment(experiment: _Experiment) -> _Experiment:
@@ -59,7 +59,11 @@ def require_known(facts: FactSet) -> FactSet:
 def finding_of(study: Study, facts: FactSet, cell: Cell, claim: str, quantity: str, **fields: Any) -> Finding:
     """A Finding with the study's settings, what is known and what was left out, and the paper's number filled in."""
     settings = {name: value for name, value in study.record().items() if name not in OF_EQUATION_8}
-    settings |= {"data_fingerprint": facts.data_fingerprint, "facts": len(facts), "prompts": len(facts.prompts)}
+    settings |= {
+        "data_fingerprint": facts.data_fingerprint,
+        "facts": len(facts),
+        "prompts": len(facts.prompts),
+    }
     numbers = load_paper(PAPER).claim(claim).numbers
     return Finding(
         claim=claim,
@@ -91,7 +95,7 @@ def interval_parts(
     """Estimates and 95 % intervals as quantities ``PREFIX:KEY:low`` and so on, which the claim's rule reads, where the
     paper's numbers are about this cell, else the same without the prefix."""
     start = f"{prefix}:" if number_is_printed(claim, cell) else ""
-    named = {}
+    named: dict[str, float] = {}
     for key, (estimate, interval) in found.items():
         ends = {"estimate": estimate, "low": interval.low, "high": interval.high}
         named |= {f"{start}{key}:{end}": value for end, value in ends.items()}

@@ -13,6 +13,7 @@ from torch import Tensor
 from caploc.errors import OptionError
 from caploc.experiments.facts.fact_set import FactSet
 from caploc.experiments.facts.kn import CUTS, DEFAULT
+from caploc.experiments.facts.stored import stored
 from caploc.experiments.study import Study
 from caploc.interventions.scaling import Scaling
 from caploc.locators.knowledge_neurons import example_scores
@@ -73,7 +74,7 @@ class Scaled:
         return Scaled(*(getattr(self, one.name)[chosen] for one in fields(self)))
 
     def moved(self, done: int, arm: str, sign: int) -> np.ndarray:
-        """``[F, sets]`` 1 where the answer gets likelier (``sign`` 1) or less likely (-1), 0 where not, nan for no set."""
+        """``[F, sets]`` 1 where the answer gets likelier (``sign`` 1) or less likely (-1), else 0; nan for no set."""
         change = self.change[:, done, ARMS[arm]]
         moved = (sign * change > self.resolution[:, None]).astype(float)
         return np.where(np.isnan(change), np.nan, moved)
@@ -93,8 +94,21 @@ class Scaled:
 
 
 def scaled_facts(study: Study, facts: FactSet) -> Scaled:
-    """Scales the located and the random neurons of every fact, in its original wording; made once."""
-    return study.once(("scaled", facts.data_fingerprint), lambda: _scaled(study, facts))
+    """Scales the located and the random neurons of every fact, in its original wording; made once, and stored."""
+    settings = study.settings
+    what = {
+        "facts": facts.data_fingerprint,
+        "method": settings.attribution.settings,
+        "seed": settings.seed,
+        "random sets": RANDOM_SETS,
+        "threshold": CUTS[DEFAULT].threshold,
+    }
+
+    def make() -> Scaled:
+        arrays = stored(study, "scaled activations", what, lambda: vars(_scaled(study, facts)))
+        return Scaled(**{one.name: arrays[one.name] for one in fields(Scaled)})
+
+    return study.once(("scaled", facts.data_fingerprint), make)
 
 
 def _scaled(study: Study, facts: FactSet) -> Scaled:
@@ -126,10 +140,14 @@ def _scaled(study: Study, facts: FactSet) -> Scaled:
                 )
             )
     if not found:
-        empty = np.zeros(0)
-        sets_of_none = np.zeros((0, ARMS[LARGEST].stop))
-        return Scaled(np.zeros((0, 2, ARMS[LARGEST].stop)), sets_of_none, sets_of_none, *[empty] * 4, empty > 0)
+        return _of_no_fact()
     return Scaled(*(np.stack(column) for column in zip(*found, strict=True)))
+
+
+def _of_no_fact() -> Scaled:
+    none, no_sets = np.zeros(0), np.zeros((0, ARMS[LARGEST].stop))
+    change = np.zeros((0, 2, ARMS[LARGEST].stop))
+    return Scaled(change, no_sets, no_sets, none, none, none, none.astype(int), none.astype(bool))
 
 
 def _sets(located: NeuronMask, sizes: Magnitude, seed: int, fact: int) -> tuple[Tensor, np.ndarray]:
@@ -145,5 +163,11 @@ def _sets(located: NeuronMask, sizes: Magnitude, seed: int, fact: int) -> tuple[
         by_magnitude = sizes.random_like(located, RANDOM_SETS, drawn)
     except OptionError:
         by_magnitude, is_there[ARMS[MAGNITUDE]] = by_layer, False
-    parts = [located.values[None], by_layer, torch.stack(uniform), by_magnitude, sizes.top_like(located).values[None]]
+    parts = [
+        located.values[None],
+        by_layer,
+        torch.stack(uniform),
+        by_magnitude,
+        sizes.top_like(located).values[None],
+    ]
     return torch.cat(parts), is_there

@@ -46,11 +46,15 @@ def load_facts(dataset: str, path: str | None, seed: int, split: str | None = "l
         DatasetError: what ``load_examples`` raises, and a group whose examples have different answers.
     """
     examples = load_examples(dataset, path, split)
-    facts = _reworded(examples, dataset, path, split) if dataset in WITH_PARAPHRASES else _grouped(examples, seed)
+    facts = (
+        _reworded(examples, dataset, path, split) if dataset in WITH_PARAPHRASES else _grouped(examples, seed)
+    )
     return sorted(facts, key=lambda fact: digest(str(seed), fact.id))
 
 
-def _reworded(examples: Sequence[Example], dataset: str, path: str | None, split: str | None) -> Iterable[Fact]:
+def _reworded(
+    examples: Sequence[Example], dataset: str, path: str | None, split: str | None
+) -> Iterable[Fact]:
     paraphrases = {edit.id: edit.paraphrases for edit in load_edits(dataset, path, split)}
     for one in examples:
         others = [

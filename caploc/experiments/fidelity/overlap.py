@@ -28,6 +28,10 @@ from caploc.papers import load_paper
 from caploc.statistics import bootstrap_mean
 
 
+FAITHFUL = 0.8
+"""The mark of a faithful method, shown beside the 40 % that decide (ambiguity ``faithful-line``)."""
+
+
 @dataclass(frozen=True, eq=False)
 class Located:
     """What a method located, one set for each prompt of the facts.
@@ -43,7 +47,9 @@ class Located:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-def overlap_finding(study: Study, facts: FactSet, located: Located, cell: Cell, claim: str, what: str) -> Finding:
+def overlap_finding(
+    study: Study, facts: FactSet, located: Located, cell: Cell, claim: str, what: str
+) -> Finding:
     """The overlap of two wordings of a fact: mean over its pairs, then over facts; BCa over facts, drawn by subject.
 
     The verdict rests on known facts and on those wordings that leave the model's answer as it was. Unrelated facts, the
@@ -54,8 +60,8 @@ def overlap_finding(study: Study, facts: FactSet, located: Located, cell: Cell, 
     usable = within.defined
     if usable.sum() < FEWEST_FACTS:
         raise FloorError(
-            f"no two wordings of {(~usable).sum()} of {len(facts)} facts can be compared: nothing is located for them, or "
-            "the model's answer is right for one at most"
+            f"no two wordings of {(~usable).sum()} of {len(facts)} facts can be compared: nothing is located for them, "
+            "or the model answers one at most"
         )
     spread = bootstrap_mean(within.values[usable], seed=study.settings.seed, clusters=facts.clusters[usable])
     quantities = {
@@ -68,6 +74,7 @@ def overlap_finding(study: Study, facts: FactSet, located: Located, cell: Cell, 
         "chance, uniform": known.mean_chance(known.sets.uniform_chance()),
         "above chance": known.mean - known.chance,
         "equal sets, share of pairs": known.equal_share(),
+        f"facts at {FAITHFUL:.0%} or above": float((within.values[usable] >= FAITHFUL).mean()),
         **_beside(facts, located),
     }
     return finding_of(
@@ -153,7 +160,9 @@ def _beside(facts: FactSet, located: Located) -> dict[str, float]:
     """The overlap under other choices: of facts and wordings, then of the method's settings."""
     everything = np.ones(len(facts.prompts), bool)
     choices = {"all wordings of known facts": facts.known[facts.fact], "all facts, known or not": everything}
-    found = {name: Agreements(facts, located.sets, chosen).mean for name, chosen in choices.items()}
+    found: dict[str, float] = {
+        name: Agreements(facts, located.sets, chosen).mean for name, chosen in choices.items()
+    }
     for name, sets in located.variants.items():
         other = Agreements(facts, sets, facts.kept)
         found |= {name: other.mean, f"{name}, unrelated facts": other.unrelated}
@@ -178,5 +187,7 @@ def _plots(
     shown = {name: values[np.isfinite(values)].tolist() for name, values in groups.items()}
     data: dict[str, object] = {"groups": shown, "chance": known.chance, "axis": "overlap, one dot a fact"}
     if number_is_printed(claim, cell):
-        data["published"] = {"same fact": float(load_paper("capability_localization").claim(claim).numbers[0].printed) / 100}
+        data["published"] = {
+            "same fact": float(load_paper("capability_localization").claim(claim).numbers[0].printed) / 100
+        }
     return [Plot("splits", f"Overlap of the {what} of two wordings, {facts.dataset}", data)]

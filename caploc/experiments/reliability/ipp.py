@@ -26,7 +26,12 @@ class Ipp:
 
 
 def ipp(
-    located: ArrayLike, random: ArrayLike, *, clusters: Clusters | None = None, seed: int = 0, resamples: int = RESAMPLES
+    located: ArrayLike,
+    random: ArrayLike,
+    *,
+    clusters: Clusters | None = None,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
 ) -> Ipp:
     """IPP of outcomes ``located [items]`` over random choices ``random [choices, items]`` on the same items.
 
@@ -38,11 +43,15 @@ def ipp(
     """
     one, sets = np.asarray(located, float), np.asarray(random, float)
     if sets.ndim != 2 or sets.shape[1:] != one.shape:
-        raise StatisticsError(f"random has shape {sets.shape} and located {one.shape}: give [choices, items] and [items]")
+        raise StatisticsError(
+            f"random has shape {sets.shape} and located {one.shape}: give [choices, items] and [items]"
+        )
     codes = cluster_codes(one.size, clusters)
     units = int(codes.max(initial=-1)) + 1
     if units < 4:
-        raise StatisticsError(f"located has {units} independent item(s): choosing and scoring apart needs at least 4")
+        raise StatisticsError(
+            f"located has {units} independent item(s): choosing and scoring apart needs at least 4"
+        )
     sums = np.stack([np.bincount(codes, row, units) for row in (one, *sets)])  # [1 + choices, units]
     sizes = np.bincount(codes).astype(float)
     generator = np.random.default_rng([seed, 31])

@@ -95,7 +95,10 @@ def kn_similar_to_random(study: Study, cell: Cell, claim: str) -> Finding:
 def kn_not_necessarily(study: Study, cell: Cell, claim: str) -> Finding:
     """Claim ``reliability-kn-not-necessarily``: shares that move against KN's prediction; the estimate is the smaller."""
     facts, every, scaled = measured(study, cell)
-    against = {"doubled-decrease": located_share(scaled, DOUBLED, -1), "zeroed-increase": located_share(scaled, ZEROED, 1)}
+    against = {
+        "doubled-decrease": located_share(scaled, DOUBLED, -1),
+        "zeroed-increase": located_share(scaled, ZEROED, 1),
+    }
     smaller = min(against.values(), key=lambda share: share[0])
     bounds = {
         f"bound:{name}:{end}": value
@@ -129,7 +132,9 @@ def kn_no_strong_correlation(study: Study, cell: Cell, claim: str) -> Finding:
     estimate, interval = correlation_of(scaled, (LOCATED, LAYER), study.settings.seed)
     quantities = {f"rho, {DONE[done]}": rho for done, rho in enumerate(found)}
     for name, arms in (("located sets alone", (LOCATED,)), ("sets matched by layer alone", (LAYER,))):
-        quantities |= {f"rho, {DONE[done]}, {name}": rho for done, rho in enumerate(correlations(scaled, arms))}
+        quantities |= {
+            f"rho, {DONE[done]}, {name}": rho for done, rho in enumerate(correlations(scaled, arms))
+        }
     return reliability_finding(
         study,
         facts,
@@ -138,46 +143,11 @@ def kn_no_strong_correlation(study: Study, cell: Cell, claim: str) -> Finding:
         cell,
         claim,
         "rank correlation of the attribution changed with the change of log probability, its size",
+        unit="correlation",
         estimate=estimate,
         interval=(interval.low, interval.high),
         interval_kind=f"95 %, {interval.kind} over facts, those of one subject together",
         quantities=quantities,
-    )
-
-
-def measured(study: Study, cell: Cell) -> tuple[FactSet, Scaled, Scaled]:
-    """The facts, what scaling does to all of them, and to those that are known. Raises NotRunError and FloorError."""
-    facts = require_known(facts_of(study, cell.dataset or "", wordings=1))
-    every = scaled_facts(study, facts)
-    known = every.only(every.known)
-    if len(known) < FEWEST_FACTS:
-        raise FloorError(f"no neuron is located for {int(facts.known.sum()) - len(known)} of {int(facts.known.sum())} known facts")
-    return facts, every, require_change(known)
-
-
-def reliability_finding(
-    study: Study, facts: FactSet, every: Scaled, scaled: Scaled, cell: Cell, claim: str, quantity: str, **fields: Any
-) -> Finding:
-    """`finding_of` with what every claim about scaled activations shows beside its own numbers."""
-    notes = [
-        f"log P(answer) could rise by {scaled.room:.2g} nats on average (mean P {np.exp(scaled.clean).mean():.3f}): the "
-        "less, the less doubling can show"
-    ]
-    if len(every) < len(facts):
-        notes.append(f"{len(facts) - len(every)} facts left out: no neuron is located for them")
-    settings = {"threshold": CUTS[DEFAULT].threshold, "random_sets": RANDOM_SETS, "resolution_nats": float(scaled.resolution.max())}
-    return finding_of(
-        study,
-        facts,
-        cell,
-        claim,
-        quantity,
-        n=len(scaled),
-        quantities={**fields.pop("quantities", {}), **_beside(every, scaled)},
-        controls=_controls(scaled),
-        notes=[*notes, *fields.pop("notes", ())],
-        settings=settings,
-        **fields,
     )
 
 
@@ -189,7 +159,8 @@ def _shares(study: Study, cell: Cell, claim: str, done: int) -> Finding:
         shares[f"located-{name}"] = located_share(scaled, done, sign)
     for name, sign in (("increase", 1), ("decrease", -1)):
         shares[f"random-{name}"] = random_share(scaled, done, sign, UNIFORM, seed)
-    own, spread = shares["located-increase" if done == DOUBLED else "located-decrease"]
+    predicted = "increase" if done == DOUBLED else "decrease"
+    own, spread = shares[f"located-{predicted}"]
     return reliability_finding(
         study,
         facts,
@@ -201,7 +172,12 @@ def _shares(study: Study, cell: Cell, claim: str, done: int) -> Finding:
         estimate=own,
         interval=(spread.low, spread.high),
         interval_kind="95 %, Wilson",
-        p_values={f"McNemar, {arm} sets": mcnemar_p(scaled, done, arm) for arm in RANDOM_ARMS if _is_there(scaled, arm)},
+        chance=shares[f"random-{predicted}"][0],
+        p_values={
+            f"McNemar, {arm} sets": mcnemar_p(scaled, done, arm)
+            for arm in RANDOM_ARMS
+            if _is_there(scaled, arm)
+        },
         quantities={**interval_parts(claim, cell, shares), **_further_shares(scaled, done)},
         floor=printed_floor(claim, cell),
     )
@@ -215,33 +191,3 @@ def _further_shares(scaled: Scaled, done: int) -> dict[str, float]:
             found[f"{arm}, {name}"] = _mean(scaled.moved(done, arm, sign))
         found[f"{arm}, neither"] = 1 - found[f"{arm}, increase"] - found[f"{arm}, decrease"]
     return found
-
-
-def _beside(every: Scaled, scaled: Scaled) -> Mapping[str, float]:
-    found = {
-        f"nats, {name}, {arm}": _mean(scaled.change[:, done, ARMS[arm]]) for done, name in DONE.items() for arm in ARMS
-    }
-    for done, name in DONE.items():
-        found[f"as predicted, {name}, all facts"] = _mean(every.as_predicted(done, LOCATED))
-    return {**found, "neurons located, mean": float(scaled.count.mean())}
-
-
-def _controls(scaled: Scaled) -> dict[str, float]:
-    """Shares that move as predicted under other neurons, and how well these match the located ones in magnitude."""
-    found = {}
-    for arm in (*RANDOM_ARMS, LARGEST):
-        for done, name in DONE.items():
-            found[f"as predicted, {name}, {arm}"] = _mean(scaled.as_predicted(done, arm))
-    own = _mean(scaled.magnitude[:, ARMS[LOCATED]])
-    for arm in (*RANDOM_ARMS, LARGEST):
-        found[f"magnitude over that of the located, {arm}"] = _mean(scaled.magnitude[:, ARMS[arm]]) / own
-    return found
-
-
-def _is_there(scaled: Scaled, arm: str) -> bool:
-    return bool(np.isfinite(scaled.change[:, :, ARMS[arm]]).all())
-
-
-def _mean(values: np.ndarray) -> float:
-    defined = values[np.isfinite(values)]
-    return float(defined.mean()) if defined.size else float("nan")

@@ -31,7 +31,10 @@ def random_share(scaled: Scaled, done: int, sign: int, arm: str = UNIFORM, seed:
 
 def located_minus_random(scaled: Scaled, done: int, arm: str = LAYER, seed: int = 0) -> Effect:
     """Share that moves as KN predicts, located minus random: paired by fact, against the mean over its random sets."""
-    located, random = scaled.as_predicted(done, LOCATED)[:, 0], np.nanmean(scaled.as_predicted(done, arm), axis=1)
+    located, random = (
+        scaled.as_predicted(done, LOCATED)[:, 0],
+        np.nanmean(scaled.as_predicted(done, arm), axis=1),
+    )
     return compare_pairs(located, random, clusters=scaled.clusters, seed=seed)
 
 

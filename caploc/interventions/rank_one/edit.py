@@ -70,7 +70,7 @@ class RankOneEdit:
 
     def _edited(self, lm: LanguageModel) -> Tensor:
         weight = lm.model.get_parameter(self.parameter).detach()
-        update = torch.outer(self.delta.double(), self.direction.to(self.delta.device))
+        update = torch.outer(self.delta.double(), self.direction)
         if not isinstance(lm.architecture.mlp_out_of(lm.layers[self.layer]), nn.Linear):
             update = update.T  # GPT-2's Conv1D stores [in, out]
         return (weight.double() + update).to(weight.dtype)

@@ -21,7 +21,7 @@ class EditedKey:
     Attributes:
         key: k ``[neurons]``, the input of the MLP's output projection.
         unedited: ``[width]`` what the projection puts out for it.
-        direction: d ``[neurons]``, float64, on the CPU, with d^T k = 1, so that W + delta d^T maps k to delta more.
+        direction: d ``[neurons]``, float64, with d^T k = 1, so that W + delta d^T maps k to delta more.
     """
 
     key: Float[Tensor, " neurons"]
@@ -43,7 +43,7 @@ def edited_key(recorded: Recorded, layer: int, kind: Key, covariance: KeyCovaria
     )  # without the essence prompt
     key, unedited = (inputs[0], outputs[0]) if kind == "prompt" else (inputs.mean(0), outputs.mean(0))
     solved = covariance.solve(layer, inputs.mean(0))
-    part = torch.dot(solved, key.double().cpu())
+    part = torch.dot(solved, key.double())
     if not part > 0:
         raise ModelError(
             f"edit {name!r}: at layer {layer} the prompt's key has no part in that of its prefixed forms "

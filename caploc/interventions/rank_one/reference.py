@@ -71,6 +71,8 @@ def reference_delta(
                 if losses[-1] < editing.stop_loss:
                     break
                 (slope,) = torch.autograd.grad(loss, delta)
+                if step == 1 and not slope.any():
+                    break  # it reaches no answer
                 first = _FIRST_DECAY * first + (1 - _FIRST_DECAY) * slope
                 second = _SECOND_DECAY * second + (1 - _SECOND_DECAY) * slope**2
                 with torch.no_grad():

@@ -91,19 +91,19 @@ class _Search:
         essence = None
         for _ in range(editing.steps):
             left = [row for row, layer in enumerate(layers) if layer not in found]
+            if not left:
+                break
             logits = self.model.run(self.recorded, {layers[row]: deltas[row] for row in left})
             loss = self._loss(logits, essence, deltas[left], norms[left])
+            (deltas.grad,) = torch.autograd.grad(loss.sum(), deltas)
+            for row, value in zip(left, loss.tolist(), strict=True):
+                losses[layers[row]].append(value)
+                # a delta that reaches no answer stays zero: later the rounding of the divergence would move it
+                if False or (essence is None and not deltas.grad[row].any()):
+                    found[layers[row]] = deltas[row].detach().clone()
             if essence is None:
                 self._check(logits)
                 essence = logits[:1, -1].detach().log_softmax(-1)
-            for row, value in zip(left, loss.tolist(), strict=True):
-                losses[layers[row]].append(value)
-                if value < editing.stop_loss:
-                    found[layers[row]] = deltas[row].detach().clone()
-            if len(found) == len(layers):
-                break
-            optimizer.zero_grad()
-            loss.sum().backward()
             optimizer.step()
             if editing.clamp is not None:
                 self._clamp(deltas, editing.clamp * norms)
@@ -113,11 +113,8 @@ class _Search:
         }
 
     def _loss(self, logits: Tensor, essence: Tensor | None, deltas: Tensor, norms: Tensor) -> Tensor:
-        """``[L]`` from logits ``[L, reads, vocabulary]``.
-
-        Before the first update, where ``essence`` is None, the divergence and its slope are zero. They are left out, as
-        rounding would give the slope a direction, in which Adam would move a layer whose delta reaches no answer.
-        """
+        """``[L]`` from logits ``[L, reads, vocabulary]``. Before the first update, where ``essence`` is None, nothing
+        diverges and the divergence has no slope."""
         prompts = len(self.prompts.rewriting)
         log_probs = target_log_probs(logits[:, :-1], self.prompts.targets.repeat(prompts))
         decay = torch.linalg.vector_norm(deltas, dim=1) / norms.square()

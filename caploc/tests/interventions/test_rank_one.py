@@ -27,6 +27,8 @@ from caploc.interventions.rank_one import (
     score_edit,
     summarize_edits,
 )
+from caploc.interventions.rank_one.prompts import edit_prompts
+from caploc.interventions.rank_one.reference import reference_key
 from caploc.models import LanguageModel, load_model
 from caploc.tests.attribution.families import CONFIGS
 from caploc.tests.tiny import NEURONS, REPOSITORY, tiny_lm
@@ -90,6 +92,18 @@ def test_other_keys_change_as_little_as_can_be(family: str) -> None:
     for row, target in zip((changed - weight).numpy(), edit.delta.numpy(), strict=True):
         right = np.concatenate([np.zeros(NEURONS), [target]])
         assert row == pytest.approx(np.linalg.solve(system, right)[:-1], rel=1e-7, abs=1e-10)
+
+
+@pytest.mark.parametrize("key", ["prompt", "mean"])
+def test_which_key_is_edited_and_in_which_direction(key: Any) -> None:
+    lm = tiny_lm("llama", torch.float64)
+    covariance = _random_covariance(lm)
+    (edit,) = edit_all_layers(lm, REQUEST, covariance, [1], replace(EDITING, key=key)).values()
+    keys = reference_key(lm, edit_prompts(lm, REQUEST, EDITING.prefixes or (), "last-subject"), 1)
+    assert len(keys) == 3
+    assert torch.allclose(edit.key, keys.mean(0) if key == "mean" else keys[0], rtol=1e-9)
+    solved = torch.linalg.solve(covariance.matrices[1], keys.mean(0))
+    assert torch.allclose(edit.direction, solved / solved.dot(edit.key), rtol=1e-7)
 
 
 @pytest.mark.parametrize("name", EMBEDDED)
@@ -193,7 +207,7 @@ def test_what_is_refused() -> None:
     singular = key_covariance(lm, ["ab"], progress=False)
     _refused(
         SingularCovarianceError,
-        "layer 0's keys is singular or nearly so: of 20 eigenvalues 3",
+        "layer 0's keys, 3 tokens, 20 neurons, is singular or nearly so",
         lm,
         covariance=singular,
     )

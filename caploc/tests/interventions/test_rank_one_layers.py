@@ -79,7 +79,7 @@ def test_every_family_after_a_whole_search(family: str, token: Any) -> None:
         kl_weight=st.sampled_from([0.0, 1.0]),
     ),
 )
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_small_model(
     family: str, shape: tuple[int, int, int, int], seed: int, prompt: str, answer: str, editing: Editing
 ) -> None:
