@@ -56,7 +56,7 @@ def test_cnl_overlap_above_90_percent_on_gsm8k(study: Study, cell: CellRequest, 
     audit.check(commonality.overlap(study, cell.cell, audit.claim))
 
 
-@pytest.mark.claim("table1-commonality")
+@pytest.mark.claim("table1-commonality", across=True)
 def test_halves_overlap_more_than_other_text(study: Study, cell: CellRequest, audit: Auditor) -> None:
     """Section 5.3: "a set of data has certain commonalities, which is reflected by the neurons"."""
     from caploc.experiments import commonality
@@ -103,7 +103,7 @@ def test_a_subset_suffices(study: Study, cell: CellRequest, audit: Auditor) -> N
     audit.check(commonality.subset_suffices(study, cell.cell, audit.claim))
 
 
-@pytest.mark.claim("fig4-dataset-overlap")
+@pytest.mark.claim("fig4-dataset-overlap", across=True)
 def test_datasets_share_neurons(study: Study, model_cell: CellRequest, audit: Auditor) -> None:
     """Fig. 4: "neurons under different datasets have overlaps, which means that the commonality may cross over"."""
     from caploc.experiments import commonality

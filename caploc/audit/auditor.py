@@ -91,7 +91,7 @@ class Auditor:
         if finding.cell.variant:  # a figure for each reading would bury the report
             finding = replace(finding, plots=())
         expected, moved, why = False, None, ""
-        covered = self._bench.settings.expectations_cover(finding.cell)
+        covered = self._bench.settings.expectations_cover(finding.cell, self._planned.across)
         if covered and self._bench.recording:
             expected = True
         elif covered:

@@ -170,7 +170,7 @@ class Audit:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def _embedded(self, result: Result) -> bool:
-        return self.settings.expectations_cover(result.planned.cell)
+        return self.settings.expectations_cover(result.planned.cell, result.planned.across)
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         if self.coverage is not None:

@@ -28,17 +28,23 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Planned:
-    """A claim cell that was collected. ``test`` is the test id without its file, the key of expectations."""
+    """A claim cell that was collected. ``test`` is the test id without its file, the key of expectations.
+
+    ``across`` is true where the cell's numbers depend on which other datasets are in the run.
+    """
 
     nodeid: str
     test: str
     claim: str
     cell: Cell
+    across: bool = False
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Planned:
         """Reads what ``dataclasses.asdict`` and JSON made of it."""
-        return cls(data["nodeid"], data["test"], data["claim"], Cell(**data["cell"]))
+        return cls(
+            data["nodeid"], data["test"], data["claim"], Cell(**data["cell"]), data.get("across", False)
+        )
 
 
 @dataclass(frozen=True)

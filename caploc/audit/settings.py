@@ -82,16 +82,18 @@ class AuditSettings:
             dtype = "bfloat16" if device.startswith("cuda") else "float32"
         return device, dtype
 
-    def expectations_cover(self, cell: Cell) -> bool:
+    def expectations_cover(self, cell: Cell, across: bool = False) -> bool:
         """Whether fixtures/expected.toml speaks of this cell: what the paper prints, which no setting changes, or an
-        embedded model at the default settings and readings."""
+        embedded model at the default settings and readings, for a claim ``across`` datasets all default ones."""
         if cell.model == PRINTED:
             return True
         about_facts = cell.dataset is not None and cell.sigma is None
         if about_facts and any(holds_facts(dataset) for dataset in self.datasets):
             return False
+        labels = tuple(dataset.label for dataset in self.datasets)
         return (
             not self.departures
+            and not (across and labels != DEFAULT_DATASETS)
             and not cell.variant
             and any(request.embedded and request.label == cell.model for request in self.models)
             and (cell.dataset is None or about_facts or cell.dataset in DEFAULT_DATASETS)

@@ -25,7 +25,7 @@ from caploc.statistics import bootstrap_mean
 
 OF_TASK = {"result": 0, "program": 1}
 SAME_WORDS = (
-    "prompts of one task share their other words as well as the task: an untrained model's overlap shows what these do"
+    "prompts of one task share its words, too: what these do alone shows in the untrained twin's overlap"
 )
 
 

@@ -53,8 +53,7 @@ def same_fact_pairs(fact: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Indices i < j of all pairs of prompts of one fact; ``fact [P]`` is in order."""
     starts = np.flatnonzero(np.r_[True, fact[1:] != fact[:-1], True])
     blocks = [
-        np.stack(np.triu_indices(stop - start, 1)) + start
-        for start, stop in itertools.pairwise(starts)
+        np.stack(np.triu_indices(int(stop - start), 1)) + start for start, stop in itertools.pairwise(starts)
     ]
     pairs = np.concatenate(blocks, axis=1) if blocks else np.zeros((2, 0), int)
     return pairs[0], pairs[1]

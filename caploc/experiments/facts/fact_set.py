@@ -96,7 +96,7 @@ class FactSet:
 
 
 def facts_of(study: Study, dataset: str, wordings: int = PAPER_WORDINGS) -> FactSet:
-    """The study's facts of ``dataset``, with at most so many ``wordings`` of each, at least two unless one is asked for.
+    """The study's facts of ``dataset`` in at most so many ``wordings`` each, at least two unless one is asked for.
 
     Raises:
         NotRunError: the dataset cannot be had here, or has too few facts, or facts in one wording only.

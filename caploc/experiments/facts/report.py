@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -72,6 +73,7 @@ def finding_of(study: Study, facts: FactSet, cell: Cell, claim: str, quantity: s
         n=fields.pop("n", len(facts)),
         draws=fields.pop("draws", RESAMPLES),
         published=numbers[0].printed if numbers and number_is_printed(claim, cell) else None,
+        controls={name: value for name, value in fields.pop("controls", {}).items() if math.isfinite(value)},
         settings={**settings, **fields.pop("settings", {})},
         notes=[*fields.pop("notes", ()), *_of_the_facts(facts), *_of_the_reading(study)],
         **fields,

@@ -73,6 +73,10 @@ class Scaled:
         """Some of the facts, chosen by a bool for each."""
         return Scaled(*(getattr(self, one.name)[chosen] for one in fields(self)))
 
+    def has(self, arm: str) -> bool:
+        """Whether every fact has the arm's sets."""
+        return bool(np.isfinite(self.change[:, :, ARMS[arm]]).all())
+
     def moved(self, done: int, arm: str, sign: int) -> np.ndarray:
         """``[F, sets]`` 1 where the answer gets likelier (``sign`` 1) or less likely (-1), else 0; nan for no set."""
         change = self.change[:, done, ARMS[arm]]

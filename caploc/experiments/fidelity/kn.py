@@ -8,9 +8,9 @@ from caploc.experiments.facts.agreement import mean_of
 from caploc.experiments.facts.fact_set import FactSet, facts_of
 from caploc.experiments.facts.kn import CUTS, DEFAULT, HALVES, knowledge_neurons
 from caploc.experiments.facts.report import (
+    fact_experiment,
     finding_of,
     interval_parts,
-    fact_experiment,
     printed_floor,
     require_known,
 )

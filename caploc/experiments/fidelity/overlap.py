@@ -27,7 +27,6 @@ from caploc.findings import Cell, Finding, Plot
 from caploc.papers import load_paper
 from caploc.statistics import bootstrap_mean
 
-
 FAITHFUL = 0.8
 """The mark of a faithful method, shown beside the 40 % that decide (ambiguity ``faithful-line``)."""
 
@@ -141,7 +140,7 @@ class Agreements:
         """How far wordings of one fact lie above unrelated facts, and above other facts with the same answer."""
         weights = resampled_weights(self.facts.clusters, seed)
         within = weighted_mean(self.within.values, weights)
-        found = {}
+        found: dict[str, float] = {}
         for name, across in (("baseline_gap", self._unrelated), ("same_answer_gap", self._same_answer)):
             interval = percentile(within - weighted_pair_mean(across, weights))
             found |= {f"{name}:estimate": self.mean - mean_of(across)}

@@ -95,7 +95,7 @@ def require_exact(study: Study) -> None:
     lm = study.model_for()
     if lm.dtype not in (torch.float32, torch.float64):
         raise NotRunError(
-            f"compares runs that differ by one neuron, which {str(lm.dtype)[6:]} cannot tell apart; give --dtype float32"
+            f"compares runs that differ by one neuron, too alike for {str(lm.dtype)[6:]}; give --dtype float32"
         )
 
 

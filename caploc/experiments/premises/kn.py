@@ -13,7 +13,7 @@ from caploc.experiments.facts.fact_set import FEWEST_FACTS, facts_of
 from caploc.experiments.facts.report import FloorError, fact_experiment, finding_of, require_known
 from caploc.experiments.facts.scaling import DOUBLED, LAYER, LOCATED, MAGNITUDE, UNIFORM, ZEROED, Scaled
 from caploc.experiments.premises.completeness import require_exact
-from caploc.experiments.reliability.kn import measured, reliability_finding
+from caploc.experiments.reliability.report import measured, reliability_finding
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding
 from caploc.locators.knowledge_neurons import example_scores
@@ -89,7 +89,8 @@ def kn_verification(study: Study, cell: Cell, claim: str) -> Finding:
     A ceiling effect, by a rule fixed beforehand: if log P(answer) can rise by less than the rule's equivalence margin
     on average, doubling cannot show an effect beyond it, whatever it does.
     """
-    facts, every, scaled = measured(study, cell)
+    found = measured(study, cell)
+    scaled = found.known
     parts = {
         f"effect:{name}": compare_pairs(first, second, clusters=scaled.clusters, seed=study.settings.seed)
         for name, (first, second) in _arms(scaled, LAYER).items()
@@ -108,9 +109,7 @@ def kn_verification(study: Study, cell: Cell, claim: str) -> Finding:
     )
     return reliability_finding(
         study,
-        facts,
-        every,
-        scaled,
+        found,
         cell,
         claim,
         "change of log P(answer) in nats, as KN predicts it; the smallest of four effects",

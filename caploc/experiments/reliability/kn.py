@@ -2,48 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-import numpy as np
-
 from caploc.comparisons import part_quantities
-from caploc.experiments.facts.fact_set import FEWEST_FACTS, FactSet, facts_of
-from caploc.experiments.facts.kn import CUTS, DEFAULT
-from caploc.experiments.facts.report import (
-    FloorError,
-    fact_experiment,
-    finding_of,
-    interval_parts,
-    printed_floor,
-    require_known,
-)
+from caploc.experiments.facts.agreement import mean_of
+from caploc.experiments.facts.report import fact_experiment, interval_parts, printed_floor
 from caploc.experiments.facts.scaling import (
     ARMS,
     DOUBLED,
-    LARGEST,
     LAYER,
     LOCATED,
     RANDOM_ARMS,
-    RANDOM_SETS,
     UNIFORM,
     ZEROED,
     Scaled,
-    scaled_facts,
 )
 from caploc.experiments.reliability.correlation import correlation_of, correlations
+from caploc.experiments.reliability.report import DONE, measured, reliability_finding
 from caploc.experiments.reliability.shares import (
     Share,
     located_minus_random,
     located_share,
     mcnemar_p,
     random_share,
-    require_change,
 )
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding
-
-DONE = {DOUBLED: "doubled", ZEROED: "zeroed"}
 
 
 @fact_experiment
@@ -64,21 +46,20 @@ def kn_similar_to_random(study: Study, cell: Cell, claim: str) -> Finding:
 
     Against uniform sets and sets matched by magnitude they stand beside. The estimate is the larger difference in size.
     """
-    facts, every, scaled = measured(study, cell)
+    found = measured(study, cell)
+    scaled = found.known
     seed = study.settings.seed
     effects = {f"effect:{DONE[done]}": located_minus_random(scaled, done, seed=seed) for done in DONE}
     beside = {
         f"{arm} sets, {DONE[done]}": located_minus_random(scaled, done, arm, seed)
         for arm in RANDOM_ARMS
-        if arm != LAYER and _is_there(scaled, arm)
+        if arm != LAYER and scaled.has(arm)
         for done in DONE
     }
     widest = max(effects.values(), key=lambda effect: abs(effect.estimate))
     return reliability_finding(
         study,
-        facts,
-        every,
-        scaled,
+        found,
         cell,
         claim,
         "share that moves as KN predicts, located minus random",
@@ -93,8 +74,9 @@ def kn_similar_to_random(study: Study, cell: Cell, claim: str) -> Finding:
 
 @fact_experiment
 def kn_not_necessarily(study: Study, cell: Cell, claim: str) -> Finding:
-    """Claim ``reliability-kn-not-necessarily``: shares that move against KN's prediction; the estimate is the smaller."""
-    facts, every, scaled = measured(study, cell)
+    """Claim ``reliability-kn-not-necessarily``: shares that move against KN's prediction, the smaller as estimate."""
+    found = measured(study, cell)
+    scaled = found.known
     against = {
         "doubled-decrease": located_share(scaled, DOUBLED, -1),
         "zeroed-increase": located_share(scaled, ZEROED, 1),
@@ -107,9 +89,7 @@ def kn_not_necessarily(study: Study, cell: Cell, claim: str) -> Finding:
     }
     return reliability_finding(
         study,
-        facts,
-        every,
-        scaled,
+        found,
         cell,
         claim,
         "share of facts that move against KN's prediction, the smaller of two",
@@ -122,24 +102,24 @@ def kn_not_necessarily(study: Study, cell: Cell, claim: str) -> Finding:
 
 @fact_experiment
 def kn_no_strong_correlation(study: Study, cell: Cell, claim: str) -> Finding:
-    """Claim ``reliability-kn-no-strong-correlation``: |Spearman rho| of the attribution changed with the change of log P.
+    """Claim ``reliability-kn-no-strong-correlation``: |Spearman rho| of attribution changed with the change of log P.
 
     Over facts and their sets, the located and those matched by layer, for doubling and for zeroing apart; the estimate
     is the larger, chosen anew in every resample, since a strong correlation under either contradicts the claim.
     """
-    facts, every, scaled = measured(study, cell)
-    found = correlations(scaled, (LOCATED, LAYER))
+    found = measured(study, cell)
+    scaled = found.known
     estimate, interval = correlation_of(scaled, (LOCATED, LAYER), study.settings.seed)
-    quantities = {f"rho, {DONE[done]}": rho for done, rho in enumerate(found)}
+    quantities = {
+        f"rho, {DONE[done]}": rho for done, rho in enumerate(correlations(scaled, (LOCATED, LAYER)))
+    }
     for name, arms in (("located sets alone", (LOCATED,)), ("sets matched by layer alone", (LAYER,))):
         quantities |= {
             f"rho, {DONE[done]}, {name}": rho for done, rho in enumerate(correlations(scaled, arms))
         }
     return reliability_finding(
         study,
-        facts,
-        every,
-        scaled,
+        found,
         cell,
         claim,
         "rank correlation of the attribution changed with the change of log probability, its size",
@@ -152,7 +132,8 @@ def kn_no_strong_correlation(study: Study, cell: Cell, claim: str) -> Finding:
 
 
 def _shares(study: Study, cell: Cell, claim: str, done: int) -> Finding:
-    facts, every, scaled = measured(study, cell)
+    found = measured(study, cell)
+    scaled = found.known
     seed = study.settings.seed
     shares: dict[str, Share] = {}
     for name, sign in (("increase", 1), ("decrease", -1)):
@@ -163,9 +144,7 @@ def _shares(study: Study, cell: Cell, claim: str, done: int) -> Finding:
     own, spread = shares[f"located-{predicted}"]
     return reliability_finding(
         study,
-        facts,
-        every,
-        scaled,
+        found,
         cell,
         claim,
         f"share of answers that get {'likelier' if done == DOUBLED else 'less likely'}, located neurons {DONE[done]}",
@@ -174,9 +153,7 @@ def _shares(study: Study, cell: Cell, claim: str, done: int) -> Finding:
         interval_kind="95 %, Wilson",
         chance=shares[f"random-{predicted}"][0],
         p_values={
-            f"McNemar, {arm} sets": mcnemar_p(scaled, done, arm)
-            for arm in RANDOM_ARMS
-            if _is_there(scaled, arm)
+            f"McNemar, {arm} sets": mcnemar_p(scaled, done, arm) for arm in RANDOM_ARMS if scaled.has(arm)
         },
         quantities={**interval_parts(claim, cell, shares), **_further_shares(scaled, done)},
         floor=printed_floor(claim, cell),
@@ -184,10 +161,10 @@ def _shares(study: Study, cell: Cell, claim: str, done: int) -> Finding:
 
 
 def _further_shares(scaled: Scaled, done: int) -> dict[str, float]:
-    """Shares against other random sets, and ties."""
-    found = {}
+    """Shares under every arm, and of those that move neither way."""
+    found: dict[str, float] = {}
     for arm in ARMS:
         for name, sign in (("increase", 1), ("decrease", -1)):
-            found[f"{arm}, {name}"] = _mean(scaled.moved(done, arm, sign))
+            found[f"{arm}, {name}"] = mean_of(scaled.moved(done, arm, sign))
         found[f"{arm}, neither"] = 1 - found[f"{arm}, increase"] - found[f"{arm}, decrease"]
     return found

@@ -7,7 +7,7 @@ import numpy as np
 from caploc.experiments.facts.report import fact_experiment, interval_parts, printed_floor
 from caploc.experiments.facts.scaling import DOUBLED, LAYER, LOCATED, UNIFORM, ZEROED, Scaled
 from caploc.experiments.reliability.ipp import Ipp, ipp
-from caploc.experiments.reliability.kn import measured, reliability_finding
+from caploc.experiments.reliability.report import measured, reliability_finding
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding
 
@@ -21,7 +21,8 @@ def kn_ipp(study: Study, cell: Cell, claim: str) -> Finding:
     A random choice takes one random set a fact, matched by layer; uniform sets and the other readings of performance
     stand beside.
     """
-    facts, every, scaled = measured(study, cell)
+    found = measured(study, cell)
+    scaled = found.known
     seed = study.settings.seed
     own = _ipp(scaled, BOTH, LAYER, seed)
     others = {
@@ -31,9 +32,7 @@ def kn_ipp(study: Study, cell: Cell, claim: str) -> Finding:
     }
     return reliability_finding(
         study,
-        facts,
-        every,
-        scaled,
+        found,
         cell,
         claim,
         "IPP: share that moves as predicted, located minus the best random choice",
@@ -44,7 +43,7 @@ def kn_ipp(study: Study, cell: Cell, claim: str) -> Finding:
             **interval_parts(claim, cell, {"ipp": (own.estimate, own.interval)}),
             "chosen and scored on the same facts (biased)": own.same_items,
             "against the mean choice": own.mean_choice,
-            **{name: found.estimate for name, found in others.items()},
+            **{name: other.estimate for name, other in others.items()},
             "mean size of the four differences": _unsigned(scaled),
         },
         floor=printed_floor(claim, cell),

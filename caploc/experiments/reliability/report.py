@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,64 +29,68 @@ from caploc.findings import Cell, Finding
 DONE = {DOUBLED: "doubled", ZEROED: "zeroed"}
 
 
-def measured(study: Study, cell: Cell) -> tuple[FactSet, Scaled, Scaled]:
-    """The facts, what scaling does to all of them, and to those that are known. Raises NotRunError and FloorError."""
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """The facts, what scaling does to all of them (``every``), and to those that the model knows."""
+
+    facts: FactSet
+    every: Scaled
+    known: Scaled
+
+
+def measured(study: Study, cell: Cell) -> Measured:
+    """What scaling does to the facts of the cell's dataset.
+
+    Raises:
+        NotRunError, FloorError: they cannot be had, or it says nothing.
+    """
     facts = require_known(facts_of(study, cell.dataset or "", wordings=1))
     every = scaled_facts(study, facts)
-    known = every.only(every.known)
+    known, count = every.only(every.known), int(facts.known.sum())
     if len(known) < FEWEST_FACTS:
-        raise FloorError(
-            f"no neuron is located for {int(facts.known.sum()) - len(known)} of {int(facts.known.sum())} known facts"
-        )
-    return facts, every, require_change(known)
+        raise FloorError(f"floor effect: KN locates nothing for {count - len(known)} of {count} known facts")
+    return Measured(facts, every, require_change(known))
 
 
 def reliability_finding(
-    study: Study,
-    facts: FactSet,
-    every: Scaled,
-    scaled: Scaled,
-    cell: Cell,
-    claim: str,
-    quantity: str,
-    **fields: Any,
+    study: Study, found: Measured, cell: Cell, claim: str, quantity: str, **fields: Any
 ) -> Finding:
     """`finding_of` with what every claim about scaled activations shows beside its own numbers."""
+    known = found.known
     notes = [
-        f"log P(answer) could rise by {scaled.room:.2g} nats on average (mean P {np.exp(scaled.clean).mean():.3f}): the "
-        "less, the less doubling can show"
+        f"the answers have P {np.exp(known.clean).mean():.3f} on average, so that log P can rise by {known.room:.2g} "
+        "nats at most: the less, the less doubling can show"
     ]
-    if len(every) < len(facts):
-        notes.append(f"{len(facts) - len(every)} facts left out: no neuron is located for them")
-    settings = {
-        "threshold": CUTS[DEFAULT].threshold,
-        "random_sets": RANDOM_SETS,
-        "resolution_nats": float(scaled.resolution.max()),
-    }
+    if len(found.every) < len(found.facts):
+        notes.append(f"{len(found.facts) - len(found.every)} facts left out: no neuron is located for them")
     return finding_of(
         study,
-        facts,
+        found.facts,
         cell,
         claim,
         quantity,
-        n=len(scaled),
-        quantities={**fields.pop("quantities", {}), **_beside(every, scaled)},
-        controls=_controls(scaled),
+        n=len(known),
+        quantities={**fields.pop("quantities", {}), **_beside(found)},
+        controls=_controls(known),
         notes=[*notes, *fields.pop("notes", ())],
-        settings=settings,
+        settings={
+            "threshold": CUTS[DEFAULT].threshold,
+            "random_sets": RANDOM_SETS,
+            "resolution_nats": float(known.resolution.max()),
+        },
         **fields,
     )
 
 
-def _beside(every: Scaled, scaled: Scaled) -> Mapping[str, float]:
-    found = {
-        f"nats, {name}, {arm}": mean_of(scaled.change[:, done, ARMS[arm]])
+def _beside(found: Measured) -> dict[str, float]:
+    numbers = {
+        f"nats, {name}, {arm}": mean_of(found.known.change[:, done, ARMS[arm]])
         for done, name in DONE.items()
         for arm in ARMS
     }
     for done, name in DONE.items():
-        found[f"as predicted, {name}, all facts"] = mean_of(every.as_predicted(done, LOCATED))
-    return {**found, "neurons located, mean": float(scaled.count.mean())}
+        numbers[f"as predicted, {name}, all facts"] = mean_of(found.every.as_predicted(done, LOCATED))
+    return {**numbers, "neurons located, mean": float(found.known.count.mean())}
 
 
 def _controls(scaled: Scaled) -> dict[str, float]:
@@ -99,7 +103,3 @@ def _controls(scaled: Scaled) -> dict[str, float]:
     for arm in (*RANDOM_ARMS, LARGEST):
         found[f"magnitude over that of the located, {arm}"] = mean_of(scaled.magnitude[:, ARMS[arm]]) / own
     return found
-
-
-def _is_there(scaled: Scaled, arm: str) -> bool:
-    return bool(np.isfinite(scaled.change[:, :, ARMS[arm]]).all())

@@ -45,7 +45,7 @@ class RankOneEdit:
         losses: of the search for the value, before each update.
         known: whether the unedited model recalls the true answer; None where the request does not tell it.
         settings: what was chosen.
-        weights: the edited weight by its name, to be kept; empty before the edit was first applied.
+        weights: the edited weight by its name, as last applied, to be kept; empty before.
     """
 
     request: EditRequest
@@ -63,8 +63,7 @@ class RankOneEdit:
     @contextmanager
     def applied(self, lm: LanguageModel) -> Iterator[RankOneEdit]:
         """Within it ``lm`` is edited; leaving it, even by an exception, restores the weight bit for bit."""
-        if not self.weights:
-            self.weights[self.parameter] = self._edited(lm)
+        self.weights[self.parameter] = self._edited(lm)
         with replaced_weights(lm, self.weights):
             yield self
 
@@ -109,7 +108,8 @@ def edit_all_layers(
     editing: Editing | None = None,
 ) -> dict[int, RankOneEdit]:
     """The edits of one fact at each of ``layers`` (None: all), not applied. Their values are sought together: see
-    ``caploc.interventions.rank_one.joining``; each equals that of ``rank_one_edit`` at its layer alone.
+    ``caploc.interventions.rank_one.joining``; each equals that of ``rank_one_edit`` at its layer alone. A layer from
+    which nothing reaches the answer (the last one, at the subject's token) keeps its value.
 
     ::
 

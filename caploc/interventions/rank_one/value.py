@@ -99,7 +99,7 @@ class _Search:
             for row, value in zip(left, loss.tolist(), strict=True):
                 losses[layers[row]].append(value)
                 # a delta that reaches no answer stays zero: later the rounding of the divergence would move it
-                if False or (essence is None and not deltas.grad[row].any()):
+                if value < editing.stop_loss or (essence is None and not deltas.grad[row].any()):
                     found[layers[row]] = deltas[row].detach().clone()
             if essence is None:
                 self._check(logits)

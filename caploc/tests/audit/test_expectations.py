@@ -37,6 +37,14 @@ def test_refuted_as_expected_is_not_red(claims_run: ClaimsRun) -> None:
     assert [line["why"] for line in claims_run.ledger() if line["type"] == "finding"] == ["few samples"] * 2
 
 
+def test_a_claim_across_datasets_is_compared_only_where_all_of_them_ran(claims_run: ClaimsRun) -> None:
+    claims_run.write(REFUTED.replace('("table1-overlap")', '("table1-overlap", across=True)'))
+    claims_run.expect(expected("SUPPORTED"))
+    run = claims_run()
+    run.assert_outcomes(failed=2)
+    run.stdout.no_fnmatch_line("*MOVED*")
+
+
 @pytest.mark.parametrize(
     ("entry", "message"),
     [

@@ -61,9 +61,7 @@ def test_words_replace_dots_when_verbose_and_the_summary_stays_when_quiet(claims
         [f"*::test_{word.lower().replace(' ', '_')}[[]*[]] {word}*" for word in
          ("SUPPORTED", "REFUTED", "INCONCLUSIVE", "NOT RUN", "ERROR")]
     )  # fmt: skip
-    claims_run(*OFF, "-q", "-k", "supported").stdout.fnmatch_lines(
-        ["*supported, 0 refuted, 0 inconclusive"]
-    )
+    claims_run(*OFF, "-q", "-k", "supported").stdout.fnmatch_lines(["*supported, 0 refuted, 0 inconclusive"])
 
 
 def test_the_ledger_begins_with_where_the_numbers_come_from(claims_run: ClaimsRun) -> None:
