@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from caploc.errors import OptionError, UnknownNameError
 
@@ -46,7 +46,10 @@ class Options:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One named benchmark: what it asks, question by question, and the module whose ``run`` answers."""
+    """One named benchmark: what it asks, question by question, and the module that answers.
+
+    That has ``QUESTIONS``, a function of (sizes, options) for each, and the sizes ``FULL`` and ``QUICK``.
+    """
 
     name: str
     summary: str
@@ -54,7 +57,7 @@ class Benchmark:
     home: str
 
     def run(self, options: Options) -> Iterator[Table]:
-        """The tables, each as soon as it is measured.
+        """The tables of the questions asked, in order, each as soon as it is measured.
 
         Raises:
             UnknownNameError: ``options.only`` names a question that this benchmark does not ask.
@@ -64,8 +67,15 @@ class Benchmark:
                 raise UnknownNameError(
                     f"benchmark {self.name!r} has no question {question!r}; known: {', '.join(self.questions)}"
                 )
-        runner: Callable[[Options], Iterator[Table]] = import_module(self.home).run
-        return runner(options)
+        return self._answers(options)
+
+    def _answers(self, options: Options) -> Iterator[Table]:
+        module = import_module(self.home)
+        sizes = module.QUICK if options.quick else module.FULL
+        questions: Mapping[str, Callable[[Any, Options], Iterator[Table]]] = module.QUESTIONS
+        for question, measure in questions.items():
+            if not options.only or question in options.only:
+                yield from measure(sizes, options)
 
 
 _TABLE = (

@@ -21,10 +21,4 @@ QUESTIONS: Mapping[str, Callable[[Sizes, Options], Iterator[Table]]] = {
     "quadratures": measure_quadratures,
 }
 
-
-def run(options: Options) -> Iterator[Table]:
-    """The tables of the questions asked, in order, each as soon as it is measured."""
-    sizes = QUICK if options.quick else FULL
-    for question, measure in QUESTIONS.items():
-        if not options.only or question in options.only:
-            yield from measure(sizes, options)
+__all__ = ["FULL", "QUESTIONS", "QUICK"]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from caploc.benchmarks import Options
 from caploc.benchmarks.tables import Table
-from caploc.benchmarks.tracing.cases import FULL, QUICK
+from caploc.benchmarks.tracing.cases import FULL, QUICK, Case
 from caploc.benchmarks.tracing.ratios import measure_ratios
 
+QUESTIONS: Mapping[str, Callable[[Sequence[Case], Options], Iterator[Table]]] = {"ratios": measure_ratios}
 
-def run(options: Options) -> Iterator[Table]:
-    """The table of ratios."""
-    yield measure_ratios(QUICK if options.quick else FULL, options)
+__all__ = ["FULL", "QUESTIONS", "QUICK"]

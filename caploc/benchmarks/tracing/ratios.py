@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from torch import Tensor, nn
@@ -54,8 +54,8 @@ class Contest:
         )
 
 
-def measure_ratios(cases: Sequence[Case], options: Options) -> Table:
-    """A row for each case."""
+def measure_ratios(cases: Sequence[Case], options: Options) -> Iterator[Table]:
+    """One table, a row for each case."""
     columns = {
         "model": "model",
         "tokens": "tokens",
@@ -92,7 +92,7 @@ def measure_ratios(cases: Sequence[Case], options: Options) -> Table:
     table = Table("ratios", "CPU time of the direct way over causal tracing's", columns, notes=notes)
     for case in tqdm(cases, desc="cases", unit="case", disable=None, leave=False):
         table.rows.append(_row(case, options))
-    return table
+    yield table
 
 
 def _row(case: Case, options: Options) -> dict[str, Value]:

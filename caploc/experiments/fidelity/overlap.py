@@ -130,6 +130,11 @@ class Agreements:
         return np.array([mean_of(row) for row in self._unrelated])
 
     @property
+    def of_same_answer(self) -> np.ndarray:
+        """``[F]`` each fact's mean overlap with those of other subjects that have its answer."""
+        return np.array([mean_of(row) for row in self._same_answer])
+
+    @property
     def effect_size(self) -> float | None:
         """Within a fact minus its own baseline, in standard deviations over facts."""
         gaps = self.within.values - self.baselines
@@ -179,11 +184,16 @@ def _untrained(facts: FactSet, located: Located) -> dict[str, float]:
 def _plots(
     study: Study, facts: FactSet, known: Agreements, located: Located, claim: str, cell: Cell, what: str
 ) -> list[Plot]:
-    groups = {"same fact": known.within.values, "unrelated facts": known.baselines}
+    groups = {
+        "same fact": known.within.values,
+        "same answer, another subject": known.of_same_answer,
+        "unrelated facts": known.baselines,
+    }
     if located.untrained is not None:
         few = facts.head(int(facts.fact[len(located.untrained) - 1]) + 1)
         groups["same fact, untrained"] = Agreements(few, located.untrained, few.kept).within.values
     shown = {name: values[np.isfinite(values)].tolist() for name, values in groups.items()}
+    shown = {name: values for name, values in shown.items() if values}
     data: dict[str, object] = {"groups": shown, "chance": known.chance, "axis": "overlap, one dot a fact"}
     if number_is_printed(claim, cell):
         data["published"] = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from caploc.comparisons import part_quantities
 from caploc.experiments.facts.agreement import mean_of
 from caploc.experiments.facts.report import fact_experiment, interval_parts, printed_floor
@@ -25,7 +27,7 @@ from caploc.experiments.reliability.shares import (
     random_share,
 )
 from caploc.experiments.study import Study
-from caploc.findings import Cell, Finding
+from caploc.findings import Cell, Finding, Plot
 
 
 @fact_experiment
@@ -69,6 +71,7 @@ def kn_similar_to_random(study: Study, cell: Cell, claim: str) -> Finding:
         effect_size=widest.effect_size,
         p_values={f"McNemar, {DONE[done]}": mcnemar_p(scaled, done, LAYER) for done in DONE},
         quantities={**part_quantities(effects), **part_quantities(beside)},
+        plots=[_choices(scaled)],
     )
 
 
@@ -168,3 +171,15 @@ def _further_shares(scaled: Scaled, done: int) -> dict[str, float]:
             found[f"{arm}, {name}"] = mean_of(scaled.moved(done, arm, sign))
         found[f"{arm}, neither"] = 1 - found[f"{arm}, increase"] - found[f"{arm}, decrease"]
     return found
+
+
+def _choices(scaled: Scaled) -> Plot:
+    """Shares that move as predicted: one of the located neurons, and as many as there are random sets a fact."""
+    groups = {
+        f"{name}: {arm}": np.nanmean(scaled.as_predicted(done, arm), axis=0).tolist()
+        for done, name in DONE.items()
+        for arm in ARMS
+        if scaled.has(arm)
+    }
+    axis = "share of facts that move as KN predicts, one dot a choice of sets"
+    return Plot("splits", "Located neurons against random ones", {"groups": groups, "axis": axis})

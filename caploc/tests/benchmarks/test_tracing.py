@@ -9,7 +9,7 @@ import torch
 
 from caploc.benchmarks import BENCHMARKS, Options
 from caploc.benchmarks.attribution.work import executed
-from caploc.benchmarks.tracing import ratios, run
+from caploc.benchmarks.tracing import ratios
 from caploc.benchmarks.tracing.cases import FULL, QUICK, Case
 from caploc.benchmarks.tracing.ratios import Contest, measure_ratios
 from caploc.errors import ModelError
@@ -27,16 +27,16 @@ def test_both_ways_give_the_same_states() -> None:
 
 
 def test_a_row_for_each_case_with_what_was_asked() -> None:
-    (table,) = run(Options(quick=True, repeat=1))
+    (table,) = BENCHMARKS["tracing"].run(Options(quick=True, repeat=1))
     assert [row["model"] for row in table.rows] == ["llama 3 x 32", "gptj 2 x 32"]
     assert [row["states"] for row in table.rows] == ["3 of 27", "2 of 14"]
     assert "met" not in table.rows[0] and table.key in BENCHMARKS["tracing"].questions
-    asked = measure_ratios([Case("llama", 2, 32, 5, 1, "hidden", least_ratio=1e9)], Options(repeat=1))
+    (asked,) = measure_ratios([Case("llama", 2, 32, 5, 1, "hidden", least_ratio=1e9)], Options(repeat=1))
     assert asked.rows[0]["met"] == "NO" and asked.rows[0]["asked"] == ">= 1e+09"
 
 
 def test_whole_times_every_state() -> None:
-    table = measure_ratios([Case("llama", 2, 32, 5, 1, "hidden")], Options(whole=True, repeat=1))
+    (table,) = measure_ratios([Case("llama", 2, 32, 5, 1, "hidden")], Options(whole=True, repeat=1))
     assert table.rows[0]["states"] == "10 of 10"
 
 
@@ -71,7 +71,7 @@ def test_refuses_to_compare_the_times_of_different_results(monkeypatch: pytest.M
 
     monkeypatch.setattr(ratios.Contest, "direct", wrong)
     with pytest.raises(ModelError, match=r"causal tracing and the direct way differ by 0\.00"):
-        measure_ratios(QUICK[:1], Options(quick=True, repeat=1))
+        list(measure_ratios(QUICK[:1], Options(quick=True, repeat=1)))
 
 
 def test_the_models_are_the_families_they_are_called() -> None:

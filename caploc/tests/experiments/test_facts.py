@@ -1,0 +1,154 @@
+"""Which facts a study takes, in which wordings, and whether the model knows them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from caploc.errors import DatasetError
+from caploc.examples import tokenize
+from caploc.experiments import fidelity, reliability
+from caploc.experiments.facts import facts_of
+from caploc.experiments.facts.knowing import answers_known
+from caploc.experiments.facts.wordings import load_facts
+from caploc.experiments.study import NotRunError, Study, StudySettings
+from caploc.findings import Cell
+from caploc.models import load_model
+from caploc.store import Store
+from caploc.tests.experiments.planted_facts import fact_set
+from caploc.tests.tiny import REPOSITORY, tiny_lm
+
+DATA = str(REPOSITORY / "fixtures" / "data")
+
+
+@pytest.mark.parametrize(("dataset", "wordings"), [("pararel", 7), ("counterfact", 3), ("zsre", 2), ("known_1000", 1)])
+def test_facts_of_every_dataset(dataset: str, wordings: int) -> None:
+    facts = load_facts(dataset, DATA, seed=0)
+    assert len({fact.id for fact in facts}) == len(facts) > 80
+    for fact in facts:
+        assert len(fact.wordings) == wordings == len({example.prompt for example in fact.wordings})
+        assert len({example.id for example in fact.wordings}) == wordings
+        assert {example.answer for example in fact.wordings} == {fact.answer}
+        assert all(fact.cluster in example.prompt for example in fact.wordings)
+
+
+def test_the_original_wording_comes_first_and_a_seed_orders_the_rest() -> None:
+    records = [json.loads(line) for line in Path(DATA, "counterfact_train.jsonl").read_text().splitlines()]
+    own = {f"counterfact-train-{one['case_id']}": one["requested_rewrite"] for one in records}
+    facts = load_facts("counterfact", DATA, seed=0)
+    for fact in facts:
+        assert fact.wordings[0].prompt == own[fact.id]["prompt"].replace("{}", own[fact.id]["subject"])
+    first = [fact.id for fact in load_facts("pararel", DATA, seed=0)]
+    assert first == [fact.id for fact in load_facts("pararel", DATA, seed=0)]
+    assert first != [fact.id for fact in load_facts("pararel", DATA, seed=1)]
+    templates = {fact.wordings[0].prompt.replace(fact.cluster, "") for fact in load_facts("pararel", DATA, seed=0)}
+    assert len(templates) > 40, "none of ParaRel's seven patterns of a relation is the original of all facts"
+
+
+def own_file(folder: Path, facts: int, wordings: int = 2, **changes: str) -> str:
+    """A file of the user's own in the tiny tokenizer's alphabet."""
+    rows = [
+        {"prompt": f"w{w} of {n:02d}?", "answer": f" {n % 7}", "subject": f"{n:02d}", "group": f"g{n}", **changes}
+        for n in range(facts)
+        for w in range(wordings)
+    ]
+    path = folder / "mine.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return str(path)
+
+
+def study(folder: Path, file: str, **settings: object) -> Study:
+    asked = StudySettings(files={"mine": file}, store=Store(folder / "store"), **settings)  # type: ignore[arg-type]
+    return Study("tiny", asked, tiny_lm())
+
+
+def test_own_facts_share_a_group(tmp_path: Path) -> None:
+    found = facts_of(study(tmp_path, own_file(tmp_path, 60, 3), samples=20), "mine", wordings=2)
+    assert len(found) == 20 and len(found.prompts) == 40
+    assert np.array_equal(found.fact, np.repeat(np.arange(20), 2)) and np.array_equal(found.first, np.arange(20) * 2)
+    more = facts_of(study(tmp_path, own_file(tmp_path, 60, 3), samples=30), "mine", wordings=3)
+    assert [fact.id for fact in more.facts][:20] == [fact.id for fact in found.facts]
+    assert more.facts[0].wordings[:2] == found.facts[0].wordings
+    few = more.head(5)
+    assert len(few) == 5 and len(few.prompts) == 15 and few.data_fingerprint != more.data_fingerprint
+
+
+def test_what_cannot_be_compared_is_not_run(tmp_path: Path) -> None:
+    single = study(tmp_path, own_file(tmp_path, 60, 1))
+    with pytest.raises(NotRunError, match=r"mine has each of its \d+ facts in one wording only.*share a group"):
+        facts_of(single, "mine")
+    assert len(facts_of(single, "mine", wordings=1)) > 16
+    with pytest.raises(NotRunError, match=r"mine has \d+ facts with the wordings asked for that fit tiny-llama, and 16"):
+        facts_of(study(tmp_path, own_file(tmp_path, 10)), "mine")
+    with pytest.raises(NotRunError, match="holds none of zsre"):
+        facts_of(study(tmp_path, own_file(tmp_path, 40), data_root=str(tmp_path)), "zsre")
+    finding = fidelity.kn_overlap(single, Cell("tiny", "mine"), "fidelity-kn-overlap")
+    assert finding.not_run and "one wording only" in finding.not_run
+    rows = Path(own_file(tmp_path, 40)).read_text().splitlines()
+    rows[0] = rows[0].replace('" 0"', '" 1"')
+    (tmp_path / "mine.jsonl").write_text("\n".join(rows))
+    with pytest.raises(DatasetError, match="group 'g0' has the answers ' 0', ' 1'.*a group of its own"):
+        load_facts("mine", str(tmp_path / "mine.jsonl"), 0, split=None)
+
+
+def test_wordings_too_long_for_the_model_are_left_out_and_counted(tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in Path(own_file(tmp_path, 60, 3)).read_text().splitlines()]
+    for row in rows[::6]:
+        row["prompt"] += " long" * 40
+    (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = facts_of(study(tmp_path, str(tmp_path / "mine.jsonl"), samples=30), "mine", wordings=3)
+    assert any("prompts of mine left out: longer than the model's context" in note for note in found.notes)
+    assert np.bincount(found.fact).min() == 2
+
+
+def test_ranks_and_probabilities_of_answers() -> None:
+    """Against softmax and a sort, for answers of one and of several tokens."""
+    lm = tiny_lm("gptj", torch.float64)
+    prompts = [tokenize(lm, example) for example in _examples()]
+    ranks, logs = answers_known(lm, prompts, progress=False)
+    for prompt, rank, log in zip(prompts, ranks, logs, strict=True):
+        with torch.no_grad():
+            found = lm.model(input_ids=prompt.input_ids[None]).logits[0].log_softmax(-1)
+        places, total = [], 0.0
+        for at in range(prompt.answer_start, len(prompt.input_ids)):
+            token = int(prompt.input_ids[at])
+            places.append(found[at - 1].argsort(descending=True).tolist().index(token) + 1)
+            total += float(found[at - 1, token])
+        assert (rank, log) == (max(places), pytest.approx(total))
+
+
+def _examples():
+    from caploc.examples import Example
+
+    return [Example(str(n), f"what is {n}?", answer) for n, answer in enumerate((" a", "bc", " 1+2", "?"))]
+
+
+def test_known_facts_and_kept_prompts() -> None:
+    rank = np.array([1, 1, 5, 2, 1, 1, 1, 9, 9])
+    facts = fact_set(3, 3, rank=rank)
+    assert facts.known.tolist() == [True, False, True]
+    assert facts.kept.tolist() == [True, True, False, False, False, False, True, False, False]
+    both = fact_set(3, 3, rank=np.array([1, 1, 1, 1, 2, 1, 1, 1, 1]), all_wordings=True)
+    assert both.known.tolist() == [True, False, True]
+
+
+def test_a_second_run_reads_what_the_first_measured(tmp_path: Path) -> None:
+    """On real models and facts, end to end; the findings are the same to the last bit."""
+    settings = StudySettings(samples=16, store=Store(tmp_path), data_root=DATA)
+    lm, cell = load_model("tiny-llama"), Cell("tiny-llama", "zsre")
+
+    def findings() -> list[object]:
+        again = Study("tiny-llama", settings, lm)
+        return [
+            fidelity.kn_overlap(again, cell, "fidelity-kn-overlap").to_json(),
+            reliability.kn_similar_to_random(again, cell, "reliability-kn-similar-to-random").to_json(),
+        ]
+
+    first = findings()
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
+    assert findings() == first
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")} == written
