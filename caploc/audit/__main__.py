@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from caploc.audit.compare import Comparison, load_run
@@ -55,11 +56,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CaplocError as error:
         sys.stderr.write(f"error: {error}\n")
         return BAD_INPUT
-    sys.stdout.writelines(f"{line}\n" for line in report(comparison))
+    _write(report(comparison))
     if not comparison.common:
         sys.stderr.write("error: the two runs have no cell in common; nothing was compared\n")
         return BAD_INPUT
     return MOVED if comparison.moved or comparison.moved_derived else SAME
+
+
+def _write(lines: Iterable[str]) -> None:
+    try:
+        sys.stdout.writelines(f"{line}\n" for line in lines)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -69,8 +69,8 @@ def parametrize(metafunc: pytest.Metafunc, settings: AuditSettings) -> None:
     ``claim(id, dataset=NAME)`` keeps to one dataset, ``claim(id, sigma=6)`` to one sigma; ``claim(id, by_model={NAME:
     other id})`` is about another claim where the paper words one per model. ``claim(id, facts=NAME)`` is about single
     facts, ``embedded_facts=NAME`` about others for embedded models (`requests.fact_cell_parameters`).
-    ``across=True`` marks a claim whose numbers depend on all datasets of the run. With ``--sensitivity`` there are cells
-    under other readings too.
+    ``across=True`` marks a claim whose numbers depend on all datasets of the run. With ``--sensitivity`` there are
+    cells under other readings too.
     """
     marker = metafunc.definition.get_closest_marker("claim")
     if marker is None or not _is_complete(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -147,12 +148,14 @@ class Paper:
     digest: str
 
     def claim(self, claim_id: str) -> Claim:
-        """The claim of this id. Raises `UnknownNameError`, listing the ids there are."""
+        """The claim of this id. Raises `UnknownNameError`, naming those that are spelt alike."""
         try:
             return self.claims[claim_id]
         except KeyError:
+            close = difflib.get_close_matches(claim_id, self.claims) or list(self.claims)[:3]
             raise UnknownNameError(
-                f"{self.key} has no claim {claim_id!r}; it has {', '.join(self.claims)}"
+                f"{self.key} has no claim {claim_id!r}; it has {', '.join(close)} and others, all listed by "
+                "pytest claims --claim-coverage"
             ) from None
 
     def table(self, table: str, **coordinates: object) -> list[PrintedCell]:

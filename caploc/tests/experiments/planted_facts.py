@@ -39,7 +39,9 @@ def fact_set(
         subject = subjects[number] if subjects else f"subject {number}"
         examples = [Example(f"{number}-{w}", "?", answer, str(number), subject) for w in range(wordings)]
         made.append(Fact(str(number), tuple(examples)))
-        prompts += [TokenizedExample(torch.tensor([number, w, 1]), 2, f"{number}-{w}") for w in range(wordings)]
+        prompts += [
+            TokenizedExample(torch.tensor([number, w, 1]), 2, f"{number}-{w}") for w in range(wordings)
+        ]
     ranks = np.ones(facts * wordings, int) if rank is None else rank
     index = np.repeat(np.arange(facts), wordings)
     return FactSet(dataset, made, prompts, index, ranks, np.full(len(index), -1.0), **more)
@@ -49,9 +51,7 @@ def sets_of(places: Sequence[np.ndarray]) -> LocatedSets:
     return LocatedSets.of_places(places, PLACES, STRATA)
 
 
-def with_core(
-    cores: Sequence[np.ndarray], members: np.ndarray, size: int, seed: int
-) -> LocatedSets:
+def with_core(cores: Sequence[np.ndarray], members: np.ndarray, size: int, seed: int) -> LocatedSets:
     """Sets of ``size`` places: the core of each set's owner (``members [P]``), and others at random."""
     generator = np.random.default_rng(seed)
     found = []
@@ -104,7 +104,9 @@ def scaled_of(
 ) -> Scaled:
     """Changes of log P, doubled and zeroed: ``located [F]`` and, for all other arms, ``random [F, S - 1]``."""
     count = len(located[0])
-    change = np.stack([np.concatenate([a[:, None], b], axis=1) for a, b in zip(located, random, strict=True)], axis=1)
+    change = np.stack(
+        [np.concatenate([a[:, None], b], axis=1) for a, b in zip(located, random, strict=True)], axis=1
+    )
     sets = np.ones((count, ARMS[LARGEST].stop))
     return Scaled(
         change,
@@ -120,7 +122,9 @@ def scaled_of(
 
 def scaled_study(scaled: Scaled, dataset: str = "zsre", **settings: Any) -> PlantedFacts:
     facts = fact_set(len(scaled), 1, dataset)
-    return PlantedFacts({("facts", dataset, 1): facts, ("scaled", facts.data_fingerprint): scaled}, **settings)
+    return PlantedFacts(
+        {("facts", dataset, 1): facts, ("scaled", facts.data_fingerprint): scaled}, **settings
+    )
 
 
 def run(

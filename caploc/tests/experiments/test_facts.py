@@ -25,7 +25,9 @@ from caploc.tests.tiny import REPOSITORY, tiny_lm
 DATA = str(REPOSITORY / "fixtures" / "data")
 
 
-@pytest.mark.parametrize(("dataset", "wordings"), [("pararel", 7), ("counterfact", 3), ("zsre", 2), ("known_1000", 1)])
+@pytest.mark.parametrize(
+    ("dataset", "wordings"), [("pararel", 7), ("counterfact", 3), ("zsre", 2), ("known_1000", 1)]
+)
 def test_facts_of_every_dataset(dataset: str, wordings: int) -> None:
     facts = load_facts(dataset, DATA, seed=0)
     assert len({fact.id for fact in facts}) == len(facts) > 80
@@ -45,14 +47,22 @@ def test_the_original_wording_comes_first_and_a_seed_orders_the_rest() -> None:
     first = [fact.id for fact in load_facts("pararel", DATA, seed=0)]
     assert first == [fact.id for fact in load_facts("pararel", DATA, seed=0)]
     assert first != [fact.id for fact in load_facts("pararel", DATA, seed=1)]
-    templates = {fact.wordings[0].prompt.replace(fact.cluster, "") for fact in load_facts("pararel", DATA, seed=0)}
+    templates = {
+        fact.wordings[0].prompt.replace(fact.cluster, "") for fact in load_facts("pararel", DATA, seed=0)
+    }
     assert len(templates) > 40, "none of ParaRel's seven patterns of a relation is the original of all facts"
 
 
 def own_file(folder: Path, facts: int, wordings: int = 2, **changes: str) -> str:
     """A file of the user's own in the tiny tokenizer's alphabet."""
     rows = [
-        {"prompt": f"w{w} of {n:02d}?", "answer": f" {n % 7}", "subject": f"{n:02d}", "group": f"g{n}", **changes}
+        {
+            "prompt": f"w{w} of {n:02d}?",
+            "answer": f" {n % 7}",
+            "subject": f"{n:02d}",
+            "group": f"g{n}",
+            **changes,
+        }
         for n in range(facts)
         for w in range(wordings)
     ]
@@ -69,7 +79,9 @@ def study(folder: Path, file: str, **settings: object) -> Study:
 def test_own_facts_share_a_group(tmp_path: Path) -> None:
     found = facts_of(study(tmp_path, own_file(tmp_path, 60, 3), samples=20), "mine", wordings=2)
     assert len(found) == 20 and len(found.prompts) == 40
-    assert np.array_equal(found.fact, np.repeat(np.arange(20), 2)) and np.array_equal(found.first, np.arange(20) * 2)
+    assert np.array_equal(found.fact, np.repeat(np.arange(20), 2)) and np.array_equal(
+        found.first, np.arange(20) * 2
+    )
     more = facts_of(study(tmp_path, own_file(tmp_path, 60, 3), samples=30), "mine", wordings=3)
     assert [fact.id for fact in more.facts][:20] == [fact.id for fact in found.facts]
     assert more.facts[0].wordings[:2] == found.facts[0].wordings
@@ -79,10 +91,14 @@ def test_own_facts_share_a_group(tmp_path: Path) -> None:
 
 def test_what_cannot_be_compared_is_not_run(tmp_path: Path) -> None:
     single = study(tmp_path, own_file(tmp_path, 60, 1))
-    with pytest.raises(NotRunError, match=r"mine has each of its \d+ facts in one wording only.*share a group"):
+    with pytest.raises(
+        NotRunError, match=r"mine has each of its \d+ facts in one wording only.*share a group"
+    ):
         facts_of(single, "mine")
     assert len(facts_of(single, "mine", wordings=1)) > 16
-    with pytest.raises(NotRunError, match=r"mine has \d+ facts with the wordings asked for that fit tiny-llama, and 16"):
+    with pytest.raises(
+        NotRunError, match=r"mine has \d+ facts with the wordings asked for that fit tiny-llama, and 16"
+    ):
         facts_of(study(tmp_path, own_file(tmp_path, 10)), "mine")
     with pytest.raises(NotRunError, match="holds none of zsre"):
         facts_of(study(tmp_path, own_file(tmp_path, 40), data_root=str(tmp_path)), "zsre")

@@ -77,7 +77,9 @@ def test_wordings_that_change_the_answer_and_unknown_facts_are_left_out() -> Non
     bad = with_core(own_cores(FACTS, 0), facts.fact, SIZE, 5)
     from scipy import sparse
 
-    rows = np.where(facts.kept, np.arange(len(facts.prompts)), len(facts.prompts) + np.arange(len(facts.prompts)))
+    rows = np.where(
+        facts.kept, np.arange(len(facts.prompts)), len(facts.prompts) + np.arange(len(facts.prompts))
+    )
     members = sparse.vstack([good.members, bad.members]).tocsr()[rows]
     sets = type(good)(members, good.strata)
     finding, verdict = run(fidelity.kn_overlap, located_study(facts, sets), "fidelity-kn-overlap")
@@ -100,7 +102,9 @@ def test_empty_sets_are_left_out_and_counted() -> None:
     """Both empty: no pair; one empty: an overlap of 0."""
     facts = fact_set(FACTS, WORDINGS)
     full = with_core(own_cores(FACTS, 20), facts.fact, SIZE, 6)
-    places = [np.zeros(0, int) if prompt % 5 in (3, 4) else row.indices for prompt, row in enumerate(full.members)]
+    places = [
+        np.zeros(0, int) if prompt % 5 in (3, 4) else row.indices for prompt, row in enumerate(full.members)
+    ]
     finding, _ = run(fidelity.kn_overlap, located_study(facts, sets_of(places)), "fidelity-kn-overlap")
     assert finding.quantities["pairs of two empty sets, left out"] == FACTS
     assert finding.quantities["empty sets"] == 2 * FACTS

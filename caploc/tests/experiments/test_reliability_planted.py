@@ -21,7 +21,9 @@ def signs(share: float, shape: int | tuple[int, ...], seed: int) -> np.ndarray:
     return np.where(np.random.default_rng(seed).random(shape) < share, 1.0, -1.0)
 
 
-def planted(facts: int, ups: tuple[float, float, float, float], clean: float = -1.0, size: float = 0.3) -> Scaled:
+def planted(
+    facts: int, ups: tuple[float, float, float, float], clean: float = -1.0, size: float = 0.3
+) -> Scaled:
     """Shares of answers that get likelier: located doubled, random doubled, located zeroed, random zeroed."""
     doubled, random_doubled, zeroed, random_zeroed = ups
     return scaled_of(
@@ -67,7 +69,9 @@ def test_printed_shares(name: str, ups: tuple[float, float, float, float], outco
 )
 def test_similar_to_random(facts: int, ups: tuple[float, float, float, float], outcome: Outcome) -> None:
     study = scaled_study(planted(facts, ups))
-    finding, verdict = run(reliability.kn_similar_to_random, study, "reliability-kn-similar-to-random", dataset="zsre")
+    finding, verdict = run(
+        reliability.kn_similar_to_random, study, "reliability-kn-similar-to-random", dataset="zsre"
+    )
     assert verdict.outcome is outcome, verdict.reason
     assert finding.quantities["effect:doubled:estimate"] == pytest.approx(ups[0] - ups[1], abs=0.03)
     assert finding.quantities["effect:zeroed:estimate"] == pytest.approx(ups[3] - ups[2], abs=0.03)
@@ -84,7 +88,9 @@ def test_similar_to_random(facts: int, ups: tuple[float, float, float, float], o
 )
 def test_not_necessarily(ups: tuple[float, float, float, float], outcome: Outcome) -> None:
     study = scaled_study(planted(200, ups))
-    finding, verdict = run(reliability.kn_not_necessarily, study, "reliability-kn-not-necessarily", dataset="zsre")
+    finding, verdict = run(
+        reliability.kn_not_necessarily, study, "reliability-kn-not-necessarily", dataset="zsre"
+    )
     assert verdict.outcome is outcome, verdict.reason
     assert finding.estimate == pytest.approx(min(1 - ups[0], ups[2]))
 
@@ -96,15 +102,22 @@ def test_correlation(strength: float, outcome: Outcome) -> None:
     attribution = generator.random((60, RANDOM + 1))
     change = -strength * attribution + generator.random((60, RANDOM + 1))
     doubled = generator.random((60, RANDOM + 1))
-    scaled = scaled_of((doubled[:, 0], change[:, 0]), (doubled[:, 1:], change[:, 1:]), attribution=attribution)
+    scaled = scaled_of(
+        (doubled[:, 0], change[:, 0]), (doubled[:, 1:], change[:, 1:]), attribution=attribution
+    )
     finding, verdict = run(
-        reliability.kn_no_strong_correlation, scaled_study(scaled), "reliability-kn-no-strong-correlation", dataset="zsre"
+        reliability.kn_no_strong_correlation,
+        scaled_study(scaled),
+        "reliability-kn-no-strong-correlation",
+        dataset="zsre",
     )
     assert verdict.outcome is outcome, verdict.reason
     from scipy.stats import spearmanr
 
     used = slice(0, 1 + RANDOM_SETS)
-    rhos = [spearmanr(attribution[:, used].ravel(), one[:, used].ravel()).statistic for one in (doubled, change)]
+    rhos = [
+        spearmanr(attribution[:, used].ravel(), one[:, used].ravel()).statistic for one in (doubled, change)
+    ]
     assert finding.estimate == pytest.approx(max(map(abs, rhos)))
     assert finding.quantities["rho, zeroed"] == pytest.approx(rhos[1])
 
@@ -112,14 +125,19 @@ def test_correlation(strength: float, outcome: Outcome) -> None:
 def test_sets_without_any_difference_say_nothing() -> None:
     flat = scaled_of((np.ones(40), np.ones(40)), (np.ones((40, RANDOM)), np.ones((40, RANDOM))))
     _, verdict = run(
-        reliability.kn_no_strong_correlation, scaled_study(flat), "reliability-kn-no-strong-correlation", dataset="zsre"
+        reliability.kn_no_strong_correlation,
+        scaled_study(flat),
+        "reliability-kn-no-strong-correlation",
+        dataset="zsre",
     )
     assert verdict.outcome is Outcome.INCONCLUSIVE and verdict.reason.startswith("floor effect: ")
 
 
 @pytest.mark.parametrize("name", ["double", "zero", "similar_to_random", "not_necessarily", "ipp"])
 def test_probabilities_that_do_not_change_are_a_floor_effect(name: str) -> None:
-    tied = scaled_of((np.ones(40), np.r_[np.zeros(21), np.ones(19)]), (np.ones((40, RANDOM)), np.ones((40, RANDOM))))
+    tied = scaled_of(
+        (np.ones(40), np.r_[np.zeros(21), np.ones(19)]), (np.ones((40, RANDOM)), np.ones((40, RANDOM)))
+    )
     claim = f"reliability-kn-{name.replace('_', '-')}"
     finding, verdict = run(getattr(reliability, f"kn_{name}"), scaled_study(tied), claim, "gptj-6b", "zsre")
     assert verdict.outcome is Outcome.INCONCLUSIVE
@@ -127,11 +145,12 @@ def test_probabilities_that_do_not_change_are_a_floor_effect(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ups", "outcome"), [((0.614, 0.5, 0.386, 0.5), Outcome.SUPPORTED), ((0.5, 0.5, 0.5, 0.5), Outcome.REFUTED)]
+    ("ups", "outcome"),
+    [((0.614, 0.5, 0.386, 0.5), Outcome.SUPPORTED), ((0.5, 0.5, 0.5, 0.5), Outcome.REFUTED)],
 )
 def test_ipp(ups: tuple[float, float, float, float], outcome: Outcome) -> None:
     """11.4 points more than random, or no more than it."""
-    study = scaled_study(planted(4000, ups))
+    study = scaled_study(planted(2000, ups))
     finding, verdict = run(reliability.kn_ipp, study, "reliability-kn-ipp", "gptj-6b", "zsre")
     assert verdict.outcome is outcome, verdict.reason
     assert finding.estimate == pytest.approx(ups[0] - 0.5, abs=0.02)
@@ -151,7 +170,9 @@ def test_verification_of_kn() -> None:
     finding, verdict = verification(0.3, -0.4, 0.0)
     assert verdict.outcome is Outcome.SUPPORTED, verdict.reason
     assert finding.quantities["effect:zeroed weakens:estimate"] == pytest.approx(0.4, abs=0.03)
-    assert finding.quantities["effect:doubled strengthens more than random:estimate"] == pytest.approx(0.3, abs=0.03)
+    assert finding.quantities["effect:doubled strengthens more than random:estimate"] == pytest.approx(
+        0.3, abs=0.03
+    )
     assert len(finding.p_values) == 4
     assert verification(0.0, -0.4, 0.0)[1].outcome is Outcome.REFUTED
     assert verification(0.3, -0.4, -0.4)[1].outcome is Outcome.REFUTED, "random zeroing weakens as much"

@@ -1,0 +1,54 @@
+"""Claims about single facts: one cell a model, on facts that the claim names or that the run brings along."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from caploc.audit.requests import FACT_DATASETS, DatasetRequest, holds_facts
+from caploc.datasets import DATASETS
+from caploc.tests.audit.conftest import ClaimsRun
+
+ABOUT_FACTS = """
+@pytest.mark.claim("fidelity-kn-mean-located", facts="counterfact", embedded_facts="pararel")
+def test_facts(audit, cell):
+    number = {"number:located:low": 14, "number:located:high": 15}
+    audit.check(Finding("fidelity-kn-mean-located", cell.cell, "n", estimate=14.5, interval=(14, 15), quantities=number))
+"""
+SUMS = ABOUT_FACTS.replace('facts="counterfact", embedded_facts="pararel"', 'facts="decoupling"')
+
+
+def cells(
+    claims_run: ClaimsRun, *arguments: str, model: str | None = "tiny-llama"
+) -> list[tuple[object, ...]]:
+    claims_run("--seed=1", "--device=cpu", *arguments, model=model)
+    return [(cell["model"], cell["dataset"], cell["sigma"]) for cell in claims_run.summary()["cells"]]
+
+
+def test_the_fact_datasets_are_those_of_the_registry() -> None:
+    assert {name for name, entry in DATASETS.items() if entry.task == "fact"} == set(FACT_DATASETS)
+
+
+def test_each_model_has_one_cell_whatever_the_datasets_and_sigmas(claims_run: ClaimsRun) -> None:
+    claims_run.write(ABOUT_FACTS)
+    found = cells(claims_run, "--sigma=3,6,12", model="tiny-llama,gptj-6b")
+    assert found == [("tiny-llama", "pararel", None), ("gptj-6b", "counterfact", None)]
+
+
+def test_datasets_of_facts_that_the_run_names_are_taken(claims_run: ClaimsRun, tmp_path: Path) -> None:
+    claims_run.write(ABOUT_FACTS + SUMS.replace("test_facts", "test_sums"))
+    mine, other = tmp_path / "mine.jsonl", tmp_path / "other.jsonl"
+    record = {"prompt": "Rome lies in", "answer": " Italy", "group": "1"}
+    mine.write_text(json.dumps({**record, "subject": "Rome"}))
+    other.write_text(json.dumps(record))
+    found = cells(claims_run, "--dataset=zsre", f"--dataset=mine={mine}", f"--dataset=other={other}")
+    assert [dataset for _, dataset, _ in found] == ["zsre", "mine", "decoupling"]
+    assert not holds_facts(DatasetRequest("absent", str(tmp_path / "absent.jsonl")))
+
+
+def test_reviewed_expectations_are_about_the_facts_by_default(claims_run: ClaimsRun) -> None:
+    claims_run.write(ABOUT_FACTS)
+    run = claims_run()
+    run.assert_outcomes(failed=1)
+    run.stdout.fnmatch_lines(["*MOVED test_facts?tiny-llama-pararel?: no expectation is recorded*"])
+    claims_run("--dataset=counterfact").assert_outcomes(passed=1)

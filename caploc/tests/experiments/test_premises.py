@@ -1,0 +1,163 @@
+"""The premises of KN: paths of single neurons against hooks, and each verdict where it must come out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from caploc.attribution.clean import run_clean
+from caploc.attribution.one_neuron import one_neuron_scores
+from caploc.examples import Example, tokenize
+from caploc.experiments import premises
+from caploc.experiments.premises import completeness as completeness_file
+from caploc.experiments.premises import kn as kn_file
+from caploc.experiments.premises.neuron_path import NeuronPathModel
+from caploc.experiments.study import Study, StudySettings
+from caploc.findings import Outcome
+from caploc.neurons import NeuronScores
+from caploc.store import Store
+from caploc.tests.experiments.planted_facts import PlantedFacts, fact_set, run
+from caploc.tests.experiments.test_facts import own_file
+from caploc.tests.tiny import tiny_lm
+
+ALPHAS = np.array([0.0, 0.3, 1.0])
+
+
+@pytest.mark.parametrize("family", ["llama", "gptj", "gpt2", "opt"])
+def test_paths_of_single_neurons(family: str) -> None:
+    """Against one run a token under a hook that scales one neuron at the last position, and its derivative."""
+    lm = tiny_lm(family, torch.float64)
+    exactly = 1e-5 if family == "gptj" else 1e-9  # its attention is float32 whatever the model is
+    prompt = tokenize(lm, Example("1", "what is 2?", "4x"))
+    clean = run_clean(lm.model, lm.architecture, prompt.input_ids, prompt.answer_start)
+    neurons = torch.tensor([2, 11])
+    before = {name: value.clone() for name, value in lm.model.state_dict().items()}
+    for layer in (0, 1):
+        with NeuronPathModel(lm.model, lm.architecture) as paths:
+            found, slopes = paths.path(layer, clean, neurons, ALPHAS)
+            unscaled = paths.run_unscaled(clean)
+            alone = one_neuron_scores(paths, clean, unscaled, 4096).mean(1)[layer, neurons]
+        assert found.shape == slopes.shape == (2, 3)
+        np.testing.assert_allclose(found[:, 2] - found[:, 0], alone.numpy(), atol=exactly)
+        for row, neuron in enumerate(neurons.tolist()):
+            for column, alpha in enumerate(ALPHAS):
+                value, slope = _under_a_hook(lm, prompt, layer, neuron, float(alpha))
+                assert (found[row, column], slopes[row, column]) == pytest.approx((value, slope), abs=exactly)
+    assert all(torch.equal(value, before[name]) for name, value in lm.model.state_dict().items())
+
+
+def _under_a_hook(lm, prompt, layer: int, neuron: int, alpha: float) -> tuple[float, float]:
+    """Mean over the answer's tokens of P(y_m | z_m) with the neuron scaled at the last token of z_m, and its slope."""
+    scale = torch.tensor(alpha, dtype=torch.float64, requires_grad=True)
+
+    def hook(module, args):
+        states = args[0].clone()
+        at = (-1, neuron) if states.dim() == 2 else (0, -1, neuron)
+        states[at] = states[at] * scale
+        return (states, *args[1:])
+
+    projection = lm.architecture.mlp_out_of(lm.layers[layer])
+    total = 0.0
+    for stop in range(prompt.answer_start, len(prompt.input_ids)):
+        with projection.register_forward_pre_hook(hook):
+            logits = lm.model(input_ids=prompt.input_ids[None, :stop]).logits[0, -1]
+        total = total + logits.softmax(-1)[prompt.input_ids[stop]] / prompt.num_answer_tokens
+    (slope,) = torch.autograd.grad(total, scale)
+    return float(total), float(slope)
+
+
+def tiny_study(folder: Path, dtype: torch.dtype = torch.float32) -> Study:
+    settings = StudySettings(
+        files={"mine": own_file(folder, 40, 1)},
+        samples=16,
+        store=Store(folder / "store"),
+        neuron_path_samples=16,
+    )
+    study = Study("tiny", settings, tiny_lm("llama", dtype))
+    facts = fact_set_of_a_study(study)
+    study._made["facts", "mine", 1] = facts
+    return study
+
+
+def fact_set_of_a_study(study: Study):
+    """The study's facts, called known whatever the random model says of them."""
+    import dataclasses
+
+    from caploc.experiments.facts import facts_of
+
+    return dataclasses.replace(facts_of(study, "mine", wordings=1), rank=np.ones(16, int))
+
+
+def test_completeness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = tiny_study(tmp_path)
+    finding, verdict = run(premises.ig_completeness, study, "bg-ig-completeness", dataset="mine")
+    assert verdict.outcome is Outcome.SUPPORTED, verdict.reason
+    assert finding.n == 100 and finding.estimate < finding.quantities["coarse"]
+    assert finding.quantities["trapezoid, 300 steps, largest"] < 1e-3
+    assert finding.plots[0].kind == "completeness"
+    again, _ = run(premises.ig_completeness, study, "bg-ig-completeness", dataset="mine")
+    assert again.to_json() == finding.to_json()
+    # a rule whose error does not shrink with the steps refutes
+    right = completeness_file.fixed_rule
+    monkeypatch.setattr(
+        completeness_file, "fixed_rule", lambda rule, steps: (right(rule, 20)[0], 2 * right(rule, 20)[1])
+    )
+    fresh = tiny_study(tmp_path)
+    fresh.settings = StudySettings(store=Store(tmp_path / "other"), neuron_path_samples=16)
+    assert (
+        run(premises.ig_completeness, fresh, "bg-ig-completeness", dataset="mine")[1].outcome
+        is Outcome.REFUTED
+    )
+
+
+def test_half_precision_cannot_tell_neurons_apart(tmp_path: Path) -> None:
+    study = tiny_study(tmp_path, torch.bfloat16)
+    for name, claim in (
+        ("ig_completeness", "bg-ig-completeness"),
+        ("attribution_measures_contribution", "bg-attr-measures-contribution"),
+    ):
+        _, verdict = run(getattr(premises, name), study, claim, dataset="mine")
+        assert verdict.outcome is Outcome.NOT_RUN and verdict.reason.endswith("give --dtype float32")
+
+
+@pytest.mark.parametrize(
+    ("noise", "outcome"), [(0.3, Outcome.SUPPORTED), (30.0, Outcome.REFUTED), (1.73, Outcome.INCONCLUSIVE)]
+)
+def test_attribution_against_contribution(
+    noise: float, outcome: Outcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Contributions that are the attributions and noise."""
+
+    def scores(lm, prompts, method, store):
+        for number, _ in enumerate(prompts):
+            values = torch.from_numpy(np.random.default_rng([1, number]).normal(size=(3, 100)))
+            if method.path == "neuron":
+                values = values + noise * torch.from_numpy(
+                    np.random.default_rng([2, number]).normal(size=(3, 100))
+                )
+            yield NeuronScores(values.float(), torch.zeros(3), torch.zeros(3), torch.zeros(3), 1)
+
+    monkeypatch.setattr(kn_file, "example_scores", scores)
+    study = PlantedFacts({("facts", "zsre", 1): fact_set(40, 1, "zsre")}, neuron_path_samples=30)
+    study._given = tiny_lm()
+    finding, verdict = run(
+        premises.attribution_measures_contribution, study, "bg-attr-measures-contribution", dataset="zsre"
+    )
+    assert verdict.outcome is outcome, verdict.reason
+    assert finding.n == 30 and finding.unit == "correlation"
+
+
+def test_facts_that_no_neuron_changes_are_a_floor_effect(monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing = NeuronScores(torch.zeros(3, 10), torch.zeros(3), torch.zeros(3), torch.zeros(3), 1)
+    monkeypatch.setattr(
+        kn_file, "example_scores", lambda lm, prompts, method, store: [nothing] * len(prompts)
+    )
+    study = PlantedFacts({("facts", "zsre", 1): fact_set(40, 1, "zsre")})
+    study._given = tiny_lm()
+    _, verdict = run(
+        premises.attribution_measures_contribution, study, "bg-attr-measures-contribution", dataset="zsre"
+    )
+    assert verdict.outcome is Outcome.INCONCLUSIVE and verdict.reason.startswith("floor effect: no neuron")
