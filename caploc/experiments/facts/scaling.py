@@ -120,8 +120,9 @@ def _scaled(study: Study, facts: FactSet) -> Scaled:
     prompts = [facts.prompts[index] for index in facts.first]
     sizes = magnitude(lm, prompts)
     found: list[tuple[np.ndarray | float, ...]] = []
+    # all scores are there before the model is made ready to be scaled: the two would change it at once
+    scores = example_scores(lm, prompts, settings.attribution, settings.store)
     with Scaling(lm) as scaling:
-        scores = example_scores(lm, prompts, settings.attribution, settings.store)
         for index, (prompt, one) in enumerate(zip(prompts, scores, strict=True)):
             located = CUTS[DEFAULT].locate(one.values)
             if not located.count:

@@ -12,6 +12,7 @@ from caploc.experiments.facts.scaling import (
     DOUBLED,
     LAYER,
     LOCATED,
+    MAGNITUDE,
     RANDOM_ARMS,
     UNIFORM,
     ZEROED,
@@ -116,7 +117,10 @@ def kn_no_strong_correlation(study: Study, cell: Cell, claim: str) -> Finding:
     quantities = {
         f"rho, {DONE[done]}": rho for done, rho in enumerate(correlations(scaled, (LOCATED, LAYER)))
     }
-    for name, arms in (("located sets alone", (LOCATED,)), ("sets matched by layer alone", (LAYER,))):
+    others: dict[str, tuple[str, ...]] = {"located sets alone": (LOCATED,), "sets by layer alone": (LAYER,)}
+    if scaled.has(MAGNITUDE):
+        others["located sets and those by magnitude"] = (LOCATED, MAGNITUDE)
+    for name, arms in others.items():
         quantities |= {
             f"rho, {DONE[done]}, {name}": rho for done, rho in enumerate(correlations(scaled, arms))
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from caploc.experiments.facts.report import fact_experiment, interval_parts, printed_floor
-from caploc.experiments.facts.scaling import DOUBLED, LAYER, LOCATED, UNIFORM, ZEROED, Scaled
+from caploc.experiments.facts.scaling import DOUBLED, LAYER, LOCATED, MAGNITUDE, UNIFORM, ZEROED, Scaled
 from caploc.experiments.reliability.ipp import Ipp, ipp
 from caploc.experiments.reliability.report import measured, reliability_finding
 from caploc.experiments.study import Study
@@ -18,8 +18,8 @@ BOTH = (DOUBLED, ZEROED)
 def kn_ipp(study: Study, cell: Cell, claim: str) -> Finding:
     """Claim ``reliability-kn-ipp``: performance is the mean share that moves as predicted, doubled and zeroed.
 
-    A random choice takes one random set a fact, matched by layer; uniform sets and the other readings of performance
-    stand beside.
+    A random choice takes one random set a fact, matched by layer; uniform sets, sets matched by magnitude and the other
+    readings of performance stand beside.
     """
     found = measured(study, cell)
     scaled = found.known
@@ -28,7 +28,7 @@ def kn_ipp(study: Study, cell: Cell, claim: str) -> Finding:
     others = {
         "doubling alone": _ipp(scaled, (DOUBLED,), LAYER, seed),
         "zeroing alone": _ipp(scaled, (ZEROED,), LAYER, seed),
-        "uniform sets": _ipp(scaled, BOTH, UNIFORM, seed),
+        **{f"{arm} sets": _ipp(scaled, BOTH, arm, seed) for arm in (UNIFORM, MAGNITUDE) if scaled.has(arm)},
     }
     return reliability_finding(
         study,

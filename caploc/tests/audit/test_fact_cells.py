@@ -13,7 +13,8 @@ ABOUT_FACTS = """
 @pytest.mark.claim("fidelity-kn-mean-located", facts="counterfact", embedded_facts="pararel")
 def test_facts(audit, cell):
     number = {"number:located:low": 14, "number:located:high": 15}
-    audit.check(Finding("fidelity-kn-mean-located", cell.cell, "n", estimate=14.5, interval=(14, 15), quantities=number))
+    found = {"estimate": 14.5, "interval": (14, 15), "quantities": number}
+    audit.check(Finding("fidelity-kn-mean-located", cell.cell, "n", **found))
 """
 SUMS = ABOUT_FACTS.replace('facts="counterfact", embedded_facts="pararel"', 'facts="decoupling"')
 

@@ -11,6 +11,7 @@ from caploc.experiments import decoupling
 from caploc.experiments.decoupling.commonality import _swapped_tasks_p
 from caploc.experiments.decoupling.readings import decay, joint_counts, one_task, two_tasks
 from caploc.experiments.facts import FactSet
+from caploc.experiments.study import NotRunError
 from caploc.findings import Outcome
 from caploc.metrics import overlap
 from caploc.tests.experiments.planted_facts import (
@@ -45,12 +46,13 @@ def study_of(sets, rank: np.ndarray | None = None, **settings: object) -> tuple[
     facts = fact_set(len(sets) // 2, 2, "decoupling", rank=rank, all_wordings=True)
     few = facts.head(12)
     twin = knowledge_neurons_of(sets[np.arange(len(few.prompts))])
-    made = {
+    made: dict[object, object] = {
         ("pairs", "decoupling"): facts,
         ("kn", facts.data_fingerprint, ""): knowledge_neurons_of(sets),
         ("kn", few.data_fingerprint, "untrained"): twin,
     }
-    return PlantedFacts(made, data_root="/nowhere", **settings), facts
+    made["facts", "zsre", 1] = NotRunError("zsre cannot be had here")
+    return PlantedFacts(made, **settings), facts
 
 
 CLAIMS = {
@@ -103,7 +105,6 @@ def test_whether_tasks_have_a_place(of_task: int, of_all: int, outcome: Outcome)
 
 def test_rates_where_every_reading_gives_the_printed_one_or_none() -> None:
     """Every reading of C(1, 2): the poster's divides by all neurons, so that no set that is small can give 15.6 %."""
-    everything = np.arange(PLACES)
     some = [np.sort(np.random.default_rng(0).permutation(PLACES)[:94]) for _ in range(2 * PAIRS)]  # one set
     finding, verdict = judged("decoupling-cr12", sets_of(some))
     assert verdict.outcome is Outcome.INCONCLUSIVE and verdict.reason.startswith("1 of 4 readings lie within")
@@ -111,7 +112,6 @@ def test_rates_where_every_reading_gives_the_printed_one_or_none() -> None:
     finding, verdict = judged("decoupling-cr12", planted(19, 0))
     assert verdict.outcome is Outcome.REFUTED, verdict.reason
     assert judged("decoupling-cr12", planted(19, 0), model="tiny-llama")[1].outcome is Outcome.INCONCLUSIVE
-    assert everything.size == PLACES
 
 
 @pytest.mark.parametrize("claim", ["decoupling-cr11", "decoupling-cr22"])

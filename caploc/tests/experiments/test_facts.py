@@ -107,7 +107,7 @@ def test_what_cannot_be_compared_is_not_run(tmp_path: Path) -> None:
     rows = Path(own_file(tmp_path, 40)).read_text().splitlines()
     rows[0] = rows[0].replace('" 0"', '" 1"')
     (tmp_path / "mine.jsonl").write_text("\n".join(rows))
-    with pytest.raises(DatasetError, match="group 'g0' has the answers ' 0', ' 1'.*a group of its own"):
+    with pytest.raises(DatasetError, match=r"group 'g0' has the answers ' 0', ' 1'.*a group of its own"):
         load_facts("mine", str(tmp_path / "mine.jsonl"), 0, split=None)
 
 

@@ -71,6 +71,16 @@ def _log_prob(lm, prompt) -> float:
     return float(logits.log_softmax(-1)[places - 1, prompt.input_ids[places]].sum())
 
 
+def test_half_precision_runs_without_a_store(tmp_path: Path) -> None:
+    """The model is made ready to be attributed first, and only then to be scaled; rounding sets what a tie is."""
+    settings = StudySettings(
+        files={"mine": own_file(tmp_path, 40, 1)}, samples=16, dtype="bfloat16", store=Store(tmp_path)
+    )
+    study = Study("tiny", settings, tiny_lm("llama", torch.bfloat16))
+    found = scaled_facts(study, facts_of(study, "mine", wordings=1))
+    assert np.isfinite(found.change[:, :, ARMS[LOCATED]]).all() and (found.resolution >= 1e-6).all()
+
+
 def test_arms_have_the_located_count() -> None:
     """In every layer, but for the uniform sets; sets differ from fact to fact and are drawn again by the seed."""
     generator = torch.Generator().manual_seed(0)

@@ -54,10 +54,9 @@ def _under_a_hook(lm, prompt, layer: int, neuron: int, alpha: float) -> tuple[fl
     scale = torch.tensor(alpha, dtype=torch.float64, requires_grad=True)
 
     def hook(module, args):
-        states = args[0].clone()
-        at = (-1, neuron) if states.dim() == 2 else (0, -1, neuron)
-        states[at] = states[at] * scale
-        return (states, *args[1:])
+        here = torch.zeros_like(args[0], dtype=torch.bool)
+        here[(-1, neuron) if here.dim() == 2 else (0, -1, neuron)] = True
+        return (torch.where(here, args[0] * scale, args[0]), *args[1:])
 
     projection = lm.architecture.mlp_out_of(lm.layers[layer])
     total = 0.0
@@ -66,7 +65,7 @@ def _under_a_hook(lm, prompt, layer: int, neuron: int, alpha: float) -> tuple[fl
             logits = lm.model(input_ids=prompt.input_ids[None, :stop]).logits[0, -1]
         total = total + logits.softmax(-1)[prompt.input_ids[stop]] / prompt.num_answer_tokens
     (slope,) = torch.autograd.grad(total, scale)
-    return float(total), float(slope)
+    return float(total.detach()), float(slope)
 
 
 def tiny_study(folder: Path, dtype: torch.dtype = torch.float32) -> Study:
