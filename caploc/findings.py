@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-
 PRINTED = "printed"
 """The model named in cells of checks that no model takes part in: the paper's printed numbers against each other."""
 
@@ -71,8 +70,8 @@ class Finding:
 
     ``estimate``, ``interval``, ``chance`` and ``controls`` share ``unit``: "fraction", "count", or "share" for a
     fraction that is small by nature, or a name of its own such as "nats". ``quantities`` holds further named numbers
-    that the claim's rule reads (the rule names them). ``p_values`` are corrected within the claim where it makes several comparisons; correction across
-    cells is the auditor's business. ``not_run`` is a reason a user can act on; a Finding with it has no estimate.
+    that the claim's rule reads (the rule names them). ``p_values`` are corrected within
+    the claim where it makes several comparisons; correction across cells is the auditor's business. ``not_run`` is a reason a user can act on; a Finding with it has no estimate.
     ``floor`` names a floor or ceiling effect that makes the measurement uninformative.
     """
 

@@ -12,13 +12,8 @@ import torch
 from caploc.circuits import Circuit, DecomposedModel, Graph, attribute_edges, prune
 from caploc.errors import ModelError
 from caploc.experiments.facts import FactSet, LocatedSets, facts_of
-from caploc.experiments.facts.agreement import (
-    same_fact_pairs,
-)
-from caploc.experiments.facts.report import (
-    fact_experiment,
-    require_known,
-)
+from caploc.experiments.facts.agreement import same_fact_pairs
+from caploc.experiments.facts.report import fact_experiment, require_known
 from caploc.experiments.fidelity.overlap import Located, overlap_finding
 from caploc.experiments.fidelity.prompts import fewer, for_each_prompt
 from caploc.experiments.study import NotRunError, Study
@@ -32,7 +27,7 @@ LARGE_SHARE = 0.02
 
 EXACT_EDGES = 20_000
 STEPS = 5
-UNTRAINED_FACTS = 3
+UNTRAINED_FACTS = 2
 
 
 @dataclass(frozen=True, eq=False)

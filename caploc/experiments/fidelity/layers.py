@@ -24,7 +24,7 @@ from caploc.subjects import subject_tokens
 TOP_K = 3
 """Section 3.1's number of layers."""
 
-UNTRAINED_FACTS = 4
+UNTRAINED_FACTS = 3
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ import torch
 from caploc.examples import Example, tokenize
 from caploc.experiments import fidelity
 from caploc.experiments.facts import Fact, FactSet
-from caploc.experiments.fidelity.layers import TracedLayers, traced
+from caploc.experiments.fidelity.layers import UNTRAINED_FACTS, TracedLayers, traced
 from caploc.experiments.fidelity.prompts import CPU_FACTS, fewer, with_subjects
 from caploc.experiments.study import NotRunError, Study, StudySettings
 from caploc.findings import Cell, Outcome
@@ -134,12 +134,12 @@ def planted(shared: int, layers: int = GPTJ_LAYERS, owners: int = FACTS) -> Trac
 
 def overlap(traces: TracedLayers, model: str = "tiny-llama"):
     facts = fact_set(FACTS, WORDINGS)
-    few = facts.head(4)
+    few = facts.head(UNTRAINED_FACTS)
     made = {
         ("traced facts", "counterfact"): facts,
         ("traced", facts.data_fingerprint, ""): traces,
         ("traced", few.data_fingerprint, "untrained"): scores_of(
-            np.tile([0, 1, 2], (20, 1)), traces.num_layers
+            np.tile([0, 1, 2], (len(few.prompts), 1)), traces.num_layers
         ),
     }
     return run(fidelity.rome_overlap, PlantedFacts(made), "fidelity-rome-overlap", model=model)
