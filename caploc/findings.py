@@ -70,9 +70,10 @@ class Finding:
 
     ``estimate``, ``interval``, ``chance`` and ``controls`` share ``unit``: "fraction", "count", or "share" for a
     fraction that is small by nature, or a name of its own such as "nats". ``quantities`` holds further named numbers
-    that the claim's rule reads (the rule names them). ``p_values`` are corrected within
-    the claim where it makes several comparisons; correction across cells is the auditor's business. ``not_run`` is a reason a user can act on; a Finding with it has no estimate.
-    ``floor`` names a floor or ceiling effect that makes the measurement uninformative.
+    that the claim's rule reads (the rule names them). ``p_values`` are corrected within the claim where it makes
+    several comparisons; correction across cells is the auditor's business. ``not_run`` is a reason a user can act on;
+    a Finding with it has no estimate. ``floor`` names a floor or ceiling effect that makes the measurement
+    uninformative.
     """
 
     claim: str
