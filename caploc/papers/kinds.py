@@ -51,8 +51,8 @@ Supported / refuted:
                    ``coarse``
 ``consistent``     the estimate counts violations: none / any
 ``derived``        follows from the verdicts of ``claims`` (`rules.derive`): all supported / any refuted. With
-                   ``universal`` 1 the claim is a universal negative, which no finite set of methods supports:
-                   INCONCLUSIVE instead of SUPPORTED
+                   ``universal`` 1 the claim is a universal negative, which no finite set of methods supports and no
+                   lost premise refutes: INCONCLUSIVE instead
 ``untestable``     no measurement decides it: always INCONCLUSIVE
 ================== ===================================================================================================
 

@@ -12,8 +12,9 @@ def derive(claim: Claim, verdicts: Mapping[str, Sequence[Outcome]]) -> Verdict:
     """What a ``derived`` claim's verdict is, given those of the claims it follows from, cell by cell, in one model.
 
     REFUTED if any cell of any source is; SUPPORTED if every source has cells that ran and all of them are. A universal
-    negative, which no finite set of methods can support, is INCONCLUSIVE instead. Cells that were NOT RUN are left out;
-    a source with no other cell leaves the verdict INCONCLUSIVE, or NOT RUN where every source is like that.
+    negative is INCONCLUSIVE instead of either: no finite set of methods supports it, and one that fares better than a
+    bound takes a premise away from it without being the success that would refute it. Cells that were NOT RUN are left
+    out; a source with no other cell leaves the verdict INCONCLUSIVE, or NOT RUN where every source is like that.
     """
     ran = {
         source: [outcome for outcome in verdicts.get(source, ()) if outcome != Outcome.NOT_RUN]
@@ -21,6 +22,13 @@ def derive(claim: Claim, verdicts: Mapping[str, Sequence[Outcome]]) -> Verdict:
     }
     refuted = [source for source, outcomes in ran.items() if Outcome.REFUTED in outcomes]
     missing = [source for source, outcomes in ran.items() if not outcomes]
+    universal = bool(claim.rule.parameters["universal"])
+    if refuted and universal:
+        premises = _counts(refuted, ran, Outcome.REFUTED)
+        return Verdict(
+            Outcome.INCONCLUSIVE,
+            f"without support: refuted is {premises}, which it rests on; not itself refuted",
+        )
     if refuted:
         return Verdict(Outcome.REFUTED, f"refuted: {_counts(refuted, ran, Outcome.REFUTED)}")
     if missing:
@@ -30,7 +38,7 @@ def derive(claim: Claim, verdicts: Mapping[str, Sequence[Outcome]]) -> Verdict:
     if open_:
         return Verdict(Outcome.INCONCLUSIVE, f"inconclusive: {_counts(open_, ran, Outcome.INCONCLUSIVE)}")
     names = _counts(list(ran), ran, Outcome.SUPPORTED)
-    if claim.rule.parameters["universal"]:
+    if universal:
         return Verdict(
             Outcome.INCONCLUSIVE, f"not contradicted by {names}, which no number of methods would prove"
         )
