@@ -28,7 +28,7 @@ from caploc.architectures import Architecture
 from caploc.attribution.clean import CleanPass, bind
 from caploc.attribution.packing import PackedPass, PrefixCache
 from caploc.attribution.probability import TargetProbability
-from caploc.attribution.restoring import frozen_eval
+from caploc.attribution.restoring import frozen_eval, replaced_forward
 from caploc.errors import ModelError
 
 
@@ -199,15 +199,11 @@ class PackedModel:
             return output if self._pass is None else self._pass.substitute(output)
 
         handle = projection.register_forward_hook(substitute)
-        own = layer.__dict__.get("forward")  # where another library has wrapped the layer already
-        layer.forward = forward
         try:
-            yield
+            with replaced_forward(layer, forward):
+                yield
         finally:
             handle.remove()
-            del layer.forward
-            if own is not None:
-                layer.forward = own
 
     def _run_layer(self, index: int, original: Any, named: dict[str, Any]) -> Any:
         """Packed rows of lower layers through layer ``index``, then the rows that enter behind its MLP."""

@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
 
+from caploc.attribution.restoring import replaced_forward
 from caploc.interventions.rank_one.recording import Recorded
 from caploc.locators.causal_tracing.layer_calls import keywords, states_of
 from caploc.models import LanguageModel
@@ -126,16 +127,12 @@ class EditedLayers:
             changed[-prompts:, 0] += current.deltas[index]
             return changed.view(output.shape)
 
-        own = layer.__dict__.get("forward")  # where another library has wrapped the layer already
         handle = self._lm.architecture.mlp_out_of(layer).register_forward_hook(add)
-        layer.forward = forward
         try:
-            yield
+            with replaced_forward(layer, forward):
+                yield
         finally:
             handle.remove()
-            del layer.forward
-            if own is not None:
-                layer.forward = own
 
     def _before_head(self, head: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         """Only what is read passes the head, ``[1, layers x reads, width]``."""

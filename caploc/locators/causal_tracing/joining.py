@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from caploc.attribution.restoring import replaced_forward
 from caploc.locators.causal_tracing.layer_calls import keywords, last_logits, last_projection, states_of
 from caploc.locators.causal_tracing.rows import KeysKnown, PrefixCache, Rows
 from caploc.models import LanguageModel
@@ -85,14 +86,8 @@ class JoiningModel:
             states = torch.cat(parts) if parts else named["hidden_states"]
             return (states, None) if rows.clean.tuples else states
 
-        own = layer.__dict__.get("forward")  # where another library has wrapped the layer already
-        layer.forward = forward
-        try:
+        with replaced_forward(layer, forward):
             yield
-        finally:
-            del layer.forward
-            if own is not None:
-                layer.forward = own
 
     def _run_last(self, original: Callable[..., Any], named: dict[str, Any]) -> Tensor:
         """The last layer: keys and values of all columns first, then the columns that are read, the others zero."""
