@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from caploc.experiments.commonality.figures import model_plots
-from caploc.experiments.commonality.report import finding_of, not_run_if_unavailable
+from caploc.experiments.commonality.report import finding_of
 from caploc.experiments.commonality.splits import (
     Agreement,
     across_of,
@@ -20,6 +20,7 @@ from caploc.experiments.commonality.splits import (
     mean,
     whole_mask,
 )
+from caploc.experiments.endings import ends_in_a_finding
 from caploc.experiments.shards import ShardSums
 from caploc.experiments.study import NotRunError, Study, pairs
 from caploc.findings import Cell, Finding
@@ -31,7 +32,7 @@ PERMUTATIONS = 999
 LAYER_MATCHED_DRAWS = 9999
 
 
-@not_run_if_unavailable
+@ends_in_a_finding
 def commonality(study: Study, cell: Cell, claim: str) -> Finding:
     """Claim ``table1-commonality``: two halves of one dataset overlap more than halves of two datasets, and more than
     two halves of scrambled text.
@@ -85,7 +86,7 @@ def commonality(study: Study, cell: Cell, claim: str) -> Finding:
     )
 
 
-@not_run_if_unavailable
+@ends_in_a_finding
 def trained_minus_untrained(study: Study, cell: Cell, claim: str) -> Finding:
     """Control ``control-untrained-overlap``: is a trained model's overlap above its untrained twin's?"""
     settings, sigma, dataset = study.settings, float(cell.sigma or 0), cell.dataset or ""
@@ -108,7 +109,7 @@ def trained_minus_untrained(study: Study, cell: Cell, claim: str) -> Finding:
     )
 
 
-@not_run_if_unavailable
+@ends_in_a_finding
 def dataset_overlap(study: Study, cell: Cell, claim: str) -> Finding:
     """Claim ``fig4-dataset-overlap``: whole-set masks of every two datasets share more neurons than chance.
 

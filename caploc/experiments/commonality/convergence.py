@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from caploc.experiments.commonality.report import finding_of, not_run_if_unavailable
+from caploc.experiments.commonality.report import finding_of
 from caploc.experiments.commonality.splits import agreement, floor_effect, halves_of, interval, masks, mean
+from caploc.experiments.endings import ends_in_a_finding
 from caploc.experiments.shards import ShardSums
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding
@@ -44,7 +45,7 @@ def convergence_curve(shards: ShardSums, threshold: Threshold, seed: int) -> Cur
     return Curve(np.array(counts) * len(shards.members[0]), np.stack(columns, axis=1))
 
 
-@not_run_if_unavailable
+@ends_in_a_finding
 def convergence(study: Study, cell: Cell, claim: str) -> Finding:
     """Claims ``convergence-*``: a rising trend (Page's test over orders) whose last doubling adds little.
 
@@ -100,7 +101,7 @@ def convergence(study: Study, cell: Cell, claim: str) -> Finding:
     )
 
 
-@not_run_if_unavailable
+@ends_in_a_finding
 def subset_suffices(study: Study, cell: Cell, claim: str) -> Finding:
     """Claim ``convergence-subset-suffices``: the mask of half the data against that of the DISJOINT other half.
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from caploc.experiments.commonality.report import finding_of, not_run_if_unavailable
+from caploc.experiments.commonality.report import finding_of
 from caploc.experiments.commonality.splits import (
     agreement,
     draw_halves,
@@ -16,13 +16,14 @@ from caploc.experiments.commonality.splits import (
     masks,
     mean,
 )
+from caploc.experiments.endings import ends_in_a_finding
 from caploc.experiments.shards import ShardSums, resampled
 from caploc.experiments.study import Located, Study
 from caploc.findings import Cell, Finding, Plot
 from caploc.neurons import Threshold
 
 
-@not_run_if_unavailable
+@ends_in_a_finding
 def independence(study: Study, cell: Cell, claim: str) -> Finding:
     """Claim ``table1-partition-independence``.
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from caploc.datasets import DATASETS
-from caploc.experiments.study import NotRunError, Study
+from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding
 from caploc.papers import load_paper
 
 PAPER = "capability_localization"
-
-_Experiment = TypeVar("_Experiment", bound=Callable[..., Finding])
 
 
 def finding_of(study: Study, cell: Cell, claim: str, quantity: str, **fields: Any) -> Finding:
@@ -57,16 +53,3 @@ def _of_the_reading(study: Study) -> list[str]:
             "grows with their number, so compare with other readings at the same number"
         )
     return notes
-
-
-def not_run_if_unavailable(experiment: _Experiment) -> _Experiment:
-    """Turn a NotRunError of ``experiment(study, cell, claim, ...)`` into a Finding that says so."""
-
-    @functools.wraps(experiment)
-    def run(study: Study, cell: Cell, claim: str, **options: Any) -> Finding:
-        try:
-            return experiment(study, cell, claim, **options)
-        except NotRunError as error:
-            return Finding(claim=claim, cell=cell, quantity=claim, not_run=str(error))
-
-    return run  # type: ignore[return-value]

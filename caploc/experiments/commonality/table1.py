@@ -7,7 +7,7 @@ from typing import cast, get_args
 
 import numpy as np
 
-from caploc.experiments.commonality.report import finding_of, not_run_if_unavailable
+from caploc.experiments.commonality.report import finding_of
 from caploc.experiments.commonality.splits import (
     across_of,
     floor_effect,
@@ -18,6 +18,7 @@ from caploc.experiments.commonality.splits import (
     whole_mask,
     whole_ratio,
 )
+from caploc.experiments.endings import ends_in_a_finding
 from caploc.experiments.shards import ShardSums, resampled
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding
@@ -30,19 +31,19 @@ RANDOM_SETS = 9999
 PAPER_SIGMAS = (3.0, 6.0, 12.0)
 
 
-@not_run_if_unavailable
+@ends_in_a_finding
 def overlap(study: Study, cell: Cell, claim: str) -> Finding:
     """Claim ``table1-overlap`` (and ``abstract-gsm8k-overlap``): the overlap of the two halves' masks."""
     return _agreement(study, cell, claim, "overlap")
 
 
-@not_run_if_unavailable
+@ends_in_a_finding
 def iou(study: Study, cell: Cell, claim: str) -> Finding:
     """Claim ``table1-iou``: the IoU of the two halves' masks."""
     return _agreement(study, cell, claim, "iou")
 
 
-@not_run_if_unavailable
+@ends_in_a_finding
 def both_high(study: Study, cell: Cell, claim: str) -> Finding:
     """Claim ``table1-both-high``: overlap and IoU of ONE cell, both high. The estimate is the overlap."""
     finding = overlap(study, cell, claim)
@@ -52,7 +53,7 @@ def both_high(study: Study, cell: Cell, claim: str) -> Finding:
     return dataclasses.replace(finding, quantities={**finding.quantities, **quantities})
 
 
-@not_run_if_unavailable
+@ends_in_a_finding
 def neuron_ratio(study: Study, cell: Cell, claim: str, dispersion: str | None = None) -> Finding:
     """Claims ``table1-neuron`` and ``eq8-literal-variance``: located over all neurons, on the whole set.
 
@@ -87,7 +88,7 @@ def neuron_ratio(study: Study, cell: Cell, claim: str, dispersion: str | None = 
     )
 
 
-@not_run_if_unavailable
+@ends_in_a_finding
 def default_sigma(study: Study, cell: Cell, claim: str) -> Finding:
     """Claim ``method-default-sigma6``: which reading of eq. (8) selects as few neurons as Table 1 prints.
 

@@ -8,8 +8,8 @@ from caploc.comparisons import Effect, holm_parts, part_quantities
 from caploc.experiments.decoupling.rates import decoupling_finding
 from caploc.experiments.decoupling.readings import off_diagonal_mean
 from caploc.experiments.decoupling.tasks import TASKS, located_of
+from caploc.experiments.endings import ends_in_a_finding
 from caploc.experiments.facts.agreement import percentile, resampled_weights, weighted_pair_mean
-from caploc.experiments.facts.report import fact_experiment
 from caploc.experiments.facts.sets import LocatedSets
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding
@@ -19,7 +19,7 @@ RANDOM_DRAWS = 199
 PERMUTATIONS = 999
 
 
-@fact_experiment
+@ends_in_a_finding
 def commonality(study: Study, cell: Cell, claim: str) -> Finding:
     """Claim ``decoupling-commonality``: four differences, each task's overlap minus chance, and minus that of two tasks
     about different sums. The estimate is the smallest.

@@ -9,15 +9,10 @@ import numpy as np
 from caploc.comparisons import compare_pairs
 from caploc.experiments.decoupling.readings import PAIRWISE, decay, off_diagonal_mean, one_task, two_tasks
 from caploc.experiments.decoupling.tasks import TASKS, Located, located_of, unrelated_of, untrained_of
+from caploc.experiments.endings import ends_in_a_finding
 from caploc.experiments.facts.agreement import mean_of
 from caploc.experiments.facts.kn import CUTS, DEFAULT
-from caploc.experiments.facts.report import (
-    fact_experiment,
-    finding_of,
-    interval_parts,
-    number_is_printed,
-    printed_floor,
-)
+from caploc.experiments.facts.report import finding_of, interval_parts, number_is_printed, printed_floor
 from caploc.experiments.facts.sets import LocatedSets
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding, Plot
@@ -29,7 +24,7 @@ SAME_WORDS = (
 )
 
 
-@fact_experiment
+@ends_in_a_finding
 def rate_of_two_tasks(study: Study, cell: Cell, claim: str) -> Finding:
     """Claim ``decoupling-cr12``: C(1, 2) of the prompts about the same sum; beside it that of different sums."""
     located = located_of(study, cell.dataset or "")
@@ -56,7 +51,7 @@ def rate_of_two_tasks(study: Study, cell: Cell, claim: str) -> Finding:
     )
 
 
-@fact_experiment
+@ends_in_a_finding
 def rate_of_a_task(study: Study, cell: Cell, claim: str, task: str) -> Finding:
     """Claims ``decoupling-cr11`` (``task`` "result") and ``decoupling-cr22`` ("program"): C(t, t)."""
     located = located_of(study, cell.dataset or "")
@@ -84,7 +79,7 @@ def rate_of_a_task(study: Study, cell: Cell, claim: str, task: str) -> Finding:
     )
 
 
-@fact_experiment
+@ends_in_a_finding
 def individual_low(study: Study, cell: Cell, claim: str) -> Finding:
     """Claim ``decoupling-individual-low``: overlap of two tasks about one sum; beside it that of different sums."""
     located = located_of(study, cell.dataset or "")

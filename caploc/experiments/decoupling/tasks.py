@@ -11,9 +11,10 @@ from caploc.datasets import load_examples
 from caploc.datasets.sampling import digest
 from caploc.errors import UnavailableDatasetError
 from caploc.examples import Example
+from caploc.experiments.endings import FloorError
 from caploc.experiments.facts.fact_set import FactSet, fact_set, facts_of
 from caploc.experiments.facts.kn import DEFAULT, knowledge_neurons, located_everywhere
-from caploc.experiments.facts.report import FloorError, require_known
+from caploc.experiments.facts.report import require_known
 from caploc.experiments.facts.sets import LocatedSets
 from caploc.experiments.facts.wordings import Fact
 from caploc.experiments.study import NotRunError, Study

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
-from caploc.errors import CaplocError
+from caploc.experiments.endings import FloorError
 from caploc.experiments.facts.agreement import RESAMPLES
 from caploc.experiments.facts.fact_set import FEWEST_FACTS, PAPER_FACTS, FactSet
-from caploc.experiments.study import NotRunError, Study
+from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding
 from caploc.papers import load_paper
 from caploc.statistics import Interval
@@ -26,27 +25,6 @@ PRINTED_FOR: Mapping[str, tuple[tuple[str, ...], str]] = {
 model: ambiguity ``decoupling-model``)."""
 
 OF_EQUATION_8 = ("dispersion", "scope", "deviation", "gsm8k-form")
-
-_Experiment = TypeVar("_Experiment", bound=Callable[..., Finding])
-
-
-class FloorError(CaplocError):
-    """A floor or ceiling effect makes a measurement uninformative; the message names it."""
-
-
-def fact_experiment(experiment: _Experiment) -> _Experiment:
-    """Turn a NotRunError of ``experiment(study, cell, claim, ...)`` into a Finding that says so, a FloorError too."""
-
-    @functools.wraps(experiment)
-    def run(study: Study, cell: Cell, claim: str, **options: Any) -> Finding:
-        try:
-            return experiment(study, cell, claim, **options)
-        except NotRunError as error:
-            return Finding(claim=claim, cell=cell, quantity=claim, not_run=str(error))
-        except FloorError as error:
-            return Finding(claim=claim, cell=cell, quantity=claim, floor=str(error))
-
-    return run  # type: ignore[return-value]
 
 
 def require_known(facts: FactSet) -> FactSet:

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
+from caploc.experiments.endings import FloorError, ends_in_a_finding
 from caploc.experiments.facts import FEWEST_FACTS, FactSet
 from caploc.experiments.facts.agreement import mean_of, percentile, resampled_weights, weighted_mean
 from caploc.experiments.facts.kn import knowledge_neurons
-from caploc.experiments.facts.report import (
-    FloorError,
-    fact_experiment,
-    finding_of,
-    interval_parts,
-    printed_floor,
-)
+from caploc.experiments.facts.report import finding_of, interval_parts, printed_floor
 from caploc.experiments.fidelity.circuits import circuit_facts, circuits, notes_of
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding
 from caploc.statistics import bootstrap_mean
 
 
-@fact_experiment
+@ends_in_a_finding
 def kc_param_share(study: Study, cell: Cell, claim: str) -> Finding:
     """Claim ``fidelity-kc-param-share``: a circuit's parameters, mean over a fact's wordings, then facts."""
     facts = circuit_facts(study, cell)
@@ -56,7 +51,7 @@ def kc_param_share(study: Study, cell: Cell, claim: str) -> Finding:
     )
 
 
-@fact_experiment
+@ends_in_a_finding
 def kc_granularity(study: Study, cell: Cell, claim: str) -> Finding:
     """Claim ``fidelity-kc-granularity``: how many times the parameters of KN's neurons a circuit holds."""
     facts = circuit_facts(study, cell)

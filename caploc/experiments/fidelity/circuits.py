@@ -11,9 +11,10 @@ import torch
 
 from caploc.circuits import Circuit, DecomposedModel, Graph, attribute_edges, prune
 from caploc.errors import ModelError
+from caploc.experiments.endings import ends_in_a_finding
 from caploc.experiments.facts import FactSet, LocatedSets, facts_of
 from caploc.experiments.facts.agreement import same_fact_pairs
-from caploc.experiments.facts.report import fact_experiment, require_known
+from caploc.experiments.facts.report import require_known
 from caploc.experiments.fidelity.overlap import Located, overlap_finding
 from caploc.experiments.fidelity.prompts import fewer, for_each_prompt
 from caploc.experiments.study import NotRunError, Study
@@ -126,7 +127,7 @@ def _largest(graph: Graph, scores: np.ndarray, count: int) -> Circuit:
     return Circuit(graph, torch.from_numpy(chosen))
 
 
-@fact_experiment
+@ends_in_a_finding
 def kc_overlap(study: Study, cell: Cell, claim: str) -> Finding:
     """Claim ``fidelity-kc-overlap``: the overlap of edges; "equal sets" is the share of pairs of one circuit."""
     facts = circuit_facts(study, cell)

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from caploc.experiments.endings import ends_in_a_finding
 from caploc.experiments.facts.agreement import mean_of
 from caploc.experiments.facts.fact_set import FactSet, facts_of
 from caploc.experiments.facts.kn import CUTS, DEFAULT, HALVES, knowledge_neurons
-from caploc.experiments.facts.report import (
-    fact_experiment,
-    finding_of,
-    interval_parts,
-    printed_floor,
-    require_known,
-)
+from caploc.experiments.facts.report import finding_of, interval_parts, printed_floor, require_known
 from caploc.experiments.fidelity.overlap import Located, overlap_finding
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding
@@ -22,7 +17,7 @@ from caploc.statistics import bootstrap_mean
 UNTRAINED_FACTS = 12
 
 
-@fact_experiment
+@ends_in_a_finding
 def kn_overlap(study: Study, cell: Cell, claim: str) -> Finding:
     """Claim ``fidelity-kn-overlap``.
 
@@ -33,7 +28,7 @@ def kn_overlap(study: Study, cell: Cell, claim: str) -> Finding:
     return overlap_finding(study, facts, _located(study, facts), cell, claim, "neurons")
 
 
-@fact_experiment
+@ends_in_a_finding
 def kn_mean_located(study: Study, cell: Cell, claim: str) -> Finding:
     """Claim ``fidelity-kn-mean-located``: neurons located for a prompt, mean over all wordings, facts resampled."""
     facts = require_known(facts_of(study, cell.dataset or ""))

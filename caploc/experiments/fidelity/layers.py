@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from caploc.experiments.endings import ends_in_a_finding
 from caploc.experiments.facts import FactSet, LocatedSets, facts_of
 from caploc.experiments.facts.agreement import mean_of
-from caploc.experiments.facts.report import OF_EQUATION_8, fact_experiment, require_known
+from caploc.experiments.facts.report import OF_EQUATION_8, require_known
 from caploc.experiments.fidelity.overlap import Located, overlap_finding
 from caploc.experiments.fidelity.prompts import fewer, for_each_prompt, with_subjects, wordings
 from caploc.experiments.study import NotRunError, Study
@@ -100,7 +101,7 @@ def _traced(study: Study, facts: FactSet, control: str) -> TracedLayers:
     return TracedLayers(restored, clean, corrupted)
 
 
-@fact_experiment
+@ends_in_a_finding
 def rome_overlap(study: Study, cell: Cell, claim: str) -> Finding:
     """Claim ``fidelity-rome-overlap``: the three best of L layers, for which two wordings agree by chance in 3 / L.
 
@@ -138,7 +139,7 @@ def rome_overlap(study: Study, cell: Cell, claim: str) -> Finding:
     )
 
 
-@fact_experiment
+@ends_in_a_finding
 def rome_granularity(study: Study, cell: Cell, claim: str) -> Finding:
     """Claim ``fidelity-rome-granularity``: the share of the parameters in three layers' MLPs, and in whole layers.
 

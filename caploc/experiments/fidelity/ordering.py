@@ -7,9 +7,10 @@ from itertools import pairwise
 import numpy as np
 
 from caploc.comparisons import compare_pairs, holm_parts, part_quantities
+from caploc.experiments.endings import FloorError, ends_in_a_finding
 from caploc.experiments.facts import FEWEST_FACTS, LocatedSets
 from caploc.experiments.facts.kn import knowledge_neurons
-from caploc.experiments.facts.report import FloorError, fact_experiment, finding_of, interval_parts
+from caploc.experiments.facts.report import finding_of, interval_parts
 from caploc.experiments.fidelity.circuits import circuits
 from caploc.experiments.fidelity.layers import TOP_K, traced, traced_facts
 from caploc.experiments.fidelity.overlap import Agreements
@@ -21,7 +22,7 @@ ORDER = ("kn", "rome", "kc")
 INTRODUCTION = ("rome", "kc", "kn")
 
 
-@fact_experiment
+@ends_in_a_finding
 def ordering(study: Study, cell: Cell, claim: str) -> Finding:
     """Claim ``fidelity-ordering``: KN's overlap minus ROME's and ROME's minus KC's, on the same facts and wordings.
 

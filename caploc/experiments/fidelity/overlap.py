@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from caploc.experiments.endings import FloorError
 from caploc.experiments.facts.agreement import (
     Within,
     across_facts,
@@ -20,7 +21,7 @@ from caploc.experiments.facts.agreement import (
     within_facts,
 )
 from caploc.experiments.facts.fact_set import FEWEST_FACTS, FactSet
-from caploc.experiments.facts.report import FloorError, finding_of, interval_parts, number_is_printed
+from caploc.experiments.facts.report import finding_of, interval_parts, number_is_printed
 from caploc.experiments.facts.sets import LocatedSets
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding, Plot

@@ -13,8 +13,9 @@ from caploc.attribution.engine import Attributor, Method
 from caploc.attribution.precision import wide_head
 from caploc.attribution.quadrature import fixed_rule
 from caploc.examples import TokenizedExample
+from caploc.experiments.endings import ends_in_a_finding
 from caploc.experiments.facts.fact_set import facts_of
-from caploc.experiments.facts.report import fact_experiment, finding_of, require_known
+from caploc.experiments.facts.report import finding_of, require_known
 from caploc.experiments.facts.stored import stored
 from caploc.experiments.premises.neuron_path import NeuronPathModel
 from caploc.experiments.study import NotRunError, Study
@@ -34,7 +35,7 @@ OF_LAYERS = {
 }
 
 
-@fact_experiment
+@ends_in_a_finding
 def ig_completeness(study: Study, cell: Cell, claim: str) -> Finding:
     """Claim ``bg-ig-completeness``: |Attr(w) - D| / max(|D|, 0.01), D = P - P(w = 0), the largest over 100 neurons.
 

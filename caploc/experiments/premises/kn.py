@@ -9,8 +9,9 @@ from scipy.stats import spearmanr
 
 from caploc.attribution.engine import Method
 from caploc.comparisons import compare_pairs, holm_parts, part_quantities
+from caploc.experiments.endings import FloorError, ends_in_a_finding
 from caploc.experiments.facts.fact_set import FEWEST_FACTS, facts_of
-from caploc.experiments.facts.report import FloorError, fact_experiment, finding_of, require_known
+from caploc.experiments.facts.report import finding_of, require_known
 from caploc.experiments.facts.scaling import DOUBLED, LAYER, LOCATED, MAGNITUDE, UNIFORM, ZEROED, Scaled
 from caploc.experiments.premises.completeness import require_exact
 from caploc.experiments.reliability.report import measured, reliability_finding
@@ -23,7 +24,7 @@ from caploc.statistics import bootstrap_interval
 PAPER_FACTS = 100
 
 
-@fact_experiment
+@ends_in_a_finding
 def attribution_measures_contribution(study: Study, cell: Cell, claim: str) -> Finding:
     """Claim ``bg-attr-measures-contribution``: over all neurons, Spearman's rho of the attribution by eq. (2), a layer
     scaled at once as in KN, with the probability lost by zeroing that neuron alone; median over known facts.
@@ -82,7 +83,7 @@ def attribution_measures_contribution(study: Study, cell: Cell, claim: str) -> F
     )
 
 
-@fact_experiment
+@ends_in_a_finding
 def kn_verification(study: Study, cell: Cell, claim: str) -> Finding:
     """Claim ``bg-kn-verification``: four effects in nats; the estimate is the smallest.
 

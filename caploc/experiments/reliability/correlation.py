@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.stats import rankdata
 
-from caploc.experiments.facts.report import FloorError
+from caploc.experiments.endings import FloorError
 from caploc.experiments.facts.scaling import ARMS, FACTORS, Scaled
 from caploc.statistics import Interval, bootstrap_interval
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from caploc.comparisons import part_quantities
+from caploc.experiments.endings import ends_in_a_finding
 from caploc.experiments.facts.agreement import mean_of
-from caploc.experiments.facts.report import fact_experiment, interval_parts, printed_floor
+from caploc.experiments.facts.report import interval_parts, printed_floor
 from caploc.experiments.facts.scaling import (
     ARMS,
     DOUBLED,
@@ -31,19 +32,19 @@ from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding, Plot
 
 
-@fact_experiment
+@ends_in_a_finding
 def kn_double(study: Study, cell: Cell, claim: str) -> Finding:
     """Claim ``reliability-kn-double``: 85.1 % up and 14.9 % down, located; 72.3 and 27.7 %, random."""
     return _shares(study, cell, claim, DOUBLED)
 
 
-@fact_experiment
+@ends_in_a_finding
 def kn_zero(study: Study, cell: Cell, claim: str) -> Finding:
     """Claim ``reliability-kn-zero``: 27.4 % up and 72.4 % down, located; 17.6 and 82.6 %, random."""
     return _shares(study, cell, claim, ZEROED)
 
 
-@fact_experiment
+@ends_in_a_finding
 def kn_similar_to_random(study: Study, cell: Cell, claim: str) -> Finding:
     """Claim ``reliability-kn-similar-to-random``: the two differences of shares, against random sets matched by layer.
 
@@ -76,7 +77,7 @@ def kn_similar_to_random(study: Study, cell: Cell, claim: str) -> Finding:
     )
 
 
-@fact_experiment
+@ends_in_a_finding
 def kn_not_necessarily(study: Study, cell: Cell, claim: str) -> Finding:
     """Claim ``reliability-kn-not-necessarily``: shares that move against KN's prediction, the smaller as estimate."""
     found = measured(study, cell)
@@ -104,7 +105,7 @@ def kn_not_necessarily(study: Study, cell: Cell, claim: str) -> Finding:
     )
 
 
-@fact_experiment
+@ends_in_a_finding
 def kn_no_strong_correlation(study: Study, cell: Cell, claim: str) -> Finding:
     """Claim ``reliability-kn-no-strong-correlation``: |Spearman rho| of attribution changed with the change of log P.
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from caploc.experiments.facts.report import fact_experiment, interval_parts, printed_floor
+from caploc.experiments.endings import ends_in_a_finding
+from caploc.experiments.facts.report import interval_parts, printed_floor
 from caploc.experiments.facts.scaling import DOUBLED, LAYER, LOCATED, MAGNITUDE, UNIFORM, ZEROED, Scaled
 from caploc.experiments.reliability.ipp import Ipp, ipp
 from caploc.experiments.reliability.report import measured, reliability_finding
@@ -14,7 +15,7 @@ from caploc.findings import Cell, Finding
 BOTH = (DOUBLED, ZEROED)
 
 
-@fact_experiment
+@ends_in_a_finding
 def kn_ipp(study: Study, cell: Cell, claim: str) -> Finding:
     """Claim ``reliability-kn-ipp``: performance is the mean share that moves as predicted, doubled and zeroed.
 

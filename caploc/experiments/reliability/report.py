@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from caploc.experiments.endings import FloorError
 from caploc.experiments.facts.agreement import mean_of
 from caploc.experiments.facts.fact_set import FEWEST_FACTS, FactSet, facts_of
 from caploc.experiments.facts.kn import CUTS, DEFAULT
-from caploc.experiments.facts.report import FloorError, finding_of, require_known
+from caploc.experiments.facts.report import finding_of, require_known
 from caploc.experiments.facts.scaling import (
     ARMS,
     DOUBLED,

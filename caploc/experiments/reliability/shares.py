@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from caploc.comparisons import Effect, compare_pairs
-from caploc.experiments.facts.report import FloorError
+from caploc.experiments.endings import FloorError
 from caploc.experiments.facts.scaling import LAYER, LOCATED, UNIFORM, Scaled
 from caploc.statistics import Interval, binomial_interval, bootstrap_mean, mcnemar
 
