@@ -64,3 +64,43 @@ def test_kn_ipp(study: Study, cell: CellRequest, audit: Auditor) -> None:
     from caploc.experiments import reliability
 
     audit.check(reliability.kn_ipp(study, cell.cell, audit.claim))
+
+
+@pytest.mark.claim("reliability-kc-recall", facts="zsre")
+def test_circuits_alone_recall_few_facts(study: Study, cell: CellRequest, audit: Auditor) -> None:
+    """Section 3.2: "the success rate of recall knowledge was only 12.3%"."""
+    from caploc.experiments import reliability
+
+    audit.check(reliability.kc_recall(study, cell.cell, audit.claim))
+
+
+@pytest.mark.claim("reliability-kc-param-share", facts="zsre")
+def test_recalling_circuits_hold_2_6_percent(study: Study, cell: CellRequest, audit: Auditor) -> None:
+    """Section 3.2: "accounting for an average of 2.6% of the entire model parameters"."""
+    from caploc.experiments import reliability
+
+    audit.check(reliability.kc_recalled_param_share(study, cell.cell, audit.claim))
+
+
+@pytest.mark.claim("reliability-kc-ipp", facts="zsre")
+def test_ipp_of_circuits(study: Study, cell: CellRequest, audit: Auditor) -> None:
+    """Poster: the IPP of KC is 10.5 %."""
+    from caploc.experiments import reliability
+
+    audit.check(reliability.kc_ipp(study, cell.cell, audit.claim))
+
+
+@pytest.mark.claim("reliability-rome-layers-equal", facts="zsre")
+def test_rome_edits_other_layers_as_well(study: Study, cell: CellRequest, audit: Auditor) -> None:
+    """Section 3.2: "editing other layers resulted in similar performance"."""
+    from caploc.experiments import reliability
+
+    audit.check(reliability.rome_layers_equal(study, cell.cell, audit.claim))
+
+
+@pytest.mark.claim("reliability-rome-ipp", facts="zsre")
+def test_ipp_of_rome(study: Study, cell: CellRequest, audit: Auditor) -> None:
+    """Poster: the IPP of ROME is 0.0 %."""
+    from caploc.experiments import reliability
+
+    audit.check(reliability.rome_ipp(study, cell.cell, audit.claim))

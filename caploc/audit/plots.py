@@ -7,8 +7,13 @@
                           size (x may be left out); ``untrained`` (optional): the same, untrained
 ``matrix``                overlap between datasets. ``labels``; ``values``: square, None where undefined; ``chance``
                           (optional): the same, or one number
+``changes``               Figures 6, 10. ``rows``, ``columns``: labels; ``values``, ``low``, ``high``: by row and
+                          column, None where there is no such cell
 ``splits``                half-split overlaps. ``groups``: label -> values; ``published``, ``chance``, ``untrained``
-                          (optional): label -> number, or one number for all; ``axis`` (optional): of which overlap
+                          (optional): label -> number, or one number for all; ``marks`` (optional): further names ->
+                          the same; ``axis`` (optional): of which overlap
+``layers``                Figure 2. ``curves``: label -> {mean, low, high}, one number a layer (low and high may be left
+                          out); ``located`` (optional): the layer to be marked
 ``completeness``          ``errors``: label -> one number a layer; ``tolerance`` (optional)
 ========================  ===========================================================================================
 
@@ -23,6 +28,7 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from caploc.audit.plot_changes import changes
 from caploc.audit.plot_style import FONT_POINTS, MARKERS, Theme, colour, ink, png
 from caploc.audit.text import visible
 
@@ -155,12 +161,20 @@ def _splits(figure: Figure, data: Mapping[str, Any]) -> None:
         single = len(finite) == 1  # a dot among clouds would be lost
         axes.scatter(finite, [index] if single else spread, s=70 if single else 9, alpha=1 if single else 0.55,
                      linewidths=0, color=colour(index))  # fmt: skip
-    for name, mark, shade in (
-        ("published", "*", ink()),
-        ("chance", "|", "#D55E00"),
-        ("untrained", "x", ink()),
-    ):
-        given = data.get(name)
+    marked = [
+        (name, mark, shade, data.get(name))
+        for name, mark, shade in (
+            ("published", "*", ink()),
+            ("chance", "|", "#D55E00"),
+            ("untrained", "x", ink()),
+        )
+    ]
+    further = data.get("marks") or {}
+    marked += [
+        (visible(name, 40), MARKERS[index % len(MARKERS)], ink(), given)
+        for index, (name, given) in enumerate(further.items())
+    ]
+    for name, mark, shade, given in marked:
         if given is None:
             continue
         points = given if isinstance(given, Mapping) else dict.fromkeys(groups, given)
@@ -177,6 +191,21 @@ def _splits(figure: Figure, data: Mapping[str, Any]) -> None:
     axes.grid(axis="x", alpha=0.3)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize=FONT_POINTS - 2, loc="best")
+
+
+def _layers(figure: Figure, data: Mapping[str, Any]) -> None:
+    figure.set_size_inches(8.4, 4)
+    axes = figure.subplots()
+    count = max(len(curve["mean"]) for curve in data["curves"].values())
+    for index, (label, curve) in enumerate(data["curves"].items()):
+        _curve(axes, range(count), label, curve, index, "-" if "low" in curve else ":")
+    if data.get("located") is not None:
+        axes.axvline(data["located"], color=ink(), linestyle="--", linewidth=1, label="located layer")
+    axes.set_xticks(range(0, count, max(1, math.ceil(count / 16))))
+    axes.set_xlabel("layer")
+    axes.set_ylabel("share, or difference of P")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=FONT_POINTS - 2, loc="center left", bbox_to_anchor=(1.01, 0.5))
 
 
 def _completeness(figure: Figure, data: Mapping[str, Any]) -> None:
@@ -204,14 +233,18 @@ _MAIN_FIELD = {
     "heatmap": "values",
     "convergence": "x",
     "matrix": "values",
+    "changes": "values",
     "splits": "groups",
+    "layers": "curves",
     "completeness": "errors",
 }
 KINDS: Mapping[str, Callable[[Figure, Mapping[str, Any]], None]] = {
     "heatmap": _heatmap,
     "convergence": _convergence,
     "matrix": _matrix,
+    "changes": changes,
     "splits": _splits,
+    "layers": _layers,
     "completeness": _completeness,
 }
 

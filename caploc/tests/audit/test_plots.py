@@ -22,7 +22,15 @@ DATA: dict[str, dict[str, Any]] = {
     },
     "convergence": {"x": [10, 20, 40], "curves": {"gsm8k": CURVE}, "untrained": {"gsm8k": CURVE}},
     "matrix": {"labels": ["a", "b"], "values": [[1, 0.2], [None, 1]], "chance": [[1, 0.1], [0.1, 1]]},
+    "changes": {
+        "rows": ["gsm8k"],
+        "columns": ["gsm8k", "imdb"],
+        "values": [[-0.9, None]],
+        "low": [[-1, None]],
+        "high": [[-0.5, None]],
+    },
     "splits": {"groups": {"gsm8k": [0.5, 0.6, math.nan]}, "published": {"gsm8k": 0.96}, "chance": 0.01},
+    "layers": {"curves": {"efficacy": CURVE, "magnitude": {"mean": [-0.1, None, 0.3]}}, "located": 1},
     "completeness": {"errors": {"gsm8k": [0.8, 0.001], "imdb": [0.5, 0.002]}, "tolerance": 0.01},
 }
 ODD: list[tuple[str, dict[str, Any]]] = [
@@ -31,6 +39,7 @@ ODD: list[tuple[str, dict[str, Any]]] = [
     ("convergence", {"x": [10], "curves": {}, "untrained": CURVE}),
     ("convergence", {"x": [10, 20], "curves": {"a": {"x": [10], "mean": [None], "low": [None], "high": [None]}}}),
     ("splits", {"groups": {"a": []}, "published": {"other": 0.5}, "untrained": {"a": 0.5}}),
+    ("layers", {"curves": {"a": {"mean": [math.nan] * 48}}}),
     ("completeness", {"errors": {"a": [0.0, math.nan]}}),
     ("splits", {"groups": {"$\\frac{ <b> \ud800\x00": [0.5]}}),
 ]  # fmt: skip

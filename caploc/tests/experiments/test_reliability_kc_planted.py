@@ -1,0 +1,200 @@
+"""Reliability of KC on planted ranks: each verdict where it must come out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from caploc.experiments import reliability
+from caploc.experiments.fidelity.circuits import FactCircuits
+from caploc.experiments.reliability.kc_alone import (
+    DEGREES,
+    LOCATED,
+    NODES,
+    RANDOM_CIRCUITS,
+    UNIFORM,
+    WHOLE,
+    Alone,
+)
+from caploc.experiments.reliability.kc_report import CONTROL_FACTS
+from caploc.findings import Outcome
+from caploc.tests.experiments.planted_facts import PlantedFacts, fact_set, run, sets_of
+
+TOO_LOW = 50
+
+
+def ranks(share: float, facts: int, top: int = 1) -> np.ndarray:
+    """``[facts, 1]``: ``top`` for such a share of the facts, else far below."""
+    recalled = np.random.default_rng(1).permutation(np.arange(facts) < round(share * facts))
+    return np.where(recalled, top, TOO_LOW)[:, None]
+
+
+def random_ranks(share: float, facts: int, seed: int, top: int = 1) -> np.ndarray:
+    """``[facts, circuits]``: each recalls each fact with such a probability. Equal totals would tie one half of the
+    facts to the other, on which IPP scores what it chose."""
+    recalled = np.random.default_rng(seed).random((facts, RANDOM_CIRCUITS)) < share
+    return np.where(recalled, top, TOO_LOW)
+
+
+def values(rank: np.ndarray, share: np.ndarray | float = 0.1, shared: float = 0.5) -> np.ndarray:
+    """``[facts, circuits, 5]``: all three ranks alike."""
+    share = np.broadcast_to(np.reshape(share, (-1, 1)), rank.shape)
+    return np.stack([rank, rank, rank, np.full(rank.shape, shared), share], 2).astype(float)
+
+
+def planted(
+    facts: int,
+    recall: float,
+    random: float | Mapping[str, float],
+    share: np.ndarray | float = 0.1,
+    top: int = 1,
+    exact: bool = True,
+    **more: Any,
+) -> PlantedFacts:
+    """A study whose circuits recall such a share of the facts at rank ``top``, the untrained twin's all of them."""
+    known = fact_set(facts, 1, "zsre", **more)
+    shares = dict.fromkeys((UNIFORM, DEGREES, NODES), random) if isinstance(random, float) else random
+    arms = {
+        LOCATED: values(ranks(recall, facts, top), share),
+        WHOLE: values(np.ones((facts, 1))),
+        "another cut": values(np.full((facts, 1), TOO_LOW)),
+        **{
+            arm: values(random_ranks(one, facts, number, top))
+            for number, (arm, one) in enumerate(shares.items())
+        },
+    }
+    few = known.head(CONTROL_FACTS)
+    twin = {LOCATED: values(np.ones((len(few), 1))), WHOLE: values(np.full((len(few), 1), TOO_LOW))}
+    settings = {"exact": exact, "cut": "as planted", "edges": 100}
+    sets = sets_of([np.arange(3)] * facts)
+    study = PlantedFacts(
+        {
+            ("facts", "zsre", 1): known,
+            ("circuits", known.data_fingerprint, ""): FactCircuits(
+                sets, {}, np.full(facts, 0.1), np.full(facts, 0.04), settings
+            ),
+            ("alone", known.data_fingerprint, "", True): Alone(arms),
+            ("alone", few.data_fingerprint, "untrained", False): Alone(twin),
+        },
+        samples=facts,
+    )
+    vars(study)["lm"] = SimpleNamespace(max_length=100)
+    return study
+
+
+def half_known(facts: int) -> np.ndarray:
+    return np.where(np.arange(facts) < facts // 2, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("facts", "recall", "outcome"),
+    [
+        (200, 0.123, Outcome.SUPPORTED),
+        (200, 0.8, Outcome.REFUTED),
+        (200, 0.35, Outcome.INCONCLUSIVE),
+        (20, 0.1, Outcome.INCONCLUSIVE),
+    ],
+)
+def test_recall(facts: int, recall: float, outcome: Outcome) -> None:
+    study = planted(facts, recall, 0.02)
+    finding, verdict = run(reliability.kc_recall, study, "reliability-kc-recall", "gptj-6b", "zsre")
+    assert verdict.outcome is outcome, verdict.reason
+    assert finding.estimate == pytest.approx(recall, abs=0.01) and finding.n == facts
+    assert finding.quantities["number:recall:estimate"] == finding.estimate
+    assert (
+        finding.quantities["another cut"] == 0 and finding.quantities["rank 10 or better"] == finding.estimate
+    )
+    assert (
+        finding.controls["random circuits, same degrees"] == pytest.approx(0.02, abs=0.03) == finding.chance
+    )
+    assert finding.controls["circuits located for the answers in an untrained model"] == 1
+    assert "circuits located for wrong answers" not in finding.controls  # all answers are one token
+    assert any("8 of 8, the whole model 0: a circuit gives" in note for note in finding.notes)
+
+
+def test_recall_rests_on_known_facts() -> None:
+    study = planted(200, 0.2, 0.0, rank=half_known(200))
+    finding, _ = run(reliability.kc_recall, study, "reliability-kc-recall", dataset="zsre")
+    first = study._made["alone", study._made["facts", "zsre", 1].data_fingerprint, "", True].recalled()
+    assert finding.n == 100 and finding.estimate == first[:100].mean()
+    assert finding.quantities["all facts, those not known too"] == 0.2
+    assert "100 of 200 facts left out: the model does not know them" in finding.notes
+
+
+def test_facts_that_are_not_known_are_a_floor_effect() -> None:
+    study = planted(200, 0.2, 0.0, rank=np.full(200, 2))
+    for experiment, claim in (
+        (reliability.kc_recall, "reliability-kc-recall"),
+        (reliability.kc_recalled_param_share, "reliability-kc-param-share"),
+        (reliability.kc_ipp, "reliability-kc-ipp"),
+    ):
+        _, verdict = run(experiment, study, claim, dataset="zsre")
+        assert verdict.outcome is Outcome.INCONCLUSIVE
+        assert verdict.reason == "the model does not know the facts (0 of 200)"
+
+
+@pytest.mark.parametrize(
+    ("share", "model", "outcome"),
+    [
+        (0.026, "gptj-6b", Outcome.SUPPORTED),
+        (0.1, "gptj-6b", Outcome.REFUTED),
+        (0.036, "gptj-6b", Outcome.INCONCLUSIVE),
+        (0.026, "tiny-gptj", Outcome.INCONCLUSIVE),
+    ],
+)
+def test_share_of_circuits_that_recall(share: float, model: str, outcome: Outcome) -> None:
+    """Circuits that recall hold ``share``, give or take a tenth; the others nothing."""
+    recalled = ranks(0.3, 100)[:, 0] == 1
+    shares = np.where(recalled, share * (1 + np.linspace(-0.1, 0.1, 100)), 0)
+    study = planted(100, 0.3, 0.0, shares)
+    claim = "reliability-kc-param-share"
+    finding, verdict = run(reliability.kc_recalled_param_share, study, claim, model, "zsre")
+    assert verdict.outcome is outcome, verdict.reason
+    assert finding.estimate == pytest.approx(shares[recalled].mean()) and finding.n == 30
+    assert finding.p_values["recalled against other facts"] < 0.001
+    assert finding.quantities["facts that are not recalled"] == 0
+    assert finding.quantities["all known facts"] == pytest.approx(shares.mean())
+    assert finding.quantities["in the matrices that edges enter"] == pytest.approx(0.04)
+    assert "another cut, recalled" not in finding.quantities  # none is recalled
+    assert (finding.floor is None) == (model == "gptj-6b")
+
+
+def test_share_where_all_or_few_are_recalled() -> None:
+    claim = "reliability-kc-param-share"
+    finding, _ = run(reliability.kc_recalled_param_share, planted(100, 1.0, 0.0), claim, "gptj-6b", "zsre")
+    assert not finding.p_values and "facts that are not recalled" not in finding.quantities
+    _, verdict = run(reliability.kc_recalled_param_share, planted(100, 0.15, 0.0), claim, "gptj-6b", "zsre")
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert verdict.reason.startswith("floor effect: circuits recall 15 of 100 known facts")
+
+
+@pytest.mark.parametrize(
+    ("recall", "random", "model", "outcome"),
+    [
+        (0.123, 0.018, "gptj-6b", Outcome.SUPPORTED),
+        (0.6, 0.1, "gptj-6b", Outcome.REFUTED),
+        (0.1, {UNIFORM: 0.01, DEGREES: 0.3, NODES: 0.0}, "gptj-6b", Outcome.REFUTED),
+        (0.123, 0.018, "tiny-gptj", Outcome.INCONCLUSIVE),
+    ],
+)
+def test_ipp(recall: float, random: float | Mapping[str, float], model: str, outcome: Outcome) -> None:
+    """The best random choice counts, whichever way it is drawn."""
+    study = planted(1000, recall, random)
+    close = 3 * np.sqrt(0.25 / 1000)  # three standard errors of a choice's recall, at most
+    finding, verdict = run(reliability.kc_ipp, study, "reliability-kc-ipp", model, "zsre")
+    assert verdict.outcome is outcome, verdict.reason
+    best = random if isinstance(random, float) else max(random.values())
+    assert finding.estimate == pytest.approx(recall - best, abs=close)
+    assert finding.quantities["recall of the circuit"] == pytest.approx(recall)
+    uniform = random if isinstance(random, float) else random[UNIFORM]
+    assert finding.quantities["random circuits, uniform"] == pytest.approx(recall - uniform, abs=close)
+
+
+def test_circuits_cut_by_estimates_say_so() -> None:
+    study = planted(100, 0.1, 0.0, exact=False)
+    finding, _ = run(reliability.kc_recall, study, "reliability-kc-recall", dataset="zsre")
+    assert any("the estimate's doing" in note for note in finding.notes)

@@ -1,0 +1,126 @@
+"""ROME's reliability on planted edits: each verdict where it must come out, and what decides it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from caploc.experiments import reliability
+from caploc.experiments.reliability.rome_located import locate_layer
+from caploc.experiments.reliability.rome_pairs import compare_successes, equivalence_p
+from caploc.findings import Cell, Outcome
+from caploc.tests.experiments.planted_edits import LAYERS, edit_study, successes
+from caploc.tests.experiments.planted_facts import run
+
+EQUAL, IPP = "reliability-rome-layers-equal", "reliability-rome-ipp"
+ALIKE = [0.8] * LAYERS
+BETTER = [0.1, 0.1, 0.9, 0.1, 0.1, 0.1]
+
+
+@pytest.mark.parametrize(
+    ("shares", "facts", "outcome"),
+    [
+        (ALIKE, 200, Outcome.SUPPORTED),
+        ([0.1, 0.1, 0.8, 0.8, 0.8, 0.8], 200, Outcome.SUPPORTED),
+        (BETTER, 200, Outcome.REFUTED),
+        ([0.9, 0.9, 0.1, 0.9, 0.9, 0.9], 200, Outcome.REFUTED),
+        (ALIKE, 24, Outcome.INCONCLUSIVE),
+    ],
+)
+def test_layers_equal(shares: list[float], facts: int, outcome: Outcome) -> None:
+    study = edit_study(successes(shares, facts))
+    finding, verdict = run(reliability.rome_layers_equal, study, EQUAL, dataset="zsre")
+    assert verdict.outcome is outcome, verdict.reason
+    others = np.array([share for layer, share in enumerate(shares) if layer != 2])
+    assert finding.estimate == pytest.approx(shares[2] - others.mean(), abs=0.03)
+    for layer in (0, 1, 3, 4, 5):
+        expected = shares[2] - shares[layer]
+        assert finding.quantities[f"effect:layer-{layer}:estimate"] == pytest.approx(expected, abs=0.05)
+    assert "effect:layer-2:low90" not in finding.quantities and finding.quantities["located layer"] == 2
+    assert any("too few to show two layers equal" in note for note in finding.notes) is (facts == 24)
+    assert any("last prompt token: no difference can show" in note for note in finding.notes)
+    (plot,) = finding.plots
+    assert plot.kind == "layers" and plot.data["located"] == 2
+    assert plot.data["curves"]["efficacy"]["mean"] == pytest.approx(shares, abs=0.02)
+
+
+def test_the_papers_model_is_edited_in_its_printed_layer() -> None:
+    shares = [0.1, 0.1, 0.9, 0.1, 0.1, 0.4]
+    study = edit_study(successes(shares, 60))
+    finding, _ = run(reliability.rome_layers_equal, study, EQUAL, "gptj-6b", "zsre")
+    assert finding.quantities["located layer"] == 5 and finding.published is None
+    assert any("tracing names layer 2" in note for note in finding.notes)
+
+
+def test_the_layer_is_located_on_facts_that_are_not_edited() -> None:
+    """The edited facts restore layer 4, the others layer 1, facts that are not known layer 3."""
+    known = np.ones(60, bool)
+    known[-6:] = False
+    study = edit_study(successes(ALIKE, 40), known=known)
+    found = study._made["rome facts", "zsre"]
+    assert found.edited.tolist() == list(range(36)) and found.others.tolist() == list(range(36, 54))
+    traces = study._made["rome traces", found.facts.data_fingerprint]
+    traces.restored[:] = 0
+    traces.restored[:36, 4] = traces.restored[36:54, 1] = traces.restored[54:, 3] = 1
+    assert locate_layer(Cell("tiny-llama", "zsre"), found, traces).layer == 1
+
+
+@pytest.mark.parametrize("claim", [EQUAL, IPP])
+def test_facts_that_no_layer_edits_are_a_floor_effect(claim: str) -> None:
+    experiment = reliability.rome_layers_equal if claim == EQUAL else reliability.rome_ipp
+    _, verdict = run(experiment, edit_study(np.zeros((30, LAYERS))), claim, dataset="zsre")
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert verdict.reason == "floor effect: none of 30 facts can be edited in any layer"
+
+
+@pytest.mark.parametrize(("known", "reason"), [(10, "does not know the facts"), (20, "24 are needed, 16 to")])
+def test_too_few_known_facts(known: int, reason: str) -> None:
+    study = edit_study(successes(ALIKE, 24), known=np.arange(36) < known)
+    _, verdict = run(reliability.rome_layers_equal, study, EQUAL, dataset="zsre")
+    assert verdict.outcome is Outcome.INCONCLUSIVE and reason in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("shares", "facts", "outcome"),
+    [
+        ([1.0] * LAYERS, 300, Outcome.SUPPORTED),
+        ([0.5, 0.9, 0.5, 0.5, 0.5, 0.5], 100, Outcome.SUPPORTED),
+        (BETTER, 100, Outcome.REFUTED),
+        ([1.0] * LAYERS, 24, Outcome.INCONCLUSIVE),
+    ],
+)
+def test_ipp(shares: list[float], facts: int, outcome: Outcome) -> None:
+    finding, verdict = run(
+        reliability.rome_ipp, edit_study(successes(shares, facts)), IPP, "tiny-llama", "zsre"
+    )
+    assert verdict.outcome is outcome, verdict.reason
+    best = max(share for layer, share in enumerate(shares) if layer != 2)
+    assert finding.estimate == pytest.approx(shares[2] - best, abs=0.03)
+    assert finding.quantities["located layer among the choices, same facts"] <= 0
+    saturated = any(note.startswith("every edit succeeds in every layer: ") for note in finding.notes)
+    assert saturated is (set(shares) == {1.0})
+
+
+def test_intervals_of_few_disagreements_keep_their_width() -> None:
+    same = np.ones(24)
+    effect = compare_successes(same, same, np.arange(24), 0)
+    width = stats.norm.isf(0.05) * np.sqrt((2 / 26) / 26)
+    assert (effect.interval90.low, effect.interval90.high) == pytest.approx((-width, width))
+    assert effect.interval.high > effect.interval90.high > 0.05
+    first = np.array([1.0] * 18 + [0.0] * 6)
+    wide = compare_successes(first, 1 - first, np.arange(24), 0)
+    assert wide.estimate == 0.5 and wide.interval.contains(0.5)
+
+
+def test_equivalence_p() -> None:
+    """Against Bonett & Price by hand; below .05 just where the 90 % interval lies within the margin."""
+    first, second = np.ones(60), np.ones(60)
+    second[:3], first[3:4] = 0, 0
+    centre = (4 - 2) / 62
+    error = np.sqrt((6 / 62 - centre**2) / 62)
+    for margin in (0.05, 0.1, 0.2):
+        expected = max(stats.norm.sf((centre + margin) / error), stats.norm.cdf((centre - margin) / error))
+        p = equivalence_p(first, second, margin)
+        assert p == pytest.approx(expected)
+        assert (p < 0.05) == (abs(centre) + stats.norm.isf(0.05) * error < margin)
