@@ -122,6 +122,17 @@ _TABLE = (
         "caploc.benchmarks.editing",
     ),
     Benchmark(
+        "enhancement",
+        "training a few neurons' rows and columns against fine-tuning the whole model with masked gradients",
+        MappingProxyType(
+            {
+                "steps": "how much less CPU time and memory a training step takes",
+                "memory": "how gradients and optimizer state grow with the neurons that are trained",
+            }
+        ),
+        "caploc.benchmarks.enhancement",
+    ),
+    Benchmark(
         "statistics",
         "the intervals and tests behind every verdict, on samples whose truth is known",
         MappingProxyType(

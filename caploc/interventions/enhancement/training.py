@@ -1,0 +1,180 @@
+"""Fine-tune chosen neurons, and keep what it changed after chosen epochs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64
+from tqdm import tqdm
+
+from caploc.errors import ModelError, OptionError
+from caploc.examples import TokenizedExample
+from caploc.interventions.activations import stacked
+from caploc.interventions.enhancement.batches import Batches, check_apart, orders, vocabulary
+from caploc.interventions.enhancement.difference import RowDifference
+from caploc.interventions.enhancement.recipe import Recipe
+from caploc.interventions.enhancement.trainer import Trainer
+from caploc.models import LanguageModel
+from caploc.neurons import NeuronMask
+
+# A run has diverged when its loss is no number, or so many times the first one and above that of guessing, by a nat,
+# for so many steps on end.
+DIVERGED_TIMES, DIVERGED_NATS, DIVERGED_STEPS = 3.0, 1.0, 5
+
+
+@dataclass(frozen=True, eq=False)
+class Enhancement:
+    """A training run.
+
+    Attributes:
+        recipe: how it was trained.
+        at: by epoch, for those of ``recipe.keep`` that were reached, the trained difference.
+        losses: each step's training loss before its update, nats a token; the last may be no number if it diverged.
+        held_out: by epoch, 0 being the untrained model, the loss on the held-out examples; empty if there are none.
+        steps_per_epoch: so that losses can be drawn over epochs.
+        diverged: the number of updates after which training was given up; None if it went to its end.
+    """
+
+    recipe: Recipe
+    at: Mapping[int, RowDifference]
+    losses: Float64[np.ndarray, " steps"]
+    held_out: Mapping[int, float]
+    steps_per_epoch: int
+    diverged: int | None = None
+
+    @property
+    def remark(self) -> str | None:
+        """One sentence on a run that diverged; None for any other."""
+        if self.diverged is None:
+            return None
+        kept = f"kept are epochs {', '.join(map(str, self.at))}" if self.at else "no epoch was kept"
+        return (
+            f"training at a rate of {self.recipe.lr:g} diverged after {self.diverged} updates "
+            f"(loss {self.losses[0]:.3g} at first, {self.losses[-1]:.3g} at last, nats a token); {kept}; lower the rate"
+        )
+
+
+def enhance(
+    lm: LanguageModel,
+    mask: NeuronMask,
+    examples: Sequence[TokenizedExample],
+    recipe: Recipe = Recipe(),  # noqa: B008  frozen
+    *,
+    held_out: Sequence[TokenizedExample] = (),
+    zeroed: NeuronMask | None = None,
+    progress: bool = False,
+) -> Enhancement:
+    """Fine-tune the neurons of ``mask`` on ``examples`` (section 5.4); ``lm`` comes back unchanged.
+
+    Trained are a neuron's rows of the MLP's input projections, their biases, and its column of the output projection,
+    as fine-tuning of the whole model with all other gradients set to zero would, in float32 to rounding (test:
+    ``test_enhancement_oracle``), without gradients or optimizer state of anything else.
+
+    Args:
+        mask: the neurons, at least one. Any number up to all is served well.
+        examples: what to train on.
+        held_out: other examples, whose loss is measured before training and after every epoch.
+        zeroed: neurons whose weights are 0 during training and in the trained model; with ``mask`` the others it is
+            the paper's "w/o located".
+        progress: a bar of steps.
+
+    The same seed gives the same batches whatever the neurons. A run that diverges stops and keeps what it had:
+    ``Enhancement.diverged`` and ``remark``.
+
+    Raises:
+        OptionError: an empty mask, one of another model's shape, a neuron both trained and zeroed, no examples, or a
+            held-out example that is trained on.
+        ExampleError: an example that does not fit into the model's context or the recipe's limit.
+        ModelError: the loss is no number before anything was trained.
+    """
+    _check(lm, mask, zeroed, examples)
+    check_apart(examples, held_out)
+    batches = Batches(lm, examples, recipe)
+    watched = Batches(lm, held_out, recipe) if held_out else None
+    run = _Run(lm, recipe, zeroed, watched)
+    with Trainer(lm, mask, recipe, zeroed) as trainer:
+        return run.train(trainer, batches, progress)
+
+
+class _Run:
+    """What a training run has measured so far."""
+
+    def __init__(
+        self, lm: LanguageModel, recipe: Recipe, zeroed: NeuronMask | None, watched: Batches | None
+    ) -> None:
+        self._recipe, self._zeroed, self._watched = recipe, zeroed, watched
+        self._fingerprint, self._name = lm.fingerprint, lm.name
+        self._ceiling = math.log(vocabulary(lm)) + DIVERGED_NATS  # guessing, and more
+        self._at: dict[int, RowDifference] = {}
+        self._losses: list[float] = []
+        self._updates = 0
+        self._held_out: dict[int, float] = {}
+
+    def train(self, trainer: Trainer, batches: Batches, progress: bool) -> Enhancement:
+        recipe = self._recipe
+        per_epoch = -(-len(batches) // recipe.batch_size)
+        diverged: int | None = None
+        self._measure(trainer, 0)
+        with tqdm(total=per_epoch * recipe.epochs, desc="training", unit="step", disable=not progress) as bar:
+            for epoch, steps in enumerate(orders(recipe, len(batches)), 1):
+                if not self._epoch(trainer, batches, steps, bar) or not self._keep(trainer, epoch):
+                    diverged = self._updates
+                    break
+        return Enhancement(recipe, self._at, np.array(self._losses), self._held_out, per_epoch, diverged)
+
+    def _epoch(self, trainer: Trainer, batches: Batches, steps: Sequence[np.ndarray], bar: tqdm) -> bool:  # type: ignore[type-arg]
+        """All updates of one epoch; False if training diverged."""
+        for indices in steps:
+            self._losses.append(trainer.gradients(batches, indices))
+            if self._diverging():
+                return False
+            trainer.update()
+            self._updates += 1
+            bar.update()
+        return True
+
+    def _diverging(self) -> bool:
+        if not math.isfinite(self._losses[-1]):
+            if len(self._losses) == 1:
+                raise ModelError(
+                    f"the loss of {self._name} is {self._losses[0]} before anything was trained; "
+                    "use dtype float32, or check its weights"
+                )
+            return True
+        limit = max(DIVERGED_TIMES * self._losses[0], self._ceiling)
+        latest = self._losses[-DIVERGED_STEPS:]
+        return len(latest) == DIVERGED_STEPS and min(latest) > limit
+
+    def _keep(self, trainer: Trainer, epoch: int) -> bool:
+        """Measure and keep the model after ``epoch``; False if it has come to nothing."""
+        if not trainer.finite() or not self._measure(trainer, epoch):
+            return False
+        if epoch in self._recipe.keep:
+            self._at[epoch] = trainer.rows.difference(self._fingerprint, self._zeroed)
+        return True
+
+    def _measure(self, trainer: Trainer, epoch: int) -> bool:
+        if self._watched is None:
+            return True
+        loss = trainer.held_out(self._watched, self._recipe.batch_size)
+        self._held_out[epoch] = loss
+        return math.isfinite(loss)
+
+
+def _check(
+    lm: LanguageModel, mask: NeuronMask, zeroed: NeuronMask | None, examples: Sequence[TokenizedExample]
+) -> None:
+    stacked(lm, [mask] if zeroed is None else [mask, zeroed])
+    if mask.count == 0:
+        raise OptionError("no neuron is chosen, so there is nothing to train; locate with a lower sigma")
+    if zeroed is not None:
+        both = int((mask.values.cpu() & zeroed.values.cpu()).sum())
+        if both:
+            raise OptionError(
+                f"{both} neurons are both trained and zeroed; take the zeroed ones out of the mask"
+            )
+    if not examples:
+        raise OptionError("no examples to train on; pass at least one")
