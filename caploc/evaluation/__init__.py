@@ -1,0 +1,17 @@
+"""How well a model does on a dataset, as it is and with sets of neurons erased.
+
+prepared = prepare(lm, "gsm8k", examples)           # tokenized and checked, once
+evaluate(lm, prepared).score                        # [items], 0 to 1
+evaluate(lm, prepared, sets).score                  # [sets, items], each set's neurons zero at every position
+text_loss(lm, texts, sets)                          # [sets, texts], nats a token of general text
+"""
+
+from __future__ import annotations
+
+from caploc.evaluation.evaluating import evaluate
+from caploc.evaluation.outcomes import Outcomes
+from caploc.evaluation.preparing import Item, Prepared, prepare
+from caploc.evaluation.scorings import SCORINGS, Scoring
+from caploc.evaluation.text import text_loss
+
+__all__ = ["SCORINGS", "Item", "Outcomes", "Prepared", "Scoring", "evaluate", "prepare", "text_loss"]

@@ -1,0 +1,223 @@
+"""A dataset made ready to be evaluated: tokenized and checked once, for as many models' states as one likes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import permutations
+
+from transformers import PreTrainedTokenizerBase
+
+from caploc.errors import DatasetError, OptionError, UnknownNameError
+from caploc.evaluation.ends import Ends
+from caploc.evaluation.numbers import final_answer
+from caploc.evaluation.scorings import LABELS, LETTERS, SCORINGS, Scoring, default_scoring, task_of
+from caploc.examples import Example, Exclusion, TokenizedExample, fit, tokenize
+from caploc.models import LanguageModel
+
+
+@dataclass(frozen=True)
+class Item:
+    """One example to be answered.
+
+    reference   the answer as text
+    candidates  for scorings that read labels, the tokens of each label behind this prompt
+    label       which of them is right; -1 where there are none
+    """
+
+    tokens: TokenizedExample
+    reference: str
+    candidates: tuple[tuple[int, ...], ...] = ()
+    label: int = -1
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """What ``evaluate`` runs.
+
+    dataset         its name
+    scoring         how it is scored
+    labels          the labels, if it is scored by labels or has them
+    max_new_tokens  how long a generated text may be
+    ends            where a generated text is over, besides the end of sequence
+    excluded        examples that were left out, and why
+    """
+
+    dataset: str
+    scoring: Scoring
+    all_items: tuple[Item, ...]
+    labels: tuple[str, ...]
+    max_new_tokens: int
+    ends: Ends
+    excluded: tuple[Exclusion, ...]
+    tokenizer: PreTrainedTokenizerBase
+
+    @property
+    def items(self) -> int:
+        """How many there are."""
+        return len(self.all_items)
+
+    @property
+    def ids(self) -> list[str]:
+        """The examples' ids, in the order of the outcomes."""
+        return [item.tokens.id for item in self.all_items]
+
+    @cached_property
+    def chance(self) -> float:
+        """The score of guessing: the better of a uniform guess among the labels and of always naming the items'
+        commonest; for ``tokens`` that of always predicting their commonest token. 0 for free text."""
+        if self.scoring.needs_labels:
+            commonest = Counter(item.reference.strip() for item in self.all_items).most_common(1)[0][1]
+            return max(1 / len(self.labels), commonest / self.items)
+        if self.scoring.reads != "tokens":
+            return 0.0
+        shares: Counter[int] = Counter()
+        for item in self.all_items:
+            answer = item.tokens.answer_ids.tolist()
+            for token, count in Counter(answer).items():
+                shares[token] += count / len(answer) / self.items  # type: ignore[assignment]
+        return float(max(shares.values()))
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """What a finding says of how it was scored."""
+        return {"scoring": self.scoring.name, "max_new_tokens": self.max_new_tokens, "chance": self.chance}
+
+
+def prepare(
+    lm: LanguageModel,
+    dataset: str,
+    examples: Sequence[Example],
+    scoring: str | None = None,
+    labels: Sequence[str] | None = None,
+    max_new_tokens: int | None = None,
+) -> Prepared:
+    """Tokenize and check ``examples`` for the evaluation of ``lm``, or of another model with its tokenizer.
+
+    Args:
+        dataset: a registry name, which decides the scoring and the labels where none are given, or any other.
+        scoring: one of ``SCORINGS``. None: number for gsm8k (option in its form "choice"), meta_math and
+            gsm8k_backward; label for emotion, imdb and wherever ``labels`` are given; tokens for programs; else exact.
+        labels: the answers there can be, with or without the answers' leading space.
+        max_new_tokens: of a generated text. None: twice the longest reference and 8 more.
+
+    Examples that do not fit the model's context, and under ``number`` those whose reference gives no final answer, are
+    left out (``Prepared.excluded``).
+
+    Raises:
+        UnknownNameError: no such scoring.
+        OptionError: no examples, a scoring that does not fit the dataset, labels missing, too few, or that tokenize
+            alike, or max_new_tokens below 1.
+        DatasetError: an example whose answer is none of the labels.
+        ExampleError: an example that cannot be tokenized; TooLongError if none fits.
+    """
+    examples = list(examples)
+    if not examples:
+        raise OptionError(f"{dataset}: no items to evaluate; pass at least one")
+    if max_new_tokens is not None and (isinstance(max_new_tokens, bool) or max_new_tokens < 1):
+        raise OptionError(f"max_new_tokens must be at least 1, got {max_new_tokens}; None chooses")
+    chosen = _scoring(dataset, examples, scoring, labels is not None)
+    names = _labels(dataset, chosen, labels)
+    for example in examples if names else ():
+        if example.answer.strip() not in names:
+            raise DatasetError(
+                f"{dataset}: the answer {example.answer!r} of {example.id!r} is none of the labels "
+                f"({', '.join(names)}); add it to the labels, or leave the example out"
+            )
+    scorable, unscored = _scorable(dataset, examples, chosen)
+    tokenized, too_long = fit(lm, scorable)
+    by_id = {example.id: example for example in scorable}
+    if len(by_id) < len(scorable):
+        twice = Counter(example.id for example in scorable).most_common(1)[0][0]
+        raise OptionError(f"{dataset}: several items have the id {twice!r}; make ids unique")
+    heads: dict[str, tuple[tuple[int, ...], ...]] = {}
+    items = []
+    for tokens in tokenized:
+        example = by_id[tokens.id]
+        if chosen.reads != "labels":
+            items.append(Item(tokens, example.answer))
+            continue
+        head = example.answer[: len(example.answer) - len(example.answer.lstrip())]
+        if head not in heads:
+            heads[head] = _candidates(lm, dataset, example, head, names)
+        items.append(Item(tokens, example.answer, heads[head], names.index(example.answer.strip())))
+    longest = max(item.tokens.num_answer_tokens for item in items)
+    return Prepared(
+        dataset,
+        chosen,
+        tuple(items),
+        names,
+        max_new_tokens or 2 * longest + 8,
+        Ends.of(chosen.name, task_of(dataset), [item.reference for item in items]),
+        (*unscored, *too_long),
+        lm.tokenizer,
+    )
+
+
+def _scoring(dataset: str, examples: list[Example], name: str | None, labelled: bool) -> Scoring:
+    answers = [example.answer.strip() for example in examples]
+    name = name or default_scoring(dataset, answers, labelled)
+    if name not in SCORINGS:
+        raise UnknownNameError(f"no scoring is called {name!r}; choose one of {', '.join(SCORINGS)}")
+    if name == "option" and not all(answer in LETTERS for answer in answers):
+        raise OptionError(
+            f"{dataset}: scoring 'option' needs answers A to D, got {answers[0]!r} first; load gsm8k with form 'choice'"
+        )
+    if name == "number" and all(final_answer(answer) is None for answer in answers):
+        raise OptionError(
+            f"{dataset}: scoring 'number' does not fit, no answer ends in a number after '####' or 'The answer is'; "
+            "use another scoring"
+        )
+    if labelled and not SCORINGS[name].needs_labels:
+        raise OptionError(
+            f"{dataset}: scoring {name!r} has no use for labels; leave them out, or use 'label'"
+        )
+    return SCORINGS[name]
+
+
+def _labels(dataset: str, scoring: Scoring, given: Sequence[str] | None) -> tuple[str, ...]:
+    if not scoring.needs_labels:
+        return ()
+    known = LETTERS if scoring.name == "option" else LABELS.get(dataset)
+    labels = tuple(label.strip() for label in (known if given is None else given) or ())
+    if not labels:
+        raise OptionError(
+            f"{dataset}: scoring {scoring.name!r} needs the labels an answer can have; pass labels, or use 'exact'"
+        )
+    if len(labels) < 2 or not all(labels) or len(set(labels)) < len(labels):
+        raise OptionError(
+            f"{dataset}: labels must be two or more different words, got {', '.join(map(repr, labels))}; correct them"
+        )
+    return labels
+
+
+def _scorable(
+    dataset: str, examples: list[Example], scoring: Scoring
+) -> tuple[list[Example], list[Exclusion]]:
+    kept, left_out = [], []
+    for example in examples:
+        if scoring.name == "number" and final_answer(example.answer) is None:
+            reason = f"example {example.id!r}: its answer has no number after '####' or 'The answer is'"
+            left_out.append(Exclusion(example.id, reason))
+        else:
+            kept.append(example)
+    return kept, left_out
+
+
+def _candidates(
+    lm: LanguageModel, dataset: str, example: Example, head: str, labels: tuple[str, ...]
+) -> tuple[tuple[int, ...], ...]:
+    """The tokens of each label; none may begin another's, or the shorter one would always be as likely."""
+    tokens = [
+        tuple(tokenize(lm, Example(example.id, "x", head + label)).answer_ids.tolist()) for label in labels
+    ]
+    for one, other in permutations(range(len(labels)), 2):
+        if tokens[other][: len(tokens[one])] == tokens[one]:
+            how = "tokenize alike" if tokens[one] == tokens[other] else "begin with the same tokens"
+            raise OptionError(
+                f"{dataset}: labels {labels[one]!r} and {labels[other]!r} {how} for {lm.name}, so their likelihoods "
+                "cannot tell them apart; rename one, or use scoring 'label_text'"
+            )
+    return tuple(tokens)
