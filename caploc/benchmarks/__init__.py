@@ -133,6 +133,12 @@ _TABLE = (
         "caploc.benchmarks.enhancement",
     ),
     Benchmark(
+        "erasure",
+        "scores with many sets of neurons erased, all together against one set after the other with weights zeroed",
+        MappingProxyType({"ratios": "how much less CPU time than the direct way"}),
+        "caploc.benchmarks.erasure",
+    ),
+    Benchmark(
         "statistics",
         "the intervals and tests behind every verdict, on samples whose truth is known",
         MappingProxyType(
