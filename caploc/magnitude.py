@@ -36,7 +36,7 @@ class Magnitude:
         top = torch.zeros_like(mask.values)
         for layer, count in enumerate(mask.per_layer):
             top[layer, self.values[layer].topk(count).indices] = True
-        return NeuronMask(top)
+        return NeuronMask(top, mask.model)
 
     def mean_of(self, sets: Bool[Tensor, "sets layers neurons"]) -> Float[Tensor, " sets"]:
         """The mean magnitude of each set's neurons, nan for an empty set: how well random sets match a located one."""

@@ -36,9 +36,14 @@ class HasMLPs(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class NeuronMask:
-    """A set of neurons: ``values [layers, neurons]`` is True where a neuron belongs to it."""
+    """A set of neurons: ``values [layers, neurons]`` is True where a neuron belongs to it.
+
+    ``model`` is the fingerprint of the model that they were located in, where it is known: what changes weights refuses
+    a mask of another model. ``NeuronMask(mask.values)`` is one of no model in particular.
+    """
 
     values: Bool[Tensor, "layers neurons"]
+    model: str | None = None
 
     def __post_init__(self) -> None:
         if self.values.dtype != torch.bool or self.values.dim() != 2:
@@ -82,7 +87,7 @@ class NeuronMask:
             drawn.ravel()[generator.choice(layers * neurons, self.count, replace=False)] = True
         else:
             raise OptionError(f"match must be 'layer' or 'count', got {match!r}")
-        return NeuronMask(torch.from_numpy(drawn).to(self.values.device))
+        return NeuronMask(torch.from_numpy(drawn).to(self.values.device), self.model)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +96,8 @@ class NeuronScores:
 
     ``completeness [layers]``: mean over examples and answer positions of |sum of attributions - (P(1) - P(0))|, the
     quadrature's error. ``gap [layers]``: the mean |P(1) - P(0)| it stands against. ``points [layers]``: mean gradient
-    evaluations for one (layer, position). ``settings`` names the quadrature and everything else that was chosen.
+    evaluations for one (layer, position). ``settings`` names the quadrature and everything else that was chosen,
+    ``model`` is the fingerprint of the model, for its masks.
 
     One neuron at a time (path "neuron") there is no quadrature: ``completeness`` is zero, ``gap`` the neurons' mean
     |P(1) - P(0)| and ``points`` counts forward rows.
@@ -103,6 +109,7 @@ class NeuronScores:
     points: Float[Tensor, " layers"]
     count: int
     settings: Mapping[str, Any] = field(default_factory=dict)
+    model: str | None = None
 
     def mask(
         self,
@@ -116,7 +123,8 @@ class NeuronScores:
         Raises:
             OptionError: ``sigma`` is no positive number, another value is unknown, or the scores are not finite.
         """
-        return NeuronMask(located(self.values, sigma, dispersion, scope, deviation))
+        values = located(self.values, sigma, dispersion, scope, deviation)
+        return NeuronMask(values, self.model)
 
     def z(self, scope: Scope = "model") -> Tensor:
         """``[layers, neurons]`` the scores in standard deviations from their mean, over all layers or each its own;

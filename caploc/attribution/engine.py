@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -184,4 +185,5 @@ def attribute(
     with Attributor(lm, method) as attributor:
         bar = tqdm(tokenized, desc=description, unit="example", disable=None if progress else True)
         sums = attributor.sums(bar)
-    return sums.scores({**method.settings, "answer_tokens": answer_tokens})
+    scores = sums.scores({**method.settings, "answer_tokens": answer_tokens})
+    return replace(scores, model=lm.fingerprint)

@@ -9,6 +9,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from caploc.interventions.enhancement import (
+        Enhancement,
+        Recipe,
+        RowDifference,
+        enhance,
+        enhanced,
+        merge,
+    )
+    from caploc.interventions.erasure import erased
     from caploc.interventions.rank_one import (
         Editing,
         RankOneEdit,
@@ -22,9 +31,16 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Editing": "caploc.interventions.rank_one",
+    "Enhancement": "caploc.interventions.enhancement",
     "RankOneEdit": "caploc.interventions.rank_one",
+    "Recipe": "caploc.interventions.enhancement",
+    "RowDifference": "caploc.interventions.enhancement",
     "edit_all_layers": "caploc.interventions.rank_one",
+    "enhance": "caploc.interventions.enhancement",
+    "enhanced": "caploc.interventions.enhancement",
+    "erased": "caploc.interventions.erasure",
     "key_covariance": "caploc.interventions.rank_one",
+    "merge": "caploc.interventions.enhancement",
     "rank_one_edit": "caploc.interventions.rank_one",
     "replaced_weights": "caploc.interventions.weights",
     "score_edit": "caploc.interventions.rank_one",
@@ -33,9 +49,16 @@ _HOMES = {
 
 __all__ = [
     "Editing",
+    "Enhancement",
     "RankOneEdit",
+    "Recipe",
+    "RowDifference",
     "edit_all_layers",
+    "enhance",
+    "enhanced",
+    "erased",
     "key_covariance",
+    "merge",
     "rank_one_edit",
     "replaced_weights",
     "score_edit",
