@@ -15,6 +15,8 @@ from typing import Any
 
 PRINTED = "printed"
 """The model named in cells of checks that no model takes part in: the paper's printed numbers against each other."""
+TOGETHER = "+"
+"""Joins the labels of models that one cell compares."""
 
 
 class Outcome(StrEnum):
@@ -39,13 +41,18 @@ class Cell:
     """Where a claim was tested. ``dataset`` and ``sigma`` are None for claims that range over all of them.
 
     ``variant`` names the reading of the paper in a sensitivity run, such as ``quadrature=adaptive``; it is empty for
-    the readings taken by default.
+    the readings taken by default. A cell that compares models names them all, as in ``tiny-gptj+tiny-llama``.
     """
 
     model: str
     dataset: str | None = None
     sigma: float | None = None
     variant: str = ""
+
+    @property
+    def models(self) -> list[str]:
+        """The model, or the models that the cell compares."""
+        return self.model.split(TOGETHER)
 
     @property
     def label(self) -> str:

@@ -39,6 +39,7 @@ class RegisteredModel:
     ``display``   the name in reports: the paper's where it has one
     ``paper``     one of the paper's three models
     ``embedded``  comes with the repository, nothing is downloaded
+    ``early``     the registry's name of an early checkpoint of the same run, which has room to improve; may be empty
     ============  ======================================================================================
     """
 
@@ -54,6 +55,7 @@ class RegisteredModel:
     display: str
     paper: bool
     embedded: bool = False
+    early: str = ""
 
 
 def _hub(
@@ -77,14 +79,16 @@ def _hub(
     )
 
 
-def _embedded(name: str, family: str, neurons: int, params_b: float) -> RegisteredModel:
-    return RegisteredModel(name, name, "", params_b, 1, False, family, 6, neurons, name, False, embedded=True)
+def _embedded(name: str, family: str, neurons: int, params_b: float, early: str = "") -> RegisteredModel:
+    return RegisteredModel(
+        name, name, "", params_b, 1, False, family, 6, neurons, name, False, embedded=True, early=early
+    )
 
 
 # fmt: off
 _TABLE = (
-    _embedded("tiny-llama", "llama", 512, 0.00116),
-    _embedded("tiny-gptj", "gptj", 640, 0.00121),
+    _embedded("tiny-llama", "llama", 512, 0.00116, early="tiny-llama-early"),
+    _embedded("tiny-gptj", "gptj", 640, 0.00121, early="tiny-gptj-early"),
     _embedded("tiny-llama-early", "llama", 512, 0.00116),
     _embedded("tiny-gptj-early", "gptj", 640, 0.00121),
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -65,3 +66,9 @@ def study(request: pytest.FixtureRequest, study_of: Callable[[CellRequest], Stud
     """The study of the model in this test's ``cell`` or ``model_cell``."""
     name = "cell" if "cell" in request.fixturenames else "model_cell"
     return study_of(request.getfixturevalue(name))
+
+
+@pytest.fixture
+def studies(models_cell: CellRequest, study_of: Callable[[CellRequest], Study]) -> list[Callable[[], Study]]:
+    """What makes the study of each model that this test's ``models_cell`` compares, one model in memory at a time."""
+    return [partial(study_of, request) for request in models_cell.each]

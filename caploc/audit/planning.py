@@ -6,7 +6,13 @@ from collections.abc import Iterable
 
 import pytest
 
-from caploc.audit.requests import CellRequest, cell_parameters, fact_cell_parameters, model_cell_parameters
+from caploc.audit.cells import (
+    cell_parameters,
+    fact_cell_parameters,
+    model_cell_parameters,
+    models_cell_parameters,
+)
+from caploc.audit.requests import CellRequest
 from caploc.audit.results import Planned
 from caploc.audit.settings import PAPER, AuditSettings
 from caploc.findings import PRINTED, Cell
@@ -64,11 +70,12 @@ def other_readings(claim_id: str, settings: AuditSettings) -> list[str]:
 
 
 def parametrize(metafunc: pytest.Metafunc, settings: AuditSettings) -> None:
-    """Gives a claim test with the argument ``cell`` or ``model_cell`` its cells.
+    """Gives a claim test with the argument ``cell``, ``model_cell`` or ``models_cell`` its cells.
 
     ``claim(id, dataset=NAME)`` keeps to one dataset, ``claim(id, sigma=6)`` to one sigma; ``claim(id, by_model={NAME:
     other id})`` is about another claim where the paper words one per model. ``claim(id, facts=NAME)`` is about single
-    facts, ``embedded_facts=NAME`` about others for embedded models (`requests.fact_cell_parameters`).
+    facts, ``embedded_facts=NAME`` about others for embedded models (`cells.fact_cell_parameters`).
+    ``over_sigmas=True``: one cell for all sigmas of the run, or for those that the claim names.
     ``across=True`` marks a claim whose numbers depend on all datasets of the run. With ``--sensitivity`` there are
     cells under other readings too.
     """
@@ -81,15 +88,17 @@ def parametrize(metafunc: pytest.Metafunc, settings: AuditSettings) -> None:
     def variants(model: str) -> list[str]:
         return other_readings(claim_of(marker, model), settings)
 
-    facts = marker.kwargs.get("facts")
+    facts, over_sigmas = marker.kwargs.get("facts"), bool(marker.kwargs.get("over_sigmas", False))
     if "cell" in metafunc.fixturenames and facts is not None:
         embedded = marker.kwargs.get("embedded_facts")
         metafunc.parametrize("cell", fact_cell_parameters(settings, facts, embedded, variants))
     elif "cell" in metafunc.fixturenames:
         only, sigma = marker.kwargs.get("dataset"), marker.kwargs.get("sigma")
-        metafunc.parametrize("cell", cell_parameters(settings, only, variants, sigma))
+        metafunc.parametrize("cell", cell_parameters(settings, only, variants, sigma, over_sigmas))
     if "model_cell" in metafunc.fixturenames:
-        metafunc.parametrize("model_cell", model_cell_parameters(settings, variants))
+        metafunc.parametrize("model_cell", model_cell_parameters(settings, variants, over_sigmas))
+    if "models_cell" in metafunc.fixturenames:
+        metafunc.parametrize("models_cell", models_cell_parameters(settings, variants))
 
 
 def group_by_model(items: list[pytest.Item]) -> None:

@@ -14,6 +14,7 @@
                           the same; ``axis`` (optional): of which overlap
 ``layers``                Figure 2. ``curves``: label -> {mean, low, high}, one number a layer (low and high may be left
                           out); ``located`` (optional): the layer to be marked
+``losses``                Figure 9. ``x``: epochs; ``curves``: label -> {mean, low, high}, nats a token after each
 ``completeness``          ``errors``: label -> one number a layer; ``tolerance`` (optional)
 ========================  ===========================================================================================
 
@@ -208,6 +209,18 @@ def _layers(figure: Figure, data: Mapping[str, Any]) -> None:
     axes.legend(fontsize=FONT_POINTS - 2, loc="center left", bbox_to_anchor=(1.01, 0.5))
 
 
+def _losses(figure: Figure, data: Mapping[str, Any]) -> None:
+    figure.set_size_inches(8.4, 4)
+    axes = figure.subplots()
+    for index, (label, curve) in enumerate(data["curves"].items()):
+        _curve(axes, list(data["x"]), label, curve, index, "-")
+    axes.set_xticks(list(data["x"]))
+    axes.set_xlabel("epochs")
+    axes.set_ylabel("nats a token")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=FONT_POINTS - 2, loc="center left", bbox_to_anchor=(1.01, 0.5))
+
+
 def _completeness(figure: Figure, data: Mapping[str, Any]) -> None:
     errors = {label: _floats(values) for label, values in data["errors"].items()}
     layers = max((len(values) for values in errors.values()), default=1)
@@ -236,6 +249,7 @@ _MAIN_FIELD = {
     "changes": "values",
     "splits": "groups",
     "layers": "curves",
+    "losses": "curves",
     "completeness": "errors",
 }
 KINDS: Mapping[str, Callable[[Figure, Mapping[str, Any]], None]] = {
@@ -245,6 +259,7 @@ KINDS: Mapping[str, Callable[[Figure, Mapping[str, Any]], None]] = {
     "changes": changes,
     "splits": _splits,
     "layers": _layers,
+    "losses": _losses,
     "completeness": _completeness,
 }
 

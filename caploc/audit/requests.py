@@ -1,21 +1,17 @@
-"""Which models, datasets and cells were asked for, and the parameters of claim tests made from them."""
+"""Which models, datasets and cells were asked for."""
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from caploc.findings import Cell
 from caploc.registry import REGISTRY
-
-if TYPE_CHECKING:
-    from caploc.audit.settings import AuditSettings
 
 EMBEDDED_MODELS = ("tiny-llama", "tiny-gptj")
 FACT_DATASETS = ("counterfact", "zsre", "pararel", "known_1000")
@@ -56,13 +52,14 @@ class DatasetRequest:
 class CellRequest:
     """One cell of a claim test. ``dataset`` is None for claims over all datasets of a model, ``sigma`` for claims about
     single facts; ``reading`` is how this cell reads the paper otherwise than the run does, such as
-    ``{"scope": "layer"}``."""
+    ``{"scope": "layer"}``. A cell that compares models has their requests in ``each`` and no ``model`` of its own."""
 
     cell: Cell
     model: str
     dataset: str | None
     dataset_path: str | None
     sigma: float | None
+    each: tuple[CellRequest, ...] = ()
 
     @property
     def reading(self) -> dict[str, str]:
@@ -129,56 +126,6 @@ def _label(name: str) -> str:
     return f"{label}-local" if label in REGISTRY else label
 
 
-Variants = Callable[[str], Iterable[str]]
-"""The other readings to try for a model's label, each as ``setting=alternative``."""
-
-
-def no_variants(model: str) -> Iterable[str]:
-    """The run's own reading and no other."""
-    return ()
-
-
-def cell_parameters(
-    settings: AuditSettings,
-    only: str | None = None,
-    variants: Variants = no_variants,
-    sigma: float | None = None,
-) -> list[Any]:
-    """One pytest parameter per model x dataset x sigma, grouped by model, then dataset; and for each of the model's
-    variants one per dataset, at one sigma.
-
-    With ``only``, cells of that dataset alone, and with ``sigma``, of that sigma; they are skipped, with the reason,
-    where the run leaves it out.
-    """
-    datasets = [dataset for dataset in settings.datasets if only in (None, dataset.label)]
-    left_out = []
-    if not datasets and only is not None:
-        datasets = [DatasetRequest(only)]
-        left_out.append(f"about {only}; add --dataset {only}")
-    if sigma is not None:
-        left_out += [] if sigma in settings.sigmas else [f"about sigma {sigma:g}; add --sigma {sigma:g}"]
-        settings = replace(settings, sigmas=(sigma,))
-    marks = [pytest.mark.skip(reason=f"this claim is {reason}") for reason in left_out[:1]]
-    return _parameters(settings, datasets, marks, variants)
-
-
-def fact_cell_parameters(
-    settings: AuditSettings, dataset: str, embedded: str | None = None, variants: Variants = no_variants
-) -> list[Any]:
-    """One pytest parameter per model, without a sigma, for claims about single facts.
-
-    The run's datasets of facts are taken where it names any, else ``dataset``, and for embedded models ``embedded`` in
-    its place if given. A ``dataset`` that is none of ``FACT_DATASETS`` is the only one that its claims can be about.
-    """
-    named = [entry for entry in settings.datasets if dataset in FACT_DATASETS and holds_facts(entry)]
-    return [
-        _parameter(model, entry, None, (), variant)
-        for model in settings.models
-        for variant in ("", *variants(model.label))
-        for entry in named or [DatasetRequest(embedded if model.embedded and embedded else dataset)]
-    ]
-
-
 def holds_facts(dataset: DatasetRequest) -> bool:
     """Whether a dataset is one of facts: by its name, or in a user's own file by the first record's ``subject``."""
     if dataset.path is None:
@@ -190,36 +137,3 @@ def holds_facts(dataset: DatasetRequest) -> bool:
         return next(iter(read_file(Path(dataset.path))))[1].get("subject") is not None
     except (CaplocError, StopIteration):
         return False  # the tests that read all of it say what is wrong
-
-
-def model_cell_parameters(settings: AuditSettings, variants: Variants = no_variants) -> list[Any]:
-    """One pytest parameter per model x sigma, and one for each of the model's variants."""
-    return _parameters(settings, [None], [], variants)
-
-
-def _parameters(
-    settings: AuditSettings,
-    datasets: Iterable[DatasetRequest | None],
-    marks: Iterable[pytest.MarkDecorator],
-    variants: Variants,
-) -> list[Any]:
-    return [
-        _parameter(model, dataset, sigma, marks, variant)
-        for model in settings.models
-        for variant in ("", *variants(model.label))
-        for dataset in datasets
-        for sigma in ([settings.variant_sigma] if variant else settings.sigmas)
-    ]
-
-
-def _parameter(
-    model: ModelRequest,
-    dataset: DatasetRequest | None,
-    sigma: float | None,
-    marks: Iterable[pytest.MarkDecorator],
-    variant: str,
-) -> Any:
-    name = dataset.label if dataset else None
-    cell = Cell(model.label, name, sigma, variant)
-    request = CellRequest(cell, model.model, name, dataset.path if dataset else None, sigma)
-    return pytest.param(request, id=cell.label, marks=[*model.marks(), *marks])

@@ -95,8 +95,12 @@ class AuditSettings:
             not self.departures
             and not (across and labels != DEFAULT_DATASETS)
             and not cell.variant
-            and any(request.embedded and request.label == cell.model for request in self.models)
-            and (cell.dataset is None or about_facts or cell.dataset in DEFAULT_DATASETS)
+            and {one.label for one in self.models if one.embedded}.issuperset(cell.models)
+            and (
+                cell.dataset is None
+                or cell.dataset in DEFAULT_DATASETS
+                or (about_facts and cell.dataset not in labels)
+            )
             and (cell.sigma is None or cell.sigma in DEFAULT_SIGMAS)
         )
 

@@ -88,6 +88,12 @@ class Study:
     def untrained(self) -> LanguageModel:
         return untrained_twin(self.lm, self.settings.seed)
 
+    @cached_property
+    def early(self) -> Study:
+        """The study of the model's early checkpoint under the same settings, or this study where there is none."""
+        snapshot = REGISTRY[self.model].early if self.model in REGISTRY else ""
+        return Study(snapshot, self.settings) if snapshot else self
+
     def located(self, dataset: str) -> Located:
         """The locating examples of ``dataset``, tokenized.
 

@@ -55,7 +55,8 @@ def number_agreement(claim: Claim, finding: Finding) -> str | None:
     """One sentence comparing the finding with the numbers printed for its cell: a note, never part of the verdict.
 
     The finding's interval is compared with the number that it quotes as published, its parts ``number:KEY`` with the
-    claim's printed numbers of those keys. None where the claim has no margin, and where there is nothing to compare.
+    claim's printed numbers of those keys or table cells of those ids. None where the claim has no margin, and where
+    there is nothing to compare.
     """
     if claim.margin is None:
         return None
@@ -63,12 +64,11 @@ def number_agreement(claim: Claim, finding: Finding) -> str | None:
     if finding.published is not None and finding.interval is not None and claim.cells:
         band = printed_band(finding.published, claim.cells[0].unit, claim.margin)
         notes += _note("our interval", finding.interval, band)
-    printed = {number.key: number for number in claim.numbers}
     for name in part_names(finding, "number"):
         key = name.partition(":")[2]
-        if key in printed:
+        if printed := claim.printed(key):
             low, high = (finding.quantities.get(f"{name}:{end}", math.nan) for end in ("low", "high"))
-            band = printed_band(printed[key].printed, printed[key].unit, claim.margin)
+            band = printed_band(printed.printed, printed.unit, claim.margin)
             notes += _note(f"our interval of {key}", (low, high), band)
     return listed(notes) if notes else None
 

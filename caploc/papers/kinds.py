@@ -17,9 +17,9 @@ Supported / refuted:
                    ``refuted_low`` .. ``refuted_high``
 ``lower_bounds``   parts ``bound:*``: all lie above ``supported_above`` / all lie below ``refuted_below``
 ``both``           overlap and IoU of one cell, each a ``lower_bound`` of another claim: both / either
-``agreement``      parts ``number:KEY`` against the claim's printed numbers of those keys, or else the interval against
-                   the number printed for the cell: all within the claim's margin / one wholly outside it. A finding
-                   with neither (the paper prints nothing for its model): INCONCLUSIVE
+``agreement``      parts ``number:KEY`` against the claim's printed numbers of those keys, or table cells of those
+                   ids, or else the interval against the number printed for the cell: all within the claim's margin /
+                   one wholly outside it. A finding with neither (the paper prints nothing for its model): INCONCLUSIVE
 ``readings``       parts ``reading:*`` against the claim's first printed number: all agree / none does. A finding
                    without them that quotes no printed number: INCONCLUSIVE
 ``difference``     within minus between, permutation p, and scrambled text (see `rules.differences`)

@@ -96,6 +96,11 @@ class Claim:
     ambiguities: tuple[str, ...]
     controls: tuple[str, ...]
 
+    def printed(self, key: str) -> PrintedNumber | PrintedCell | None:
+        """The number of running text with this key, or the table cell with this id; None where there is neither."""
+        numbers = (number for number in self.numbers if number.key == key)
+        return next(numbers, None) or next((cell for cell in self.cells if cell.id == key), None)
+
     @property
     def empirical(self) -> bool:
         """Whether any measurement could decide it."""

@@ -100,14 +100,14 @@ def untestable(claim: Claim, finding: Finding) -> Verdict:
 
 
 def _band(claim: Claim, printed: str | None = None, number: str | None = None) -> Band:
-    """The band round a cell's ``printed`` number, or round the claim's number of that key, by default its first."""
+    """The band round a cell's ``printed`` number, or round that of the key or id ``number``, by default the first."""
     if claim.margin is None:
         raise IncompleteFindingError(f"the claim {claim.id!r} has no margin, which its rule reads")
     if printed is not None and claim.cells:
         return printed_band(printed, claim.cells[0].unit, claim.margin)
-    for one in claim.numbers:
-        if number in (None, one.key):
-            return printed_band(one.printed, one.unit, claim.margin)
+    one = next(iter(claim.numbers), None) if number is None else claim.printed(number)
+    if one is not None:
+        return printed_band(one.printed, one.unit, claim.margin)
     raise IncompleteFindingError(
         f"the claim {claim.id!r} prints no number {number or ''!r}, which the finding names"
     )

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from caploc.audit.cells import models_cell_parameters
+from caploc.audit.options import DEFAULTS
+from caploc.audit.settings import AuditSettings, read_settings
+from caploc.registry import REGISTRY
 from caploc.tests.audit.conftest import ClaimsRun
+
+
+def read(**options: Any) -> AuditSettings:
+    return read_settings(lambda name: options.get(name, DEFAULTS.get(name)))
+
 
 GATED = """
 @pytest.mark.claim("table1-overlap")
@@ -130,3 +140,66 @@ def test_a_claim_about_one_sigma_keeps_to_it(claims_run: ClaimsRun) -> None:
     )
     run.assert_outcomes(skipped=1)
     run.stdout.fnmatch_lines(["*1 not run: this claim is about sigma 6; add --sigma 6*"])
+
+
+COMPARED = """
+@pytest.mark.claim("fig10-other-models", across=True)
+def test_alike(audit, models_cell):
+    names = [one.cell.model for one in models_cell.each]
+    assert models_cell.cell.models == names == [one.model for one in models_cell.each]
+    assert {one.cell.sigma for one in models_cell.each} == {models_cell.cell.sigma}
+    audit.check(Finding("fig10-other-models", models_cell.cell, "rho", estimate=0.5, interval=(0.4, 0.6)))
+"""
+
+
+def test_a_claim_may_compare_models(claims_run: ClaimsRun) -> None:
+    claims_run.write(COMPARED + GATED)
+    run = claims_run("--seed=1", "--sigma=3", "-v", model="tiny-llama,tiny-gptj,llama2-7b,gptj-6b")
+    run.assert_outcomes(passed=10, skipped=10)
+    cells = {
+        cell["test"]: cell for cell in claims_run.summary()["cells"] if cell["claim"].startswith("fig10")
+    }
+    assert {test: cell["status"] for test, cell in cells.items()} == {
+        "test_alike[tiny-gptj+tiny-llama-s6]": "SUPPORTED",
+        "test_alike[tiny-gptj+tiny-llama-s3]": "SUPPORTED",
+        "test_alike[gptj-6b+llama2-7b-s6]": "NOT RUN",
+        "test_alike[gptj-6b+llama2-7b-s3]": "NOT RUN",
+    }
+    assert cells["test_alike[tiny-gptj+tiny-llama-s6]"]["model"] == "tiny-gptj+tiny-llama"
+
+
+def test_models_that_need_a_gpu_are_compared_with_each_other(claims_run: ClaimsRun) -> None:
+    claims_run.write(COMPARED)
+    claims_run.expect("")
+    models = "tiny-llama,gptj-6b,tiny-gptj,llama2-13b"
+    for chosen, names in (("gpu", "gptj-6b+llama2-13b"), ("not gpu", "tiny-gptj+tiny-llama")):
+        run = claims_run("--collect-only", "-q", "-m", chosen, model=models)
+        assert [line for line in run.stdout.lines if "::" in line] == [
+            f"test_claims.py::test_alike[{names}-s6]"
+        ]
+    (request,) = (
+        item for item in models_cell_parameters(read(model=[models], sigma=["6"])) if "gptj-6b" in item.id
+    )
+    marks = {mark.name: mark.args for mark in request.marks}
+    least = max(REGISTRY[name].min_gb for name in ("gptj-6b", "llama2-13b"))
+    assert marks == {"gpu": (), "min_gb": (least,), "gated": (), "network": ()}
+
+
+def test_a_model_that_is_alone_is_compared_with_none(claims_run: ClaimsRun) -> None:
+    claims_run.write(COMPARED)
+    run = claims_run()
+    run.assert_outcomes(skipped=1)
+    run.stdout.fnmatch_lines(["*1 not run: this claim compares models; add another --model*"])
+
+
+@pytest.mark.parametrize("order", ["tiny-llama,tiny-gptj", "tiny-gptj,tiny-llama"])
+def test_expectations_speak_of_the_embedded_models_together(claims_run: ClaimsRun, order: str) -> None:
+    claims_run.write(COMPARED.replace("0.4, 0.6", "-0.6, -0.4"))
+    claims_run.expect(
+        '[cells."test_alike[tiny-gptj+tiny-llama-s6]"]\nverdict = "REFUTED"\nlow = 0.4\nhigh = 0.6\nwhy = "x"\n'
+    )
+    run = claims_run.pytester.runpytest_inprocess("--sigma=6", f"--model={order}")
+    run.assert_outcomes(xfailed=1)
+    other = claims_run.pytester.runpytest_inprocess("--sigma=6", f"--model={order}", "--dataset=gsm8k")
+    other.assert_outcomes(failed=1)
+    other.stdout.no_fnmatch_line("*moved*")

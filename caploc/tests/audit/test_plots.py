@@ -31,6 +31,7 @@ DATA: dict[str, dict[str, Any]] = {
     },
     "splits": {"groups": {"gsm8k": [0.5, 0.6, math.nan]}, "published": {"gsm8k": 0.96}, "chance": 0.01},
     "layers": {"curves": {"efficacy": CURVE, "magnitude": {"mean": [-0.1, None, 0.3]}}, "located": 1},
+    "losses": {"x": [0, 1, 5], "curves": {"located": CURVE}},
     "completeness": {"errors": {"gsm8k": [0.8, 0.001], "imdb": [0.5, 0.002]}, "tolerance": 0.01},
 }
 ODD: list[tuple[str, dict[str, Any]]] = [

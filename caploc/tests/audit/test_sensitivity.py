@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from caploc.audit.cells import cell_parameters
 from caploc.audit.options import DEFAULTS
 from caploc.audit.planning import other_readings
-from caploc.audit.requests import cell_parameters
 from caploc.audit.results import Planned, Result, Status
 from caploc.audit.sensitivity import flips
 from caploc.audit.settings import AuditSettings, read_settings

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from caploc.audit.cells import cell_parameters, model_cell_parameters
 from caploc.audit.options import DEFAULTS
-from caploc.audit.requests import cell_parameters, model_cell_parameters
 from caploc.audit.settings import AuditSettings, read_settings
 from caploc.tests.audit.conftest import ClaimsRun
 

@@ -1,0 +1,94 @@
+"""Scores and their changes, with intervals over items, and over random sets where there are any."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+
+from caploc.comparisons import Effect
+from caploc.statistics import Interval, binomial_interval, bootstrap_mean, percentile_interval
+from caploc.statistics.clusters import cluster_codes
+
+RESAMPLES = 2000
+_TWO_WAY, _AVERAGE = 51, 52  # tags of the random streams
+
+
+@dataclass(frozen=True)
+class Change:
+    """A mean difference with its 95 % and 90 % intervals."""
+
+    estimate: float
+    interval: Interval
+    interval90: Interval
+
+    def quantities(self, part: str) -> dict[str, float]:
+        """The numbers under which a rule finds this part, such as ``effect:emotion``."""
+        return {
+            f"{part}:estimate": self.estimate,
+            f"{part}:low": self.interval.low,
+            f"{part}:high": self.interval.high,
+            f"{part}:low90": self.interval90.low,
+            f"{part}:high90": self.interval90.high,
+        }
+
+
+AnyChange = TypeVar("AnyChange", Change, Effect)
+
+
+def if_nothing_changed(change: AnyChange, units: int) -> AnyChange:
+    """``change``, or where no item shows any difference of score, with the intervals that so many ``units`` allow.
+
+    A bootstrap of equal numbers is a point, as if 40 items could prove that no item changes. Exact (Clopper & Pearson
+    1934): none of n changed leaves a share of up to 1 - (alpha / 2)^(1 / n) that does, in either direction.
+    """
+    if not change.estimate == change.interval.low == change.interval.high == 0:
+        return change
+
+    def exact(level: float) -> Interval:
+        most = binomial_interval(0, units, level).high
+        return Interval(-most, most, level, "exact, as no item changes,")
+
+    return replace(change, interval=exact(0.95), interval90=exact(0.90))
+
+
+def score_interval(score: np.ndarray, clusters: Sequence[str], seed: int = 0) -> Interval:
+    """95 % interval of the mean of ``score [items]``: exact binomial where items are independent and right or wrong,
+    else a bootstrap over items or clusters."""
+    if len(set(clusters)) == score.size and np.isin(score, (0, 1)).all():
+        return binomial_interval(int(score.sum()), score.size)
+    return bootstrap_mean(score, seed=seed, clusters=list(clusters))
+
+
+def average_interval(scores: Sequence[np.ndarray], seed: int = 0) -> Interval:
+    """95 % bootstrap interval of the mean over datasets of their mean scores ``[items]``, items drawn within each."""
+    generator = np.random.default_rng([seed, _AVERAGE])
+    means = [_weights(generator, score.size) @ score for score in scores]
+    return percentile_interval(np.mean(means, axis=0), 0.95)
+
+
+def change_of_random(base: np.ndarray, random: np.ndarray, clusters: Sequence[str], seed: int = 0) -> Change:
+    """Mean over sets of ``random [sets, items]`` minus ``base [items]``.
+
+    The estimand is the mean over all random sets and items, so intervals come from a two-way bootstrap: sets and
+    items (whole clusters) are drawn, each with replacement, and crossed (McCullagh 2000, "pigeonhole"; conservative);
+    where no set changes any item, from `if_nothing_changed`.
+    """
+    differences = random - base
+    codes = cluster_codes(base.size, list(clusters))
+    generator = np.random.default_rng([seed, _TWO_WAY])
+    sets = _weights(generator, len(random))
+    units = _weights(generator, int(codes.max()) + 1)[:, codes]
+    items = units / units.sum(1, keepdims=True)
+    drawn = np.einsum("rs,si,ri->r", sets, differences, items, optimize=True)
+    found = Change(
+        float(differences.mean()), percentile_interval(drawn, 0.95), percentile_interval(drawn, 0.90)
+    )
+    return if_nothing_changed(found, int(codes.max()) + 1)
+
+
+def _weights(generator: np.random.Generator, units: int) -> np.ndarray:
+    """``[RESAMPLES, units]`` how much each unit weighs in a bootstrap sample; rows sum to 1."""
+    return generator.multinomial(units, np.full(units, 1 / units), RESAMPLES) / units

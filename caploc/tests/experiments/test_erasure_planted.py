@@ -1,0 +1,214 @@
+"""Verdicts on Table 3 where what each erasure leaves is planted: right where there is an effect and where none is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from caploc.audit.plots import draw
+from caploc.experiments import erasure
+from caploc.experiments.erasure import table3, trend
+from caploc.experiments.erasure.changes import Change, change_of_random, if_nothing_changed, score_interval
+from caploc.experiments.erasure.harm import lost_more
+from caploc.experiments.evaluation_data import EvaluationItems
+from caploc.experiments.study import Study
+from caploc.findings import Outcome
+from caploc.neurons import NeuronMask
+from caploc.tests.experiments.planted_erasures import (
+    DRAWS,
+    ITEMS,
+    PlantedErasures,
+    effects,
+    erasures_of,
+    items_of,
+    kept,
+    run,
+)
+
+HURTS, RANDOM, TREND = "table3-located-hurts-more", "table3-random", "table3-sigma-trend"
+BASE, ERASE = "table3-base", "table3-erase"
+ALL = np.ones(ITEMS)
+
+
+def _hurt(dataset: str, located: float = 0.3, random: float = 0.97, seed: int = 0) -> erasure.Erasures:
+    return erasures_of(items_of(dataset, ALL), kept(located, seed)[0], kept(random, seed + 1, DRAWS))
+
+
+def _floor(dataset: str, chance: float = 0.0) -> erasure.Erasures:
+    score = np.zeros(ITEMS) if chance == 0 else kept(chance, 3)[0]
+    return erasures_of(items_of(dataset, score, chance), score, np.stack([score] * DRAWS))
+
+
+def test_located_hurts_more_on_every_dataset() -> None:
+    study = PlantedErasures([_hurt("gsm8k"), _hurt("emotion", seed=10)])
+    finding, verdict = run(erasure.located_hurts_more, study, HURTS)
+    assert verdict.outcome is Outcome.SUPPORTED
+    assert set(effects(finding)) == {"gsm8k", "emotion"} and min(effects(finding).values()) > 0.5
+    assert finding.p_values["effect:gsm8k"] == pytest.approx(2 / 101)  # Holm over two, 100 draws
+    (plot,) = finding.plots
+    assert draw(plot.kind, plot.title, plot.data)
+
+
+def test_one_dataset_that_is_not_hurt_refutes() -> None:
+    unhurt = erasures_of(items_of("emotion", ALL), ALL, np.ones((DRAWS, ITEMS)))
+    finding, verdict = run(erasure.located_hurts_more, PlantedErasures([_hurt("gsm8k"), unhurt]), HURTS)
+    assert verdict.outcome is Outcome.REFUTED and "emotion" in verdict.reason
+    assert finding.estimate == 0 and finding.interval is not None and finding.interval[1] > 0.05
+
+
+def test_few_items_that_do_not_change_prove_nothing() -> None:
+    few = np.ones(20)
+    unhurt = erasures_of(items_of("emotion", few), few, np.ones((DRAWS, 20)))
+    _, verdict = run(erasure.located_hurts_more, PlantedErasures([unhurt]), HURTS)
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    effect = lost_more(unhurt, "by layer")
+    assert effect.interval90.high == pytest.approx(1 - 0.05 ** (1 / 20))
+    assert if_nothing_changed(lost_more(_hurt("gsm8k"), "by layer"), ITEMS).estimate > 0.5
+
+
+def test_located_that_are_one_more_random_set_are_refuted_or_undecided() -> None:
+    outcomes = [
+        run(
+            erasure.located_hurts_more,
+            PlantedErasures([_hurt("gsm8k", located=0.8, random=0.8, seed=100 + 2 * seed)]),
+            HURTS,
+        )[1].outcome
+        for seed in range(20)
+    ]
+    assert outcomes.count(Outcome.SUPPORTED) <= 1
+
+
+def test_datasets_at_floor_are_named_and_left_out() -> None:
+    study = PlantedErasures([_hurt("gsm8k"), _floor("meta_math"), _floor("emotion", 0.3)])
+    for experiment, claim in ((erasure.located_hurts_more, HURTS), (erasure.random, RANDOM)):
+        finding, _ = run(experiment, study, claim)
+        assert set(effects(finding)) == {"gsm8k"}
+        assert any("0.0 % on meta_math, not above chance (0.0 %)" in note for note in finding.notes)
+        assert any("on emotion, not above chance (30.0 %)" in note for note in finding.notes)
+    assert run(erasure.located_hurts_more, study, HURTS)[1].outcome is Outcome.SUPPORTED
+
+
+@pytest.mark.parametrize(
+    ("experiment", "claim"), [(erasure.located_hurts_more, HURTS), (erasure.random, RANDOM)]
+)
+def test_nothing_but_floors_is_inconclusive(experiment: object, claim: str) -> None:
+    study = PlantedErasures([_floor("gsm8k"), _floor("emotion", 0.3)])
+    finding, verdict = run(experiment, study, claim)  # type: ignore[arg-type]
+    assert verdict.outcome is Outcome.INCONCLUSIVE and finding.floor is not None
+    assert "floor effect: the untouched model scores 0.0 % on gsm8k, not above chance" in verdict.reason
+
+
+def test_random_sets_that_change_nothing_or_much() -> None:
+    def outcome(random: float) -> Outcome:
+        study = PlantedErasures([_hurt("gsm8k", random=random), _hurt("emotion", random=random, seed=5)])
+        return run(erasure.random, study, RANDOM)[1].outcome
+
+    assert outcome(0.995) is Outcome.SUPPORTED
+    assert outcome(0.9) is Outcome.REFUTED
+    assert outcome(0.982) is Outcome.INCONCLUSIVE
+
+
+def test_the_interval_of_random_sets_covers_items_and_sets() -> None:
+    generator, inside = np.random.default_rng(4), 0
+    for seed in range(60):
+        item, one_set = generator.normal(size=(1, 30)), generator.normal(size=(20, 1))
+        table = 0.5 + item + one_set + generator.normal(size=(20, 30))
+        interval = change_of_random(np.zeros(30), table, [str(i) for i in range(30)], seed).interval
+        inside += interval.low <= 0.5 <= interval.high
+    assert inside >= 52
+
+
+def _locate(monkeypatch: pytest.MonkeyPatch, scores: dict[float, np.ndarray]) -> None:
+    """Plant what is left without the neurons located at each sigma; 12 / sigma of them are."""
+
+    def located(study: Study, dataset: str, sigma: float) -> dict[str, np.ndarray]:
+        return {"score": scores[sigma], "nll": 1 - scores[sigma]}
+
+    def mask(study: Study, dataset: str, sigma: float) -> NeuronMask:
+        return NeuronMask(torch.ones(1, int(12 / sigma), dtype=torch.bool))
+
+    for module in (trend, table3):
+        monkeypatch.setattr(module, "located_outcomes", located)
+        monkeypatch.setattr(module, "located_mask", mask)
+
+
+@pytest.mark.parametrize(
+    ("shares", "outcome"),
+    [
+        ({12.0: 0.9, 6.0: 0.6, 3.0: 0.2}, Outcome.SUPPORTED),
+        ({12.0: 0.9, 6.0: 0.3, 3.0: 0.7}, Outcome.REFUTED),
+        ({12.0: 1.0, 6.0: 1.0, 3.0: 1.0}, Outcome.INCONCLUSIVE),
+    ],
+)
+def test_trend(monkeypatch: pytest.MonkeyPatch, shares: dict[float, float], outcome: Outcome) -> None:
+    _locate(monkeypatch, {sigma: kept(share, 11)[0] for sigma, share in shares.items()})
+    study = PlantedErasures([], [items_of("gsm8k", ALL)])
+    finding, verdict = run(erasure.sigma_trend, study, TREND, "gsm8k", None)
+    assert verdict.outcome is outcome
+    assert finding.quantities["neurons located, sigma 3"] == 4
+
+
+def test_trend_at_floor_is_inconclusive() -> None:
+    study = PlantedErasures([], [items_of("gsm8k", np.zeros(ITEMS))])
+    _, verdict = run(erasure.sigma_trend, study, TREND, "gsm8k", None)
+    assert verdict.outcome is Outcome.INCONCLUSIVE and "no loss can show" in verdict.reason
+
+
+def _items(dataset: str, share: float, items: int = 2000) -> EvaluationItems:
+    return items_of(dataset, np.arange(items) < share * items)
+
+
+def test_numbers_of_the_papers_models() -> None:
+    right = PlantedErasures([], [_items("emotion", 0.1763)])
+    finding, verdict = run(erasure.base, right, BASE, "emotion", None, "llama2-7b")
+    assert (finding.published, verdict.outcome) == ("17.63", Outcome.SUPPORTED)
+    wrong = PlantedErasures([], [_items("emotion", 0.5)])
+    assert run(erasure.base, wrong, BASE, "emotion", None, "llama2-7b")[1].outcome is Outcome.REFUTED
+    other = run(erasure.base, right, BASE, "emotion", None)[1]
+    assert other.outcome is Outcome.INCONCLUSIVE and "prints no number" in other.reason
+
+
+def test_erased_numbers_of_the_papers_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    items = _items("emotion", 0.1763)
+    for share, outcome in ((0.034, Outcome.SUPPORTED), (0.17, Outcome.REFUTED)):
+        left = _items("emotion", share).base["score"]
+        _locate(monkeypatch, {6.0: left})
+        found = erasures_of(items, left, items.base["score"][None])
+        finding, verdict = run(erasure.erase, PlantedErasures([found]), ERASE, "emotion", 6.0, "llama2-7b")
+        assert (finding.published, verdict.outcome) == ("3.38", outcome)
+        assert finding.quantities["score, by layer, emotion"] == pytest.approx(0.1763, abs=1e-3)
+
+
+def test_a_floor_hides_what_erasure_does_unless_the_paper_prints_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    _locate(monkeypatch, {6.0: np.zeros(2000)})
+    study = PlantedErasures([], [_items("gsm8k", 0.0)])
+    _, verdict = run(erasure.erase, study, ERASE, "gsm8k", 6.0)
+    assert verdict.outcome is Outcome.INCONCLUSIVE and "0.0 % on gsm8k" in verdict.reason
+    finding, verdict = run(erasure.erase, study, ERASE, "gsm8k", 6.0, "llama2-7b")
+    assert (finding.published, verdict.outcome) == ("0.00", Outcome.SUPPORTED)
+
+
+def test_the_average_column() -> None:
+    bare = [_items("gsm8k", 0.0), _items("emotion", 0.1763), _items("code25k", 0.408), _items("imdb", 0.9)]
+    finding, verdict = run(erasure.base, PlantedErasures([], bare), BASE, None, None, "llama2-7b")
+    assert (finding.published, verdict.outcome) == ("19.48", Outcome.SUPPORTED)
+    assert finding.estimate == pytest.approx((0.1763 + 0.408) / 3, abs=1e-3)
+    _, verdict = run(erasure.base, PlantedErasures([], bare[:2]), BASE, None, None, "llama2-7b")
+    assert verdict.outcome is Outcome.NOT_RUN and "code25k is not in this run" in verdict.reason
+
+
+def test_scores_in_between_are_bootstrapped() -> None:
+    names = [str(i) for i in range(40)]
+    assert score_interval(np.ones(40), names).low == pytest.approx(0.025 ** (1 / 40))
+    assert "BCa" in score_interval(np.linspace(0, 1, 40), names).kind
+    assert "BCa" in score_interval(np.arange(40) % 2, names[:20] * 2).kind
+
+
+def test_items_that_never_change_show_equality_only_if_they_are_many() -> None:
+    def change(items: int) -> Change:
+        base = np.ones(items)
+        return change_of_random(base, np.ones((100, items)), [str(item) for item in range(items)])
+
+    assert not change(40).interval90.inside(-0.02, 0.02)
+    assert change(200).interval90.inside(-0.02, 0.02)
