@@ -26,15 +26,15 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from caploc.audit.plot_changes import changes
+from caploc.audit.plot_curves import convergence, floats, layers, losses
 from caploc.audit.plot_style import FONT_POINTS, MARKERS, Theme, colour, ink, png
 from caploc.audit.text import visible
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 DOTS_PER_INCH = 96
@@ -97,43 +97,9 @@ def _heatmap(figure: Figure, data: Mapping[str, Any]) -> None:
     figure.colorbar(image, ax=axes, label="largest |z|", pad=0.01)
 
 
-def _convergence(figure: Figure, data: Mapping[str, Any]) -> None:
-    figure.set_size_inches(8.4, 4)
-    axes = figure.subplots()
-    sizes = list(data["x"])
-    for index, (label, curve) in enumerate(data["curves"].items()):
-        _curve(axes, sizes, label, curve, index, "-")
-    if data.get("untrained"):
-        untrained = data["untrained"]
-        alone = "mean" in untrained
-        for index, (label, curve) in enumerate(({"untrained": untrained} if alone else untrained).items()):
-            name = label if "untrained" in label else f"{label}, untrained"
-            # without its band, which would cover the trained model's
-            bare = {"x": curve.get("x", sizes), "mean": curve["mean"]}
-            _curve(axes, sizes, name, bare, -1 if alone else index, ":")
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(sizes, [f"{size:g}" for size in sizes])
-    axes.minorticks_off()
-    axes.set_xlabel("samples")
-    _overlap_axis(axes)
-    axes.legend(fontsize=FONT_POINTS - 2, loc="center left", bbox_to_anchor=(1.01, 0.5))
-
-
-def _curve(
-    axes: Axes, sizes: Sequence[float], label: str, curve: Mapping[str, Any], index: int, style: str
-) -> None:
-    shade, marker = colour(index), MARKERS[index % len(MARKERS)]
-    mean, low, high = (_floats(curve.get(name)) for name in ("mean", "low", "high"))
-    sizes = list(curve.get("x", sizes))[: len(mean)]
-    shown = visible(label, 40)
-    axes.plot(sizes, mean[: len(sizes)], style, color=shade, marker=marker, markersize=5, label=shown)
-    if low and high:
-        axes.fill_between(sizes, low[: len(sizes)], high[: len(sizes)], color=shade, alpha=0.12, linewidth=0)
-
-
 def _matrix(figure: Figure, data: Mapping[str, Any]) -> None:
     labels = [visible(label, 20) for label in data["labels"]]
-    values, chance = [_floats(row) for row in data["values"]], data.get("chance")
+    values, chance = [floats(row) for row in data["values"]], data.get("chance")
     side = 1.6 + 0.95 * len(labels)
     figure.set_size_inches(max(4.2, side), max(3.4, 0.8 * side))
     axes = figure.subplots()
@@ -153,7 +119,7 @@ def _matrix(figure: Figure, data: Mapping[str, Any]) -> None:
 
 
 def _splits(figure: Figure, data: Mapping[str, Any]) -> None:
-    groups = {label: _floats(values) for label, values in data["groups"].items()}
+    groups = {label: floats(values) for label, values in data["groups"].items()}
     figure.set_size_inches(6.4, 1.3 + 0.55 * len(groups))
     axes = figure.subplots()
     for index, values in enumerate(groups.values()):
@@ -194,35 +160,8 @@ def _splits(figure: Figure, data: Mapping[str, Any]) -> None:
         axes.legend(fontsize=FONT_POINTS - 2, loc="best")
 
 
-def _layers(figure: Figure, data: Mapping[str, Any]) -> None:
-    figure.set_size_inches(8.4, 4)
-    axes = figure.subplots()
-    count = max(len(curve["mean"]) for curve in data["curves"].values())
-    for index, (label, curve) in enumerate(data["curves"].items()):
-        _curve(axes, range(count), label, curve, index, "-" if "low" in curve else ":")
-    if data.get("located") is not None:
-        axes.axvline(data["located"], color=ink(), linestyle="--", linewidth=1, label="located layer")
-    axes.set_xticks(range(0, count, max(1, math.ceil(count / 16))))
-    axes.set_xlabel("layer")
-    axes.set_ylabel("share, or difference of P")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=FONT_POINTS - 2, loc="center left", bbox_to_anchor=(1.01, 0.5))
-
-
-def _losses(figure: Figure, data: Mapping[str, Any]) -> None:
-    figure.set_size_inches(8.4, 4)
-    axes = figure.subplots()
-    for index, (label, curve) in enumerate(data["curves"].items()):
-        _curve(axes, list(data["x"]), label, curve, index, "-")
-    axes.set_xticks(list(data["x"]))
-    axes.set_xlabel("epochs")
-    axes.set_ylabel("nats a token")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=FONT_POINTS - 2, loc="center left", bbox_to_anchor=(1.01, 0.5))
-
-
 def _completeness(figure: Figure, data: Mapping[str, Any]) -> None:
-    errors = {label: _floats(values) for label, values in data["errors"].items()}
+    errors = {label: floats(values) for label, values in data["errors"].items()}
     layers = max((len(values) for values in errors.values()), default=1)
     figure.set_size_inches(min(9, max(4.6, 2 + 0.12 * layers * (len(errors) + 1))), 3.2)
     axes = figure.subplots()
@@ -254,21 +193,11 @@ _MAIN_FIELD = {
 }
 KINDS: Mapping[str, Callable[[Figure, Mapping[str, Any]], None]] = {
     "heatmap": _heatmap,
-    "convergence": _convergence,
+    "convergence": convergence,
     "matrix": _matrix,
     "changes": changes,
     "splits": _splits,
-    "layers": _layers,
-    "losses": _losses,
+    "layers": layers,
+    "losses": losses,
     "completeness": _completeness,
 }
-
-
-def _floats(values: Any) -> list[float]:
-    return [math.nan if value is None else float(value) for value in values or ()]
-
-
-def _overlap_axis(axes: Axes) -> None:
-    axes.set_ylim(-0.02, 1.02)
-    axes.set_ylabel("overlap")
-    axes.grid(alpha=0.3)

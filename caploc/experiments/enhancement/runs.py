@@ -15,9 +15,9 @@ from caploc.experiments.endings import FloorError
 from caploc.experiments.enhancement.arms import NEAREST, UNIFORM, Arm, Run, arms_of, located_mask, runs_of
 from caploc.experiments.enhancement.keys import key_of, tokens_of
 from caploc.experiments.enhancement.rates import Rates, rates_of, recipe_of
-from caploc.experiments.enhancement.texts import general_texts
 from caploc.experiments.evaluation_data import EvaluationItems, evaluation_items
 from caploc.experiments.facts.stored import stored
+from caploc.experiments.general_text import general_texts
 from caploc.experiments.study import PAPER_SIGMA, NotRunError, Study
 from caploc.interventions.enhancement import Recipe, enhance, enhanced
 from caploc.models import LanguageModel

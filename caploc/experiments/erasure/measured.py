@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from jaxtyping import Bool
@@ -11,17 +12,27 @@ from torch import Tensor
 
 from caploc.evaluation import evaluate, text_loss
 from caploc.experiments.endings import FloorError
-from caploc.experiments.enhancement.texts import general_texts
-from caploc.experiments.erasure.arms import FEW_SETS, LARGEST, LAYER, LOCATED, Arms, arms_of, located_mask
+from caploc.experiments.erasure.arms import (
+    FEW_SETS,
+    LARGEST,
+    LAYER,
+    LOCATED,
+    MAGNITUDE,
+    Arms,
+    arms_of,
+    located_mask,
+)
 from caploc.experiments.evaluation_data import EvaluationItems, arrays_of, evaluation_items
 from caploc.experiments.facts.stored import Make, stored, stored_all
+from caploc.experiments.general_text import general_texts
 from caploc.experiments.study import NotRunError, Study
 from caploc.magnitude import random_sets
 
 AT_ONCE = 50
 """Sets in one entry of the store: what two workers can take apart, and a killed run loses at most."""
-ON_OTHERS = (LOCATED, LAYER, LARGEST)
-"""The arms that are evaluated on other datasets than the one located on, and on general text."""
+ON_OTHERS: Mapping[str, int] = MappingProxyType({LOCATED: 1, LAYER: FEW_SETS, MAGNITUDE: 5, LARGEST: 1})
+"""The arms that are evaluated on other datasets than the one located on, and on general text, and how many of their
+sets: those by layer are enough for a p value, those by magnitude for a mean to stand beside it."""
 ByArm = Mapping[str, Mapping[str, np.ndarray]]
 """Arm -> name of an outcome -> ``[sets, items]``."""
 
@@ -34,8 +45,8 @@ class Erasures:
         arms: the sets (`caploc.experiments.erasure.arms.Arms`).
         items: dataset -> its items, with ``base`` (outcomes by name, ``[items]``), ``chance`` and ``floor``.
         outcomes: dataset -> arm -> ``score``, ``nll``, ``exact``, ``ended`` ``[sets, items]``, as in
-            `caploc.evaluation.Outcomes`. On ``located_on`` all arms; elsewhere ``ON_OTHERS``, with the first
-            ``FEW_SETS`` random sets; where the base is at floor ``located`` alone.
+            `caploc.evaluation.Outcomes`. On ``located_on`` all arms; elsewhere the first sets of
+            those in ``ON_OTHERS``; where the base is at floor ``located`` alone.
         text: arm -> nats a token of general text ``[sets, texts]``, and ``base`` ``[1, texts]``; empty where there is
             none.
     """
@@ -141,7 +152,7 @@ def _erasures(study: Study, located_on: str, sigma: float) -> Erasures:
         for arm, sets in arms.sets.items():
             if arm not in _worth(one, dataset == located_on, arms):
                 continue
-            for chunk in (sets if dataset == located_on else sets[:FEW_SETS]).split(AT_ONCE):
+            for chunk in (sets if dataset == located_on else sets[: ON_OTHERS[arm]]).split(AT_ONCE):
                 places.append((dataset, arm))
                 tasks.append((one, chunk))
     outcomes: dict[str, dict[str, dict[str, list[np.ndarray]]]] = {}
@@ -187,7 +198,8 @@ def _text(study: Study, arms: Arms) -> dict[str, np.ndarray]:
     if not texts:
         return {}
     found = {}
-    for arm, sets in {"base": None, **{arm: arms.sets[arm][:FEW_SETS] for arm in ON_OTHERS}}.items():
+    by_arm = {arm: arms.sets[arm][:count] for arm, count in ON_OTHERS.items() if arm in arms.sets}
+    for arm, sets in {"base": None, **by_arm}.items():
         key = {"texts": texts, "sets": None if sets is None else _places(sets)}
 
         def make(sets: Tensor | None = sets) -> dict[str, np.ndarray]:
