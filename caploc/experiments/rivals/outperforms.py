@@ -12,6 +12,7 @@ from jaxtyping import Bool
 from caploc.comparisons import Effect, against_the_best, compare_pairs, holm_parts, part_quantities
 from caploc.experiments.commonality.splits import mean
 from caploc.experiments.endings import FloorError, ends_in_a_finding
+from caploc.experiments.erasure.changes import if_nothing_changed
 from caploc.experiments.rivals.erased import Erased, erased_of, require_ability
 from caploc.experiments.rivals.halves import RESAMPLES, Overlaps, half_splits, overlap_effect, resampled
 from caploc.experiments.rivals.samples import STEPS, Samples, samples_of
@@ -35,9 +36,14 @@ class Compared:
     erased: Erased
 
     def effects(self, method: str, seed: int) -> dict[str, Effect]:
-        """CNL minus ``method``: overlap, and loss of score by erasure, paired over the evaluation items."""
+        """CNL minus ``method``: overlap, and loss of score by erasure, paired over the evaluation items.
+
+        Losses that agree on every item show two sets equal only as far as so many items can, unless the sets are one.
+        """
         overlap = overlap_effect(self.splits, self.resamples, method, len(self.samples))
         loss = compare_pairs(self.erased.score[method], self.erased.score[CNL], seed=seed)
+        if not np.array_equal(self.sets[method], self.sets[CNL]):
+            loss = if_nothing_changed(loss, loss.items)
         return {f"{method}-overlap": overlap, f"{method}-erasure": loss}
 
 

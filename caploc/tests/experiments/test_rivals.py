@@ -33,7 +33,7 @@ from caploc.store import Store
 from caploc.tests.tiny import NEURONS, tiny_lm
 
 CLAIM = "general-cnl-outperforms"
-COUNT, LAYERS_OF, WIDTH, ITEMS = 32, 4, 60, 40
+COUNT, LAYERS_OF, WIDTH, ITEMS = 32, 4, 60, 80
 METHODS = (CNL, KN, LAYERS, CIRCUITS, MAGNITUDE)
 
 
@@ -69,10 +69,10 @@ def ahead() -> Samples:
     )
 
 
-def outcomes(**left: float) -> Erased:
+def outcomes(items: int = ITEMS, **left: float) -> Erased:
     """Score after erasure by method, 0.9 where not named; each method is right on the first of the items."""
-    score = {name: (np.arange(ITEMS) < left.get(name, 0.9) * ITEMS).astype(float) for name in METHODS}
-    return Erased(np.ones(ITEMS), score, {name: 1 - values for name, values in score.items()}, 0.0)
+    score = {name: (np.arange(items) < left.get(name, 0.9) * items).astype(float) for name in METHODS}
+    return Erased(np.ones(items), score, {name: 1 - values for name, values in score.items()}, 0.0)
 
 
 def run(samples: Samples, erased: Erased, floor: str | None = None) -> tuple[Finding, Verdict]:
@@ -122,8 +122,12 @@ def test_one_method_that_is_as_stable_refutes(equal: str) -> None:
 def test_one_method_whose_erasure_hurts_as_much_refutes(method: str) -> None:
     _, verdict = run(ahead(), outcomes(**{CNL: 0.1, method: 0.1}))
     assert verdict.outcome is Outcome.REFUTED and f"{method}-erasure" in verdict.reason
-    _, verdict = run(ahead(), outcomes(**{CNL: 0.1, method: 0.2}))
+    _, verdict = run(ahead(), outcomes(**{CNL: 0.1, method: 0.15}))
     assert verdict.outcome is Outcome.INCONCLUSIVE
+    _, verdict = run(ahead(), outcomes(40, **{CNL: 0.1, method: 0.1}))
+    assert verdict.outcome is Outcome.INCONCLUSIVE, (
+        "40 items cannot show that two sets cost the same within 5 points"
+    )
 
 
 def test_without_circuits_nothing_is_supported_but_much_refuted() -> None:
