@@ -34,28 +34,12 @@ FLIPS = 9999
 
 
 @dataclass(frozen=True)
-class Effect:
-    """A mean difference per item, positive where it speaks for the claim.
-
-    ``interval`` has level .95, ``interval90`` .90. ``p_items`` asks whether it could be luck with the items,
-    ``p_sets`` whether a random set would do as well (None where there were none). ``effect_size`` is the
-    difference over the standard deviation of the items' differences (Cohen's d_z), None where all items differ
-    equally.
-    """
+class Change:
+    """A mean difference, positive where it speaks for the claim. ``interval`` has level .95, ``interval90`` .90."""
 
     estimate: float
     interval: Interval
     interval90: Interval
-    p_items: float
-    p_sets: float | None
-    effect_size: float | None
-    items: int
-    draws: int
-
-    @property
-    def p(self) -> float:
-        """The larger of the two p values: a claim about this set and these tasks needs both kinds of luck excluded."""
-        return self.p_items if self.p_sets is None else max(self.p_items, self.p_sets)
 
     def quantities(self, part: str) -> dict[str, float]:
         """The numbers of a `caploc.findings.Finding` under which a rule finds this part, such as ``effect:emotion``."""
@@ -66,6 +50,27 @@ class Effect:
             f"{part}:low90": self.interval90.low,
             f"{part}:high90": self.interval90.high,
         }
+
+
+@dataclass(frozen=True)
+class Effect(Change):
+    """A mean difference per item that was tested.
+
+    ``p_items`` asks whether it could be luck with the items, ``p_sets`` whether a random set would do as well (None
+    where there were none). ``effect_size`` is the difference over the standard deviation of the items' differences
+    (Cohen's d_z), None where all items differ equally.
+    """
+
+    p_items: float
+    p_sets: float | None
+    effect_size: float | None
+    items: int
+    draws: int
+
+    @property
+    def p(self) -> float:
+        """The larger of the two p values: a claim about this set and these tasks needs both kinds of luck excluded."""
+        return self.p_items if self.p_sets is None else max(self.p_items, self.p_sets)
 
 
 def compare_with_random(

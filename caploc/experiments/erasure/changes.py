@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
 
-from caploc.comparisons import Effect
+from caploc.comparisons import Change
 from caploc.statistics import Interval, binomial_interval, bootstrap_mean, percentile_interval
 from caploc.statistics.clusters import cluster_codes
 
@@ -16,26 +16,7 @@ RESAMPLES = 2000
 _TWO_WAY, _AVERAGE = 51, 52  # tags of the random streams
 
 
-@dataclass(frozen=True)
-class Change:
-    """A mean difference with its 95 % and 90 % intervals."""
-
-    estimate: float
-    interval: Interval
-    interval90: Interval
-
-    def quantities(self, part: str) -> dict[str, float]:
-        """The numbers under which a rule finds this part, such as ``effect:emotion``."""
-        return {
-            f"{part}:estimate": self.estimate,
-            f"{part}:low": self.interval.low,
-            f"{part}:high": self.interval.high,
-            f"{part}:low90": self.interval90.low,
-            f"{part}:high90": self.interval90.high,
-        }
-
-
-AnyChange = TypeVar("AnyChange", Change, Effect)
+AnyChange = TypeVar("AnyChange", bound=Change)
 
 
 def if_nothing_changed(change: AnyChange, units: int) -> AnyChange:

@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 
+from caploc.comparisons import Change
 from caploc.experiments.endings import ends_in_a_finding
 from caploc.experiments.erasure.arms import LAYER, LOCATED, MAGNITUDE, UNIFORM, located_mask
-from caploc.experiments.erasure.changes import Change, average_interval, change_of_random, score_interval
+from caploc.experiments.erasure.changes import average_interval, change_of_random, score_interval
 from caploc.experiments.erasure.measured import (
     Erasures,
     erasures,
