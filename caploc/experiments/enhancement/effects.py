@@ -21,6 +21,7 @@ import numpy as np
 from scipy import stats
 
 from caploc.comparisons import FLIPS, RESAMPLES, Effect
+from caploc.experiments.erasure.changes import if_nothing_changed
 from caploc.statistics import Interval, bootstrap_mean, paired_permutation, permutation_p
 
 
@@ -46,6 +47,7 @@ def effect_of(
     pairs: Sequence[Pair],
     *,
     drawn: bool = False,
+    scores: bool = True,
     seed: int = 0,
     resamples: int = RESAMPLES,
     flips: int = FLIPS,
@@ -53,7 +55,9 @@ def effect_of(
     """The mean over ``pairs`` (at least one) of their differences.
 
     Items of one tested dataset are the same in all its pairs and are resampled and flipped together; runs of one
-    trained dataset likewise. ``p_sets`` of the result is None: see `rank_p`.
+    trained dataset likewise. Where no score differs at all, intervals are as wide as so many items allow;
+    ``scores`` False for losses, which are not between 0 and 1. ``p_sets`` of
+    the result is None: see `rank_p`.
     """
     tested = _by_tested(pairs)
     error, freedom = _luck(pairs, drawn)
@@ -74,7 +78,8 @@ def effect_of(
     test = paired_permutation(pooled, alternative="greater", draws=flips, seed=seed)
     size = mean / spread if spread > 0 else None
     draws = sum(len(one.second) for one in pairs) if drawn else 0
-    return Effect(mean, joined(0.95), joined(0.90), test.p, None, size, len(pooled), draws)
+    effect = Effect(mean, joined(0.95), joined(0.90), test.p, None, size, len(pooled), draws)
+    return if_nothing_changed(effect, len(pooled)) if scores else effect
 
 
 def rank_p(pairs: Sequence[Pair]) -> float:

@@ -28,7 +28,7 @@ def enhancement_loss(study: Study, cell: Cell, claim: str) -> Finding:
     """
     trained = all_enhancements(study, cell.sigma or 0)
     effects = {
-        PART: effect_of(_pairs(trained, RANDOM), drawn=True, seed=study.settings.seed),
+        PART: effect_of(_pairs(trained, RANDOM), drawn=True, scores=False, seed=study.settings.seed),
     }
     by_dataset = {pair.tested: float(pair.differences.mean()) for pair in _pairs(trained, RANDOM)}
     others = {

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from caploc.comparisons import Effect, holm_parts, part_quantities
-from caploc.experiments.endings import ends_in_a_finding
+from caploc.experiments.endings import FloorError, ends_in_a_finding
 from caploc.experiments.enhancement.arms import FROZEN, LOCATED, METHODS, OTHERS, RANDOM
 from caploc.experiments.enhancement.best import best_of
 from caploc.experiments.enhancement.effects import Pair, effect_of, rank_p
@@ -39,6 +39,9 @@ from caploc.experiments.facts.report import NO_NUMBER
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding
 from caploc.statistics import Interval
+
+LEAST_GAIN = 0.05
+"""The smallest gain of score that counts as one (claim ``table2-small-portion-suffices``: equivalence margin)."""
 
 
 @ends_in_a_finding
@@ -174,14 +177,21 @@ def small_portion_suffices(study: Study, cell: Cell, claim: str) -> Finding:
     """Claim ``table2-small-portion-suffices``: the located neurons' scores minus the base's and minus chance.
 
     Chance is a part only where an answer can be guessed. Where answers are right or wrong its p is that of the exact
-    binomial test, of the seed with the fewest right answers.
+    binomial test, of the seed with the fewest right answers. A dataset on which the base leaves no more to gain than
+    the least gain that counts is left out and named: a gain could not show there.
     """
     trained = all_enhancements(study, cell.sigma or 0)
     seed = study.settings.seed
     effects: dict[str, Effect] = {}
     p_values: dict[str, float] = {}
+    notes: list[str] = []
     for name, one in trained.items():
         scores, base = one.of(LOCATED, name, LAST), one.base_score[name][None]
+        room = f"the base leaves {1 - base.mean():.1%} to be gained on {name}".replace("%", " %")
+        if 1 - base.mean() <= LEAST_GAIN:
+            notes.append(f"ceiling effect: {room}, so it is left out")
+            continue
+        notes.append(room)
         effects[f"effect:{name}, over base"] = effect_of([Pair(name, name, scores, base)], seed=seed)
         p_values |= mcnemar_of(f"{name}, over base", scores, base)
         if (chance := one.chance[name]) > 0:
@@ -190,10 +200,8 @@ def small_portion_suffices(study: Study, cell: Cell, claim: str) -> Finding:
             effects[f"effect:{name}, over chance"] = (
                 replace(over, p_items=binomial_p(scores, chance)) if right_or_wrong else over
             )
-    notes = [
-        f"the base leaves {1 - one.base_score[name].mean():.1%} to be gained on {name}".replace("%", " %")
-        for name, one in trained.items()
-    ]
+    if not effects:
+        raise FloorError("; ".join(notes))
     smallest = min(effects.values(), key=lambda effect: effect.estimate)
     return finding_of(
         study,

@@ -113,7 +113,7 @@ def harmless_updating(study: Study, cell: Cell, claim: str) -> Finding:
     for name, one in trained.items():
         if len(one.base_text):
             pair = Pair(name, "text", -one.texts_of(LOCATED, LAST), -one.base_text[None])
-            effects[f"effect:general text after {name}"] = effect_of([pair], seed=seed)
+            effects[f"effect:general text after {name}"] = effect_of([pair], scores=False, seed=seed)
     if not any("general text" in name for name in effects):
         notes.append("no general text could be had here: give a --data-root with counterfact or known_1000")
     rivals = {

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from caploc.comparisons import compare_pairs, compare_with_random
+from caploc.comparisons import Effect, compare_pairs, compare_with_random
 from caploc.experiments.enhancement.best import best_of
 from caploc.experiments.enhancement.effects import Pair, between_runs, effect_of, rank_p
 from caploc.experiments.enhancement.own import binomial_p
@@ -125,3 +125,11 @@ class TestBestOf:
         slow = np.quantile(leads, [0.025, 0.975])
         fast = best_of(arms, flips=99).intervals[1]
         assert (fast.low, fast.high) == pytest.approx(tuple(slow), abs=0.015)
+
+
+def test_scores_that_agree_on_every_item_are_shown_equal_only_as_far_as_so_many_can() -> None:
+    def same(items: int) -> Effect:
+        return effect_of([Pair("one", "one", np.ones((3, items)), np.ones((5, items)))])
+
+    assert not same(40).interval90.inside(-0.05, 0.05)
+    assert same(80).interval90.inside(-0.05, 0.05)

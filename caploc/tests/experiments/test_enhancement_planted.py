@@ -135,3 +135,9 @@ def test_one_dataset_has_no_others() -> None:
     assert run("table2-located-beats-random", TrainedStudy(AHEAD, datasets=("gsm8k",)))[1].outcome is (
         Outcome.SUPPORTED
     )
+
+
+def test_a_base_that_leaves_nothing_to_gain_is_a_ceiling_and_no_refutation() -> None:
+    finding, verdict = run("table2-small-portion-suffices", TrainedStudy({"base": 0.98, LOCATED: 0.98}))
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert finding.floor is not None and finding.floor.count("ceiling effect") == 3
