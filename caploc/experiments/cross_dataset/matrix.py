@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from caploc.experiments.enhancement.effects import Pair
+from caploc.experiments.erasure.changes import no_change
 from caploc.experiments.study import Study
 from caploc.statistics import Interval, bootstrap_mean
 
@@ -44,8 +45,9 @@ class Change:
         return float(self.located.mean() - self.base.mean())
 
     def interval(self, seed: int) -> Interval:
-        """95 %, bootstrap over items."""
-        return bootstrap_mean(self.located.mean(0) - self.base, seed=seed)
+        """95 %, bootstrap over items; where none changes, as wide as so many items allow."""
+        differences = self.located.mean(0) - self.base
+        return bootstrap_mean(differences, seed=seed) if differences.any() else no_change(self.items, 0.95)
 
 
 @dataclass(frozen=True, eq=False)

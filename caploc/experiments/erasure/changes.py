@@ -20,19 +20,20 @@ AnyChange = TypeVar("AnyChange", bound=Change)
 
 
 def if_nothing_changed(change: AnyChange, units: int) -> AnyChange:
-    """``change``, or where no item shows any difference of score, with the intervals that so many ``units`` allow.
+    """``change``, or where no item shows any difference of score, with the intervals `no_change` of ``units``."""
+    if not change.estimate == change.interval.low == change.interval.high == 0:
+        return change
+    return replace(change, interval=no_change(units, 0.95), interval90=no_change(units, 0.90))
+
+
+def no_change(units: int, level: float) -> Interval:
+    """The interval of a change of score that none of ``units`` items shows.
 
     A bootstrap of equal numbers is a point, as if 40 items could prove that no item changes. Exact (Clopper & Pearson
     1934): none of n changed leaves a share of up to 1 - (alpha / 2)^(1 / n) that does, in either direction.
     """
-    if not change.estimate == change.interval.low == change.interval.high == 0:
-        return change
-
-    def exact(level: float) -> Interval:
-        most = binomial_interval(0, units, level).high
-        return Interval(-most, most, level, "exact, as no item changes,")
-
-    return replace(change, interval=exact(0.95), interval90=exact(0.90))
+    most = binomial_interval(0, units, level).high
+    return Interval(-most, most, level, "exact, as no item changes,")
 
 
 def score_interval(score: np.ndarray, clusters: Sequence[str], seed: int = 0) -> Interval:
