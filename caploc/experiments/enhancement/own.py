@@ -8,12 +8,39 @@ import numpy as np
 from scipy import stats
 
 from caploc.comparisons import Effect
+from caploc.experiments.endings import FloorError
 from caploc.experiments.enhancement.arms import FROZEN, LOCATED, METHODS, NEAREST, RANDOM, UNIFORM
 from caploc.experiments.enhancement.effects import Pair, effect_of
 from caploc.experiments.enhancement.report import LAST, Trained, beside
+from caploc.experiments.enhancement.runs import Enhancements
+from caploc.experiments.evaluation_data import above_chance
 from caploc.statistics import mcnemar
 
 AVERAGE = "average"
+
+
+def with_an_ability(trained: Trained) -> tuple[Trained, list[str]]:
+    """The datasets on which the base or some method after the last epoch is above chance, and why others are left out:
+    where all guess, arms cannot be told apart.
+
+    Raises:
+        FloorError: none is left.
+    """
+    found: dict[str, Enhancements] = {}
+    notes: list[str] = []
+    for name, one in trained.items():
+        means = [one.base_score[name], *(one.of(method, name, LAST).mean(0) for method in METHODS)]
+        if any(above_chance(mean, one.chance[name]) for mean in means):
+            found[name] = one
+        else:
+            best = max(float(mean.mean()) for mean in means)
+            notes.append(
+                f"floor effect: neither the base nor any method is above chance on {name} (at most {best:.1%}, chance "
+                f"{one.chance[name]:.1%}), so that arms cannot be told apart".replace("%", " %")
+            )
+    if not found:
+        raise FloorError("; ".join(notes))
+    return found, notes
 
 
 def scores_of(trained: Trained, method: str, epoch: int, seed: int) -> dict[str, Effect]:

@@ -25,6 +25,7 @@ from caploc.experiments.enhancement.own import (
     scores_beside,
     scores_of,
     shares_of,
+    with_an_ability,
 )
 from caploc.experiments.enhancement.report import (
     LAST,
@@ -81,7 +82,7 @@ def located_beats_random(study: Study, cell: Cell, claim: str) -> Finding:
     Random neurons are matched by layer; see `effects` for how luck with five draws is dealt with. Those nearest in
     magnitude and uniform ones stand beside, as do the rank among the draws and nats a token.
     """
-    trained = all_enhancements(study, cell.sigma or 0)
+    trained, notes = with_an_ability(all_enhancements(study, cell.sigma or 0))
     seed = study.settings.seed
     parts = by_dataset(trained, LOCATED, RANDOM, seed, drawn=True)
     named = {f"effect:{name}": effect for name, effect in parts.items()}
@@ -103,6 +104,7 @@ def located_beats_random(study: Study, cell: Cell, claim: str) -> Finding:
         p_values=p_values,
         controls=scores_beside(trained),
         chance=chance_of(trained),
+        notes=notes,
     )
 
 
@@ -112,7 +114,7 @@ def located_beats_others(study: Study, cell: Cell, claim: str) -> Finding:
 
     The located neurons are zero in the others' arm, as printed; the arm that leaves them as they are stands beside.
     """
-    trained = all_enhancements(study, cell.sigma or 0)
+    trained, notes = with_an_ability(all_enhancements(study, cell.sigma or 0))
     seed = study.settings.seed
     effects = {
         after(epoch): effect_of(own_pairs(trained, LOCATED, OTHERS, epoch), seed=seed) for epoch in EPOCHS
@@ -133,6 +135,7 @@ def located_beats_others(study: Study, cell: Cell, claim: str) -> Finding:
         p_values=holm_parts(named),
         controls=scores_beside(trained),
         chance=chance_of(trained),
+        notes=notes,
     )
 
 
@@ -143,7 +146,7 @@ def located_best_average(study: Study, cell: Cell, claim: str) -> Finding:
     The columns are the numbers of epochs at the cell's sigma. Random stands with the mean of its draws, as the table
     has one number for it. With the located neurons frozen in place of zeroed it stands beside.
     """
-    trained = all_enhancements(study, cell.sigma or 0)
+    trained, notes = with_an_ability(all_enhancements(study, cell.sigma or 0))
     seed = study.settings.seed
     columns = [after(epoch) for epoch in EPOCHS]
     best = best_of({arm: arrays_of(trained, arm) for arm in METHODS}, seed)
@@ -169,6 +172,7 @@ def located_best_average(study: Study, cell: Cell, claim: str) -> Finding:
         p_values={"best": best.p, "best, located frozen in the others' arm": fair.p},
         controls=scores_beside(trained),
         chance=chance_of(trained),
+        notes=notes,
     )
 
 

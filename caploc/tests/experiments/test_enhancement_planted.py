@@ -141,3 +141,12 @@ def test_a_base_that_leaves_nothing_to_gain_is_a_ceiling_and_no_refutation() -> 
     finding, verdict = run("table2-small-portion-suffices", TrainedStudy({"base": 0.98, LOCATED: 0.98}))
     assert verdict.outcome is Outcome.INCONCLUSIVE
     assert finding.floor is not None and finding.floor.count("ceiling effect") == 3
+
+
+@pytest.mark.parametrize(
+    "claim", ["table2-located-beats-random", "table2-located-beats-wo-located", "table2-located-best-average"]
+)
+def test_arms_that_all_guess_are_a_floor_and_no_refutation(claim: str) -> None:
+    finding, verdict = run(claim, TrainedStudy({"base": 0.3, **dict.fromkeys(METHODS, 0.3)}, chance=0.4))
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert finding.floor is not None and finding.floor.count("floor effect") == 3
