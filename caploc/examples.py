@@ -88,6 +88,11 @@ class TokenizedExample:
         return len(self.input_ids) - self.answer_start
 
     @property
+    def content(self) -> list[int]:
+        """Where the answer starts, then all tokens: what a result on this example depends on, for keys of results."""
+        return [self.answer_start, *self.input_ids.tolist()]
+
+    @property
     def prompt_ids(self) -> Int[Tensor, " prompt_tokens"]:
         return self.input_ids[: self.answer_start]
 

@@ -129,7 +129,7 @@ def _evaluation_items(study: Study, dataset: str) -> EvaluationItems:
     if prepared.excluded:
         first = prepared.excluded[0].reason
         notes = [*notes, f"{len(prepared.excluded)} items of {dataset} left out, the first since {first}"]
-    items = [[one.tokens.answer_start, *one.tokens.input_ids.tolist()] for one in prepared.all_items]
+    items = [one.tokens.content for one in prepared.all_items]
     key = fingerprint([dataset, prepared.settings, list(prepared.labels), items])
     base = stored(study, "outcomes", {"items": key, "sets": None}, lambda: arrays_of(evaluate(lm, prepared)))
     groups = {one.id: one.group or one.id for one in examples}

@@ -94,7 +94,7 @@ def _key(lm: LanguageModel, examples: Sequence[TokenizedExample], method: Method
             "dtype": str(lm.dtype),
             "device": lm.device.type,
             "method": method.settings,
-            "examples": [[example.answer_start, *example.input_ids.tolist()] for example in examples],
+            "examples": [example.content for example in examples],
         }
     )
 

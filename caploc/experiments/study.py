@@ -179,10 +179,7 @@ class Study:
         if dataset is not None:
             whole = self.shards(dataset).whole
             record["data_fingerprint"] = fingerprint(
-                [
-                    [example.answer_start, *example.input_ids.tolist()]
-                    for example in self.located(dataset).tokenized
-                ]
+                [example.content for example in self.located(dataset).tokenized]
             )[:16]
             record["completeness_error"] = [float(value) for value in whole.completeness / whole.count]
             record["completeness_gap"] = [float(value) for value in whole.gap / whole.count]

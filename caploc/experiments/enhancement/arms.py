@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from caploc.errors import OptionError
+from caploc.experiments.commonality.splits import whole_mask
 from caploc.experiments.endings import FloorError
 from caploc.experiments.study import Study
 from caploc.magnitude import magnitude, random_sets
@@ -69,8 +70,7 @@ def located_mask(study: Study, dataset: str, sigma: float) -> NeuronMask:
     Raises:
         FloorError: no neuron passes, or all do, so that there is nothing to train or nothing else.
     """
-    values = study.shards(dataset).whole.scores().values[None].double().numpy()
-    mask = NeuronMask(torch.from_numpy(study.settings.threshold(sigma).locate(values)[0]))
+    mask = NeuronMask(torch.from_numpy(whole_mask(study.shards(dataset), study.settings.threshold(sigma))))
     if mask.count in (0, mask.values.numel()):
         which = "no neuron passes" if not mask.count else "every neuron passes"
         raise FloorError(f"floor effect: {which} sigma {sigma:g} on {dataset}; take another --sigma")

@@ -94,7 +94,7 @@ def _whole(study: Study, dataset: str, sigma: float, control: str = "") -> Tenso
 
 def _magnitude(study: Study, dataset: str) -> Magnitude:
     tokenized = study.located(dataset).tokenized
-    tokens = [[one.answer_start, *one.input_ids.tolist()] for one in tokenized]
+    tokens = [one.content for one in tokenized]
 
     def make() -> dict[str, np.ndarray]:
         return {"values": magnitude(study.model_for(), tokenized).values.numpy()}

@@ -91,7 +91,7 @@ class FactSet:
 
     @property
     def data_fingerprint(self) -> str:
-        tokens = [[prompt.answer_start, *prompt.input_ids.tolist()] for prompt in self.prompts]
+        tokens = [prompt.content for prompt in self.prompts]
         return fingerprint([tokens, self.fact.tolist()])[:16]
 
 

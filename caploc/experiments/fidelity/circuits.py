@@ -78,9 +78,7 @@ def _located(study: Study, facts: FactSet, control: str) -> FactCircuits:
             found |= {"kept": pruned.circuit.values.numpy(force=True), "scores": pruned.scores}
         return found
 
-    keys = [
-        {**settings, "tokens": [prompt.answer_start, *prompt.input_ids.tolist()]} for prompt in facts.prompts
-    ]
+    keys = [{**settings, "tokens": prompt.content} for prompt in facts.prompts]
     cuts: dict[str, list[Circuit]] = {}
     for arrays in for_each_prompt(study, lm, "circuits", keys, make):
         for name, circuit in _cut(graph, arrays).items():

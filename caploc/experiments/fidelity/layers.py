@@ -88,7 +88,7 @@ def _traced(study: Study, facts: FactSet, control: str) -> TracedLayers:
         keys = [
             {
                 "tracing": tracing.settings,
-                "tokens": [prompt.answer_start, *prompt.input_ids.tolist()],
+                "tokens": prompt.content,
                 "subject": [subject.start, subject.stop],
                 "id": prompt.id,
             }

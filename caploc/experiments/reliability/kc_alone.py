@@ -96,7 +96,7 @@ def _run(study: Study, facts: FactSet, control: str, compared: bool) -> Alone:
     keys = [
         {
             **found.settings,
-            "tokens": [prompt.answer_start, *prompt.input_ids.tolist()],
+            "tokens": prompt.content,
             "candidates": candidates,
             "compared": [RANDOM_CIRCUITS, THRESHOLDS, seed, number] if compared else None,
         }

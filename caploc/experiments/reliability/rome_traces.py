@@ -69,7 +69,7 @@ def _traced(study: Study, found: RomeFacts) -> TracedFacts:
         keys = [
             {
                 "tracing": tracing.settings,
-                "tokens": [prompt.answer_start, *prompt.input_ids.tolist()],
+                "tokens": prompt.content,
                 "subject": [subject.start, subject.stop],
                 "id": prompt.id,  # the noise is drawn from it
             }

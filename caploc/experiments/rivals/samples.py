@@ -148,8 +148,6 @@ def _each(
 ) -> np.ndarray:
     """``make(number)["values"]`` of each example, kept in the store."""
     # the noise is drawn from the example's id
-    keys = [
-        {**settings, "id": one.id, "tokens": [one.answer_start, *one.input_ids.tolist()]} for one in examples
-    ]
+    keys = [{**settings, "id": one.id, "tokens": one.content} for one in examples]
     found = for_each_prompt(study, study.lm, what, keys, make)
     return np.stack([one["values"] for one in found]).astype(np.float64)
