@@ -12,8 +12,9 @@ import torch
 from caploc.errors import OptionError
 from caploc.experiments.commonality.splits import whole_mask
 from caploc.experiments.endings import FloorError
+from caploc.experiments.erasure.arms import stored_magnitude
 from caploc.experiments.study import Study
-from caploc.magnitude import magnitude, random_sets
+from caploc.magnitude import random_sets
 from caploc.neurons import NeuronMask
 
 LOCATED, RANDOM, OTHERS = "located", "random", "all but located"
@@ -88,9 +89,7 @@ def arms_of(study: Study, dataset: str, mask: NeuronMask) -> dict[str, Arm]:
         FROZEN: Arm((others,)),
         UNIFORM: Arm(tuple(mask.random_like(seed + draw, "count") for draw in range(RUNS[UNIFORM]))),
     }
-    sizes = study.once(
-        ("magnitude", dataset), lambda: magnitude(study.model_for(), study.located(dataset).tokenized)
-    )
+    sizes = stored_magnitude(study, dataset)
     try:
         nearest = sizes.random_like(mask, RUNS[NEAREST], seed)
     except OptionError:

@@ -72,7 +72,7 @@ def arms_of(study: Study, dataset: str, sigma: float) -> Arms:
     """
     seed, draws = study.settings.seed, study.settings.draws
     mask = located_mask(study, dataset, sigma)
-    sizes = _magnitude(study, dataset)
+    sizes = stored_magnitude(study, dataset)
     counts = np.random.default_rng([seed, _COUNT]).integers(2**63, size=FEW_SETS)
     sets = {
         LOCATED: mask.values[None],
@@ -92,7 +92,8 @@ def _whole(study: Study, dataset: str, sigma: float, control: str = "") -> Tenso
     return torch.from_numpy(whole_mask(study.shards(dataset, control), study.settings.threshold(sigma)))
 
 
-def _magnitude(study: Study, dataset: str) -> Magnitude:
+def stored_magnitude(study: Study, dataset: str) -> Magnitude:
+    """Magnitudes on all of the dataset's locating examples, kept in the store. Raises NotRunError."""
     tokenized = study.located(dataset).tokenized
     tokens = [one.content for one in tokenized]
 
