@@ -1,6 +1,10 @@
-"""What an experiment returns (Finding) and what a rule, fixed before the run, makes of it (Verdict).
+"""What an experiment returns (Measurement), what is made of it for a claim (Finding), and the Verdict of the claim's rule.
 
-Both are plain data: numbers, strings and small mappings, so that they cross process borders (pytest-xdist), go into
+Evidence is typed. A measurement has ``parts``, the numbers that its claim's rule judges, each an `Effect`, a `Bound`, a
+`Count`...; apart from them stands what a reader may like to see: asides, controls, plots. A rule reads parts and
+nothing else.
+
+All of it is plain data: numbers, strings and small mappings, so that it crosses process borders (pytest-xdist), goes into
 the ledger as JSON and can be judged again later by the same or another rule.
 """
 
@@ -8,15 +12,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, ClassVar, Protocol, TypeVar
 
 PRINTED = "printed"
 """The model named in cells of checks that no model takes part in: the paper's printed numbers against each other."""
 TOGETHER = "+"
 """Joins the labels of models that one cell compares."""
+
+Range = tuple[float, float]
 
 
 class Outcome(StrEnum):
@@ -72,41 +78,209 @@ class Plot:
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One measurement of one claim in one cell.
+class Part:
+    """One number that a rule may judge.
 
-    ``estimate``, ``interval``, ``chance`` and ``controls`` share ``unit``: "fraction", "count", or "share" for a
-    fraction that is small by nature, or a name of its own such as "nats". ``quantities`` holds further named numbers
-    that the claim's rule reads (the rule names them). ``p_values`` are corrected within the claim where it makes
-    several comparisons; correction across cells is the auditor's business. ``not_run`` is a reason a user can act on;
-    a Finding with it has no estimate. ``floor`` names a floor or ceiling effect that makes the measurement
-    uninformative.
+    Attributes:
+        estimate: in ``unit``; None where only a p value or an interval is judged.
+        interval: its 95 % interval (low, high).
+        interval90: its 90 % interval, whose place within a margin shows equivalence (two one-sided tests).
+        p: corrected within the measurement where that makes several comparisons.
+        unit: "fraction", "count", "share" for a fraction that is small by nature, or a name such as "nats".
+        n: how many units (items, facts, prompts) the number rests on; 0 where that is not counted.
+        method: how the interval was made, in words.
+    """
+
+    kind: ClassVar[str] = "part"
+
+    estimate: float | None = None
+    interval: Range | None = None
+    interval90: Range | None = None
+    p: float | None = None
+    unit: str = "fraction"
+    n: int = 0
+    method: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields that are set, and the kind."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        set_ = {name: value for name, value in values.items() if value not in (None, "", 0) or name == "estimate"}
+        return plain({"kind": self.kind, **set_})
+
+
+class Effect(Part):
+    """A difference, positive where it speaks for the claim: located against something else."""
+
+    kind = "effect"
+
+
+class Bound(Part):
+    """A level that the rule holds against thresholds."""
+
+    kind = "bound"
+
+
+class Count(Part):
+    """A number without sampling error: a share of neurons, a count of contradictions."""
+
+    kind = "count"
+
+
+class Test(Part):
+    """A p value that decides by itself; the estimate, if any, is its statistic."""
+
+    kind = "test"
+
+
+class Reading(Part):
+    """A number under one reading of an equation, held against the claim's printed number."""
+
+    kind = "reading"
+
+
+@dataclass(frozen=True)
+class Number(Part):
+    """A number held against a printed one.
+
+    Attributes:
+        at: the coordinates of the printed cell, such as ``{"method": "located", "epoch": 10, "dataset": "gsm8k"}``;
+            empty where the part's name is the key of one of the claim's printed numbers.
+    """
+
+    kind: ClassVar[str] = "number"
+
+    at: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Chance(Part):
+    """An overlap of two sets and whether chance explains it.
+
+    Attributes:
+        p: hypergeometric, in the whole model.
+        p_by_layer: against random sets with the same count in every layer.
+    """
+
+    kind: ClassVar[str] = "chance"
+
+    p_by_layer: float | None = None
+
+
+AnyPart = TypeVar("AnyPart", bound=Part)
+Aside = float | Part
+"""What stands beside a verdict: a plain number, or one with its interval."""
+
+
+class Basis(Protocol):
+    """What a measurement rests on, such as the items evaluated: it says itself what a reader must know of it."""
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Fingerprints, counts and options that a repetition needs."""
+        ...
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What was left out and why, in sentences."""
+        ...
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What an experiment found in one cell, whatever claim is judged by it.
+
+    Attributes:
+        quantity: what ``value`` is, in words.
+        value: the number that the report shows for the cell, and that rules of one number judge. None where nothing
+            could be measured.
+        parts: further named numbers that the rule judges.
+        chance, effect_size: of ``value``: its level by chance, and a standardized size.
+        asides: what a reader may like to see and no rule reads.
+        controls: the same quantity under controls.
+        n: how many samples, items or facts ``value`` rests on; ``draws``: how many random sets or splits.
+        basis: what it rests on, whose settings and notes the finding takes over.
+        settings: further settings of this measurement; ``unused``: names of the study's settings that play no part.
+        notes: sentences that a reader needs.
+        column: the column of the printed table that the number belongs to, where that is not the cell's dataset.
+        floor: a floor or ceiling effect that makes the measurement uninformative.
+        not_run: why nothing was measured: a reason that a user can act on.
+    """
+
+    quantity: str
+    value: Part | None = None
+    parts: Mapping[str, Part] = field(default_factory=dict)
+    chance: float | None = None
+    effect_size: float | None = None
+    asides: Mapping[str, Aside] = field(default_factory=dict)
+    controls: Mapping[str, float] = field(default_factory=dict)
+    n: int = 0
+    draws: int = 0
+    basis: Sequence[Basis] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    unused: Collection[str] = ()
+    notes: Sequence[str] = ()
+    column: str | None = None
+    plots: Sequence[Plot] = ()
+    floor: str | None = None
+    not_run: str | None = None
+
+    def of(self, kind: type[AnyPart]) -> dict[str, AnyPart]:
+        """The parts of one kind, by name, in order."""
+        return {name: part for name, part in self.parts.items() if isinstance(part, kind)}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A measurement as evidence on one claim in one cell, with its provenance.
+
+    Attributes:
+        published: the number that the paper prints for the cell, as printed; None where it prints none.
+        settings: all that a repetition needs.
+        notes: what a reader must know, in sentences.
     """
 
     claim: str
     cell: Cell
-    quantity: str
-    unit: str = "fraction"
-    estimate: float | None = None
-    interval: tuple[float, float] | None = None
-    interval_kind: str = ""
-    chance: float | None = None
-    effect_size: float | None = None
-    p_values: Mapping[str, float] = field(default_factory=dict)
-    quantities: Mapping[str, float] = field(default_factory=dict)
-    controls: Mapping[str, float] = field(default_factory=dict)
-    n: int = 0
-    draws: int = 0
+    measurement: Measurement
     published: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = ()
-    plots: Sequence[Plot] = ()
-    not_run: str | None = None
-    floor: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """This finding as JSON data; nan and infinities become None, numpy scalars become Python's."""
-        return plain(dataclasses.asdict(self))
+        found = self.measurement
+        value = found.value or Part(unit="")
+        return plain(
+            {
+                "claim": self.claim,
+                "cell": dataclasses.asdict(self.cell),
+                "quantity": found.quantity,
+                "unit": value.unit,
+                "estimate": value.estimate,
+                "interval": value.interval,
+                "interval_kind": value.method,
+                "interval90": value.interval90,
+                "p": value.p,
+                "chance": found.chance,
+                "effect_size": found.effect_size,
+                "parts": {name: part.to_json() for name, part in found.parts.items()},
+                "asides": {
+                    name: aside.to_json() if isinstance(aside, Part) else aside
+                    for name, aside in found.asides.items()
+                },
+                "controls": {
+                    name: control for name, control in found.controls.items() if math.isfinite(control)
+                },
+                "n": found.n,
+                "draws": found.draws,
+                "published": self.published,
+                "settings": self.settings,
+                "notes": self.notes,
+                "plots": [dataclasses.asdict(plot) for plot in found.plots],
+                "not_run": found.not_run,
+                "floor": found.floor,
+            }
+        )
 
 
 def plain(value: Any) -> Any:
