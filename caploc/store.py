@@ -128,39 +128,63 @@ class Store:
                         path.unlink()
                 lock.release()
 
+    def has(self, key: str) -> bool:
+        """Whether an entry of `key` lies there; only `get` tells whether it is sound."""
+        return self.path(key).exists()
+
     def compute_all(
-        self, tasks: Mapping[str, Compute] | Iterable[tuple[str, Compute]], progress: str | None = None
+        self,
+        tasks: Mapping[str, Compute] | Iterable[tuple[str, Compute]],
+        progress: str | None = None,
+        each: Callable[[str, bool], None] = lambda key, here: None,
     ) -> Iterator[Entry]:
         """Compute what is missing of `tasks` (key -> function), then iterate over all entries in the order given.
 
         A function takes nothing and returns (arrays, meta), as `put` takes them. Everything is computed and stored
         before this returns; only reading is lazy, so one entry at a time is in memory. Processes that run the same
         tasks share the work: each takes what no other is computing, and waits only when nothing else is left. No
-        entry is computed twice; that of a process that died is taken over by another. `progress` is the title of a
-        progress bar, shown on terminals.
+        entry is computed twice, unless it is found damaged or gone when it is read; that of a process that died is
+        taken over by another. `progress` is the title of a progress bar, shown on terminals; `each` is told of every
+        entry that was missing, once it is there, and whether it was computed here.
 
         An exception of a function passes through; what was finished before it stays.
         """
         pairs = list(tasks.items() if isinstance(tasks, Mapping) else tasks)
-        waiting = dict(pairs)
-        for key in waiting:
-            self.path(key)
+        waiting = {key: compute for key, compute in dict(pairs).items() if not self.has(key)}
+        with tqdm(total=len(waiting), desc=progress, unit="entry", disable=None if progress else True) as bar:
+            for key, here in self._shared_out(waiting):
+                bar.update()
+                each(key, here)
+        return (self._sound(key, compute) for key, compute in pairs)
+
+    def _shared_out(self, waiting: Mapping[str, Compute]) -> Iterator[tuple[str, bool]]:
+        """Each key once its entry is there, and whether it was computed here rather than by another process."""
         pause = SHORTEST_WAIT_SECONDS
-        with tqdm(total=len(waiting), desc=progress, unit="shard", disable=None if progress else True) as bar:
-            while waiting:
-                busy = {}
-                for key, compute in waiting.items():
-                    if self._settle(key, compute):
-                        bar.update()
-                    else:
+        while waiting:
+            busy = {}
+            for key, compute in waiting.items():
+                with self.lock(key, blocking=False) as held:
+                    if not held:
                         busy[key] = compute
-                if len(busy) < len(waiting):
-                    pause = SHORTEST_WAIT_SECONDS
-                else:
-                    time.sleep(pause)
-                    pause = min(2 * pause, LONGEST_WAIT_SECONDS)
-                waiting = busy
-        return (self._expect(key) for key, _ in pairs)
+                        continue
+                    # between the look and the lock another process may have finished it
+                    here = not self.has(key)
+                    if here:
+                        self._write(key, encode(key, *compute()))
+                yield key, here
+            if len(busy) < len(waiting):
+                pause = SHORTEST_WAIT_SECONDS
+            else:
+                time.sleep(pause)
+                pause = min(2 * pause, LONGEST_WAIT_SECONDS)
+            waiting = busy
+
+    def _sound(self, key: str, compute: Compute) -> Entry:
+        """The entry, computed again if it was damaged or removed since it was computed."""
+        while (entry := self.get(key)) is None:
+            for _ in self._shared_out({key: compute}):
+                pass
+        return entry
 
     def describe(self) -> StoreSummary:
         """Count the entries and their bytes. Raises `StoreError` if the directory cannot be read."""
@@ -168,23 +192,6 @@ class Store:
             sizes = [path.stat().st_size for path in self.root.glob(f"v{LAYOUT_VERSION}/*/*.safetensors")]
             damaged = sum(1 for _ in self.root.glob("damaged/*"))
         return StoreSummary(self.root, len(sizes), sum(sizes), damaged)
-
-    def _settle(self, key: str, compute: Compute) -> bool:
-        """Whether `key` is in the store now, computed here if nobody else is at it."""
-        if self.get(key) is not None:
-            return True
-        with self.lock(key, blocking=False) as held:
-            # between the look and the lock another process may have finished it
-            if held and self.get(key) is None:
-                arrays, meta = compute()
-                self._write(key, encode(key, arrays, meta))
-            return held
-
-    def _expect(self, key: str) -> Entry:
-        entry = self.get(key)
-        if entry is None:
-            raise StoreError(f"store entry {self.path(key)} was lost after it was computed: run again")
-        return entry
 
     def _read(self, key: str) -> bytes | None:
         path = self.path(key)

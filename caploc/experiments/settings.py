@@ -24,7 +24,7 @@ class StudySettings:
 
     ``samples`` per dataset: None for the paper's own number on a GPU (section 5.3) and ``CPU_SAMPLES`` on a CPU.
     ``data_root`` None: the embedded data for embedded models, else the hub. ``files`` maps a dataset of the user's own
-    to its file. ``draws`` counts random splits.
+    to its file. ``draws`` counts random splits. ``margins`` are the audited paper's (`caploc.papers.Paper.margins`).
 
     ``reading`` says how the paper is read; its quadrature, path and value replace those of ``method`` where they depart
     from the default. Path "neuron" costs a run for every neuron, so it locates with ``neuron_path_samples`` at most.
@@ -42,7 +42,14 @@ class StudySettings:
     method: Method = field(default_factory=Method)
     reading: Reading = field(default_factory=Reading)
     neuron_path_samples: int | None = 24
+    margins: Mapping[str, float] = field(default_factory=dict)
     store: Store = field(default_factory=Store)
+
+    def margin(self, name: str) -> float:
+        """The paper's margin of this name, such as ``least-loss``: the smallest loss of score that counts."""
+        if name not in self.margins:
+            raise OptionError(f"the study has no margin {name!r}; give those of the audited paper: Paper.margins")
+        return self.margins[name]
 
     def has_figures(self, sigma: float) -> bool:
         """Whether findings at ``sigma`` carry plots: at the paper's sigma, or else at the first."""

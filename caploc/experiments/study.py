@@ -1,39 +1,38 @@
-"""One model under study: its examples, its controls and their scores, each made once and kept."""
+"""One model under study: its examples, what it is asked to do, and the results that its specs name."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from caploc.datasets import DATASETS, load_examples
-from caploc.errors import (
-    CaplocError,
-    OptionError,
-    TooLongError,
-    UnavailableDatasetError,
-    UnavailableModelError,
-)
+from caploc.errors import OptionError, TooLongError, UnavailableDatasetError, UnavailableModelError
 from caploc.examples import Example, Exclusion, TokenizedExample, fit
 from caploc.experiments import FEWEST_SAMPLES
-from caploc.experiments.scrambled import scrambled
 from caploc.experiments.settings import CPU_SAMPLES, PAPER_SIGMA, StudySettings
-from caploc.experiments.shards import ShardSums, sharded_sums
+from caploc.experiments.specs import ENDINGS, FloorError, Need, NotRunError, Result, Spec
+from caploc.findings import Cell, Measurement
 from caploc.models import LanguageModel, load_model, untrained_twin
+from caploc.papers import Claim
 from caploc.registry import REGISTRY, embedded_folder
 from caploc.store import fingerprint
 
 __all__ = [
     "CPU_SAMPLES",
     "PAPER_SIGMA",
+    "Experiment",
+    "FloorError",
     "Located",
+    "Need",
     "NotRunError",
     "Study",
     "StudySettings",
+    "experiment",
     "pairs",
-    "scrambled",
 ]
 
 Made = TypeVar("Made")
@@ -41,23 +40,25 @@ Made = TypeVar("Made")
 CONTROLS = ("", "untrained", "scrambled")
 
 
-class NotRunError(CaplocError):
-    """A cell cannot be measured here, through no fault of the claim; the message is a reason a user can act on."""
-
-
 @dataclass(frozen=True)
 class Located:
     """A dataset's locating examples for this model, with those that did not fit."""
 
+    dataset: str
     examples: Sequence[Example]
     tokenized: Sequence[TokenizedExample]
     excluded: Sequence[Exclusion]
 
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the tokens, in order."""
+        return fingerprint([example.content for example in self.tokenized])[:16]
+
 
 class Study:
-    """A model with its controls, loaded when first needed.
+    """A model with its controls, loaded when first needed, and the results of its specs, each read or made once.
 
-    ``shards(dataset, control)`` gives scores on the locating part of a dataset:
+    Controls, wherever one may be named:
 
     ============== =====================================================================================
     ``""``         the model itself
@@ -65,14 +66,41 @@ class Study:
     ``scrambled``  the model on text without meaning: each prompt's tokens shuffled, answers dealt out anew
                    among the examples and their tokens shuffled
     ============== =====================================================================================
+
+    ``results`` gives results beforehand, by spec: what an experiment makes of them can then be seen without a model.
     """
 
-    def __init__(self, model: str, settings: StudySettings, lm: LanguageModel | None = None) -> None:
+    def __init__(
+        self,
+        model: str,
+        settings: StudySettings,
+        lm: LanguageModel | None = None,
+        results: Mapping[Spec[Any], Any] | None = None,
+    ) -> None:
         self.model, self.settings = model, settings
         self._given = lm
         self._located: dict[str, Located | NotRunError] = {}
-        self._shards: dict[tuple[str, str], ShardSums] = {}
-        self._made: dict[Hashable, Any] = {}
+        self._results: dict[Spec[Any], Any] = dict(results or {})
+        self._held: tuple[object, Any, ExitStack] | None = None
+
+    def result(self, spec: Spec[Result]) -> Result:
+        """What ``spec`` names: read from the store, and computed first where it is missing there.
+
+        Raises:
+            NotRunError, FloorError: there is no such result, and why.
+        """
+        if spec not in self._results:
+            try:
+                store = self.settings.store
+                self._results[spec] = spec.read(self, store.compute_all(list(spec.tasks(self))))
+            except ENDINGS as ending:
+                self._results[spec] = ending
+        found = self._results[spec]
+        if isinstance(found, ENDINGS):
+            raise found
+        return cast(Result, found)
+
+    # ---------------------------------------------------------------------------------------------------- models
 
     @cached_property
     def lm(self) -> LanguageModel:
@@ -94,6 +122,51 @@ class Study:
         snapshot = REGISTRY[self.model].early if self.model in REGISTRY else ""
         return Study(snapshot, self.settings) if snapshot else self
 
+    def named(self, control: str = "") -> LanguageModel:
+        """The model of a control, for its tokenizer, shape and fingerprint: its weights may lie anywhere."""
+        _check_control(control)
+        return self.untrained if control == "untrained" else self.lm
+
+    def weights(self, control: str = "") -> LanguageModel:
+        """The model of a control with its weights on the study's device, and nothing attached to it.
+
+        A GPU holds one of model and twin at a time: it was asked to have room for one.
+        """
+        self.release()
+        return self._placed(control)
+
+    def hold(
+        self, key: object, control: str, attach: Callable[[LanguageModel], AbstractContextManager[Made]]
+    ) -> Made:
+        """What ``attach`` makes of a control's model, such as an Attributor, kept open for further tasks of ``key``.
+
+        One thing is held at a time; `weights` and `release` close it, and leave the model as it was.
+        """
+        if self._held is None or self._held[0] != (key, control):
+            self.release()
+            stack = ExitStack()
+            self._held = ((key, control), stack.enter_context(attach(self._placed(control))), stack)
+        made: Made = self._held[1]
+        return made
+
+    def release(self) -> None:
+        """Close what is held."""
+        if self._held is not None:
+            stack, self._held = self._held[2], None
+            stack.close()
+
+    def _placed(self, control: str) -> LanguageModel:
+        device, wanted = self.settings.device, self.named(control)
+        if device == "cpu":
+            return wanted
+        for other in (vars(self).get("lm"), vars(self).get("untrained")):
+            if other is not None and other is not wanted:
+                other.move("cpu")
+        wanted.move(device)
+        return wanted
+
+    # -------------------------------------------------------------------------------------------------- examples
+
     def located(self, dataset: str) -> Located:
         """The locating examples of ``dataset``, tokenized.
 
@@ -110,47 +183,6 @@ class Study:
             raise found
         return found
 
-    def shards(self, dataset: str, control: str = "") -> ShardSums:
-        """Scores on ``dataset``; raises what ``located`` and ``sharded_sums`` raise.
-
-        All of the study's datasets are read and tokenized first: a bad record in the last of them is not found out
-        after hours of work on the first.
-        """
-        if control not in CONTROLS:
-            raise OptionError(f"unknown control {control!r}; choose one of {', '.join(map(repr, CONTROLS))}")
-        self.available()
-        key = (dataset, control)
-        if key not in self._shards:
-            tokenized = self.located(dataset).tokenized
-            lm = self.model_for(control)
-            if control == "scrambled":
-                tokenized = scrambled(tokenized, self.settings.seed, lm.tokenizer.bos_token_id)
-            self._shards[key] = sharded_sums(lm, tokenized, self.settings.attribution, self.settings.store)
-        return self._shards[key]
-
-    def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
-        """What ``make`` gave for ``key`` the first time, for results that several experiments need."""
-        if key not in self._made:
-            self._made[key] = make()
-        made: Made = self._made[key]
-        return made
-
-    def model_for(self, control: str = "") -> LanguageModel:
-        """The model, or for the control ``untrained`` its twin. A GPU holds one of the two at a time: it was asked to
-        have room for one."""
-        device = self.settings.device
-        if device == "cpu":
-            return self.untrained if control == "untrained" else self.lm
-        if control == "untrained":
-            self.lm.move("cpu")
-            wanted = self.untrained  # the first time it is made beside the model, on the CPU
-        else:
-            wanted = self.lm
-            if "untrained" in vars(self):
-                self.untrained.move("cpu")
-        wanted.move(device)
-        return wanted
-
     def available(self) -> list[str]:
         """The study's datasets that can be had here, in order."""
         found = []
@@ -161,30 +193,6 @@ class Study:
                 continue
             found.append(dataset)
         return found
-
-    def record(self, dataset: str | None = None) -> dict[str, Any]:
-        """What a finding says of how it came about."""
-        settings = self.settings
-        method = settings.attribution
-        record: dict[str, Any] = {
-            **settings.reading.settings,
-            **method.settings,
-            "seed": settings.seed,
-            "dtype": settings.dtype,
-            "device": settings.device,
-            "model_fingerprint": self.lm.fingerprint[:16],
-        }
-        if method.path == "neuron":
-            record["neuron_path_samples"] = settings.neuron_path_samples
-        if dataset is not None:
-            whole = self.shards(dataset).whole
-            record["data_fingerprint"] = fingerprint(
-                [example.content for example in self.located(dataset).tokenized]
-            )[:16]
-            record["completeness_error"] = [float(value) for value in whole.completeness / whole.count]
-            record["completeness_gap"] = [float(value) for value in whole.gap / whole.count]
-            record["points"] = [float(value) for value in whole.points / whole.count]
-        return record
 
     def _load(self, dataset: str) -> Located:
         settings = self.settings
@@ -209,7 +217,8 @@ class Study:
                 f"{FEWEST_SAMPLES} are the fewest that can be halved; give more data"
             )
         left_out = {exclusion.id for exclusion in excluded}
-        return Located([example for example in examples if example.id not in left_out], tokenized, excluded)
+        kept = [example for example in examples if example.id not in left_out]
+        return Located(dataset, kept, tokenized, excluded)
 
     def source(self, dataset: str) -> str | None:
         """Where a dataset's records are read from, the ``path`` of ``load_examples``; None for the hub."""
@@ -235,7 +244,76 @@ class Study:
             return CPU_SAMPLES
         return DATASETS[dataset].paper_samples if dataset in DATASETS else None
 
+    # ---------------------------------------------------------------------------------------------------- records
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What every finding says of how it came about."""
+        settings = self.settings
+        method = settings.attribution
+        record: dict[str, Any] = {
+            **settings.reading.settings,
+            **method.settings,
+            "seed": settings.seed,
+            "dtype": settings.dtype,
+            "device": settings.device,
+            "model_fingerprint": self.lm.fingerprint[:16],
+        }
+        if method.path == "neuron":
+            record["neuron_path_samples"] = settings.neuron_path_samples
+        return record
+
+
+Measure = Callable[[Study, Cell, Claim], Measurement]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """How a claim is measured in a cell: what that needs, and what follows from the results."""
+
+    name: str
+    description: str
+    _needs: Callable[..., Iterable[Spec[Any] | Need]]
+    _measure: Callable[..., Measurement]
+
+    def needs(self, study: Any, cell: Cell, claim: Claim) -> list[Need]:
+        """The specs to compute beforehand; none where it is known already that the cell cannot be measured here."""
+        try:
+            named = list(self._needs(study, cell, claim))
+        except ENDINGS:
+            return []
+        return [one if isinstance(one, Need) else Need(study, one) for one in named]
+
+    def __call__(self, study: Any, cell: Cell, claim: Claim) -> Measurement:
+        """The measurement, from results alone if `needs` were computed; one that says why there is none, if so."""
+        try:
+            return self._measure(study, cell, claim)
+        except NotRunError as reason:
+            return Measurement(claim.id, not_run=str(reason))
+        except FloorError as reason:
+            return Measurement(claim.id, floor=str(reason))
+
+
+def experiment(
+    needs: Callable[..., Iterable[Spec[Any] | Need]],
+) -> Callable[[Callable[..., Measurement]], Experiment]:
+    """Make ``measure(study, cell, claim) -> Measurement`` an experiment that names what it needs first.
+
+    ``needs`` takes the same arguments and gives specs of the study, or `Need`s of others.
+    """
+
+    def made(measure: Callable[..., Measurement]) -> Experiment:
+        name = f"{measure.__module__.rpartition('.')[2]}.{measure.__name__}"
+        return Experiment(name, measure.__doc__ or "", needs, measure)
+
+    return made
+
 
 def pairs(names: Sequence[str]) -> list[tuple[str, str]]:
     """All unordered pairs, in order."""
     return list(itertools.combinations(names, 2))
+
+
+def _check_control(control: str) -> None:
+    if control not in CONTROLS:
+        raise OptionError(f"unknown control {control!r}; choose one of {', '.join(map(repr, CONTROLS))}")

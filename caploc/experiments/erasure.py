@@ -1,0 +1,417 @@
+"""Section 5.4, Table 3: does erasing the located neurons cost the ability that they were located with?
+
+The experiments of Table 3's numbers, of the claim that located neurons matter more than as many others, and of the trend
+over sigma. `caploc.experiments.erasure_sets` names what is erased and what is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from caploc.comparisons import Change, Effect, compare_doses, compare_pairs, compare_with_random
+from caploc.experiments.erasure_sets import (
+    LARGEST,
+    LAYER,
+    LOCATED,
+    MAGNITUDE,
+    TWIN,
+    UNIFORM,
+    Erased,
+    ErasedWithLoss,
+    Erasures,
+    FewErased,
+    LocatedErased,
+    nothing_located,
+)
+from caploc.experiments.evaluating import LEVEL, EvaluationItems, Items, evaluated_datasets
+from caploc.experiments.evidence import asides, effect, effects, finite, level
+from caploc.experiments.locating import Scores, located_mask
+from caploc.experiments.specs import FloorError, NotRunError, Spec
+from caploc.experiments.study import Study, experiment
+from caploc.findings import Aside, Cell, Effect as EffectPart, Measurement, Part, Plot, Test
+from caploc.papers import Claim
+from caploc.statistics import mcnemar
+from caploc.statistics.scores import (
+    average_interval,
+    change_of_random,
+    if_nothing_changed,
+    score_interval,
+)
+
+AVERAGE = "average"
+COLUMNS = ("gsm8k", "emotion", "code25k")
+"""The datasets of Table 3, which its column "average" is the mean of."""
+SIGMAS = (12.0, 6.0, 3.0)
+"""Weakest erasure first."""
+FEW_NEURONS, LOWER_SIGMA = 10, 2.0
+"""Where fewer neurons are located, a lower sigma stands beside."""
+WHOSE = (
+    "Table 3 does not say whose neurons a column erases: here each dataset is evaluated without the neurons located on "
+    "its own locating part"
+)
+Specs = Iterator[Spec[Any]]
+
+
+# ------------------------------------------------------------------------------------------ the numbers of Table 3
+
+
+def _needs_base(study: Study, cell: Cell, claim: Claim) -> Specs:
+    yield from map(Items, [cell.dataset] if cell.dataset else study.available())
+
+
+@experiment(_needs_base)
+def base(study: Study, cell: Cell, claim: Claim) -> Measurement:
+    """Claim ``table3-base``: the score of the untouched model on one dataset; without one, the average column."""
+    quantity = "score of the untouched model"
+    if cell.dataset is None:
+        return _average(study, quantity, lambda one: one.base["score"])
+    items = study.result(Items(cell.dataset))
+    return Measurement(
+        quantity,
+        level(
+            items.base["score"].mean(),
+            score_interval(items.base["score"], items.clusters, study.settings.seed),
+            "items",
+            n=len(items),
+        ),
+        chance=items.chance,
+        asides={"nats a token of the answers": float(items.base["nll"].mean())},
+        n=len(items),
+        basis=[items],
+    )
+
+
+def _needs_erase(study: Study, cell: Cell, claim: Claim) -> Specs:
+    sigma = float(cell.sigma or 0)
+    yield from (LocatedErased(name, sigma) for name in ([cell.dataset] if cell.dataset else study.available()))
+    if cell.dataset:
+        yield ErasedWithLoss(cell.dataset, sigma)
+
+
+@experiment(_needs_erase)
+def erase(study: Study, cell: Cell, claim: Claim) -> Measurement:
+    """Claim ``table3-erase``: the score on a dataset without the neurons that its own locating part gives at sigma;
+    without a dataset, the average column."""
+    sigma = float(cell.sigma or 0)
+    quantity = f"score without the neurons located at sigma {sigma:g}"
+    if cell.dataset is None:
+        return _average(
+            study, quantity, lambda one: study.result(LocatedErased(one.dataset, sigma))["score"], [WHOSE]
+        )
+    items, mask = study.result(Items(cell.dataset)), located_mask(study, cell.dataset, sigma)
+    if mask.count == 0:
+        raise nothing_located(cell.dataset, sigma)
+    score = study.result(LocatedErased(cell.dataset, sigma))["score"]
+    shown: dict[str, float] = {f"neurons located, {cell.dataset}": float(mask.count)}
+    controls: dict[str, float] = {}
+    if items.floor is None:
+        found = study.result(ErasedWithLoss(cell.dataset, sigma))
+        shown, controls = {**outcomes_beside(found), **_elsewhere(found)}, magnitudes(found)
+    return Measurement(
+        quantity,
+        level(
+            score.mean(), score_interval(score, items.clusters, study.settings.seed), "items", n=len(items)
+        ),
+        chance=items.chance,
+        asides=shown,
+        controls=controls,
+        n=len(items),
+        draws=study.settings.draws,
+        basis=[items],
+        notes=[WHOSE, *([items.floor] if items.floor else [])],
+    )
+
+
+def _needs_all_with_loss(study: Study, cell: Cell, claim: Claim) -> Specs:
+    yield from (ErasedWithLoss(name, float(cell.sigma or 0)) for name in study.available())
+
+
+@experiment(_needs_all_with_loss)
+def random(study: Study, cell: Cell, claim: Claim) -> Measurement:
+    """Claim ``table3-random``: the change of the score under random sets matched by layer, on each dataset.
+
+    Datasets at floor are left out: no change could show there, whatever is erased. A set erased on a dataset matches
+    what that dataset locates. The 90 % intervals are of the mean over sets and items, drawn two ways. Uniform sets and
+    sets matched in magnitude stand beside. The value shown is the change that is largest in size.
+    """
+    found, left_out = with_something_to_lose(study, float(cell.sigma or 0))
+    changes: dict[str, Change] = {}
+    shown: dict[str, Aside] = {}
+    for dataset, one in found.items():
+        for arm in (LAYER, UNIFORM, MAGNITUDE):
+            if arm in one.arms.sets:
+                change = change_of_random(
+                    one.own.base["score"], one.of(dataset, arm), one.own.clusters, study.settings.seed
+                )
+                if arm == LAYER:
+                    changes[dataset] = change
+                else:
+                    shown[f"{arm}, {dataset}"] = effect(change)
+        shown[f"lowest score of a set by layer, {dataset}"] = float(one.of(dataset, LAYER).mean(1).min())
+        shown[f"neurons erased, {dataset}"] = float(one.arms.located.count)
+    widest = max(changes.values(), key=lambda change: abs(change.estimate))
+    return Measurement(
+        "score without random neurons minus base score",
+        level(
+            widest.estimate,
+            widest.interval,
+            kind=EffectPart,
+        ),
+        {name: effect(change) for name, change in changes.items()},
+        asides=shown,
+        n=sum(len(one.own) for one in found.values()),
+        draws=study.settings.draws,
+        basis=[one.own for one in found.values()],
+        notes=[
+            WHOSE,
+            "intervals: two-way bootstrap over random sets and items; the value shown is the largest change",
+            *left_out,
+        ],
+        plots=_plots(study, cell, found, "random"),
+    )
+
+
+def _average(
+    study: Study, quantity: str, score_of: Callable[[EvaluationItems], np.ndarray], notes: tuple[str, ...] | list[str] = ()
+) -> Measurement:
+    items = evaluated_datasets(study)
+    missing = [dataset for dataset in COLUMNS if dataset not in items]
+    if missing:
+        raise NotRunError(
+            f"the average column of Table 3 is over {', '.join(COLUMNS)}, and {', '.join(missing)} is not in this run; "
+            "add --dataset"
+        )
+    scores = {dataset: score_of(items[dataset]) for dataset in COLUMNS}
+    n = sum(score.size for score in scores.values())
+    return Measurement(
+        f"{quantity}, average over {', '.join(COLUMNS)}",
+        level(
+            np.mean([score.mean() for score in scores.values()]),
+            average_interval(list(scores.values()), study.settings.seed),
+            "the items of each dataset",
+            n=n,
+        ),
+        asides={f"score, {name}": float(score.mean()) for name, score in scores.items()},
+        n=n,
+        basis=[items[dataset] for dataset in COLUMNS],
+        notes=notes,
+        column=AVERAGE,
+    )
+
+
+# ----------------------------------------------------------------------------- located against as many other neurons
+
+
+def _needs_harm(study: Study, cell: Cell, claim: Claim) -> Specs:
+    sigma = float(cell.sigma or 0)
+    yield from _needs_all_with_loss(study, cell, claim)
+    yield from (FewErased(name, sigma, LOWER_SIGMA, FEW_NEURONS) for name in study.available())
+
+
+@experiment(_needs_harm)
+def located_hurts_more(study: Study, cell: Cell, claim: Claim) -> Measurement:
+    """Claim ``table3-located-hurts-more``: score without random neurons minus score without the located ones.
+
+    For each dataset, the neurons located on its locating part; datasets whose base is at floor, or that locate nothing
+    at sigma, are named and left out. Random sets matched by layer decide (`caploc.comparisons.compare_with_random`:
+    rank of the located set, Holm over datasets, intervals over items and a new random set); uniform sets, sets matched
+    in magnitude, the largest neurons and the loss in nats stand beside. The value shown is the smallest effect, since
+    the claim needs every dataset.
+    """
+    sigma, seed = float(cell.sigma or 0), study.settings.seed
+    found, left_out = with_something_to_lose(study, sigma)
+    decisive = {name: lost_more(one, LAYER, seed=seed) for name, one in found.items()}
+    compared: dict[str, Effect] = {}
+    shown: dict[str, Aside] = {}
+    for name, one in found.items():
+        for arm in (UNIFORM, MAGNITUDE, LARGEST, TWIN):
+            if arm in one.arms.sets:
+                compared[f"more than {arm}, {name}"] = lost_more(one, arm, seed=seed)
+        compared[f"nats more than by layer, {name}"] = lost_more(one, LAYER, "nll", seed)
+        shown |= {**outcomes_beside(one), **_lower(study, one), **_mcnemar(one)}
+    least = min(decisive.values(), key=lambda one: one.estimate)
+    return Measurement(
+        "score without random neurons minus score without the located ones",
+        level(least.estimate, least.interval, kind=EffectPart),
+        effects(decisive),
+        effect_size=least.effect_size,
+        asides={**asides(compared), **shown},
+        controls={name: value for one in found.values() for name, value in magnitudes(one).items()},
+        n=sum(len(one.own) for one in found.values()),
+        draws=study.settings.draws,
+        basis=[one.own for one in found.values()],
+        notes=[WHOSE, "the value shown is the smallest effect", *left_out],
+        plots=_plots(study, cell, found, "located and random"),
+    )
+
+
+def with_something_to_lose(study: Study, sigma: float) -> tuple[dict[str, Erasures], list[str]]:
+    """The erasures of every dataset whose base score can fall and that locates something, and why others are left out.
+
+    Raises:
+        FloorError: none is left; the message names every floor.
+    """
+    found, left_out = {}, []
+    for dataset in evaluated_datasets(study):
+        try:
+            found[dataset] = study.result(ErasedWithLoss(dataset, sigma))
+        except FloorError as error:
+            left_out.append(str(error))
+    if not found:
+        raise FloorError("; ".join(left_out) or "no dataset of the study can be evaluated on here")
+    return found, left_out
+
+
+def lost_more(one: Erasures, arm: str, outcome: str = "score", seed: int = 0) -> Effect:
+    """How much more the located set's dataset loses without it than without the ``arm``'s sets: points of the score, or
+    with ``nll`` nats a token. Against an arm of one set items alone are uncertain."""
+    sign = 1 if outcome == "nll" else -1
+    located = sign * one.of(one.located_on, LOCATED, outcome)[0]
+    others = sign * one.of(one.located_on, arm, outcome)
+    clusters = list(one.own.clusters)
+    if len(others) == 1:
+        found = compare_pairs(located, others[0], clusters=clusters, seed=seed)
+    else:
+        found = compare_with_random(located, others, clusters=clusters, seed=seed)
+    return found if outcome == "nll" else if_nothing_changed(found, len(set(clusters)))
+
+
+def _mcnemar(one: Erasures) -> dict[str, float]:
+    """The share of draws against which the located set's loss is significant by itself (exact McNemar, one-sided),
+    where items are right or wrong."""
+    located, others = (one.of(one.located_on, arm) for arm in (LOCATED, LAYER))
+    if not (np.isin(located, (0, 1)).all() and np.isin(others, (0, 1)).all()):
+        return {}
+    p = [mcnemar(draw > 0, located[0] > 0, alternative="greater").p for draw in others]
+    share = float(np.mean(np.array(p) < LEVEL))
+    return {f"draws against which McNemar is significant, {one.located_on}": share}
+
+
+def _lower(study: Study, one: Erasures) -> dict[str, Aside]:
+    """What a lower sigma does, where few neurons are located."""
+    dataset = one.located_on
+    try:
+        located, others = study.result(FewErased(dataset, one.sigma, LOWER_SIGMA, FEW_NEURONS))
+    except FloorError:
+        return {}
+    more = compare_with_random(-located, -others, clusters=list(one.own.clusters), seed=study.settings.seed)
+    at = f"at sigma {LOWER_SIGMA:g}, {dataset}"
+    return {
+        f"neurons located {at}": float(located_mask(study, dataset, LOWER_SIGMA).count),
+        f"score, located {at}": float(located.mean()),
+        f"score, by layer {at}": float(others.mean()),
+        f"more than by layer {at}": effect(more),
+    }
+
+
+# ---------------------------------------------------------------------------------------------- the trend over sigma
+
+
+def _needs_trend(study: Study, cell: Cell, claim: Claim) -> Specs:
+    yield from (LocatedErased(cell.dataset or "", sigma) for sigma in SIGMAS)
+
+
+@experiment(_needs_trend)
+def sigma_trend(study: Study, cell: Cell, claim: Claim) -> Measurement:
+    """Claim ``table3-sigma-trend``: the loss of score at sigma 12, 6 and 3, whatever sigmas the run asks for.
+
+    Where nothing passes a sigma, nothing is erased and nothing lost. A loss that falls from one sigma to the next lower
+    one is a reversal (`caploc.comparisons.compare_doses`). The loss in nats stands beside.
+    """
+    dataset, seed = cell.dataset or "", study.settings.seed
+    items = study.result(Items(dataset))
+    if items.floor is not None:
+        raise FloorError(items.floor)
+    counts = [located_mask(study, dataset, sigma).count for sigma in SIGMAS]
+    if not any(counts):
+        raise nothing_located(dataset, SIGMAS[-1])
+    outcomes = [study.result(LocatedErased(dataset, sigma)) for sigma in SIGMAS]
+    lost = np.stack([items.base["score"] - one["score"] for one in outcomes])
+    nats = np.stack([one["nll"] - items.base["nll"] for one in outcomes])
+    response = compare_doses(lost, clusters=list(items.clusters), seed=seed)
+    in_nats = compare_doses(nats, clusters=list(items.clusters), seed=seed)
+    shown: dict[str, Aside] = {"rise of the nats lost": in_nats.step}
+    shown |= {f"{name}, nats": Test(p=p) for name, p in in_nats.p_values.items()}
+    for sigma, count, points, loss in zip(SIGMAS, counts, lost, nats, strict=True):
+        shown[f"neurons located, sigma {sigma:g}"] = float(count)
+        shown[f"loss of score, sigma {sigma:g}"] = float(points.mean())
+        shown[f"nats lost, sigma {sigma:g}"] = float(loss.mean())
+    return Measurement(
+        "mean rise of the loss from one sigma to the next lower one",
+        level(response.step, response.interval, "items", n=len(items), kind=EffectPart),
+        {name: Test(p=p) for name, p in response.p_values.items()},
+        asides=shown,
+        n=len(items),
+        basis=[items],
+        notes=[WHOSE],
+    )
+
+
+# ------------------------------------------------------------------------------------------- what stands beside them
+
+
+def outcomes_beside(one: Erasures) -> dict[str, float]:
+    """Counts, losses and mean magnitudes of an erasure on the dataset it was located on, by names that end in it."""
+    name = one.located_on
+    base = one.own.base
+    found = {
+        f"neurons located, {name}": float(one.arms.located.count),
+        f"base score, {name}": float(base["score"].mean()),
+        f"chance, {name}": one.own.chance,
+    }
+    for arm in one.arms.sets:
+        found[f"score, {arm}, {name}"] = float(one.of(name, arm).mean())
+        found[f"nats lost, {arm}, {name}"] = float((one.of(name, arm, "nll") - base["nll"]).mean())
+    for arm in (LOCATED, LAYER, LARGEST):
+        if one.text:
+            lost = float((one.text[arm] - one.text["base"]).mean())
+            found[f"nats lost on general text, {arm}, {name}"] = lost
+    found[f"answers that do not end, located, {name}"] = float(1 - one.of(name, LOCATED, "ended").mean())
+    return found
+
+
+def magnitudes(one: Erasures) -> dict[str, float]:
+    """How large the neurons of every arm's sets are, over those located."""
+    own = float(one.arms.magnitude[LOCATED][0])
+    return finite(
+        {
+            f"magnitude over that of the located, {arm}, {one.located_on}": float(np.mean(values)) / own
+            for arm, values in one.arms.magnitude.items()
+            if arm != LOCATED
+        }
+    )
+
+
+def _elsewhere(found: Erasures) -> dict[str, float]:
+    """Scores on the other datasets, with what they are untouched and without random neurons."""
+    numbers = {}
+    for dataset, items in found.items.items():
+        if dataset != found.located_on:
+            numbers[f"base score, {dataset}"] = float(items.base["score"].mean())
+            for arm in (LOCATED, LAYER):
+                if arm in found.outcomes[dataset]:
+                    numbers[f"score, {arm}, {dataset}"] = float(found.of(dataset, arm).mean())
+    return numbers
+
+
+def _plots(study: Study, cell: Cell, found: Mapping[str, Erasures], which: str) -> list[Plot]:
+    """Scores of every random set matched by layer, and those of the single sets, dataset by dataset."""
+    sigma = float(cell.sigma or 0)
+    if not study.settings.has_figures(sigma):
+        return []
+    marks: dict[str, dict[str, float]] = {}
+    for dataset, one in found.items():
+        marks.setdefault("untouched", {})[dataset] = float(one.own.base["score"].mean())
+        for arm in (LOCATED, LARGEST, TWIN):
+            if arm in one.arms.sets:
+                marks.setdefault(arm, {})[dataset] = float(one.of(dataset, arm).mean())
+    data = {
+        "groups": {dataset: one.of(dataset, LAYER).mean(1).tolist() for dataset, one in found.items()},
+        "marks": marks,
+        "chance": {dataset: one.own.chance for dataset, one in found.items()},
+        "axis": "score; one dot a random set matched by layer",
+    }
+    return [Plot("splits", f"Scores without {which} neurons, {study.model} at sigma {sigma:g}", data)]

@@ -1,0 +1,310 @@
+"""The sets of neurons that are erased for a dataset, and what a model still does without each of them.
+
+`Erased` names all outcomes of one dataset and sigma, `LocatedErased` those of the located set alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from caploc.errors import OptionError
+from caploc.experiments.evaluating import (
+    EvaluationItems,
+    GeneralText,
+    Items,
+    evaluated_datasets,
+    evaluation_flops,
+    outcome_task,
+    prepared_datasets,
+    text_task,
+)
+from caploc.experiments.locating import Magnitudes, Scores, located_mask
+from caploc.experiments.specs import FloorError, Spec, Task
+from caploc.experiments.study import Study
+from caploc.magnitude import random_sets
+from caploc.neurons import NeuronMask
+from caploc.store import Entry
+
+LOCATED, LAYER, UNIFORM, MAGNITUDE, LARGEST, TWIN = (
+    "located",
+    "by layer",
+    "uniform",
+    "by magnitude",
+    "largest",
+    "located in the untrained twin",
+)
+RANDOM_ARMS = (LAYER, UNIFORM, MAGNITUDE)
+FEW_SETS = 20
+"""Random sets of the arms that stand beside a verdict, and of every arm on other datasets than the located one."""
+ON_OTHERS: Mapping[str, int] = MappingProxyType({LOCATED: 1, LAYER: FEW_SETS, MAGNITUDE: 5, LARGEST: 1})
+"""The arms that are evaluated on other datasets than the one located on, and on general text, and how many of their
+sets: those by layer are enough for a p value, those by magnitude for a mean to stand beside it."""
+AT_ONCE = 50
+"""Sets in one entry of the store: what two workers can take apart, and a killed run loses at most."""
+_COUNT = 5  # tag of a random stream
+
+Sets = Bool[Tensor, "sets layers neurons"]
+ByArm = Mapping[str, Mapping[str, np.ndarray]]
+"""Arm -> name of an outcome -> ``[sets, items]``."""
+
+
+@dataclass(frozen=True, eq=False)
+class Arms:
+    """The sets of neurons erased for one dataset and sigma.
+
+    ``sets``: arm -> bool ``[sets, layers, neurons]``:
+
+    ================================= =============================================================================
+    ``located``                       one set: eq. (8) on all of the dataset's locating examples
+    ``by layer``                      as many random sets as the study has draws, each with its count in every layer
+    ``uniform``                       random sets of its count, over all layers
+    ``by magnitude``                  its nearest neurons in magnitude, layer by layer, none of them located; absent
+                                      where more than half of a layer is located
+    ``largest``                       one set: the largest in magnitude, as many in every layer
+    ``located in the untrained twin`` one set: location without an ability; absent where nothing passes
+    ================================= =============================================================================
+
+    ``magnitude``: arm -> ``[sets]`` the mean magnitude of each set's neurons (`caploc.magnitude.Magnitude`).
+    """
+
+    sets: Mapping[str, Sets]
+    magnitude: Mapping[str, np.ndarray]
+
+    @property
+    def located(self) -> NeuronMask:
+        return NeuronMask(self.sets[LOCATED][0])
+
+
+@dataclass(frozen=True)
+class ErasedArms(Spec[Arms]):
+    """The sets for a dataset at a sigma. FloorError: nothing passes it."""
+
+    dataset: str
+    sigma: float
+
+    def after(self, study: Study) -> Iterable[Spec[Any]]:
+        return (Scores(self.dataset), Scores(self.dataset, "untrained"), Magnitudes(self.dataset))
+
+    def read(self, study: Study, entries: Iterator[Entry]) -> Arms:
+        seed, draws = study.settings.seed, study.settings.draws
+        mask = located_mask(study, self.dataset, self.sigma)
+        if mask.count == 0:
+            raise nothing_located(self.dataset, self.sigma)
+        sizes = study.result(Magnitudes(self.dataset))
+        counts = np.random.default_rng([seed, _COUNT]).integers(2**63, size=FEW_SETS)
+        sets = {
+            LOCATED: mask.values[None],
+            LAYER: random_sets(mask, draws, seed),
+            UNIFORM: torch.stack([mask.random_like(int(one), "count").values for one in counts]),
+            LARGEST: sizes.top_like(mask).values[None],
+        }
+        with suppress(OptionError):  # so many may be located that the others cannot match them
+            sets[MAGNITUDE] = sizes.random_like(mask, FEW_SETS, seed)
+        twin = located_mask(study, self.dataset, self.sigma, "untrained").values
+        if twin.any():
+            sets[TWIN] = twin[None]
+        return Arms(sets, {arm: sizes.mean_of(members).numpy() for arm, members in sets.items()})
+
+
+@dataclass(frozen=True, eq=False)
+class Erasures:
+    """The neurons located on one dataset at one sigma erased, and every other arm's sets.
+
+    Attributes:
+        arms: the sets.
+        items: dataset -> its items, with ``base`` (outcomes by name, ``[items]``), ``chance`` and ``floor``.
+        outcomes: dataset -> arm -> ``score``, ``nll``, ``exact``, ``ended`` ``[sets, items]``, as in
+            `caploc.evaluation.Outcomes`. On ``located_on`` all arms; elsewhere the first sets of
+            those in ``ON_OTHERS``; where the base is at floor ``located`` alone.
+        text: arm -> nats a token of general text ``[sets, texts]``, and ``base`` ``[1, texts]``; empty where there is
+            none.
+    """
+
+    located_on: str
+    sigma: float
+    arms: Arms
+    items: Mapping[str, EvaluationItems]
+    outcomes: Mapping[str, ByArm]
+    text: Mapping[str, np.ndarray]
+
+    def of(self, dataset: str, arm: str, outcome: str = "score") -> np.ndarray:
+        """``[sets, items]`` an arm's outcomes on ``dataset``."""
+        return self.outcomes[dataset][arm][outcome]
+
+    @property
+    def own(self) -> EvaluationItems:
+        """The items of the dataset that was located on."""
+        return self.items[self.located_on]
+
+
+@dataclass(frozen=True)
+class Erased(Spec[Erasures]):
+    """Every arm's sets of a dataset at a sigma erased and evaluated, on this and on the study's other datasets.
+
+    NotRunError: the dataset cannot be had here. FloorError: nothing passes sigma.
+    """
+
+    dataset: str
+    sigma: float
+
+    def after(self, study: Study) -> Iterable[Spec[Any]]:
+        yield ErasedArms(self.dataset, self.sigma)
+        yield from (Items(name) for name in dict.fromkeys((self.dataset, *study.available())))
+        yield GeneralText()
+
+    def _erased(self, study: Study) -> Iterator[tuple[EvaluationItems, str, Sets]]:
+        """Which sets are evaluated on which items, arm by arm and chunk by chunk."""
+        own = study.result(Items(self.dataset))
+        arms = study.result(ErasedArms(self.dataset, self.sigma))
+        for dataset, one in {self.dataset: own, **evaluated_datasets(study)}.items():
+            at_home = dataset == self.dataset
+            for arm, sets in arms.sets.items():
+                if arm in _worth(one, at_home, arms):
+                    for chunk in (sets if at_home else sets[: ON_OTHERS[arm]]).split(AT_ONCE):
+                        yield one, arm, chunk
+
+    def _texts(self, study: Study) -> dict[str, Sets | None]:
+        if not study.result(GeneralText()):
+            return {}
+        arms = study.result(ErasedArms(self.dataset, self.sigma))
+        chosen = {arm: arms.sets[arm][:count] for arm, count in ON_OTHERS.items() if arm in arms.sets}
+        return {"base": None, **chosen}
+
+    def tasks(self, study: Study) -> Iterable[Task]:
+        for items, _, sets in self._erased(study):
+            yield outcome_task(study, items, sets)
+        for chosen in self._texts(study).values():
+            yield text_task(study, study.result(GeneralText()), chosen)
+
+    def read(self, study: Study, entries: Iterator[Entry]) -> Erasures:
+        outcomes: dict[str, dict[str, dict[str, list[np.ndarray]]]] = {}
+        for items, arm, _ in self._erased(study):
+            by_name = outcomes.setdefault(items.dataset, {}).setdefault(arm, {})
+            for name, values in next(entries).arrays.items():
+                by_name.setdefault(name, []).append(values)
+        joined = {
+            dataset: {
+                arm: {name: np.concatenate(values) for name, values in by_name.items()}
+                for arm, by_name in by_arm.items()
+            }
+            for dataset, by_arm in outcomes.items()
+        }
+        text = {arm: next(entries).arrays["nats"] for arm in self._texts(study)}
+        arms = study.result(ErasedArms(self.dataset, self.sigma))
+        return Erasures(self.dataset, self.sigma, arms, evaluated_datasets(study), joined, text)
+
+    def flops(self, study: Study) -> float:
+        at_home = 4 + study.settings.draws + 2 * FEW_SETS
+        elsewhere = sum(ON_OTHERS.values())
+        return sum(
+            evaluation_flops(study, items, at_home if dataset == self.dataset else elsewhere)
+            for dataset, items in prepared_datasets(study).items()
+        )
+
+
+@dataclass(frozen=True)
+class ErasedWithLoss(Spec[Erasures]):
+    """As `Erased`, where the untouched model has something to lose on the dataset. FloorError: it has not."""
+
+    dataset: str
+    sigma: float
+
+    @property
+    def _all(self) -> Erased:
+        return Erased(self.dataset, self.sigma)
+
+    def after(self, study: Study) -> Iterable[Spec[Any]]:
+        return self._all.after(study)
+
+    def tasks(self, study: Study) -> Iterable[Task]:
+        self._check(study)
+        return self._all.tasks(study)
+
+    def read(self, study: Study, entries: Iterator[Entry]) -> Erasures:
+        self._check(study)
+        return study.result(self._all)
+
+    def flops(self, study: Study) -> float:
+        return self._all.flops(study)
+
+    def _check(self, study: Study) -> None:
+        floor = study.result(Items(self.dataset)).floor
+        if floor is not None:
+            raise FloorError(floor)
+
+
+@dataclass(frozen=True)
+class LocatedErased(Spec[Mapping[str, np.ndarray]]):
+    """Outcomes ``[items]`` by name without what a dataset locates at a sigma; the base ones where that is nothing."""
+
+    dataset: str
+    sigma: float
+
+    def after(self, study: Study) -> Iterable[Spec[Any]]:
+        return (Scores(self.dataset), Items(self.dataset))
+
+    def tasks(self, study: Study) -> Iterable[Task]:
+        mask = located_mask(study, self.dataset, self.sigma)
+        if mask.count:
+            yield outcome_task(study, study.result(Items(self.dataset)), mask.values[None])
+
+    def read(self, study: Study, entries: Iterator[Entry]) -> Mapping[str, np.ndarray]:
+        for entry in entries:
+            return {name: values[0] for name, values in entry.arrays.items()}
+        return study.result(Items(self.dataset)).base
+
+    def flops(self, study: Study) -> float:
+        return evaluation_flops(study, study.result(Items(self.dataset)))
+
+
+@dataclass(frozen=True)
+class FewErased(Spec[tuple[np.ndarray, np.ndarray]]):
+    """At one more sigma: scores ``[items]`` located and ``[FEW_SETS, items]`` of random sets matched by layer.
+
+    Only where fewer than ``fewer_than`` neurons are located at ``sigma``; else it is a FloorError.
+    """
+
+    dataset: str
+    sigma: float
+    lower: float
+    fewer_than: int
+
+    def after(self, study: Study) -> Iterable[Spec[Any]]:
+        return (Scores(self.dataset), Items(self.dataset))
+
+    def tasks(self, study: Study) -> Iterable[Task]:
+        count = located_mask(study, self.dataset, self.sigma).count
+        items = study.result(Items(self.dataset))
+        if count == 0 or count >= self.fewer_than or self.sigma <= self.lower or items.floor is not None:
+            raise FloorError(f"{count} neurons pass sigma {self.sigma:g} on {self.dataset}: no lower one is needed")
+        mask = located_mask(study, self.dataset, self.lower)
+        yield outcome_task(study, items, mask.values[None])
+        yield outcome_task(study, items, random_sets(mask, FEW_SETS, study.settings.seed))
+
+    def read(self, study: Study, entries: Iterator[Entry]) -> tuple[np.ndarray, np.ndarray]:
+        located, random = (entry.arrays["score"] for entry in entries)
+        return located[0], random
+
+    def flops(self, study: Study) -> float:
+        return evaluation_flops(study, study.result(Items(self.dataset)), 1 + FEW_SETS)
+
+
+def nothing_located(dataset: str, sigma: float) -> FloorError:
+    """Why nothing can be erased."""
+    return FloorError(f"floor effect: no neuron passes sigma {sigma:g} on {dataset}, so none can be erased")
+
+
+def _worth(items: EvaluationItems, own: bool, arms: Arms) -> Collection[str]:
+    """The arms that are worth evaluating: where no loss can show, the located set alone."""
+    if items.floor is not None:
+        return (LOCATED,)
+    return arms.sets if own else ON_OTHERS

@@ -1,0 +1,299 @@
+"""Evaluating a study's model: items that nothing was located on, what it makes of them, also with neurons erased.
+
+Located sets are evaluated on every dataset, so an item must be none of the examples that any dataset of the study was
+located on. Of its own dataset that would be a leak and is refused; an item whose prompt another dataset locates with
+(MetaMath repeats questions of GSM8K) is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+from scipy import stats
+from torch import Tensor
+
+from caploc.datasets import DATASETS, load_examples
+from caploc.errors import DatasetError, TooLongError, UnavailableDatasetError
+from caploc.evaluation import Outcomes, Prepared, evaluate, prepare, text_loss
+from caploc.examples import Example, fit
+from caploc.experiments.specs import Arrays, NotRunError, Spec, Task, keyed
+from caploc.experiments.study import Study
+from caploc.statistics import bootstrap_mean
+from caploc.store import Entry, fingerprint
+
+CPU_ITEMS = 40
+CPU_LABELLED_ITEMS = 64
+"""Where labels are read off one pass (task "language"): so many that, if none of them changes, a change of 5 points can
+be excluded at level .05."""
+FEWEST_ITEMS = 10
+"""Below this, an interval over items means little."""
+LEVEL = 0.05
+GENERAL_TEXTS, GENERAL_DATASETS = 24, ("counterfact", "known_1000")
+"""General text: sentences of facts, which none of the datasets trained on or tested holds; of the first that there is."""
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationItems:
+    """The items of ``dataset`` as ``prepared`` for a model, and what it scores on them untouched.
+
+    ``base``: outcomes by name, each ``[items]``: ``score`` in 0 to 1, ``nll`` (nats a token of the reference answer),
+    ``exact`` and ``ended`` (see `caploc.evaluation.Outcomes`). ``clusters``: a label an item, shared by those that
+    belong together. ``fingerprint`` is part of the keys of results on them. ``least_loss``: the smallest loss of score
+    that counts. ``left_out``: sentences.
+    """
+
+    dataset: str
+    prepared: Prepared
+    clusters: Sequence[str]
+    base: Mapping[str, np.ndarray]
+    fingerprint: str
+    least_loss: float
+    left_out: Sequence[str] = ()
+
+    def __len__(self) -> int:
+        return len(self.base["score"])
+
+    @property
+    def chance(self) -> float:
+        """The guessing level of the score."""
+        return float(self.prepared.chance)
+
+    @property
+    def floor(self) -> str | None:
+        """The floor effect that hides any loss, in words; None where there is something to lose."""
+        return floor_effect(self.dataset, self.base["score"], self.chance, self.least_loss)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        named = {f"{name}, {self.dataset}": value for name, value in self.prepared.settings.items()}
+        return {**named, f"items, {self.dataset}": self.fingerprint[:16]}
+
+    @property
+    def notes(self) -> Sequence[str]:
+        return [f"{len(self)} items of {self.dataset}", *self.left_out]
+
+
+@dataclass(frozen=True, eq=False)
+class Preparation:
+    """Items before anything was computed on them; fields as in `EvaluationItems`."""
+
+    prepared: Prepared
+    clusters: Sequence[str]
+    fingerprint: str
+    left_out: Sequence[str]
+
+
+@dataclass(frozen=True)
+class PreparedItems(Spec[Preparation]):
+    """A dataset's evaluation items for the study's model, tokenized.
+
+    Raises:
+        NotRunError: the dataset cannot be had here, or has too few items.
+        DatasetError: one of its items was located on.
+    """
+
+    dataset: str
+
+    def read(self, study: Study, entries: Iterator[Entry]) -> Preparation:
+        dataset = self.dataset
+        examples, notes = _examples(study, dataset)
+        try:
+            prepared = prepare(study.lm, dataset, examples)
+        except TooLongError as error:
+            raise NotRunError(str(error)) from error
+        if prepared.items < FEWEST_ITEMS:
+            raise NotRunError(
+                f"{dataset} has {prepared.items} items to evaluate {study.lm.name} on ({len(prepared.excluded)} left "
+                f"out), and {FEWEST_ITEMS} are the fewest an interval can be taken over; give more data"
+            )
+        if prepared.excluded:
+            first = prepared.excluded[0].reason
+            notes = [*notes, f"{len(prepared.excluded)} items of {dataset} left out, the first since {first}"]
+        items = [one.tokens.content for one in prepared.all_items]
+        key = fingerprint([dataset, prepared.settings, list(prepared.labels), items])
+        groups = {one.id: one.group or one.id for one in examples}
+        return Preparation(prepared, [groups[name] for name in prepared.ids], key, notes)
+
+
+@dataclass(frozen=True)
+class Items(Spec[EvaluationItems]):
+    """A dataset's evaluation items with what the untouched model makes of them. Raises as `PreparedItems`."""
+
+    dataset: str
+
+    def after(self, study: Study) -> Iterable[Spec[Any]]:
+        yield PreparedItems(self.dataset)
+
+    def tasks(self, study: Study) -> Iterable[Task]:
+        yield outcome_task(study, study.result(PreparedItems(self.dataset)), None)
+
+    def read(self, study: Study, entries: Iterator[Entry]) -> EvaluationItems:
+        (entry,) = entries
+        one = study.result(PreparedItems(self.dataset))
+        least_loss = study.settings.margin("least-loss")
+        return EvaluationItems(
+            self.dataset, one.prepared, one.clusters, entry.arrays, one.fingerprint, least_loss, one.left_out
+        )
+
+    def flops(self, study: Study) -> float:
+        return evaluation_flops(study, study.result(PreparedItems(self.dataset)))
+
+
+@dataclass(frozen=True)
+class GeneralText(Spec[Sequence[str]]):
+    """Sentences that fit the model; none where no dataset of facts can be had here."""
+
+    def read(self, study: Study, entries: Iterator[Entry]) -> Sequence[str]:
+        for dataset in GENERAL_DATASETS:
+            try:
+                examples = load_examples(
+                    dataset,
+                    study.source(dataset),
+                    split="evaluate",
+                    limit=GENERAL_TEXTS,
+                    seed=study.settings.seed,
+                )
+                excluded = {one.id for one in fit(study.lm, examples)[1]}
+            except (UnavailableDatasetError, TooLongError):
+                continue
+            return [one.prompt + one.answer for one in examples if one.id not in excluded]
+        return []
+
+
+def outcome_task(
+    study: Study, items: EvaluationItems | Preparation, sets: Bool[Tensor, "sets layers neurons"] | None
+) -> Task:
+    """Outcomes of ``items`` by name, ``[sets, items]``, with each set erased; ``[items]`` of the model where None."""
+
+    def make() -> Arrays:
+        return arrays_of(evaluate(study.weights(), items.prepared, sets))
+
+    places = None if sets is None else places_of(sets)
+    return keyed(study, "outcomes", {"items": items.fingerprint, "sets": places}, make)
+
+
+def text_task(
+    study: Study, texts: Sequence[str], sets: Bool[Tensor, "sets layers neurons"] | None
+) -> Task:
+    """Nats a token of general ``texts``, as ``nats [sets, texts]``, with each set erased; one row where None."""
+
+    def make() -> Arrays:
+        return {"nats": np.atleast_2d(text_loss(study.weights(), texts, sets))}
+
+    places = None if sets is None else places_of(sets)
+    return keyed(study, "text loss", {"texts": list(texts), "sets": places}, make)
+
+
+def evaluation_flops(study: Study, items: EvaluationItems | Preparation, sets: int = 1) -> float:
+    """Of one teacher-forced pass of every item for each set."""
+    tokens = sum(len(one.tokens.input_ids) for one in items.prepared.all_items)
+    return 2.0 * study.lm.num_parameters * tokens * sets
+
+
+def evaluated_datasets(study: Study) -> dict[str, EvaluationItems]:
+    """The items of every dataset of the study that can be located and evaluated on here."""
+    found = {}
+    for dataset in study.available():
+        try:
+            found[dataset] = study.result(Items(dataset))
+        except NotRunError:
+            continue
+    return found
+
+
+def prepared_datasets(study: Study) -> dict[str, Preparation]:
+    """As `evaluated_datasets`, before anything is computed on them."""
+    found = {}
+    for dataset in study.available():
+        try:
+            found[dataset] = study.result(PreparedItems(dataset))
+        except NotRunError:
+            continue
+    return found
+
+
+def places_of(sets: Tensor) -> list[list[int]]:
+    """Each set's neurons, numbered through the layers."""
+    return [one.ravel().nonzero()[:, 0].tolist() for one in sets]
+
+
+def arrays_of(outcomes: Outcomes) -> dict[str, np.ndarray]:
+    """Outcomes by name, to be stored: ``score`` and ``nll`` float64, ``exact`` and ``ended`` bool."""
+    floats = {name: np.asarray(getattr(outcomes, name), np.float64) for name in ("score", "nll")}
+    return {**floats, **{name: np.asarray(getattr(outcomes, name), bool) for name in ("exact", "ended")}}
+
+
+def above_chance(score: np.ndarray, chance: float, seed: int = 0) -> bool:
+    """Whether the mean of ``score [items]`` is above ``chance``, at level .05, one-sided.
+
+    Right or wrong: the exact binomial test. Shares in between: the lower end of the 90 % bootstrap interval.
+    """
+    if np.isin(score, (0, 1)).all():
+        return bool(stats.binomtest(int(score.sum()), score.size, chance, "greater").pvalue < LEVEL)
+    return bool(bootstrap_mean(score, 1 - 2 * LEVEL, seed=seed).low > chance)
+
+
+def floor_effect(dataset: str, score: np.ndarray, chance: float, least_loss: float) -> str | None:
+    """Why no loss of score can show on a dataset, in words; None where one can.
+
+    The base must be above chance, and by more than the least loss that counts: 0.38 % right leave nothing to lose.
+    """
+    base = f"floor effect: the untouched model scores {score.mean():.1%} on {dataset}"
+    if not above_chance(score, chance):
+        return f"{base}, not above chance ({chance:.1%}), so no loss can show".replace("%", " %")
+    if score.mean() - chance <= least_loss:
+        return (
+            f"{base}, not {100 * least_loss:g} points above chance ({chance:.1%}), so no loss that counts can show"
+        ).replace("%", " %")
+    return None
+
+
+def check_disjoint(dataset: str, locating: Sequence[Example], evaluating: Sequence[Example]) -> None:
+    """Refuse items that were located on, by id or by prompt.
+
+    Raises:
+        DatasetError: names the first of them.
+    """
+    ids, prompts = {one.id for one in locating}, {one.prompt for one in locating}
+    for one in evaluating:
+        if one.id in ids or one.prompt in prompts:
+            raise DatasetError(
+                f"{dataset}: item {one.id!r} is evaluated on and was located on; separate the two parts, "
+                f"{dataset}_train and {dataset}_test"
+            )
+
+
+def _examples(study: Study, dataset: str) -> tuple[list[Example], list[str]]:
+    """What can be evaluated on, and notes of what was left out."""
+    try:
+        examples = load_examples(
+            dataset,
+            study.source(dataset),
+            split="evaluate",
+            limit=_wanted(study, dataset),
+            seed=study.settings.seed,
+            form=study.settings.reading.gsm8k_form if dataset == "gsm8k" else "free",
+        )
+    except UnavailableDatasetError as error:
+        raise NotRunError(str(error)) from error
+    own = study.located(dataset).examples
+    check_disjoint(dataset, own, examples)
+    elsewhere = {
+        one.prompt for other in study.available() if other != dataset for one in study.located(other).examples
+    }
+    kept = [one for one in examples if one.prompt not in elsewhere]
+    lost = len(examples) - len(kept)
+    return kept, [f"{lost} items of {dataset} left out: another dataset locates with them"] if lost else []
+
+
+def _wanted(study: Study, dataset: str) -> int | None:
+    """How many items: ``--samples``, or what a CPU can do, or at most the paper's number (section 5.3)."""
+    settings, known = study.settings, DATASETS.get(dataset)
+    if settings.device != "cpu":
+        return settings.samples or (known.paper_samples if known else None)
+    most = CPU_LABELLED_ITEMS if known is not None and known.task == "language" else CPU_ITEMS
+    return min(settings.samples or most, most)

@@ -1,0 +1,49 @@
+"""How statistics become evidence: estimates with their intervals as the typed parts that rules judge."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from caploc.comparisons import Change, holm_parts
+from caploc.comparisons import Effect as Compared
+from caploc.findings import AnyPart, Bound, Effect
+from caploc.statistics import Interval
+
+
+def level(
+    estimate: float, interval: Interval, over: str = "", *, unit: str = "fraction", n: int = 0, kind: type[AnyPart] = Bound
+) -> AnyPart:  # type: ignore[assignment]
+    """An estimate with its 95 % interval; ``over`` says what was resampled, such as "items"."""
+    method = f"95 %, {interval.kind}" + (f" over {over}" if over else "")
+    return kind(float(estimate), (float(interval.low), float(interval.high)), unit=unit, n=n, method=method)
+
+
+def effect(change: Change, p: float | None = None, *, unit: str = "fraction") -> Effect:
+    """A difference with both its intervals; its own p value, where it has one, unless ``p`` is a corrected one."""
+    own = change.p if isinstance(change, Compared) else None
+    return Effect(
+        float(change.estimate),
+        (float(change.interval.low), float(change.interval.high)),
+        (float(change.interval90.low), float(change.interval90.high)),
+        p=own if p is None else p,
+        unit=unit,
+        n=change.items if isinstance(change, Compared) else 0,
+        method=f"95 %, {change.interval.kind}",
+    )
+
+
+def effects(found: Mapping[str, Compared], *, unit: str = "fraction") -> dict[str, Effect]:
+    """Several effects of one measurement, their p values Holm-corrected over them."""
+    corrected = holm_parts(found)
+    return {name: effect(one, corrected[name], unit=unit) for name, one in found.items()}
+
+
+def asides(found: Mapping[str, Change], before: str = "", *, unit: str = "fraction") -> dict[str, Effect]:
+    """Effects that stand beside a verdict, each with its own p value."""
+    return {f"{before}{name}": effect(one, unit=unit) for name, one in found.items()}
+
+
+def finite(numbers: Mapping[str, float]) -> dict[str, float]:
+    """Those that are numbers: nan and infinities left out."""
+    return {name: float(value) for name, value in numbers.items() if math.isfinite(value)}

@@ -1,0 +1,254 @@
+"""Locating on a study's datasets: scores in shards, masks of many subsets of them, magnitudes, scrambled text.
+
+Scores are summed shard by shard, in the store, so that a run resumes, processes share the work, and halves, curves and
+bootstraps are recombinations of shards: one pass over a dataset feeds them all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from caploc.attribution.engine import Attributor
+from caploc.attribution.estimate import packed_flops
+from caploc.attribution.sums import ScoreSums
+from caploc.datasets import DATASETS
+from caploc.examples import TokenizedExample
+from caploc.experiments.specs import Arrays, Spec, Task, keyed
+from caploc.experiments.study import Located, Study
+from caploc.magnitude import Magnitude, magnitude
+from caploc.models import LanguageModel
+from caploc.neurons import NeuronMask, Threshold
+from caploc.store import Entry, fingerprint
+
+# Part of every key of scores: raise it when a change of the engine changes numbers by more than rounding.
+CODE_VERSION = 1
+# Splits, curves and partitions recombine shards, so there must be many; each is a file of two float64 per neuron.
+MOST_SHARDS = 128
+SCORES_AT_ONCE = 1 << 24  # float64: bounds the memory that many subsets of a large model would take
+
+
+@dataclass(frozen=True, eq=False)
+class ShardSums:
+    """The scores of one set of examples, in K shards.
+
+    ``totals [K, layers * neurons]`` float64 sums of scores, ``counts [K]`` examples in each, ``members`` the indices of
+    each shard's examples. ``whole`` is the sum over all.
+    """
+
+    totals: np.ndarray
+    counts: np.ndarray
+    members: tuple[tuple[int, ...], ...]
+    whole: ScoreSums
+
+    @property
+    def layers(self) -> int:
+        return self.whole.total.shape[0]
+
+    @property
+    def neurons(self) -> int:
+        """Neurons per layer."""
+        return self.whole.total.shape[1]
+
+    @classmethod
+    def of(cls, parts: Sequence[ScoreSums], members: Sequence[Sequence[int]]) -> ShardSums:
+        """From the sums of every shard. They are merged in their order: no result depends on who computed which."""
+        return cls(
+            np.stack([part.total.ravel() for part in parts]),
+            np.array([part.count for part in parts]),
+            tuple(map(tuple, members)),
+            ScoreSums.merge(parts),
+        )
+
+
+def shard_members(examples: int) -> list[range]:
+    """The examples of each shard, neighbours; one in each where that keeps the shards at ``MOST_SHARDS`` or fewer."""
+    size = max(1, math.ceil(examples / MOST_SHARDS))
+    return [range(begin, min(begin + size, examples)) for begin in range(0, examples, size)]
+
+
+@dataclass(frozen=True)
+class Scores(Spec[ShardSums]):
+    """Eq. (7) on a dataset's locating examples, in shards, under a control (`caploc.experiments.study.Study`).
+
+    All of the study's datasets are read and tokenized first: a bad record in the last of them is not found out after
+    hours of work on the first.
+    """
+
+    dataset: str
+    control: str = ""
+
+    def examples(self, study: Study) -> Sequence[TokenizedExample]:
+        """What is attributed."""
+        study.available()
+        tokenized = study.located(self.dataset).tokenized
+        if self.control == "scrambled":
+            return scrambled(tokenized, study.settings.seed, study.lm.tokenizer.bos_token_id)
+        return tokenized
+
+    def tasks(self, study: Study) -> Iterable[Task]:
+        examples, method = self.examples(study), study.settings.attribution
+        lm = study.named(self.control)
+        for shard in shard_members(len(examples)):
+            chosen = [examples[index] for index in shard]
+            key = {
+                "what": "score sums",
+                "code": CODE_VERSION,
+                "model": lm.fingerprint,
+                "dtype": str(lm.dtype),
+                "device": lm.device.type,
+                "method": method.settings,
+                "examples": [example.content for example in chosen],
+            }
+            yield Task(fingerprint(key), lambda chosen=chosen: self._sums(study, chosen))
+
+    def _sums(self, study: Study, chosen: Sequence[TokenizedExample]) -> tuple[Arrays, Mapping[str, Any]]:
+        method = study.settings.attribution
+
+        def attach(lm: LanguageModel) -> Attributor:
+            return Attributor(lm, method)
+
+        sums = study.hold(method, self.control, attach).sums(chosen)
+        return sums.arrays(), {"examples": [example.id for example in chosen]}
+
+    def read(self, study: Study, entries: Iterator[Entry]) -> ShardSums:
+        parts = [ScoreSums.from_arrays(entry.arrays) for entry in entries]
+        return ShardSums.of(parts, shard_members(sum(part.count for part in parts)))
+
+    def flops(self, study: Study) -> float:
+        return packed_flops(study.lm, study.located(self.dataset).tokenized, study.settings.attribution)
+
+
+@dataclass(frozen=True)
+class Magnitudes(Spec[Magnitude]):
+    """How large every neuron is on all of a dataset's locating examples (`caploc.magnitude`)."""
+
+    dataset: str
+
+    def tasks(self, study: Study) -> Iterable[Task]:
+        tokenized = study.located(self.dataset).tokenized
+
+        def make() -> Arrays:
+            return {"values": magnitude(study.weights(), tokenized).values.numpy()}
+
+        yield keyed(study, "magnitude", {"examples": [one.content for one in tokenized]}, make)
+
+    def read(self, study: Study, entries: Iterator[Entry]) -> Magnitude:
+        (entry,) = entries
+        return Magnitude(torch.from_numpy(np.array(entry.arrays["values"])))
+
+    def flops(self, study: Study) -> float:
+        tokens = sum(len(one.input_ids) for one in study.located(self.dataset).tokenized)
+        return 2.0 * study.lm.num_parameters * tokens
+
+
+def located_mask(study: Study, dataset: str, sigma: float, control: str = "") -> NeuronMask:
+    """Eq. (8) at ``sigma`` on all of the dataset's locating examples. Raises NotRunError."""
+    return NeuronMask(
+        torch.from_numpy(whole_mask(study.result(Scores(dataset, control)), study.settings.threshold(sigma)))
+    )
+
+
+def mean_scores(shards: ShardSums, chosen: Sequence[np.ndarray]) -> np.ndarray:
+    """``[subsets, layers * neurons]`` mean scores over each subset of shards; repeats count as often as they stand."""
+    weights = np.zeros((len(chosen), len(shards.counts)))
+    for row, subset in zip(weights, chosen, strict=True):
+        np.add.at(row, subset, 1.0)
+    return (weights @ shards.totals) / (weights @ shards.counts)[:, None]
+
+
+def masks(shards: ShardSums, chosen: Sequence[np.ndarray], threshold: Threshold) -> np.ndarray:
+    """``[subsets, layers, neurons]`` bool: eq. (8) on each subset's mean scores."""
+    at_once = max(1, SCORES_AT_ONCE // shards.totals.shape[1])
+    parts = []
+    for begin in range(0, len(chosen), at_once):
+        scores = mean_scores(shards, chosen[begin : begin + at_once])
+        parts.append(threshold.locate(scores.reshape(-1, shards.layers, shards.neurons)))
+    return np.concatenate(parts)
+
+
+def whole_mask(shards: ShardSums, threshold: Threshold) -> np.ndarray:
+    """``[layers, neurons]`` bool: eq. (8) on all examples."""
+    mask: np.ndarray = masks(shards, [np.arange(len(shards.counts))], threshold)[0]
+    return mask
+
+
+def whole_ratio(shards: ShardSums, threshold: Threshold) -> float:
+    """The neuron ratio (eq. 9) on all examples: located over all neurons."""
+    return float(whole_mask(shards, threshold).mean())
+
+
+def resampled(generator: np.random.Generator, shards: np.ndarray) -> np.ndarray:
+    """A bootstrap sample of ``shards``: as many, with replacement."""
+    return generator.choice(shards, len(shards))
+
+
+def random_halves(generator: np.random.Generator, shards: int) -> Iterator[np.ndarray]:
+    """Two disjoint halves of ``range(shards)``; an odd one out goes to the second."""
+    order = generator.permutation(shards)
+    yield order[: shards // 2]
+    yield order[shards // 2 :]
+
+
+def scrambled(
+    examples: Sequence[TokenizedExample], seed: int, first_token: int | None = None
+) -> list[TokenizedExample]:
+    """Text without meaning but with the same tokens: prompts shuffled inside, answers dealt out anew and shuffled.
+
+    A prompt that begins with ``first_token``, the beginning-of-sequence token, keeps it in its place.
+    """
+    generator = np.random.default_rng([seed, 7])
+    longest = max(len(example.input_ids) for example in examples)
+    dealt = generator.permutation(len(examples))
+    result = []
+    for example, donor in zip(examples, (examples[index] for index in dealt), strict=True):
+        fixed = int(example.input_ids[0] == first_token) if first_token is not None else 0
+        order = fixed + generator.permutation(example.answer_start - fixed)
+        prompt = example.prompt_ids[torch.from_numpy(np.concatenate([np.arange(fixed), order]))]
+        answer = donor.answer_ids[torch.from_numpy(generator.permutation(donor.num_answer_tokens))]
+        answer = answer[: longest - len(prompt)]  # never beyond what fitted the context
+        result.append(TokenizedExample(torch.cat([prompt, answer]), len(prompt), f"{example.id}-scrambled"))
+    return result
+
+
+@dataclass(frozen=True)
+class LocatedOn:
+    """A dataset's locating examples as a measurement's basis: with their scores' completeness, where there are any."""
+
+    located: Located
+    scores: ShardSums | None = None
+
+    @classmethod
+    def of(cls, study: Study, dataset: str) -> LocatedOn:
+        """The dataset with the scores of the model itself."""
+        return cls(study.located(dataset), study.result(Scores(dataset)))
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        if self.scores is None:
+            return {}
+        whole = self.scores.whole
+        named = {"completeness_error": whole.completeness, "completeness_gap": whole.gap, "points": whole.points}
+        means = {name: [float(value) for value in values / whole.count] for name, values in named.items()}
+        return {"data_fingerprint": self.located.fingerprint, **means}
+
+    @property
+    def notes(self) -> Sequence[str]:
+        dataset, count = self.located.dataset, len(self.located.tokenized)
+        paper = DATASETS[dataset].paper_samples if dataset in DATASETS else None
+        notes = []
+        if paper is not None and count < paper:
+            notes.append(
+                f"{count} examples of {dataset}, the paper locates with {paper} (section 5.3); overlap grows with their "
+                "number"
+            )
+        if self.located.excluded:
+            notes.append(
+                f"{len(self.located.excluded)} examples of {dataset} left out: longer than the model's context"
+            )
+        return notes

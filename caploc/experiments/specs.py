@@ -1,0 +1,229 @@
+"""What has to be computed, named before any of it is: specs, and the plan that a run makes of them.
+
+A `Spec` is plain data, such as "the scores of gsm8k's locating examples under the untrained twin". It says what it rests
+on (``after``), which entries of the store hold it (``tasks``, each a content hash and what computes it) and what they
+amount to (``read``). An experiment names its specs first; a `Plan` collects those of all cells, with what they rest
+on, and computes what the store lacks, stage by stage: masks follow scores, outcomes follow masks. Measurements are then
+made from results alone.
+
+    plan = Plan([Need(study, Scores("gsm8k")), Need(study, Erasures("gsm8k", 3.0))])
+    plan.compute(report)
+    study.result(Erasures("gsm8k", 3.0))        # read from the store: no weight is touched
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+
+import numpy as np
+
+from caploc.errors import CaplocError
+from caploc.store import Compute, Entry, fingerprint
+
+if TYPE_CHECKING:
+    from caploc.experiments.study import Study
+
+Result = TypeVar("Result")
+Arrays = Mapping[str, np.ndarray]
+
+# Part of every key that `keyed` makes: raise it when a change of the code changes numbers by more than rounding.
+CODE_VERSION = 1
+
+
+class NotRunError(CaplocError):
+    """A cell cannot be measured here, through no fault of the claim; the message is a reason a user can act on."""
+
+
+class FloorError(CaplocError):
+    """A floor or ceiling effect makes a measurement uninformative; the message names it."""
+
+
+ENDINGS = (NotRunError, FloorError)
+"""Why there is no result, as a result: an experiment ends with the reason."""
+
+
+class Task(NamedTuple):
+    """One entry of the store: its key, and what computes it where it is missing."""
+
+    key: str
+    compute: Compute
+
+
+class Spec(Generic[Result]):
+    """One result of a study, named. Subclasses are frozen dataclasses of plain fields, or of other specs.
+
+    Everything here may raise NotRunError or FloorError: then that is the result.
+    """
+
+    def after(self, study: Study) -> Iterable[Spec[Any]]:
+        """What it rests on: results that ``tasks`` and ``read`` look up. Data may be read here, no weights."""
+        return ()
+
+    def tasks(self, study: Study) -> Iterable[Task]:
+        """The entries that hold it; none where it follows from what it rests on."""
+        return ()
+
+    def read(self, study: Study, entries: Iterator[Entry]) -> Result:
+        """The result, from the entries in the order of ``tasks``."""
+        raise NotImplementedError
+
+    def flops(self, study: Study) -> float:
+        """Roughly how many floating-point operations the tasks take; told before anything is computed."""
+        return 0.0
+
+    @property
+    def title(self) -> str:
+        """What is being computed, for a progress line."""
+        fields = ", ".join(str(value) for value in vars(self).values() if isinstance(value, str | float) and value)
+        return f"{type(self).__name__.lower()} {fields}".strip()
+
+
+def keyed(study: Study, what: str, depends_on: Mapping[str, Any], make: Callable[[], Arrays]) -> Task:
+    """A task whose key hashes the study's model, dtype and device type, and all else that the result depends on."""
+    common = {
+        "what": what,
+        "code": CODE_VERSION,
+        "model": study.lm.fingerprint,
+        "dtype": study.settings.dtype,
+        "device": study.settings.device.partition(":")[0],
+    }
+    return Task(fingerprint({**common, **depends_on}), lambda: (make(), {}))
+
+
+class Need(NamedTuple):
+    """A spec in the study that it is a result of."""
+
+    study: Study
+    spec: Spec[Any]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a plan has come. ``flops`` are estimates; what turned out to be stored already counts as done."""
+
+    done: float
+    total: float
+    entries: int
+    seconds: float
+    what: str
+
+    @property
+    def share(self) -> float:
+        """Of the work, in [0, 1]."""
+        return min(1.0, self.done / self.total) if self.total > 0 else 1.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """By the rate so far; None before anything was computed."""
+        return self.seconds / self.share - self.seconds if self.share > 0 and self.entries else None
+
+
+Report = Callable[[Progress], None]
+
+
+class Plan:
+    """The needs of a run, each once, with all that they rest on, by study and in stages.
+
+    ``stages[study]``: lists of specs; those of one stage rest on earlier stages alone.
+    """
+
+    def __init__(self, needs: Iterable[Need]) -> None:
+        depth: dict[tuple[Study, Spec[Any]], int] = {}
+        for study, spec in needs:
+            self._place(study, spec, depth)
+        self.stages: dict[Study, list[list[Spec[Any]]]] = {}
+        for (study, spec), level in depth.items():
+            stages = self.stages.setdefault(study, [])
+            stages += [[] for _ in range(level + 1 - len(stages))]
+            stages[level].append(spec)
+
+    def _place(self, study: Study, spec: Spec[Any], depth: dict[tuple[Study, Spec[Any]], int]) -> int:
+        if (study, spec) not in depth:
+            try:
+                below = [self._place(study, one, depth) for one in spec.after(study)]
+            except ENDINGS:  # it says so again when it is measured
+                below = []
+            depth[study, spec] = max(below, default=-1) + 1
+        return depth[study, spec]
+
+    def __len__(self) -> int:
+        return sum(len(stage) for stages in self.stages.values() for stage in stages)
+
+    def flops(self) -> float:
+        """Of everything, stored or not."""
+        return sum(
+            _flops(study, spec) for study, stages in self.stages.items() for stage in stages for spec in stage
+        )
+
+    def compute(self, report: Report = lambda progress: None) -> int:
+        """Computes what the stores lack, study by study and stage by stage; returns how many entries this process made.
+
+        Processes that compute the same plan share its tasks (`caploc.store.Store.compute_all`). A study's weights are
+        let go of before the next one's are loaded. An exception of a task passes through; what was finished stays.
+        """
+        tally = _Tally(self.flops(), report)
+        for study, stages in self.stages.items():
+            for stage in stages:
+                tasks: dict[str, Compute] = {}
+                shares: dict[str, tuple[float, str]] = {}
+                for spec in stage:
+                    missing, known = [], 0
+                    for task in _tasks(study, spec):
+                        if task.key in tasks or study.settings.store.has(task.key):
+                            known += 1
+                        else:
+                            missing.append(task)
+                    each = _flops(study, spec) / max(1, known + len(missing))
+                    tally.skip(each * known if missing or known else _flops(study, spec))
+                    tasks |= dict(missing)
+                    shares |= {task.key: (each, f"{spec.title} ({study.model})") for task in missing}
+                if tasks:
+                    study.settings.store.compute_all(
+                        tasks, each=lambda key, here, shares=shares: tally.add(*shares[key], here)
+                    )
+            study.release()
+        return tally.entries
+
+
+def _tasks(study: Study, spec: Spec[Any]) -> list[Task]:
+    try:
+        return list(spec.tasks(study))
+    except ENDINGS:
+        return []
+
+
+def _flops(study: Study, spec: Spec[Any]) -> float:
+    try:
+        return spec.flops(study)
+    except ENDINGS:
+        return 0.0
+
+
+class _Tally:
+    """Counts work as it is done, and reports it."""
+
+    def __init__(self, total: float, report: Report) -> None:
+        self.total, self.done, self.entries = total, 0.0, 0
+        self._report, self._began = report, time.monotonic()
+
+    def skip(self, flops: float) -> None:
+        self.total -= flops
+
+    def add(self, flops: float, what: str, here: bool) -> None:
+        self.done += flops
+        self.entries += here
+        self._report(Progress(self.done, self.total, self.entries, time.monotonic() - self._began, what))
+
+
+def resolved(specs: Sequence[Spec[Any]], study: Study) -> list[Any]:
+    """The results of those ``specs`` that have one, in order; why the rest have none is left out."""
+    found = []
+    for spec in specs:
+        try:
+            found.append(study.result(spec))
+        except ENDINGS:
+            continue
+    return found
