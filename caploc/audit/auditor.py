@@ -32,76 +32,61 @@ class ExpectationMoved(AssertionError):
 
 
 @dataclass(frozen=True)
-class Bench:
-    """What every auditor of a process shares. While ``recording``, every verdict is as expected."""
+class Judging:
+    """What judging a cell takes beside its finding. While ``recording``, every verdict is as expected."""
 
     settings: AuditSettings
-    paper: Paper
+    paper: Callable[[str], Paper]
     expectations: Callable[[], Mapping[str, Expectation]]
     ledger: Ledger
+    measure: Callable[[pytest.Item], Finding]
     recording: bool = False
 
 
 class Auditor:
     """Judges the one finding of one claim test."""
 
-    def __init__(self, node: pytest.Item, planned: Planned, bench: Bench) -> None:
-        self._node = node
-        self._planned = planned
-        self._bench = bench
+    def __init__(self, item: pytest.Item, planned: Planned, judging: Judging) -> None:
+        self._item, self._planned, self._judging = item, planned, judging
+        self._paper = judging.paper(planned.paper)
         self._done = False
 
-    @property
-    def claim(self) -> str:
-        """The id of the claim that this test decides."""
-        return self._planned.claim
-
-    def check(self, finding: Finding) -> None:
-        """Judges the finding by its claim's rule, writes it to the ledger and ends the test accordingly.
+    def check(self) -> None:
+        """Measures the cell, judges it by its claim's rule, writes it to the ledger and ends the test accordingly.
 
         Returns if the claim is supported; otherwise raises `ClaimRefuted`, `ExpectationMoved`, or pytest's xfail
-        (inconclusive) or skip (not run). Raises `RuntimeError` if the test has handed over a finding before or
-        one of another claim or cell: each test decides one cell.
+        (inconclusive) or skip (not run). Raises `RuntimeError` the second time: each test decides one cell.
         """
         if self._done:
-            raise RuntimeError(
-                f"{self._planned.test} handed over a second finding; one test decides one cell"
-            )
-        if (finding.claim, finding.cell) != (self._planned.claim, self._planned.cell):
-            raise RuntimeError(
-                f"{self._planned.test} is about {self._planned.claim} in {self._planned.cell.label!r}, its finding "
-                f"about {finding.claim} in {finding.cell.label!r}"
-            )
+            raise RuntimeError(f"{self._planned.test} is checked a second time; one test decides one cell")
         self._done = True
-        result = self._judged(finding)
-        self._node.user_properties += [
+        result = self._judged(self._judging.measure(self._item))
+        self._item.user_properties += [
             (STATUS_PROPERTY, result.status.value),
             (RESULT_PROPERTY, result.dumps()),
         ]
-        self._bench.ledger.append({"type": "finding", **vars(result)})
+        self._judging.ledger.append({"type": "finding", **vars(result)})
         _end(result)
 
-    def not_run(self, reason: str) -> None:
-        """Ends the test as not run, for a reason that a user can act on."""
-        self.check(Finding(self._planned.claim, self._planned.cell, "", not_run=reason))
-
     def _judged(self, finding: Finding) -> Result:
-        claim = self._bench.paper.claim(finding.claim)
+        claim = self._paper.claim(finding.claim)
         verdict = judge(claim, finding)
+        measured = finding.measurement
         if finding.cell.variant:  # a figure for each reading would bury the report
-            finding = replace(finding, plots=())
+            finding = replace(finding, measurement=replace(measured, plots=()))
         expected, moved, why = False, None, ""
-        covered = self._bench.settings.expectations_cover(finding.cell, self._planned.across)
-        if covered and self._bench.recording:
+        covered = self._judging.settings.expectations_cover(finding.cell, self._planned.across)
+        if covered and self._judging.recording:
             expected = True
         elif covered:
-            expectation = self._bench.expectations().get(self._planned.test)
+            expectation = self._judging.expectations().get(self._planned.test)
             if expectation is None:
                 moved = (
                     "no expectation is recorded for this cell: review it, then run with --record-expectations"
                 )
             else:
-                moved = expectation.departure(verdict.outcome, finding.estimate)
+                estimate = measured.value.estimate if measured.value else None
+                moved = expectation.departure(verdict.outcome, estimate)
                 expected, why = moved is None, expectation.why
         return Result.of(
             self._planned,

@@ -1,118 +1,90 @@
-"""The cells of claim tests: pytest parameters made from the models, datasets and sigmas of a run."""
+"""The cells of claim tests: which there are, which of them a collected test decides, which this machine cannot run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from caploc.audit.requests import FACT_DATASETS, CellRequest, DatasetRequest, ModelRequest, holds_facts
-from caploc.findings import TOGETHER, Cell
+from caploc.audit.claims import ClaimTest
+from caploc.audit.requests import FACT_DATASETS, DatasetRequest, ModelRequest, holds_facts
+from caploc.audit.results import Planned
+from caploc.audit.settings import AuditSettings
+from caploc.findings import PRINTED, TOGETHER, Cell
+from caploc.papers import Paper
 
-if TYPE_CHECKING:
-    from caploc.audit.settings import AuditSettings
+GB = 10**9
+PLANNED = pytest.StashKey[Planned]()
+REQUEST = pytest.StashKey["CellRequest"]()
+CLAIM_TEST = pytest.StashKey[ClaimTest]()
 
 Variants = Callable[[str], Iterable[str]]
 """The other readings to try for a model's label, each as ``setting=alternative``."""
 
 
-def no_variants(model: str) -> Iterable[str]:
-    """The run's own reading and no other."""
-    return ()
+@dataclass(frozen=True)
+class CellRequest:
+    """One cell of a claim test and the model that it asks for, as ``load_model`` takes it.
 
-
-def cell_parameters(
-    settings: AuditSettings,
-    only: str | None = None,
-    variants: Variants = no_variants,
-    sigma: float | None = None,
-    over_sigmas: bool = False,
-) -> list[Any]:
-    """One pytest parameter per model x dataset x sigma, grouped by model, then dataset; and for each of the model's
-    variants one per dataset, at one sigma.
-
-    With ``only``, cells of that dataset alone, and with ``sigma``, of that sigma; they are skipped, with the reason,
-    where the run leaves it out. Claims ``over_sigmas`` have one cell for all of them, without a sigma.
+    A cell that compares models has their requests in ``each`` and no ``model`` of its own; one about what is printed has
+    neither.
     """
-    datasets = [dataset for dataset in settings.datasets if only in (None, dataset.label)]
+
+    cell: Cell
+    model: str
+    each: tuple[CellRequest, ...] = ()
+
+    @property
+    def reading(self) -> dict[str, str]:
+        """How this cell reads the paper otherwise than the run does, such as ``{"scope": "layer"}``."""
+        setting, equals, alternative = self.cell.variant.partition("=")
+        return {setting: alternative} if equals else {}
+
+
+# --------------------------------------------------------------------------------------------- claims to parameters
+
+
+def parametrize(metafunc: pytest.Metafunc, settings: AuditSettings, paper_of: Callable[[Path], Paper | None]) -> None:
+    """Gives a claim test that ranges over models its cells; with ``--sensitivity``, those under other readings too."""
+    declared = declared_claim(metafunc.definition)
+    if declared is None or declared.over == "print" or "cell" not in metafunc.fixturenames:
+        return
+    paper = paper_of(metafunc.definition.path)
+
+    def variants(model: str) -> list[str]:
+        return other_readings(declared.claim_of(model), settings, paper)
+
+    metafunc.parametrize("cell", cell_parameters(declared, settings, variants))
+
+
+def cell_parameters(declared: ClaimTest, settings: AuditSettings, variants: Variants) -> list[Any]:
+    """One pytest parameter per cell, grouped by model, then by reading and dataset.
+
+    Where the claim is about one dataset or sigma that the run leaves out, its cells are skipped, with the reason.
+    """
+    if declared.over == "facts":
+        return _fact_cells(declared, settings, variants)
+    if declared.over == "models":
+        return _joint_cells(settings, variants)
     left_out = []
-    if not datasets and only is not None:
-        datasets = [DatasetRequest(only)]
-        left_out.append(f"about {only}; add --dataset {only}")
-    if sigma is not None:
+    datasets: Sequence[DatasetRequest | None] = [None]
+    if declared.over == "datasets":
+        only = declared.dataset
+        datasets = [dataset for dataset in settings.datasets if only in (None, dataset.label)]
+        if not datasets and only is not None:
+            datasets = [DatasetRequest(only)]
+            left_out.append(f"about {only}; add --dataset {only}")
+    if declared.sigma is not None:
+        sigma = declared.sigma
         left_out += [] if sigma in settings.sigmas else [f"about sigma {sigma:g}; add --sigma {sigma:g}"]
         settings = replace(settings, sigmas=(sigma,))
     marks = [pytest.mark.skip(reason=f"this claim is {reason}") for reason in left_out[:1]]
-    return _parameters(settings, datasets, marks, variants, over_sigmas)
 
-
-def fact_cell_parameters(
-    settings: AuditSettings, dataset: str, embedded: str | None = None, variants: Variants = no_variants
-) -> list[Any]:
-    """One pytest parameter per model, without a sigma, for claims about single facts.
-
-    The run's datasets of facts are taken where it names any, else ``dataset``, and for embedded models ``embedded`` in
-    its place if given. A ``dataset`` that is none of ``FACT_DATASETS`` is the only one that its claims can be about.
-    """
-    named = [entry for entry in settings.datasets if dataset in FACT_DATASETS and holds_facts(entry)]
-    return [
-        _parameter(model, entry, None, (), variant)
-        for model in settings.models
-        for variant in ("", *variants(model.label))
-        for entry in named or [DatasetRequest(embedded if model.embedded and embedded else dataset)]
-    ]
-
-
-def model_cell_parameters(
-    settings: AuditSettings, variants: Variants = no_variants, over_sigmas: bool = False
-) -> list[Any]:
-    """One pytest parameter per model x sigma, and one for each of the model's variants; see ``cell_parameters``."""
-    return _parameters(settings, [None], [], variants, over_sigmas)
-
-
-def models_cell_parameters(settings: AuditSettings, variants: Variants = no_variants) -> list[Any]:
-    """One pytest parameter per sigma, and one for each variant, for claims that compare the run's models.
-
-    Those that need a GPU are compared with each other, the rest with each other: one machine may not run both. The
-    cell's model is their labels, sorted. A model that is alone is skipped, with the reason.
-    """
-    alone = pytest.mark.skip(reason="this claim compares models; add another --model")
-    parameters = []
-    for gpu in (False, True):
-        models = sorted((one for one in settings.models if one.gpu == gpu), key=lambda one: one.label)
-        if models:
-            joint = _joint(models)
-            parameters += [
-                _parameter(joint, None, sigma, [alone] if len(models) == 1 else [], variant, models)
-                for variant in ("", *variants(joint.label))
-                for sigma in ([settings.variant_sigma] if variant else settings.sigmas)
-            ]
-    return parameters
-
-
-def _joint(models: Sequence[ModelRequest]) -> ModelRequest:
-    """What several models need together."""
-    return ModelRequest(
-        label=TOGETHER.join(one.label for one in models),
-        model="",
-        gpu=any(one.gpu for one in models),
-        min_gb=max(one.min_gb for one in models),  # one of them is held at a time
-        gated=any(one.gated for one in models),
-        network=any(one.network for one in models),
-    )
-
-
-def _parameters(
-    settings: AuditSettings,
-    datasets: Iterable[DatasetRequest | None],
-    marks: Iterable[pytest.MarkDecorator],
-    variants: Variants,
-    over_sigmas: bool = False,
-) -> list[Any]:
     def sigmas(variant: str) -> Sequence[float | None]:
-        if over_sigmas:
+        if declared.all_sigmas:
             return [None]
         return [settings.variant_sigma] if variant else settings.sigmas
 
@@ -125,6 +97,44 @@ def _parameters(
     ]
 
 
+def _fact_cells(declared: ClaimTest, settings: AuditSettings, variants: Variants) -> list[Any]:
+    """Claims about single facts take the run's datasets of facts where it names any, else their own. A dataset that is
+    none of ``FACT_DATASETS`` is the only one that its claims can be about."""
+    own = declared.dataset or ""
+    named = [entry for entry in settings.datasets if own in FACT_DATASETS and holds_facts(entry)]
+    return [
+        _parameter(model, entry, None, (), variant)
+        for model in settings.models
+        for variant in ("", *variants(model.label))
+        for entry in named
+        or [DatasetRequest(declared.embedded if model.embedded and declared.embedded else own)]
+    ]
+
+
+def _joint_cells(settings: AuditSettings, variants: Variants) -> list[Any]:
+    """Models that need a GPU are compared with each other, the rest with each other: one machine may not run both. The
+    cell's model is their labels, sorted. A model that is alone is skipped, with the reason."""
+    alone = pytest.mark.skip(reason="this claim compares models; add another --model")
+    parameters = []
+    for gpu in (False, True):
+        models = sorted((one for one in settings.models if one.gpu == gpu), key=lambda one: one.label)
+        if models:
+            joint = ModelRequest(
+                label=TOGETHER.join(one.label for one in models),
+                model="",
+                gpu=gpu,
+                min_gb=max(one.min_gb for one in models),  # one of them is held at a time
+                gated=any(one.gated for one in models),
+                network=any(one.network for one in models),
+            )
+            parameters += [
+                _parameter(joint, None, sigma, [alone] if len(models) == 1 else [], variant, models)
+                for variant in ("", *variants(joint.label))
+                for sigma in ([settings.variant_sigma] if variant else settings.sigmas)
+            ]
+    return parameters
+
+
 def _parameter(
     model: ModelRequest,
     dataset: DatasetRequest | None,
@@ -134,10 +144,113 @@ def _parameter(
     each: Iterable[ModelRequest] = (),
 ) -> Any:
     name = dataset.label if dataset else None
-    path = dataset.path if dataset else None
 
     def asked(one: ModelRequest, *own: CellRequest) -> CellRequest:
-        return CellRequest(Cell(one.label, name, sigma, variant), one.model, name, path, sigma, own)
+        return CellRequest(Cell(one.label, name, sigma, variant), one.model, own)
 
     request = asked(model, *map(asked, each))
     return pytest.param(request, id=request.cell.label, marks=[*model.marks(), *marks])
+
+
+def other_readings(claim_id: str, settings: AuditSettings, paper: Paper | None) -> list[str]:
+    """Each other answer to a question that the claim leaves open, as ``setting=alternative``; none unless the run asks
+    for ``--sensitivity``. Questions without a setting can only be recorded."""
+    claim = paper.claims.get(claim_id) if settings.sensitivity and paper is not None else None
+    if paper is None or claim is None:
+        return []
+    chosen = settings.reading.settings
+    questions = [paper.ambiguities[name] for name in claim.ambiguities]
+    return [
+        f"{question.setting}={answer}"
+        for question in questions
+        if question.setting in chosen
+        for answer in (question.default, *question.alternatives)
+        if answer != chosen[question.setting]
+    ]
+
+
+# --------------------------------------------------------------------------------------------------- tests to cells
+
+
+def declared_claim(item: Any) -> ClaimTest | None:
+    """What the decorator `caploc.audit.claims.claim` was given for a test; None for a test that decides no claim."""
+    marker = item.get_closest_marker("claim")
+    if marker is None:
+        return None
+    if len(marker.args) != 1 or not isinstance(marker.args[0], ClaimTest):
+        raise pytest.UsageError(
+            f"{item.nodeid}: the marker claim is set by the decorator caploc.audit.claims.claim; use that"
+        )
+    found: ClaimTest = marker.args[0]
+    return found
+
+
+def plan_item(item: pytest.Item, paper: Paper | None) -> None:
+    """Notes on a claim test which claim it decides in which cell. Raises `pytest.UsageError`."""
+    declared = declared_claim(item)
+    if declared is None or not isinstance(item, pytest.Function):
+        return
+    if paper is None:
+        raise pytest.UsageError(
+            f"{item.nodeid}: no paper has the name of its folder, {item.path.parent.name!r}; claims of a paper NAME "
+            "stand in a folder NAME, and --paper names the paper or the folder with its TOML files"
+        )
+    request = item.callspec.params.get("cell") if hasattr(item, "callspec") else None
+    if not isinstance(request, CellRequest):
+        request = CellRequest(Cell(model=PRINTED), "")
+    claim_id = declared.claim_of(request.cell.model)
+    item.stash[CLAIM_TEST], item.stash[REQUEST] = declared, request
+    item.stash[PLANNED] = Planned(
+        item.nodeid, item.name, claim_id, request.cell, declared.across, paper.key
+    )
+
+
+def group_by_model(items: list[pytest.Item]) -> None:
+    """Sorts claim tests by model, in the order asked for, then by reading of the paper, so that each model is loaded
+    once; checks of printed numbers come first, and other tests keep their places before them."""
+    models = {PRINTED: 0}
+    variants = {"": 0}
+    places: dict[str, tuple[int, int]] = {}
+    for item in items:
+        planned = item.stash.get(PLANNED, None)
+        if planned is None:
+            places[item.nodeid] = (-1, 0)
+        else:
+            model = models.setdefault(planned.cell.model, len(models))
+            places[item.nodeid] = (model, variants.setdefault(planned.cell.variant, len(variants)))
+    items.sort(key=lambda item: places[item.nodeid])
+
+
+def skip_without_gpu(items: Iterable[pytest.Item], device: str) -> None:
+    """Marks tests with the marker ``gpu`` as skipped, in one sentence, where there is no GPU large enough.
+
+    A device that is not CUDA, named on the command line, is taken at its word: nothing is skipped then.
+    """
+    gated = [item for item in items if item.get_closest_marker("gpu")]
+    if not gated or not (device == "auto" or device.startswith("cuda")):
+        return
+    found = _gpu_gb(device)
+    for item in gated:
+        marker = item.get_closest_marker("min_gb")
+        least = marker.args[0] if marker else 0
+        need = f"needs a CUDA GPU with at least {least:g} GB" if least else "needs a CUDA GPU"
+        if found is None:
+            item.add_marker(pytest.mark.skip(reason=f"{need}; none found"))
+        elif found < least:
+            item.add_marker(pytest.mark.skip(reason=f"{need}; the one found has {found:.0f} GB"))
+
+
+def will_run(item: pytest.Item) -> bool:
+    """Whether the test is not skipped by a marker."""
+    return item.get_closest_marker("skip") is None
+
+
+def _gpu_gb(device: str) -> float | None:
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    index = int(device.partition(":")[2] or 0)
+    if index >= torch.cuda.device_count():
+        return None
+    return float(torch.cuda.get_device_properties(index).total_memory / GB)

@@ -1,4 +1,4 @@
-"""The audit as a pytest plugin: options, parameters, the fixtures ``audit`` and ``settings``, and the run's books.
+"""The audit as a pytest plugin: options, cells, the fixture ``audit``, the computing before the tests, and the records.
 
 Importing this module is cheap: torch, transformers and matplotlib are imported when a test or the report needs
 them. Under pytest-xdist every worker judges and writes to the ledger; the controller reconciles and reports.
@@ -9,31 +9,32 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Generator
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from caploc.audit.auditor import Auditor, Bench
+from caploc.audit.auditor import Auditor, Judging
+from caploc.audit.cells import PLANNED, group_by_model, parametrize, plan_item, skip_without_gpu
 from caploc.audit.coverage import Coverage, PendingError, load_pending, write_coverage
 from caploc.audit.expectations import Expectation, ExpectationsError, load_expectations
 from caploc.audit.ledger import Ledger
 from caploc.audit.options import MARKERS, add_options
 from caploc.audit.outcomes import settle
-from caploc.audit.planning import group_by_model, parametrize, plan_of, skip_without_gpu
 from caploc.audit.provenance import provenance
 from caploc.audit.results import Planned, Result, Status
+from caploc.audit.running import ProgressLine, Run, Told
 from caploc.audit.session import Books, record_expectations, start_ledger
-from caploc.audit.settings import PAPER, AuditSettings, read_settings
+from caploc.audit.settings import AuditSettings, read_settings
 from caploc.audit.terminal import header, status_of, write_summary
-from caploc.papers import load_paper
+from caploc.papers import Paper, load_paper, paper_names
 
 EXPECTATIONS = Path("fixtures") / "expected.toml"
-PENDING = Path("claims") / "pending.toml"
+CLAIMS, PENDING = Path("claims"), "pending.toml"
 
 _NOTHING_RAN = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
-_PLANNED = pytest.StashKey[Planned]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -68,7 +69,7 @@ class Audit:
         path = given.get("caploc_ledger") or _ledger_path(config)
         self.ledger = Ledger(Path(path), given.get("caploc_run") or uuid.uuid4().hex)
         self.books = Books(self.ledger)
-        self.coverage: Coverage | None = None
+        self.coverage: list[Coverage] = []
         html = config.getoption("htmlpath", None)
         if html and not self.worker:
             from caploc.audit.html import HtmlReport
@@ -77,10 +78,35 @@ class Audit:
             config.pluginmanager.register(HtmlReport(self), "caploc-html")
 
     @cached_property
-    def bench(self) -> Bench:
+    def papers(self) -> dict[str, Paper]:
+        """The papers of this run by their keys: those of ``--paper``, or all that caploc has."""
+        found = [load_paper(name) for name in self.settings.papers or paper_names()]
+        return {paper.key: paper for paper in found}
+
+    def paper_of(self, path: Path) -> Paper | None:
+        """The paper whose claims a file tests: that of its folder's name; None where there is none."""
+        return self.papers.get(path.parent.name)
+
+    @cached_property
+    def run(self) -> Run:
+        """What this process computes and measures."""
+        return Run(self.settings, self.papers.__getitem__, Told(self.progress_folder, f"{os.getpid()}"))
+
+    @property
+    def progress_folder(self) -> Path:
+        """Where the processes of this run tell how far they have come."""
+        return self.ledger.path.with_name(f".{self.ledger.path.stem}-{self.ledger.run}.progress")
+
+    @cached_property
+    def judging(self) -> Judging:
         """What the auditors share."""
-        return Bench(
-            self.settings, load_paper(PAPER), lambda: self.expectations, self.ledger, recording=self.recording
+        return Judging(
+            self.settings,
+            self.papers.__getitem__,
+            lambda: self.expectations,
+            self.ledger,
+            self.run.finding,
+            recording=self.recording,
         )
 
     @cached_property
@@ -96,29 +122,30 @@ class Audit:
         return header(self.settings, self.recording)
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        parametrize(metafunc, self.settings)
+        parametrize(metafunc, self.settings, self.paper_of)
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        group_by_model(items)
         for item in items:
-            planned = plan_of(item)
-            if planned is not None:
-                item.stash[_PLANNED] = planned
+            plan_item(item, self.paper_of(item.path))
+        group_by_model(items)
         skip_without_gpu(items, self.settings.device)
         if self.config.getoption("claim_coverage"):
-            plan = [item.stash[_PLANNED] for item in items if _PLANNED in item.stash]
+            plan = [item.stash[PLANNED] for item in items if PLANNED in item.stash]
             self.coverage = self._covered(plan)
             items.clear()  # the claims are listed in the tests' place
 
-    def _covered(self, plan: list[Planned]) -> Coverage:
-        try:
-            pending = load_pending(self.config.rootpath / PENDING)
-        except PendingError as error:
-            raise pytest.UsageError(str(error)) from error
-        return Coverage.of(load_paper(PAPER), plan, pending)
+    def _covered(self, plan: list[Planned]) -> list[Coverage]:
+        found = []
+        for key, paper in self.papers.items():
+            try:
+                pending = load_pending(self.config.rootpath / CLAIMS / key / PENDING)
+            except PendingError as error:
+                raise pytest.UsageError(str(error)) from error
+            found.append(Coverage.of(paper, [one for one in plan if one.paper == key], pending))
+        return found
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        plan = [item.stash[_PLANNED] for item in session.items if _PLANNED in item.stash]
+        plan = [item.stash[PLANNED] for item in session.items if PLANNED in item.stash]
         if plan and not self.config.getoption("collectonly"):
             self._check_expectations()
             try:
@@ -128,6 +155,16 @@ class Audit:
                     f"cannot write the ledger {self.ledger.path}: {error}; name a writable place with --html"
                 ) from error
 
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
+        if self.config.getoption("collectonly") or session.testsfailed:
+            return (yield)
+        reporter = self.config.pluginmanager.getplugin("terminalreporter")
+        with nullcontext() if self.worker else ProgressLine(self.progress_folder, reporter):
+            if any(PLANNED in item.stash for item in session.items):  # none where workers collect them
+                self.run.compute(session.items)
+            return (yield)
+
     def _check_expectations(self) -> None:
         try:
             _ = self.expectations
@@ -136,14 +173,14 @@ class Audit:
 
     def _provenance(self) -> dict[str, Any]:
         arguments = [str(argument) for argument in self.config.invocation_params.args]
-        return provenance(self.settings, PAPER, self.config.rootpath, arguments)
+        return provenance(self.settings, self.papers.values(), self.config.rootpath, arguments)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         report = yield
-        if _PLANNED in item.stash:
+        if PLANNED in item.stash:
             settle(item, call, report)
         return report
 
@@ -156,13 +193,12 @@ class Audit:
 
     @pytest.hookimpl(tryfirst=True)  # before pytest-html writes its file
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        if self.coverage is not None and session.exitstatus in _NOTHING_RAN:
-            session.exitstatus = (
-                pytest.ExitCode.TESTS_FAILED if self.coverage.problems() else pytest.ExitCode.OK
-            )
+        if self.coverage and session.exitstatus in _NOTHING_RAN:
+            bad = any(one.problems() for one in self.coverage)
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED if bad else pytest.ExitCode.OK
         if self.worker or self.config.getoption("collectonly"):
             return
-        self.books.close(self.bench.paper)
+        self.books.close(self.papers)
         if self.recording:
             cells = (result for result in self.books.results if self._embedded(result))
             self.recorded = record_expectations(self.expectations_path, cells, self.expectations)
@@ -173,28 +209,22 @@ class Audit:
         return self.settings.expectations_cover(result.planned.cell, result.planned.across)
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        if self.coverage is not None:
-            write_coverage(terminalreporter, self.coverage)
+        for coverage in self.coverage:
+            write_coverage(terminalreporter, coverage)
         if self.books.results:
             recorded = self.expectations_path if self.recording else None
             write_summary(terminalreporter, self.books, self.config, recorded, self.recorded)
 
 
-@pytest.fixture(scope="session")
-def settings(pytestconfig: pytest.Config) -> AuditSettings:
-    """The options of this run, checked and typed."""
-    return _plugin(pytestconfig).settings
-
-
 @pytest.fixture
 def audit(request: pytest.FixtureRequest) -> Auditor:
-    """Hand it the finding: ``audit.check(finding)``. The test needs the marker ``claim(id)``."""
-    planned = request.node.stash.get(_PLANNED, None)
+    """Measures and judges the cell of a claim test, and ends the test accordingly: ``audit.check()``."""
+    planned = request.node.stash.get(PLANNED, None)
     if planned is None:
         raise pytest.UsageError(
-            f"{request.node.nodeid}: the fixture audit needs the marker claim, as in claim('id')"
+            f"{request.node.nodeid}: the fixture audit is for tests made by caploc.audit.claims.claim"
         )
-    return Auditor(request.node, planned, _plugin(request.config).bench)
+    return Auditor(request.node, planned, _plugin(request.config).judging)
 
 
 def _plugin(config: pytest.Config) -> Audit:

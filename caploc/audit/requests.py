@@ -1,4 +1,4 @@
-"""Which models, datasets and cells were asked for."""
+"""Which models and datasets were asked for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from caploc.findings import Cell
 from caploc.registry import REGISTRY
 
 EMBEDDED_MODELS = ("tiny-llama", "tiny-gptj")
@@ -46,25 +45,6 @@ class DatasetRequest:
 
     label: str
     path: str | None = None
-
-
-@dataclass(frozen=True)
-class CellRequest:
-    """One cell of a claim test. ``dataset`` is None for claims over all datasets of a model, ``sigma`` for claims about
-    single facts; ``reading`` is how this cell reads the paper otherwise than the run does, such as
-    ``{"scope": "layer"}``. A cell that compares models has their requests in ``each`` and no ``model`` of its own."""
-
-    cell: Cell
-    model: str
-    dataset: str | None
-    dataset_path: str | None
-    sigma: float | None
-    each: tuple[CellRequest, ...] = ()
-
-    @property
-    def reading(self) -> dict[str, str]:
-        setting, equals, alternative = self.cell.variant.partition("=")
-        return {setting: alternative} if equals else {}
 
 
 def default_models() -> tuple[ModelRequest, ...]:

@@ -30,7 +30,8 @@ class Status(StrEnum):
 class Planned:
     """A claim cell that was collected. ``test`` is the test id without its file, the key of expectations.
 
-    ``across`` is true where the cell's numbers depend on which other datasets are in the run.
+    ``across`` is true where the cell's numbers depend on which other datasets are in the run; ``paper`` is the paper's
+    key.
     """
 
     nodeid: str
@@ -38,13 +39,12 @@ class Planned:
     claim: str
     cell: Cell
     across: bool = False
+    paper: str = ""
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Planned:
         """Reads what ``dataclasses.asdict`` and JSON made of it."""
-        return cls(
-            data["nodeid"], data["test"], data["claim"], Cell(**data["cell"]), data.get("across", False)
-        )
+        return cls(**{**data, "cell": Cell(**data["cell"])})
 
 
 @dataclass(frozen=True)

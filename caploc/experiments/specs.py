@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from caploc.experiments.study import Study
 
 Result = TypeVar("Result")
+Made = TypeVar("Made")
 Arrays = Mapping[str, np.ndarray]
 
 # Part of every key that `keyed` makes: raise it when a change of the code changes numbers by more than rounding.
@@ -127,10 +128,12 @@ Report = Callable[[Progress], None]
 class Plan:
     """The needs of a run, each once, with all that they rest on, by study and in stages.
 
-    ``stages[study]``: lists of specs; those of one stage rest on earlier stages alone.
+    ``stages[study]``: lists of specs; those of one stage rest on earlier stages alone. What ends in an exception of
+    ``ignore`` stays missing, and whoever asks for its result meets the exception; any other passes through.
     """
 
-    def __init__(self, needs: Iterable[Need]) -> None:
+    def __init__(self, needs: Iterable[Need], ignore: tuple[type[Exception], ...] = ENDINGS) -> None:
+        self._ignore = ignore
         depth: dict[tuple[Study, Spec[Any]], int] = {}
         for study, spec in needs:
             self._place(study, spec, depth)
@@ -142,11 +145,8 @@ class Plan:
 
     def _place(self, study: Study, spec: Spec[Any], depth: dict[tuple[Study, Spec[Any]], int]) -> int:
         if (study, spec) not in depth:
-            try:
-                below = [self._place(study, one, depth) for one in spec.after(study)]
-            except ENDINGS:  # it says so again when it is measured
-                below = []
-            depth[study, spec] = max(below, default=-1) + 1
+            first = _unless(self._ignore, lambda: list(spec.after(study)), [])
+            depth[study, spec] = max((self._place(study, one, depth) for one in first), default=-1) + 1
         return depth[study, spec]
 
     def __len__(self) -> int:
@@ -155,51 +155,61 @@ class Plan:
     def flops(self) -> float:
         """Of everything, stored or not."""
         return sum(
-            _flops(study, spec) for study, stages in self.stages.items() for stage in stages for spec in stage
+            _unless(self._ignore, lambda study=study, spec=spec: spec.flops(study), 0.0)
+            for study, stages in self.stages.items()
+            for stage in stages
+            for spec in stage
         )
 
     def compute(self, report: Report = lambda progress: None) -> int:
         """Computes what the stores lack, study by study and stage by stage; returns how many entries this process made.
 
         Processes that compute the same plan share its tasks (`caploc.store.Store.compute_all`). A study's weights are
-        let go of before the next one's are loaded. An exception of a task passes through; what was finished stays.
+        let go of before the next one's are loaded. What was finished before an exception stays.
         """
         tally = _Tally(self.flops(), report)
         for study, stages in self.stages.items():
             for stage in stages:
-                tasks: dict[str, Compute] = {}
-                shares: dict[str, tuple[float, str]] = {}
-                for spec in stage:
-                    missing, known = [], 0
-                    for task in _tasks(study, spec):
-                        if task.key in tasks or study.settings.store.has(task.key):
-                            known += 1
-                        else:
-                            missing.append(task)
-                    each = _flops(study, spec) / max(1, known + len(missing))
-                    tally.skip(each * known if missing or known else _flops(study, spec))
-                    tasks |= dict(missing)
-                    shares |= {task.key: (each, f"{spec.title} ({study.model})") for task in missing}
-                if tasks:
-                    study.settings.store.compute_all(
-                        tasks, each=lambda key, here, shares=shares: tally.add(*shares[key], here)
-                    )
+                self._compute(study, stage, tally)
             study.release()
         return tally.entries
 
+    def _compute(self, study: Study, stage: Sequence[Spec[Any]], tally: _Tally) -> None:
+        ignore, store, failed = self._ignore, study.settings.store, set[str]()
+        missing: dict[str, Compute] = {}
+        shares: dict[str, tuple[float, str]] = {}
 
-def _tasks(study: Study, spec: Spec[Any]) -> list[Task]:
+        def guarded(task: Task) -> Compute:
+            def compute() -> tuple[Arrays, Mapping[str, Any]]:
+                try:
+                    return task.compute()
+                except ignore:
+                    failed.add(task.key)
+                    raise
+
+            return compute
+
+        for spec in stage:
+            tasks = _unless(ignore, lambda spec=spec: list(spec.tasks(study)), [])
+            own = {task.key: task for task in tasks if task.key not in missing and not store.has(task.key)}
+            flops = _unless(ignore, lambda spec=spec: spec.flops(study), 0.0)
+            each = flops / max(1, len(tasks))
+            tally.total -= flops - each * len(own)
+            missing |= {key: guarded(task) for key, task in own.items()}
+            shares |= {key: (each, f"{spec.title} ({study.model})") for key in own}
+        while missing:
+            try:
+                store.compute_all(missing, each=lambda key, here: tally.add(*shares[key], here))
+                return
+            except ignore:
+                missing = {key: compute for key, compute in missing.items() if key not in failed}
+
+
+def _unless(ignore: tuple[type[Exception], ...], make: Callable[[], Made], otherwise: Made) -> Made:
     try:
-        return list(spec.tasks(study))
-    except ENDINGS:
-        return []
-
-
-def _flops(study: Study, spec: Spec[Any]) -> float:
-    try:
-        return spec.flops(study)
-    except ENDINGS:
-        return 0.0
+        return make()
+    except ignore:
+        return otherwise
 
 
 class _Tally:
@@ -209,21 +219,7 @@ class _Tally:
         self.total, self.done, self.entries = total, 0.0, 0
         self._report, self._began = report, time.monotonic()
 
-    def skip(self, flops: float) -> None:
-        self.total -= flops
-
     def add(self, flops: float, what: str, here: bool) -> None:
         self.done += flops
         self.entries += here
         self._report(Progress(self.done, self.total, self.entries, time.monotonic() - self._began, what))
-
-
-def resolved(specs: Sequence[Spec[Any]], study: Study) -> list[Any]:
-    """The results of those ``specs`` that have one, in order; why the rest have none is left out."""
-    found = []
-    for spec in specs:
-        try:
-            found.append(study.result(spec))
-        except ENDINGS:
-            continue
-    return found

@@ -100,6 +100,11 @@ class Study:
             raise found
         return cast(Result, found)
 
+    def forget(self) -> None:
+        """Let go of results, which the store keeps, and of what is held."""
+        self.release()
+        self._results.clear()
+
     # ---------------------------------------------------------------------------------------------------- models
 
     @cached_property
