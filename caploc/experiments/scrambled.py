@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from caploc.examples import TokenizedExample
+from caploc.streams import Stream, stream
 
 
 def scrambled(
@@ -17,7 +18,7 @@ def scrambled(
 
     A prompt that begins with ``first_token``, the beginning-of-sequence token, keeps it in its place.
     """
-    generator = np.random.default_rng([seed, 7])
+    generator = stream(Stream.SCRAMBLED, seed)
     longest = max(len(example.input_ids) for example in examples)
     dealt = generator.permutation(len(examples))
     result = []

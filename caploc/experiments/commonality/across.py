@@ -26,6 +26,7 @@ from caploc.experiments.study import NotRunError, Study, pairs
 from caploc.findings import Cell, Finding
 from caploc.neurons import Threshold
 from caploc.statistics import holm, hypergeometric_p, permutation_p
+from caploc.streams import Stream, stream
 
 # A family of 22 cells at level .05 needs at least 439, or Holm's correction could not be survived by any effect.
 PERMUTATIONS = 999
@@ -167,7 +168,7 @@ def _exchange_ps(study: Study, pair: Sequence[str], threshold: Threshold) -> tup
     a, b = (study.shards(name) for name in pair)
     totals, counts = np.concatenate([a.totals, b.totals]), np.concatenate([a.counts, b.counts])
     pooled = ShardSums(totals, counts, (), a.whole)
-    size, generator = len(a.counts), np.random.default_rng([study.settings.seed, 4])
+    size, generator = len(a.counts), stream(Stream.EXCHANGED_SHARDS, study.settings.seed)
     deals = [np.arange(len(counts))] + [generator.permutation(len(counts)) for _ in range(PERMUTATIONS)]
     # Each deal's two sets are halved in their order: shards are in a seeded random order already.
     cuts = [0, size // 2, size, size + len(b.counts) // 2, len(counts)]
@@ -194,7 +195,7 @@ def _hypergeometric(a: np.ndarray, b: np.ndarray) -> float:
 
 def _layer_matched(a: np.ndarray, b: np.ndarray, seed: int) -> float:
     counts_a, counts_b, neurons = a.sum(1), b.sum(1), a.shape[1]
-    generator = np.random.default_rng([seed, 5])
+    generator = stream(Stream.LAYER_MATCHED, seed)
     null = generator.hypergeometric(
         counts_b, neurons - counts_b, counts_a, size=(LAYER_MATCHED_DRAWS, len(a))
     )

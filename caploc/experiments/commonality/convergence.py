@@ -14,6 +14,7 @@ from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding
 from caploc.neurons import Threshold
 from caploc.statistics import mann_kendall, page_trend
+from caploc.streams import Stream, stream
 
 ORDERS = 20
 SMALLEST_HALF = 4  # shards
@@ -32,7 +33,7 @@ def convergence_curve(shards: ShardSums, threshold: Threshold, seed: int) -> Cur
 
     Shards of odd and even place make the halves, so that a subsample's halves contain the smaller one's.
     """
-    generator = np.random.default_rng([seed, 8])
+    generator = stream(Stream.CONVERGENCE, seed)
     orders = [generator.permutation(len(shards.counts)) for _ in range(ORDERS)]
     counts = [len(shards.counts)]
     while counts[0] // 2 >= 2 * SMALLEST_HALF:
@@ -129,7 +130,7 @@ def subset_suffices(study: Study, cell: Cell, claim: str) -> Finding:
 
 
 def _subset_overlap(study: Study, shards: ShardSums, sigma: float, share: float) -> float:
-    generator, count = np.random.default_rng([study.settings.seed, 9]), len(shards.counts)
+    generator, count = stream(Stream.SUBSETS, study.settings.seed), len(shards.counts)
     size, threshold = max(1, round(share * count)), study.settings.threshold(sigma)
     orders = [generator.permutation(count) for _ in range(study.settings.draws)]
     subset = masks(shards, [order[:size] for order in orders], threshold)

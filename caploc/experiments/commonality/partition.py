@@ -21,6 +21,7 @@ from caploc.experiments.shards import ShardSums, resampled
 from caploc.experiments.study import Located, Study
 from caploc.findings import Cell, Finding, Plot
 from caploc.neurons import Threshold
+from caploc.streams import Stream, stream
 
 
 @ends_in_a_finding
@@ -100,7 +101,7 @@ def _bootstrapped_gap(
     draws: int,
     seed: int,
 ) -> np.ndarray:
-    generator = np.random.default_rng([seed, 6])
+    generator = stream(Stream.PARTITION_GAP, seed)
     first, second = draw_halves(shards, draws, seed + 1)
 
     def overlaps(firsts: Sequence[np.ndarray], seconds: Sequence[np.ndarray]) -> np.ndarray:

@@ -11,6 +11,7 @@ from caploc.experiments.shards import ShardSums, random_halves
 from caploc.experiments.study import Study
 from caploc.neurons import Threshold
 from caploc.statistics import Interval, percentile_interval
+from caploc.streams import Stream, stream
 
 SCORES_AT_ONCE = 1 << 24  # float64: bounds the memory that many subsets of a large model would take
 
@@ -76,7 +77,7 @@ def agreement(a: np.ndarray, b: np.ndarray) -> Agreement:
 
 def draw_halves(shards: ShardSums, draws: int, seed: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """``draws`` random splits of the shards into two disjoint halves."""
-    generator = np.random.default_rng([seed, 1])
+    generator = stream(Stream.HALVES, seed)
     split = [tuple(random_halves(generator, len(shards.counts))) for _ in range(draws)]
     return [first for first, _ in split], [second for _, second in split]
 

@@ -24,6 +24,7 @@ from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding
 from caploc.neurons import Dispersion, Threshold
 from caploc.statistics import permutation_p
+from caploc.streams import Stream, stream
 
 SPLITS = "95 % of {} random half splits"
 # Matched random sets are drawn as counts, which costs nothing: enough for p to reach any level after correction.
@@ -64,7 +65,7 @@ def neuron_ratio(study: Study, cell: Cell, claim: str, dispersion: str | None = 
     threshold = study.settings.threshold(sigma)
     if dispersion is not None:
         threshold = dataclasses.replace(threshold, dispersion=cast(Dispersion, dispersion))
-    generator, everything = np.random.default_rng([study.settings.seed, 2]), np.arange(len(shards.counts))
+    generator, everything = stream(Stream.SHARDS, study.settings.seed), np.arange(len(shards.counts))
     chosen = [everything] + [resampled(generator, everything) for _ in range(study.settings.draws)]
     located = masks(shards, chosen, threshold).sum((1, 2))
     ratios = located / shards.totals.shape[1]
@@ -151,7 +152,7 @@ def _matched_random(shards: ShardSums, threshold: Threshold, seed: int, quantity
     Two uniformly random sets of a neurons among N share a hypergeometric number, so the sets need not be drawn.
     """
     per_layer = whole_mask(shards, threshold).sum(1)
-    generator = np.random.default_rng([seed, 3])
+    generator = stream(Stream.MATCHED_OVERLAP, seed)
     shared = generator.hypergeometric(
         per_layer, shards.neurons - per_layer, per_layer, size=(RANDOM_SETS, len(per_layer))
     ).sum(1)

@@ -13,13 +13,12 @@ from caploc.experiments.enhancement.effects import Pair
 from caploc.experiments.erasure.changes import no_change
 from caploc.experiments.study import Study
 from caploc.statistics import Interval, bootstrap_mean
+from caploc.streams import Stream, stream
 
 Intervention = Literal["training", "erasing"]
 Arm = Literal["base", "random", "nearest", "largest"]
 CellKey = tuple[str, str]
 """(located on, tested on)."""
-
-_ITEMS, _RUNS = 62, 63  # tags of the random streams
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,11 +100,13 @@ class Matrix:
         Wu 1988).
         """
         often = {
-            row: _weights(len(change.located), resamples, [seed, _RUNS, zlib.crc32(row.encode())], fewer=1)
+            row: _weights(
+                stream(Stream.RUNS, seed, zlib.crc32(row.encode())), len(change.located), resamples, fewer=1
+            )
             for (row, _), change in self.changes.items()
         }
         weights = {
-            column: _weights(change.items, resamples, [seed, _ITEMS, zlib.crc32(column.encode())])
+            column: _weights(stream(Stream.ITEMS, seed, zlib.crc32(column.encode())), change.items, resamples)
             for (_, column), change in self.changes.items()
         }
         return {
@@ -114,9 +115,9 @@ class Matrix:
         }
 
 
-def _weights(units: int, resamples: int, seed: list[int], fewer: int = 0) -> np.ndarray:
+def _weights(generator: np.random.Generator, units: int, resamples: int, fewer: int = 0) -> np.ndarray:
     """``[resamples, units]``: how often each is drawn, as shares, ``fewer`` than there are being drawn, but one."""
     taken = max(1, units - fewer)
-    drawn = np.random.default_rng(seed).integers(0, units, (resamples, taken))
+    drawn = generator.integers(0, units, (resamples, taken))
     drawn += units * np.arange(resamples)[:, None]
     return np.bincount(drawn.ravel(), minlength=resamples * units).reshape(resamples, units) / taken

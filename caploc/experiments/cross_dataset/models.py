@@ -18,6 +18,7 @@ from caploc.experiments.endings import FloorError, ends_in_a_finding
 from caploc.experiments.study import NotRunError, Study
 from caploc.findings import Cell, Finding, Plot
 from caploc.statistics import percentile_interval, permutation_p
+from caploc.streams import Stream, stream
 
 RESAMPLES = 1000
 DEALS = 999
@@ -158,7 +159,7 @@ def _mantel(matrices: Sequence[Matrix], seed: int) -> dict[str, float]:
     """p, one-sided, of dealing out the datasets of every model but the first anew, rows and columns together."""
     values = [_observed(matrix, matrix.others) for matrix in matrices]
     names = sorted({name for key in _shared(values) for name in key})
-    generator = np.random.default_rng([seed, 65])
+    generator = stream(Stream.DATASETS, seed)
     observed, null = float(mean_rho(values)), []
     for _ in range(DEALS):
         dealt = [values[0]]

@@ -15,6 +15,7 @@ from caploc.experiments.shards import ShardSums, resampled
 from caploc.experiments.study import NotRunError, Study, pairs
 from caploc.findings import Cell, Finding
 from caploc.neurons import Threshold
+from caploc.streams import Stream, stream
 
 CLOSE = ("gsm8k", "emotion")
 THIRD = "code25k"
@@ -105,7 +106,7 @@ def _agreements(
 
 def _resampled(shards: Sequence[ShardSums], threshold: Threshold, seed: int) -> np.ndarray:
     """``[pairs, RESAMPLES]`` overlaps."""
-    generator = np.random.default_rng([seed, 61])
+    generator = stream(Stream.DATASET_PAIRS, seed)
     blocks = []
     for begin in range(0, RESAMPLES, AT_ONCE):
         count = min(AT_ONCE, RESAMPLES - begin)

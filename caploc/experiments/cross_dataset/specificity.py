@@ -17,6 +17,7 @@ from caploc.experiments.endings import FloorError, ends_in_a_finding
 from caploc.experiments.study import NotRunError, Study
 from caploc.findings import Cell, Finding
 from caploc.statistics import percentile_interval, stratified_permutation
+from caploc.streams import Stream, stream
 
 RESAMPLES = 2000
 MOST_DEALS = 5040
@@ -144,7 +145,7 @@ def datasets_p(matrices: Sequence[Matrix], types: Mapping[str, str], seed: int) 
     names, labels = list(types), list(types.values())
     deals = list(dict.fromkeys(itertools.islice(itertools.permutations(labels), MOST_DEALS)))
     if math.factorial(len(labels)) > MOST_DEALS:
-        generator = np.random.default_rng([seed, 64])
+        generator = stream(Stream.DATASET_TYPES, seed)
         deals = [tuple(labels), *(tuple(generator.permutation(labels)) for _ in range(DRAWN_DEALS))]
     leads = []
     for deal in deals:

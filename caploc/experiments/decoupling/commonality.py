@@ -14,6 +14,7 @@ from caploc.experiments.facts.sets import LocatedSets
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding
 from caploc.statistics import permutation_p
+from caploc.streams import Stream, stream
 
 RANDOM_DRAWS = 199
 PERMUTATIONS = 999
@@ -66,7 +67,7 @@ def _effect(estimate: float, draws: np.ndarray, p: float, items: int) -> Effect:
 
 def _random_sets_p(sets: LocatedSets, seed: int) -> float:
     """p of the mean overlap against random sets with each prompt's own count in every layer."""
-    generator = np.random.default_rng([seed, 25])
+    generator = stream(Stream.TASK_SETS, seed)
     places = [np.flatnonzero(sets.strata == stratum) for stratum in range(int(sets.strata.max()) + 1)]
     counts = sets.per_stratum.astype(int)
 
@@ -92,7 +93,7 @@ def _swapped_tasks_p(first: LocatedSets, second: LocatedSets, seed: int) -> tupl
     same_sum = np.tile(np.eye(count, dtype=bool), (2, 2))
     defined = np.where(same_sum, 0.0, np.isfinite(whole).astype(float))
     filled = np.where(defined > 0, np.nan_to_num(whole), 0.0)
-    swap = np.random.default_rng([seed, 26]).random((1 + PERMUTATIONS, count)) < 0.5
+    swap = stream(Stream.SWAPPED_TASKS, seed).random((1 + PERMUTATIONS, count)) < 0.5
     swap[0] = False
     labelled = np.concatenate([~swap, swap], axis=1).astype(
         float

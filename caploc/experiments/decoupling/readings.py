@@ -20,6 +20,7 @@ import numpy as np
 from caploc.experiments.facts.agreement import mean_of, percentile, resampled_weights, weighted_pair_mean
 from caploc.experiments.facts.sets import LocatedSets
 from caploc.statistics import Interval, bootstrap_mean
+from caploc.streams import Stream, stream
 
 Reading = tuple[float, Interval]
 JOINT_RESAMPLES = 500
@@ -74,7 +75,7 @@ def decay(sets: LocatedSets, seed: int, draws: int = 40) -> dict[str, list[float
     the less the more they are: a rate that is intersected over all prompts says how many there were.
     """
     sizes = sorted({size for size in (1, 2, 5, 10, 20, 50, 100, 200, 500, len(sets)) if size <= len(sets)})
-    generator = np.random.default_rng([seed, 24])
+    generator = stream(Stream.CHOSEN_PROMPTS, seed)
     curve: dict[str, list[float]] = {"x": [float(size) for size in sizes], "mean": [], "low": [], "high": []}
     for size in sizes:
         shares = []

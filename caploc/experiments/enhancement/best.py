@@ -9,6 +9,7 @@ import numpy as np
 
 from caploc.comparisons import FLIPS, RESAMPLES
 from caploc.statistics import Interval, percentile_interval, permutation_p
+from caploc.streams import Stream, stream
 
 AT_ONCE = 500
 
@@ -47,7 +48,7 @@ def best_of(
     """
     means = [np.stack(column) for column in zip(*(_means(arm) for arm in arms.values()), strict=True)]
     observed = _lead(sum(one.mean(-1) for one in means)[None] / len(means))[0]
-    generator = np.random.default_rng([seed, 41])
+    generator = stream(Stream.BEST_RIVAL, seed)
     drawn = np.concatenate(
         [
             _lead(_resampled(list(arms.values()), generator, min(AT_ONCE, resamples - begin)))

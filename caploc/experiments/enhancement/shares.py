@@ -12,6 +12,7 @@ from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding
 from caploc.papers import load_paper
 from caploc.statistics import percentile_interval
+from caploc.streams import Stream, stream
 
 SIGMAS = (3.0, 6.0)
 PAPER = "capability_localization"
@@ -63,7 +64,7 @@ def param_share(study: Study, cell: Cell, claim: str) -> Finding:
 
 def _shares(study: Study, names: list[str], sigma: float) -> np.ndarray:
     """``[1 + draws, datasets]`` shares of the whole sets, then of their bootstraps."""
-    generator = np.random.default_rng([study.settings.seed, 44])
+    generator = stream(Stream.TRAINED_SHARE, study.settings.seed)
     columns = []
     for name in names:
         shards = study.shards(name)

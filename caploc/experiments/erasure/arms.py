@@ -17,6 +17,7 @@ from caploc.experiments.facts.stored import stored
 from caploc.experiments.study import Study
 from caploc.magnitude import Magnitude, magnitude, random_sets
 from caploc.neurons import NeuronMask
+from caploc.streams import Stream, stream
 
 LOCATED, LAYER, UNIFORM, MAGNITUDE, LARGEST, TWIN = (
     "located",
@@ -29,7 +30,6 @@ LOCATED, LAYER, UNIFORM, MAGNITUDE, LARGEST, TWIN = (
 RANDOM_ARMS = (LAYER, UNIFORM, MAGNITUDE)
 FEW_SETS = 20
 """Random sets of the arms that stand beside a verdict, and of every arm on other datasets than the located one."""
-_COUNT = 5  # tag of a random stream
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +73,7 @@ def arms_of(study: Study, dataset: str, sigma: float) -> Arms:
     seed, draws = study.settings.seed, study.settings.draws
     mask = located_mask(study, dataset, sigma)
     sizes = stored_magnitude(study, dataset)
-    counts = np.random.default_rng([seed, _COUNT]).integers(2**63, size=FEW_SETS)
+    counts = stream(Stream.UNIFORM_SETS, seed).integers(2**63, size=FEW_SETS)
     sets = {
         LOCATED: mask.values[None],
         LAYER: random_sets(mask, draws, seed),

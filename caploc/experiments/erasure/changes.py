@@ -11,9 +11,9 @@ import numpy as np
 from caploc.comparisons import Change
 from caploc.statistics import Interval, binomial_interval, bootstrap_mean, percentile_interval
 from caploc.statistics.clusters import cluster_codes
+from caploc.streams import Stream, stream
 
 RESAMPLES = 2000
-_TWO_WAY, _AVERAGE = 51, 52  # tags of the random streams
 
 
 AnyChange = TypeVar("AnyChange", bound=Change)
@@ -46,7 +46,7 @@ def score_interval(score: np.ndarray, clusters: Sequence[str], seed: int = 0) ->
 
 def average_interval(scores: Sequence[np.ndarray], seed: int = 0) -> Interval:
     """95 % bootstrap interval of the mean over datasets of their mean scores ``[items]``, items drawn within each."""
-    generator = np.random.default_rng([seed, _AVERAGE])
+    generator = stream(Stream.AVERAGE_SCORE, seed)
     means = [_weights(generator, score.size) @ score for score in scores]
     return percentile_interval(np.mean(means, axis=0), 0.95)
 
@@ -60,7 +60,7 @@ def change_of_random(base: np.ndarray, random: np.ndarray, clusters: Sequence[st
     """
     differences = random - base
     codes = cluster_codes(base.size, list(clusters))
-    generator = np.random.default_rng([seed, _TWO_WAY])
+    generator = stream(Stream.TWO_WAY, seed)
     sets = _weights(generator, len(random))
     units = _weights(generator, int(codes.max()) + 1)[:, codes]
     items = units / units.sum(1, keepdims=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from caploc.statistics import Interval, percentile_interval, permutation_p
+from caploc.streams import Stream, stream
 
 RESAMPLES = 2000
 PERMUTATIONS = 999
@@ -67,7 +68,7 @@ def mean_of(values: np.ndarray) -> float:
 
 def resampled_weights(clusters: np.ndarray, seed: int, draws: int = RESAMPLES) -> np.ndarray:
     """``[draws, F]`` how often each fact is in each bootstrap sample of clusters; row after row from one stream."""
-    generator = np.random.default_rng([seed, 21])
+    generator = stream(Stream.FACTS, seed)
     units = int(clusters.max()) + 1
     drawn = generator.integers(0, units, (draws, units))
     counts = np.stack([np.bincount(row, minlength=units) for row in drawn])
@@ -106,7 +107,7 @@ def facts_permuted_p(matrix: np.ndarray, fact: np.ndarray, seed: int, draws: int
     first, second = same_fact_pairs(fact)
     if not len(first):
         return float("nan")
-    generator = np.random.default_rng([seed, 22])
+    generator = stream(Stream.DEALT_PROMPTS, seed)
     orders = [np.arange(len(fact)), *(generator.permutation(len(fact)) for _ in range(draws))]
     statistics = np.array([mean_of(matrix[order[first], order[second]]) for order in orders])
     if not np.isfinite(statistics).all():

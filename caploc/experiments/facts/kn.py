@@ -15,6 +15,7 @@ from caploc.experiments.facts.sets import LocatedSets
 from caploc.experiments.study import Study
 from caploc.locators.knowledge_neurons import Cut, example_scores
 from caploc.metrics import overlap
+from caploc.streams import Stream, stream
 
 DEFAULT = "threshold 0.2"
 CUTS: Mapping[str, Cut] = MappingProxyType(
@@ -81,7 +82,7 @@ def located_everywhere(
 
 def _random_sides(facts: int, seed: int) -> np.ndarray:
     """``[HALVES, F]`` 0 or 1, as many of each as can be."""
-    generator = np.random.default_rng([seed, 23])
+    generator = stream(Stream.FACT_HALVES, seed)
     return np.stack([generator.permutation(facts) % 2 for _ in range(HALVES)])
 
 

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from caploc.statistics import Interval, StatisticsError, percentile_interval
 from caploc.statistics.clusters import Clusters, cluster_codes
+from caploc.streams import Stream, stream
 
 RESAMPLES = 2000
 
@@ -54,7 +55,7 @@ def ipp(
         )
     sums = np.stack([np.bincount(codes, row, units) for row in (one, *sets)])  # [1 + choices, units]
     sizes = np.bincount(codes).astype(float)
-    generator = np.random.default_rng([seed, 31])
+    generator = stream(Stream.CHOICES, seed)
     halved, resampled = np.empty(resamples), np.empty(resamples)
     for draw in range(resamples):
         order = generator.permutation(units)

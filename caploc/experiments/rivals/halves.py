@@ -25,6 +25,7 @@ from caploc.experiments.rivals.sets import CNL, located
 from caploc.experiments.shards import random_halves
 from caploc.neurons import Threshold
 from caploc.statistics import Interval, permutation_p
+from caploc.streams import Stream, stream
 
 RESAMPLES = 1999
 """Six parts in some fifteen cells, which Holm corrects within and across, need 1,799."""
@@ -35,13 +36,13 @@ Overlaps = Mapping[str, Float[np.ndarray, " splits"]]
 def half_splits(samples: Samples, threshold: Threshold, draws: int, seed: int) -> Overlaps:
     """``[draws]`` overlap of the halves' sets by every method, on the same random splits; nan where CNL locates nothing
     in a half."""
-    generator = np.random.default_rng([seed, 51])
+    generator = stream(Stream.SAMPLE_HALVES, seed)
     return _overlaps(samples, threshold, np.ones((draws, len(samples))), generator)
 
 
 def resampled(samples: Samples, threshold: Threshold, seed: int) -> Overlaps:
     """``[RESAMPLES]`` the same, each split with the samples weighed anew."""
-    generator = np.random.default_rng([seed, 52])
+    generator = stream(Stream.SAMPLE_WEIGHTS, seed)
     weights = generator.standard_exponential((RESAMPLES, len(samples)))
     return _overlaps(samples, threshold, weights, generator)
 
