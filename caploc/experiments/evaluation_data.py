@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from caploc.datasets import DATASETS, load_examples
 from caploc.errors import DatasetError, TooLongError, UnavailableDatasetError
@@ -19,7 +18,7 @@ from caploc.evaluation import Outcomes, Prepared, evaluate, prepare
 from caploc.examples import Example
 from caploc.experiments.facts.stored import stored
 from caploc.experiments.study import NotRunError, Study
-from caploc.statistics import bootstrap_mean
+from caploc.statistics import above_chance
 from caploc.store import fingerprint
 
 CPU_ITEMS = 40
@@ -87,16 +86,6 @@ def arrays_of(outcomes: Outcomes) -> dict[str, np.ndarray]:
     """Outcomes by name, to be stored: ``score`` and ``nll`` float64, ``exact`` and ``ended`` bool."""
     floats = {name: np.asarray(getattr(outcomes, name), np.float64) for name in ("score", "nll")}
     return {**floats, **{name: np.asarray(getattr(outcomes, name), bool) for name in ("exact", "ended")}}
-
-
-def above_chance(score: np.ndarray, chance: float, seed: int = 0) -> bool:
-    """Whether the mean of ``score [items]`` is above ``chance``, at level .05, one-sided.
-
-    Right or wrong: the exact binomial test. Shares in between: the lower end of the 90 % bootstrap interval.
-    """
-    if np.isin(score, (0, 1)).all():
-        return bool(stats.binomtest(int(score.sum()), score.size, chance, "greater").pvalue < LEVEL)
-    return bool(bootstrap_mean(score, 1 - 2 * LEVEL, seed=seed).low > chance)
 
 
 def floor_effect(dataset: str, score: np.ndarray, chance: float) -> str | None:

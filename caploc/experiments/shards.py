@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -120,15 +120,3 @@ class _LazyAttributor:
             self._attributor = self._stack.enter_context(Attributor(self._lm, self._method))
         sums = self._attributor.sums(examples)
         return sums.arrays(), {"examples": [example.id for example in examples]}
-
-
-def resampled(generator: np.random.Generator, shards: np.ndarray) -> np.ndarray:
-    """A bootstrap sample of ``shards``: as many, with replacement."""
-    return generator.choice(shards, len(shards))
-
-
-def random_halves(generator: np.random.Generator, shards: int) -> Iterator[np.ndarray]:
-    """Two disjoint halves of ``range(shards)``; an odd one out goes to the second."""
-    order = generator.permutation(shards)
-    yield order[: shards // 2]
-    yield order[shards // 2 :]

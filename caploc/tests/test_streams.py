@@ -17,8 +17,7 @@ BARE = {
     "consistency/equations.py": 1,  # one fixed sample
     "neurons.py": 1,  # a random set
     "statistics/bootstrap.py": 2,
-    "statistics/sign_flips.py": 1,
-    "statistics/strata.py": 1,
+    "statistics/permutation.py": 2,
 }
 """Where a generator is made of a bare seed -> how often; see the registry for why these have no tag."""
 

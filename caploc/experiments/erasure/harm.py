@@ -6,16 +6,22 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from caploc.comparisons import Effect, compare_pairs, compare_with_random, holm_parts, part_quantities
 from caploc.experiments.endings import ends_in_a_finding
 from caploc.experiments.erasure.arms import LARGEST, LAYER, LOCATED, MAGNITUDE, TWIN, UNIFORM, located_mask
-from caploc.experiments.erasure.changes import if_nothing_changed
 from caploc.experiments.erasure.measured import Erasures, few_by_layer, with_something_to_lose
 from caploc.experiments.erasure.report import WHOSE, beside, finding_of, magnitudes, plot_of
 from caploc.experiments.evaluation_data import LEVEL
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding
-from caploc.statistics import mcnemar
+from caploc.statistics import (
+    Effect,
+    compare_pairs,
+    compare_with_random,
+    holm_parts,
+    if_nothing_changed,
+    mcnemar,
+    part_quantities,
+)
 
 FEW_NEURONS, LOWER_SIGMA = 10, 2.0
 """Where fewer neurons are located, a lower sigma stands beside."""
@@ -26,7 +32,7 @@ def located_hurts_more(study: Study, cell: Cell, claim: str) -> Finding:
     """Claim ``table3-located-hurts-more``: score without random neurons minus score without the located ones.
 
     For each dataset, the neurons located on its locating part; datasets whose base is at floor, or that locate nothing
-    at sigma, are named and left out. Random sets matched by layer decide (`caploc.comparisons.compare_with_random`:
+    at sigma, are named and left out. Random sets matched by layer decide (`caploc.statistics.compare_with_random`:
     rank of the located set, Holm over datasets, intervals over items and a further set); uniform sets, sets matched in
     magnitude, the largest neurons and the loss in nats stand beside. The estimate is the smallest effect, since the
     claim needs every dataset.

@@ -6,10 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from caploc.comparisons import Change
 from caploc.experiments.endings import ends_in_a_finding
 from caploc.experiments.erasure.arms import LAYER, LOCATED, MAGNITUDE, UNIFORM, located_mask
-from caploc.experiments.erasure.changes import average_interval, change_of_random, score_interval
 from caploc.experiments.erasure.measured import (
     Erasures,
     erasures,
@@ -22,6 +20,7 @@ from caploc.experiments.erasure.report import WHOSE, beside, finding_of, magnitu
 from caploc.experiments.evaluation_data import EvaluationItems, evaluation_items
 from caploc.experiments.study import NotRunError, Study
 from caploc.findings import Cell, Finding
+from caploc.statistics import Change, average_interval, change_of_random, score_interval
 
 AVERAGE = "average"
 COLUMNS = ("gsm8k", "emotion", "code25k")
@@ -95,7 +94,7 @@ def random(study: Study, cell: Cell, claim: str) -> Finding:
 
     Datasets at floor are left out: no change could show there, whatever is erased. A set erased on a dataset matches
     what that dataset locates. The 90 % intervals are of the mean over sets and items,
-    drawn two ways (`caploc.experiments.erasure.changes.change_of_random`). Uniform sets and sets matched in magnitude
+    drawn two ways (`caploc.statistics.change_of_random`). Uniform sets and sets matched in magnitude
     stand beside. The estimate is the change that is largest in size.
     """
     found, notes = with_something_to_lose(study, float(cell.sigma or 0))

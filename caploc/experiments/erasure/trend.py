@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from caploc.comparisons import compare_doses
 from caploc.experiments.endings import FloorError, ends_in_a_finding
 from caploc.experiments.erasure.arms import located_mask
 from caploc.experiments.erasure.measured import located_outcomes, nothing_located
@@ -12,6 +11,7 @@ from caploc.experiments.erasure.report import WHOSE, finding_of
 from caploc.experiments.evaluation_data import evaluation_items
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding
+from caploc.statistics import compare_doses
 
 SIGMAS = (12.0, 6.0, 3.0)
 """Weakest erasure first."""
@@ -22,7 +22,7 @@ def sigma_trend(study: Study, cell: Cell, claim: str) -> Finding:
     """Claim ``table3-sigma-trend``: the loss of score at sigma 12, 6 and 3, whatever sigmas the run asks for.
 
     Where nothing passes a sigma, nothing is erased and nothing lost. A loss that falls from one sigma to the next lower
-    one is a reversal (`caploc.comparisons.compare_doses`). The loss in nats stands beside.
+    one is a reversal (`caploc.statistics.compare_doses`). The loss in nats stands beside.
     """
     dataset, seed = cell.dataset or "", study.settings.seed
     items = evaluation_items(study, dataset)
