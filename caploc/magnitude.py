@@ -21,8 +21,7 @@ from caploc.errors import OptionError
 from caploc.examples import TokenizedExample
 from caploc.models import LanguageModel
 from caploc.neurons import NeuronMask
-
-_UNIFORM, _NEAREST = 1, 2  # tags of the random streams
+from caploc.streams import Stream, stream
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +59,7 @@ class Magnitude:
         _check_draws(draws)
         if nearest < 1:
             raise OptionError(f"nearest must be at least 1, got {nearest}")
-        generator = np.random.default_rng([seed, _NEAREST])
+        generator = stream(Stream.NEAREST_SETS, seed)
         uniform = generator.random((draws, mask.count))
         located, drawn = mask.values.numpy(force=True), np.zeros((draws, *mask.values.shape), dtype=bool)
         begin = 0
@@ -106,7 +105,7 @@ def random_sets(mask: NeuronMask, draws: int, seed: int) -> Bool[Tensor, "draws 
         OptionError: ``draws`` below 1.
     """
     _check_draws(draws)
-    seeds = np.random.default_rng([seed, _UNIFORM]).integers(2**63, size=draws)
+    seeds = stream(Stream.LAYER_SETS, seed).integers(2**63, size=draws)
     return torch.stack([mask.random_like(int(one)).values for one in seeds])
 
 

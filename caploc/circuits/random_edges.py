@@ -6,9 +6,8 @@ import numpy as np
 from jaxtyping import Bool
 
 from caploc.circuits.graph import Graph
+from caploc.streams import Stream, stream
 
-# Part of every seed, so that no other draw from the same number repeats these.
-_UNIFORM, _DEGREES = 0x6B6301, 0x6B6302
 # Swaps tried for each edge: far more than the few that mixing takes.
 _SWAPS = 20
 
@@ -16,7 +15,7 @@ _SWAPS = 20
 def uniform(graph: Graph, count: int, seed: int) -> Bool[np.ndarray, "receivers senders"]:
     """``count`` edges of ``graph``, every set of them equally likely."""
     drawn = np.zeros(graph.edges, dtype=bool)
-    drawn[np.random.default_rng([seed, _UNIFORM]).choice(graph.edges, count, replace=False)] = True
+    drawn[stream(Stream.EDGES, seed).choice(graph.edges, count, replace=False)] = True
     kept = np.zeros_like(graph.possible)
     kept[graph.possible] = drawn
     return kept
@@ -28,7 +27,7 @@ def with_degrees(
     """Edges with the same row and column sums as ``kept``: two edges exchange their senders, many times, wherever both
     new edges can be and are not there yet."""
     mixed, edges = kept.copy(), np.argwhere(kept)
-    generator = np.random.default_rng([seed, _DEGREES])
+    generator = stream(Stream.EDGES_OF_DEGREE, seed)
     for one, other in generator.integers(len(edges), size=(_SWAPS * len(edges), 2)) if len(edges) else ():
         (receiver, sender), (receiver2, sender2) = edges[one], edges[other]
         if mixed[receiver, sender2] or mixed[receiver2, sender]:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from caploc.comparisons import Change, Effect, compare_doses, compare_pairs, compare_with_random
 from caploc.experiments.erasure_sets import (
     LARGEST,
     LAYER,
@@ -33,11 +32,16 @@ from caploc.experiments.specs import FloorError, NotRunError, Spec
 from caploc.experiments.study import Study, experiment
 from caploc.findings import Aside, Cell, Effect as EffectPart, Measurement, Part, Plot, Test
 from caploc.papers import Claim
-from caploc.statistics import mcnemar
-from caploc.statistics.scores import (
+from caploc.statistics import (
+    Change,
+    Effect,
     average_interval,
     change_of_random,
+    compare_doses,
+    compare_pairs,
+    compare_with_random,
     if_nothing_changed,
+    mcnemar,
     score_interval,
 )
 
@@ -216,7 +220,7 @@ def located_hurts_more(study: Study, cell: Cell, claim: Claim) -> Measurement:
     """Claim ``table3-located-hurts-more``: score without random neurons minus score without the located ones.
 
     For each dataset, the neurons located on its locating part; datasets whose base is at floor, or that locate nothing
-    at sigma, are named and left out. Random sets matched by layer decide (`caploc.comparisons.compare_with_random`:
+    at sigma, are named and left out. Random sets matched by layer decide (`caploc.statistics.compare_with_random`:
     rank of the located set, Holm over datasets, intervals over items and a new random set); uniform sets, sets matched
     in magnitude, the largest neurons and the loss in nats stand beside. The value shown is the smallest effect, since
     the claim needs every dataset.
@@ -319,7 +323,7 @@ def sigma_trend(study: Study, cell: Cell, claim: Claim) -> Measurement:
     """Claim ``table3-sigma-trend``: the loss of score at sigma 12, 6 and 3, whatever sigmas the run asks for.
 
     Where nothing passes a sigma, nothing is erased and nothing lost. A loss that falls from one sigma to the next lower
-    one is a reversal (`caploc.comparisons.compare_doses`). The loss in nats stands beside.
+    one is a reversal (`caploc.statistics.compare_doses`). The loss in nats stands beside.
     """
     dataset, seed = cell.dataset or "", study.settings.seed
     items = study.result(Items(dataset))

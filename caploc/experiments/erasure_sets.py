@@ -33,6 +33,7 @@ from caploc.experiments.study import Study
 from caploc.magnitude import random_sets
 from caploc.neurons import NeuronMask
 from caploc.store import Entry
+from caploc.streams import Stream, stream
 
 LOCATED, LAYER, UNIFORM, MAGNITUDE, LARGEST, TWIN = (
     "located",
@@ -50,7 +51,6 @@ ON_OTHERS: Mapping[str, int] = MappingProxyType({LOCATED: 1, LAYER: FEW_SETS, MA
 sets: those by layer are enough for a p value, those by magnitude for a mean to stand beside it."""
 AT_ONCE = 50
 """Sets in one entry of the store: what two workers can take apart, and a killed run loses at most."""
-_COUNT = 5  # tag of a random stream
 
 Sets = Bool[Tensor, "sets layers neurons"]
 ByArm = Mapping[str, Mapping[str, np.ndarray]]
@@ -100,7 +100,7 @@ class ErasedArms(Spec[Arms]):
         if mask.count == 0:
             raise nothing_located(self.dataset, self.sigma)
         sizes = study.result(Magnitudes(self.dataset))
-        counts = np.random.default_rng([seed, _COUNT]).integers(2**63, size=FEW_SETS)
+        counts = stream(Stream.UNIFORM_SETS, seed).integers(2**63, size=FEW_SETS)
         sets = {
             LOCATED: mask.values[None],
             LAYER: random_sets(mask, draws, seed),

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
-from scipy import stats
 from torch import Tensor
 
 from caploc.datasets import DATASETS, load_examples
@@ -22,7 +21,7 @@ from caploc.evaluation import Outcomes, Prepared, evaluate, prepare, text_loss
 from caploc.examples import Example, fit
 from caploc.experiments.specs import Arrays, NotRunError, Spec, Task, keyed
 from caploc.experiments.study import Study
-from caploc.statistics import bootstrap_mean
+from caploc.statistics import above_chance
 from caploc.store import Entry, fingerprint
 
 CPU_ITEMS = 40
@@ -225,16 +224,6 @@ def arrays_of(outcomes: Outcomes) -> dict[str, np.ndarray]:
     """Outcomes by name, to be stored: ``score`` and ``nll`` float64, ``exact`` and ``ended`` bool."""
     floats = {name: np.asarray(getattr(outcomes, name), np.float64) for name in ("score", "nll")}
     return {**floats, **{name: np.asarray(getattr(outcomes, name), bool) for name in ("exact", "ended")}}
-
-
-def above_chance(score: np.ndarray, chance: float, seed: int = 0) -> bool:
-    """Whether the mean of ``score [items]`` is above ``chance``, at level .05, one-sided.
-
-    Right or wrong: the exact binomial test. Shares in between: the lower end of the 90 % bootstrap interval.
-    """
-    if np.isin(score, (0, 1)).all():
-        return bool(stats.binomtest(int(score.sum()), score.size, chance, "greater").pvalue < LEVEL)
-    return bool(bootstrap_mean(score, 1 - 2 * LEVEL, seed=seed).low > chance)
 
 
 def floor_effect(dataset: str, score: np.ndarray, chance: float, least_loss: float) -> str | None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from caploc.comparisons import Change, holm_parts
-from caploc.comparisons import Effect as Compared
 from caploc.findings import AnyPart, Bound, Effect
-from caploc.statistics import Interval
+from caploc.statistics import Change, Interval, holm_parts
+from caploc.statistics import Effect as Compared
 
 
 def level(

@@ -24,7 +24,9 @@ from caploc.experiments.study import Located, Study
 from caploc.magnitude import Magnitude, magnitude
 from caploc.models import LanguageModel
 from caploc.neurons import NeuronMask, Threshold
+from caploc.statistics import Shards
 from caploc.store import Entry, fingerprint
+from caploc.streams import Stream, stream
 
 # Part of every key of scores: raise it when a change of the engine changes numbers by more than rounding.
 CODE_VERSION = 1
@@ -183,16 +185,9 @@ def whole_ratio(shards: ShardSums, threshold: Threshold) -> float:
     return float(whole_mask(shards, threshold).mean())
 
 
-def resampled(generator: np.random.Generator, shards: np.ndarray) -> np.ndarray:
-    """A bootstrap sample of ``shards``: as many, with replacement."""
-    return generator.choice(shards, len(shards))
-
-
-def random_halves(generator: np.random.Generator, shards: int) -> Iterator[np.ndarray]:
-    """Two disjoint halves of ``range(shards)``; an odd one out goes to the second."""
-    order = generator.permutation(shards)
-    yield order[: shards // 2]
-    yield order[shards // 2 :]
+def to_split(shards: ShardSums, threshold: Threshold) -> Shards:
+    """The shards as what splits and resamples are made of, with eq. (8) as the way to locate."""
+    return Shards(len(shards.counts), lambda chosen: masks(shards, chosen, threshold))
 
 
 def scrambled(
@@ -202,7 +197,7 @@ def scrambled(
 
     A prompt that begins with ``first_token``, the beginning-of-sequence token, keeps it in its place.
     """
-    generator = np.random.default_rng([seed, 7])
+    generator = stream(Stream.SCRAMBLED, seed)
     longest = max(len(example.input_ids) for example in examples)
     dealt = generator.permutation(len(examples))
     result = []

@@ -3,7 +3,7 @@
 A finding is ordered so that a positive difference speaks for the claim. ``interval`` is its 95 % interval. A rule over
 several parts reads, for each part NAME, the quantities ``NAME:low``, ``NAME:high`` (95 %), ``NAME:low90``,
 ``NAME:high90`` (90 %), and where it says so the p value ``NAME``, corrected within the finding.
-`caploc.comparisons.Effect` writes them.
+`caploc.statistics.Effect` writes them.
 
 Supported / refuted:
 

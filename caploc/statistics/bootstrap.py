@@ -1,20 +1,31 @@
-"""Bootstrap intervals: of any statistic by scipy, and of a mean much faster."""
+"""Bootstrap intervals: of any statistic by scipy, of a mean much faster, and the weights of units in resamples where
+several statistics are to be taken from the same ones."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special, stats
 
-from caploc.statistics.checks import StatisticsError, finite_array, fraction, one_of, whole_number
-from caploc.statistics.clusters import Clusters, cluster_codes, cluster_rows
-from caploc.statistics.intervals import Interval, percentile_interval
+from caploc.statistics.checks import (
+    Clusters,
+    StatisticsError,
+    cluster_codes,
+    cluster_rows,
+    finite_array,
+    fraction,
+    one_of,
+    whole_number,
+)
+from caploc.statistics.intervals import Interval, binomial_interval, percentile_interval
+from caploc.streams import Stream, stream
 
+RESAMPLES = 2000
 RESAMPLED_VALUES_AT_ONCE = 1 << 20
 METHODS = ("BCa", "percentile")
 
@@ -110,6 +121,92 @@ def bootstrap_mean(
         ranks = _bca_ranks(replicates, sums.sum() / sizes.sum(), left_out, ranks)
     low, high = np.quantile(replicates, ranks) if np.isfinite(ranks).all() else (math.nan, math.nan)
     return _interval(replicates, float(low), float(high), level, method, expand)
+
+
+def score_interval(score: np.ndarray, clusters: Sequence[str], seed: int = 0) -> Interval:
+    """95 % interval of the mean of ``score [items]``: exact binomial where items are independent and right or wrong,
+    else a bootstrap over items or clusters."""
+    if len(set(clusters)) == score.size and np.isin(score, (0, 1)).all():
+        return binomial_interval(int(score.sum()), score.size)
+    return bootstrap_mean(score, seed=seed, clusters=list(clusters))
+
+
+def above_chance(score: np.ndarray, chance: float, seed: int = 0, level: float = 0.05) -> bool:
+    """Whether the mean of ``score [items]`` is above ``chance``, one-sided.
+
+    Right or wrong: the exact binomial test. Shares in between: the lower end of the bootstrap interval.
+    """
+    if np.isin(score, (0, 1)).all():
+        return bool(stats.binomtest(int(score.sum()), score.size, chance, "greater").pvalue < level)
+    return bool(bootstrap_mean(score, 1 - 2 * level, seed=seed).low > chance)
+
+
+def average_interval(scores: Sequence[np.ndarray], seed: int = 0) -> Interval:
+    """95 % bootstrap interval of the mean over datasets of their mean scores ``[items]``, items drawn within each."""
+    generator = stream(Stream.AVERAGE_SCORE, seed)
+    means = [multinomial_weights(generator, score.size) @ score for score in scores]
+    return percentile_interval(np.mean(means, axis=0), 0.95)
+
+
+def ratio_interval(rows: np.ndarray, clusters: np.ndarray, seed: int) -> Interval:
+    """95 % interval of the ratio of the sums of two columns of shares, ``rows [items, 2]``, by bootstrap over clusters;
+    Wilson's where none of the second column's items is left in the first or all are, since a bootstrap of equal values
+    has no width."""
+    part, whole = rows.T
+    if np.ptp(part[whole > 0]) == 0 and part[whole > 0][0] in (0, 1) and not part[whole == 0].any():
+        count = int((whole > 0).sum())
+        return binomial_interval(int(part.sum()), count, method="wilson")
+    return bootstrap_interval(
+        rows, lambda drawn: float(drawn[:, 0].sum() / drawn[:, 1].sum()), seed=seed, clusters=clusters
+    )
+
+
+def multinomial_weights(generator: np.random.Generator, units: int, draws: int = RESAMPLES) -> np.ndarray:
+    """``[draws, units]`` how much each unit weighs in a bootstrap sample; rows sum to 1."""
+    return generator.multinomial(units, np.full(units, 1 / units), draws) / units
+
+
+def drawn_weights(generator: np.random.Generator, units: int, draws: int, fewer: int = 0) -> np.ndarray:
+    """``[draws, units]``: how often each unit is drawn, as shares; ``fewer`` than there are are drawn, but one at
+    least.
+
+    One fewer makes the variance of the mean of few units, such as runs, right (Rao & Wu 1988).
+    """
+    taken = max(1, units - fewer)
+    drawn = generator.integers(0, units, (draws, taken))
+    drawn += units * np.arange(draws)[:, None]
+    return np.bincount(drawn.ravel(), minlength=draws * units).reshape(draws, units) / taken
+
+
+def cluster_weights(clusters: np.ndarray, seed: int, draws: int = RESAMPLES) -> np.ndarray:
+    """``[draws, F]`` how often each fact is in each bootstrap sample of clusters; row after row from one stream.
+
+    ``clusters [F]`` are numbers from 0, without gaps.
+    """
+    generator = stream(Stream.FACTS, seed)
+    units = int(clusters.max()) + 1
+    drawn = generator.integers(0, units, (draws, units))
+    counts = np.stack([np.bincount(row, minlength=units) for row in drawn])
+    return counts[:, clusters].astype(float)
+
+
+def weighted_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """``[draws]`` means of ``values [F]`` where they are defined."""
+    defined = np.isfinite(values).astype(float)
+    with np.errstate(invalid="ignore"):
+        return np.asarray((weights @ np.nan_to_num(values)) / (weights @ defined))
+
+
+def weighted_pair_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """``[draws]`` means of ``values [F, F]`` over pairs of different facts, each pair as often as both are drawn.
+
+    A fact is never paired with itself: where it is drawn twice, the two copies make no pair.
+    """
+    defined = np.isfinite(values).astype(float)
+    np.fill_diagonal(defined, 0)
+    filled = np.where(defined > 0, np.nan_to_num(values), 0)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(((weights @ filled) * weights).sum(1) / ((weights @ defined) * weights).sum(1))
 
 
 def _bca_ranks(

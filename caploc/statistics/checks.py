@@ -1,10 +1,10 @@
-"""What every statistic asks of its input."""
+"""What every statistic asks of its input: finite arrays, parameters that make sense, and labels of clusters."""
 
 from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Collection
+from collections.abc import Collection, Sequence, Sized
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -76,3 +76,35 @@ def one_of(name: str, value: str, allowed: Collection[str]) -> str:
     if value not in allowed:
         raise StatisticsError(f"{name} is {value!r}: choose one of {', '.join(allowed)}")
     return value
+
+
+Clusters = Sequence[object] | np.ndarray
+"""A label per row; rows of one label form a cluster. Labels are anything that can be a key of a dict, but nan."""
+
+
+def cluster_codes(rows: int, clusters: Clusters | None, name: str = "clusters") -> np.ndarray:
+    """The number of each row's cluster [rows], in order of first appearance; without labels every row is its own."""
+    if clusters is None:
+        return np.arange(rows)
+    labels = clusters.tolist() if isinstance(clusters, np.ndarray) else clusters
+    if not isinstance(labels, Sequence) or len(labels) != rows:
+        given = f"{len(labels)} labels" if isinstance(labels, Sized) else "no labels"
+        raise StatisticsError(f"{name} has {given} for {rows} samples: give one per sample")
+    numbers: dict[object, int] = {}
+    codes = np.empty(rows, dtype=np.intp)
+    for row, label in enumerate(labels):
+        if label is None or label != label:
+            raise StatisticsError(
+                f"{name}[{row}] is {label}: label every sample, a lone one by a name of its own"
+            )
+        try:
+            codes[row] = numbers.setdefault(label, len(numbers))
+        except TypeError as error:
+            raise StatisticsError(f"{name}[{row}] is no label: {error}") from error
+    return codes
+
+
+def cluster_rows(rows: int, clusters: Clusters) -> list[np.ndarray]:
+    """The row numbers of each cluster, in order of first appearance."""
+    codes = cluster_codes(rows, clusters)
+    return np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])

@@ -1,16 +1,18 @@
-"""Equivalence: a difference shown to be smaller than a margin set beforehand, never a large p value."""
+"""Equivalence: a difference shown to be smaller than a margin set beforehand, never a large p value; and on which side
+of a margin an effect lies."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
 from caploc.statistics.checks import StatisticsError, finite_array, finite_number, fraction
-from caploc.statistics.intervals import Interval, percentile_interval
+from caploc.statistics.intervals import Interval
 
 
 @dataclass(frozen=True)
@@ -67,23 +69,15 @@ def tost_from_summary(
     return Equivalence(mean, p, interval, margin, alpha)
 
 
-def tost_percentile(samples: ArrayLike, margin: float, alpha: float = 0.05) -> Equivalence:
-    """Equivalence from draws of a difference's distribution [m], such as bootstrap replicates or splits.
-
-    Equivalent if and only if the percentile interval of level 1 - 2 alpha lies strictly within the margin; `p` is the
-    larger share of draws, (1 + k) / (1 + m), at or beyond either bound; `estimate` is their mean. Assumes that the
-    draws are spread as the estimate is (see `percentile_interval`). Raises `StatisticsError`, also when there are
-    too few draws for p to reach alpha.
-    """
-    draws = finite_array("samples", samples, at_least=2)
-    margin, alpha = _checked_margin(margin, alpha)
-    if 1 / (1 + draws.size) > alpha:
-        raise StatisticsError(
-            f"samples has {draws.size} draws: alpha {alpha} needs at least {math.ceil(1 / alpha) - 1}"
-        )
-    beyond = max(np.sum(draws <= -margin), np.sum(draws >= margin))
-    p = (1 + int(beyond)) / (1 + draws.size)
-    return Equivalence(float(draws.mean()), p, percentile_interval(draws, 1 - 2 * alpha), margin, alpha)
+def equivalence_p(first: np.ndarray, second: np.ndarray, margin: float) -> float:
+    """p of two one-sided tests that the shares of ``first > 0`` and ``second > 0``, 0 or 1 ``[items]``, differ by less
+    than ``margin``, with the estimate and the standard error of Bonett & Price: one more item in each kind of
+    disagreement, so that no p is 0."""
+    n = len(first) + 2
+    only_first, only_second = (first > second).sum() + 1, (second > first).sum() + 1
+    centre = (only_first - only_second) / n
+    error = np.sqrt(((only_first + only_second) / n - centre**2) / n)
+    return tost_from_summary(float(centre), float(error), np.inf, margin).p
 
 
 def _checked_margin(margin: float, alpha: float) -> tuple[float, float]:
@@ -93,3 +87,37 @@ def _checked_margin(margin: float, alpha: float) -> tuple[float, float]:
     if not alpha < 0.5:
         raise StatisticsError(f"alpha is {alpha}: it must be below 0.5")
     return margin, alpha
+
+
+class Side(StrEnum):
+    """Where an effect was shown to lie; UNDECIDED if it was not."""
+
+    ABOVE = "above"
+    BELOW = "below"
+    WITHIN = "within"
+    UNDECIDED = "undecided"
+
+
+def three_sided(interval: Interval, low: float, high: float, inner: Interval | None = None) -> Side:
+    """Above, below or within the margin `low` .. `high`, if the whole interval is (Goeman, Solari & Stijnen 2010).
+
+    ABOVE and BELOW ask it of `interval`, of level 1 - a, WITHIN of `inner`, the same effect's interval of level 1 - 2a
+    as in `tost`, or of `interval` itself if none is given, which is stricter. Exactly one of the three regions holds
+    the truth, so each wrong answer has probability a at most, and so have all together, without a correction for
+    making three tests: seen from any true effect, every wrong answer means that `interval`, or one end of `inner`,
+    missed it. That holds for intervals with equal tails of a / 2 and a. The margin may be infinite on one side, and
+    an interval that touches it is undecided. Raises `StatisticsError` for a margin or a pair of levels without
+    meaning.
+    """
+    if math.isnan(low) or math.isnan(high) or low > high:
+        raise StatisticsError(f"the margin {low} .. {high} is empty: low must not exceed high")
+    if inner is not None and not 2 * interval.level - 1 - 1e-9 <= inner.level <= interval.level:
+        raise StatisticsError(
+            f"inner has level {inner.level:g}: beside an interval of level {interval.level:g} it must have "
+            f"{max(0.0, 2 * interval.level - 1):g} at least, and at most as much"
+        )
+    if interval.low > high:
+        return Side.ABOVE
+    if interval.high < low:
+        return Side.BELOW
+    return Side.WITHIN if (inner or interval).inside(low, high) else Side.UNDECIDED

@@ -12,19 +12,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caploc.comparisons import (
+from caploc.findings import Cell, Finding, Outcome
+from caploc.papers import judge
+from caploc.statistics import (
     Effect,
-    _between_sets,
+    Interval,
+    StatisticsError,
     against_the_best,
+    between_variance,
+    bootstrap_mean,
     compare_doses,
     compare_pairs,
     compare_with_random,
+    holm,
     holm_parts,
     part_quantities,
 )
-from caploc.findings import Cell, Finding, Outcome
-from caploc.papers import judge
-from caploc.statistics import Interval, StatisticsError, bootstrap_mean, holm
 from caploc.tests.papers.examples import claim_of
 
 FEW: dict[str, Any] = {"resamples": 200, "flips": 199}
@@ -134,7 +137,7 @@ def test_the_spread_of_sets_is_told_from_that_of_items() -> None:
     for _ in range(300):
         shared = rng.normal(0, 1, (40, 30))[:, clusters]
         outcomes = rng.normal(0, 0.3, (40, 1)) + shared + rng.normal(0, 1, (40, 90))
-        found.append(_between_sets(outcomes, clusters))
+        found.append(between_variance([outcomes], clusters))
     # the variance of a set's mean is 0.09 in truth, and 0.13 as observed
     assert np.mean(found) == pytest.approx(0.09, rel=0.05)
 

@@ -13,7 +13,9 @@ from functools import partial
 import numpy as np
 import pytest
 
-from caploc.comparisons import (
+from caploc.findings import Cell, Finding, Verdict
+from caploc.papers import Claim, judge, load_paper
+from caploc.statistics import (
     Effect,
     against_the_best,
     compare_doses,
@@ -22,8 +24,6 @@ from caploc.comparisons import (
     holm_parts,
     part_quantities,
 )
-from caploc.findings import Cell, Finding, Verdict
-from caploc.papers import Claim, judge, load_paper
 from caploc.tests.papers.rates import assert_often, assert_seldom
 
 CLAIMS = load_paper("capability_localization").claims

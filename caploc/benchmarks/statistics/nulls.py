@@ -128,12 +128,6 @@ def difference_at_the_margin(rng: np.random.Generator) -> float:
     return statistics.tost(rng.normal(0.5, 1, 30), 0.5).p
 
 
-def replicates_at_the_margin(rng: np.random.Generator) -> float:
-    """300 replicates, mean at the margin."""
-    sample = rng.normal(0.5, 1, 60)
-    return statistics.tost_percentile(sample[rng.integers(0, 60, (300, 60))].mean(axis=1), 0.5).p
-
-
 def curve(rng: np.random.Generator) -> float:
     """6 points, exact."""
     return statistics.mann_kendall(rng.normal(size=6), alternative="greater").p
@@ -197,7 +191,6 @@ NULLS = (
     Null("stratified_permutation", strata_ignored, wrong=True),
     Null("mcnemar", discordant_pairs, _size_of_mcnemar()),
     Null("tost", difference_at_the_margin, 0.05),
-    Null("tost_percentile", replicates_at_the_margin),
     Null("mann_kendall", curve, 20 / 720),
     Null("mann_kendall", short_curve_with_ties),
     Null("mann_kendall", long_curve_with_ties),

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
-
 import numpy as np
 
 from caploc.experiments.commonality.figures import model_plots
 from caploc.experiments.commonality.report import finding_of
 from caploc.experiments.commonality.splits import (
-    Agreement,
     across_of,
-    agreement,
     floor_effect,
     halves_of,
-    interval,
-    masks,
     mean,
+    to_split,
     whole_mask,
 )
 from caploc.experiments.endings import ends_in_a_finding
@@ -25,11 +19,16 @@ from caploc.experiments.shards import ShardSums
 from caploc.experiments.study import NotRunError, Study, pairs
 from caploc.findings import Cell, Finding
 from caploc.neurons import Threshold
-from caploc.statistics import holm, hypergeometric_p, permutation_p
-
-# A family of 22 cells at level .05 needs at least 439, or Holm's correction could not be survived by any effect.
-PERMUTATIONS = 999
-LAYER_MATCHED_DRAWS = 9999
+from caploc.statistics import (
+    Agreement,
+    agreement,
+    defined_interval,
+    exchange_p,
+    holm,
+    hypergeometric_p,
+    layer_matched_p,
+)
+from caploc.statistics.splits import EXCHANGES
 
 
 @ends_in_a_finding
@@ -51,12 +50,12 @@ def commonality(study: Study, cell: Cell, claim: str) -> Finding:
     means = {name: mean(result.overlap) for name, result in between.items()}
     nearest = max(others, key=lambda name: np.nan_to_num(means[name], nan=-1.0))
     difference = within.overlap - between[nearest].overlap
-    spread = interval(difference)
+    spread = defined_interval(difference)
     random_text = halves_of(study, dataset, sigma, "scrambled")
     gap = within.overlap - random_text.overlap
     threshold = settings.threshold(sigma)
     p_values = {name: _exchange_p(study, dataset, name, threshold) for name in others}
-    wide, narrow = interval(gap), interval(gap, 0.90)
+    wide, narrow = defined_interval(gap), defined_interval(gap, 0.90)
     return finding_of(
         study,
         cell,
@@ -81,7 +80,7 @@ def commonality(study: Study, cell: Cell, claim: str) -> Finding:
             **{f"text of {name}": value for name, value in means.items()},
             "scrambled text": mean(random_text.overlap),
         },
-        settings={"nearest": nearest, "permutations": PERMUTATIONS},
+        settings={"nearest": nearest, "permutations": EXCHANGES},
         floor=floor_effect(within, sigma) or _empty_control(random_text, between[nearest], sigma),
     )
 
@@ -93,7 +92,7 @@ def trained_minus_untrained(study: Study, cell: Cell, claim: str) -> Finding:
     trained = halves_of(study, dataset, sigma)
     fresh = halves_of(study, dataset, sigma, "untrained")
     difference = trained.overlap - fresh.overlap
-    wide, narrow = interval(difference), interval(difference, 0.90)
+    wide, narrow = defined_interval(difference), defined_interval(difference, 0.90)
     return finding_of(
         study,
         cell,
@@ -129,7 +128,7 @@ def dataset_overlap(study: Study, cell: Cell, claim: str) -> Finding:
     p_values: dict[str, float] = {}
     if not empty:
         uniform = holm([_hypergeometric(whole[a], whole[b]) for a, b in found])
-        layered = holm([_layer_matched(whole[a], whole[b], study.settings.seed) for a, b in found])
+        layered = holm([layer_matched_p(whole[a], whole[b], study.settings.seed) for a, b in found])
         for index, (a, b) in enumerate(found):
             p_values[f"pair:{a}~{b}"] = float(uniform[index])
             p_values[f"layer:{a}~{b}"] = float(layered[index])
@@ -151,54 +150,22 @@ def dataset_overlap(study: Study, cell: Cell, claim: str) -> Finding:
 
 
 def _exchange_p(study: Study, dataset: str, other: str, threshold: Threshold) -> float:
-    """Permutation test of "the two datasets' shards are exchangeable", statistic: overlap within ``dataset`` minus
-    overlap with ``other``. nan where the observed statistic is undefined."""
+    """p of "the two datasets' shards are exchangeable" (`caploc.statistics.exchange_p`), both datasets' from the same
+    permutations."""
     pair = tuple(sorted((dataset, other)))
-    both = study.once(("exchange", pair, threshold), lambda: _exchange_ps(study, pair, threshold))
+
+    def make() -> tuple[float, float]:
+        a, b = (study.shards(name) for name in pair)
+        totals, counts = np.concatenate([a.totals, b.totals]), np.concatenate([a.counts, b.counts])
+        pooled = to_split(ShardSums(totals, counts, (), a.whole), threshold)
+        return exchange_p(pooled, len(a.counts), study.settings.seed)
+
+    both = study.once(("exchange", pair, threshold), make)
     return both[pair.index(dataset)]
-
-
-def _exchange_ps(study: Study, pair: Sequence[str], threshold: Threshold) -> tuple[float, float]:
-    """The p value of either dataset of a pair, from the same permutations.
-
-    The shards are pooled and dealt out again, ``PERMUTATIONS`` times; the observed deal is treated alike. Permutations
-    without a statistic are left out.
-    """
-    a, b = (study.shards(name) for name in pair)
-    totals, counts = np.concatenate([a.totals, b.totals]), np.concatenate([a.counts, b.counts])
-    pooled = ShardSums(totals, counts, (), a.whole)
-    size, generator = len(a.counts), np.random.default_rng([study.settings.seed, 4])
-    deals = [np.arange(len(counts))] + [generator.permutation(len(counts)) for _ in range(PERMUTATIONS)]
-    # Each deal's two sets are halved in their order: shards are in a seeded random order already.
-    cuts = [0, size // 2, size, size + len(b.counts) // 2, len(counts)]
-    halves = [
-        masks(pooled, [deal[low:high] for deal in deals], threshold) for low, high in itertools.pairwise(cuts)
-    ]
-    between = agreement(halves[0], halves[2]).overlap
-    within = (agreement(*halves[:2]).overlap, agreement(*halves[2:]).overlap)
-    first, second = (_rank_p(overlap - between) for overlap in within)
-    return first, second
-
-
-def _rank_p(statistic: np.ndarray) -> float:
-    """The p value of the first of the statistics among them all."""
-    null = statistic[1:][np.isfinite(statistic[1:])]
-    if not np.isfinite(statistic[0]) or not len(null):
-        return float("nan")
-    return permutation_p(float(statistic[0]), null)
 
 
 def _hypergeometric(a: np.ndarray, b: np.ndarray) -> float:
     return hypergeometric_p(int((a & b).sum()), int(a.sum()), int(b.sum()), a.size)
-
-
-def _layer_matched(a: np.ndarray, b: np.ndarray, seed: int) -> float:
-    counts_a, counts_b, neurons = a.sum(1), b.sum(1), a.shape[1]
-    generator = np.random.default_rng([seed, 5])
-    null = generator.hypergeometric(
-        counts_b, neurons - counts_b, counts_a, size=(LAYER_MATCHED_DRAWS, len(a))
-    )
-    return permutation_p(float((a & b).sum()), null.sum(1))
 
 
 def _untrained_mean(study: Study, names: list[str], sigma: float) -> float:

@@ -7,16 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from caploc.experiments.commonality.report import finding_of
-from caploc.experiments.commonality.splits import agreement, floor_effect, halves_of, interval, masks, mean
+from caploc.experiments.commonality.splits import floor_effect, halves_of, mean, to_split
 from caploc.experiments.endings import ends_in_a_finding
 from caploc.experiments.shards import ShardSums
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding
 from caploc.neurons import Threshold
-from caploc.statistics import mann_kendall, page_trend
+from caploc.statistics import defined_interval, mann_kendall, nested_overlaps, page_trend, subset_overlaps
 
 ORDERS = 20
-SMALLEST_HALF = 4  # shards
 
 
 @dataclass(frozen=True)
@@ -28,21 +27,9 @@ class Curve:
 
 
 def convergence_curve(shards: ShardSums, threshold: Threshold, seed: int) -> Curve:
-    """Nested subsamples that double, in ``ORDERS`` random orders; each is halved and the halves compared.
-
-    Shards of odd and even place make the halves, so that a subsample's halves contain the smaller one's.
-    """
-    generator = np.random.default_rng([seed, 8])
-    orders = [generator.permutation(len(shards.counts)) for _ in range(ORDERS)]
-    counts = [len(shards.counts)]
-    while counts[0] // 2 >= 2 * SMALLEST_HALF:
-        counts.insert(0, counts[0] // 2)
-    columns = []
-    for count in counts:
-        first = masks(shards, [order[:count:2] for order in orders], threshold)
-        second = masks(shards, [order[1:count:2] for order in orders], threshold)
-        columns.append(agreement(first, second).overlap)
-    return Curve(np.array(counts) * len(shards.members[0]), np.stack(columns, axis=1))
+    """`caploc.statistics.nested_overlaps` in ``ORDERS`` random orders, against the number of examples."""
+    counts, overlap = nested_overlaps(to_split(shards, threshold), ORDERS, seed)
+    return Curve(counts * len(shards.members[0]), overlap)
 
 
 @ends_in_a_finding
@@ -76,7 +63,7 @@ def convergence(study: Study, cell: Cell, claim: str) -> Finding:
             floor=f"ceiling effect: the overlap is {kept[0, 0]:g} at every sample size",
         )
     last = kept[:, -1] - kept[:, -2]
-    wide, narrow = interval(last), interval(last, 0.90)
+    wide, narrow = defined_interval(last), defined_interval(last, 0.90)
     trend = page_trend(kept)
     tau = mann_kendall(kept.mean(0))
     quantities |= {
@@ -110,7 +97,7 @@ def subset_suffices(study: Study, cell: Cell, claim: str) -> Finding:
     settings, sigma = study.settings, float(cell.sigma or 0)
     shards = study.shards(cell.dataset or "")
     result = halves_of(study, cell.dataset or "", sigma)
-    spread = interval(result.overlap)
+    spread = defined_interval(result.overlap)
     return finding_of(
         study,
         cell,
@@ -129,11 +116,10 @@ def subset_suffices(study: Study, cell: Cell, claim: str) -> Finding:
 
 
 def _subset_overlap(study: Study, shards: ShardSums, sigma: float, share: float) -> float:
-    generator, count = np.random.default_rng([study.settings.seed, 9]), len(shards.counts)
-    size, threshold = max(1, round(share * count)), study.settings.threshold(sigma)
-    orders = [generator.permutation(count) for _ in range(study.settings.draws)]
-    subset = masks(shards, [order[:size] for order in orders], threshold)
-    return mean(agreement(subset, masks(shards, [order[size:] for order in orders], threshold)).overlap)
+    settings = study.settings
+    return mean(
+        subset_overlaps(to_split(shards, settings.threshold(sigma)), share, settings.draws, settings.seed)
+    )
 
 
 def _untrained(study: Study, cell: Cell, sigma: float) -> np.ndarray:

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from caploc.experiments.commonality.convergence import convergence_curve
-from caploc.experiments.commonality.splits import agreement, halves_of, interval, mean
+from caploc.experiments.commonality.splits import halves_of, mean
 from caploc.experiments.study import PAPER_SIGMA, Study
 from caploc.findings import Plot
 from caploc.papers import load_paper
+from caploc.statistics import agreement, defined_interval
 
 NEIGHBOURS = 100  # Fig. 4 shows the largest score among so many neighbouring neurons
 
@@ -86,7 +87,7 @@ def _curves(study: Study, sigma: float, whole: Mapping[str, np.ndarray]) -> dict
         for name in whole:
             threshold = study.settings.threshold(sigma)
             curve = convergence_curve(study.shards(name, control), threshold, study.settings.seed)
-            ends = [interval(column) for column in curve.overlap.T]
+            ends = [defined_interval(column) for column in curve.overlap.T]
             sizes = curve.sizes.tolist() if len(curve.sizes) > len(sizes) else sizes
             found[name] = {
                 "x": curve.sizes.tolist(),

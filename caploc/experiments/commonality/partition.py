@@ -7,20 +7,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from caploc.experiments.commonality.report import finding_of
-from caploc.experiments.commonality.splits import (
-    agreement,
-    draw_halves,
-    floor_effect,
-    halves_of,
-    interval,
-    masks,
-    mean,
-)
+from caploc.experiments.commonality.splits import floor_effect, halves_of, mean, to_split
 from caploc.experiments.endings import ends_in_a_finding
-from caploc.experiments.shards import ShardSums, resampled
+from caploc.experiments.shards import ShardSums
 from caploc.experiments.study import Located, Study
 from caploc.findings import Cell, Finding, Plot
-from caploc.neurons import Threshold
+from caploc.statistics import defined_interval, partition_gap
 
 
 @ends_in_a_finding
@@ -38,13 +30,13 @@ def independence(study: Study, cell: Cell, claim: str) -> Finding:
     structured = {name: halves_by(shards, rank) for name, rank in ranks(study.located(dataset)).items()}
     overlaps = {}
     for name, (first, second) in structured.items():
-        overlaps[name] = float(
-            agreement(masks(shards, [first], threshold), masks(shards, [second], threshold)).overlap[0]
-        )
+        overlaps[name] = float(to_split(shards, threshold).overlap([first], [second])[0])
     defined = result.overlap[np.isfinite(result.overlap)]
     every = np.array([*defined, *overlaps.values()])
     worst = min(overlaps, key=lambda name: np.nan_to_num(overlaps[name], nan=2.0))
-    gap = interval(_bootstrapped_gap(shards, structured[worst], threshold, settings.draws, settings.seed))
+    gap = defined_interval(
+        partition_gap(to_split(shards, threshold), structured[worst], settings.draws, settings.seed)
+    )
     return finding_of(
         study,
         cell,
@@ -91,21 +83,3 @@ def halves_by(shards: ShardSums, rank: Sequence[float]) -> tuple[np.ndarray, np.
     """The shards with the lowest mean rank, and the others."""
     order = np.argsort([np.mean([rank[index] for index in shard]) for shard in shards.members], kind="stable")
     return order[: len(order) // 2], order[len(order) // 2 :]
-
-
-def _bootstrapped_gap(
-    shards: ShardSums,
-    structured: tuple[np.ndarray, np.ndarray],
-    threshold: Threshold,
-    draws: int,
-    seed: int,
-) -> np.ndarray:
-    generator = np.random.default_rng([seed, 6])
-    first, second = draw_halves(shards, draws, seed + 1)
-
-    def overlaps(firsts: Sequence[np.ndarray], seconds: Sequence[np.ndarray]) -> np.ndarray:
-        a = masks(shards, [resampled(generator, half) for half in firsts], threshold)
-        b = masks(shards, [resampled(generator, half) for half in seconds], threshold)
-        return agreement(a, b).overlap
-
-    return overlaps(first, second) - overlaps([structured[0]] * draws, [structured[1]] * draws)

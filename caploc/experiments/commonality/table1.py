@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import cast, get_args
+from typing import Literal, cast, get_args
 
 import numpy as np
 
@@ -12,22 +12,19 @@ from caploc.experiments.commonality.splits import (
     across_of,
     floor_effect,
     halves_of,
-    interval,
-    masks,
     mean,
+    to_split,
     whole_mask,
     whole_ratio,
 )
 from caploc.experiments.endings import ends_in_a_finding
-from caploc.experiments.shards import ShardSums, resampled
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding
-from caploc.neurons import Dispersion, Threshold
-from caploc.statistics import permutation_p
+from caploc.neurons import Dispersion
+from caploc.statistics import defined_interval, matched_overlaps, permutation_p, resampled_masks
+from caploc.streams import Stream, stream
 
 SPLITS = "95 % of {} random half splits"
-# Matched random sets are drawn as counts, which costs nothing: enough for p to reach any level after correction.
-RANDOM_SETS = 9999
 PAPER_SIGMAS = (3.0, 6.0, 12.0)
 
 
@@ -48,7 +45,7 @@ def both_high(study: Study, cell: Cell, claim: str) -> Finding:
     """Claim ``table1-both-high``: overlap and IoU of ONE cell, both high. The estimate is the overlap."""
     finding = overlap(study, cell, claim)
     result = halves_of(study, cell.dataset or "", _sigma(cell))
-    ends = {name: interval(getattr(result, name)) for name in ("overlap", "iou")}
+    ends = {name: defined_interval(getattr(result, name)) for name in ("overlap", "iou")}
     quantities = {f"{name}_{end}": getattr(ends[name], end) for name in ends for end in ("low", "high")}
     return dataclasses.replace(finding, quantities={**finding.quantities, **quantities})
 
@@ -64,11 +61,10 @@ def neuron_ratio(study: Study, cell: Cell, claim: str, dispersion: str | None = 
     threshold = study.settings.threshold(sigma)
     if dispersion is not None:
         threshold = dataclasses.replace(threshold, dispersion=cast(Dispersion, dispersion))
-    generator, everything = np.random.default_rng([study.settings.seed, 2]), np.arange(len(shards.counts))
-    chosen = [everything] + [resampled(generator, everything) for _ in range(study.settings.draws)]
-    located = masks(shards, chosen, threshold).sum((1, 2))
+    generator = stream(Stream.SHARDS, study.settings.seed)
+    located = resampled_masks(to_split(shards, threshold), study.settings.draws, generator).sum((1, 2))
     ratios = located / shards.totals.shape[1]
-    spread = interval(ratios[1:])
+    spread = defined_interval(ratios[1:])
     quantities = {"located": float(located[0]), "neurons": float(shards.totals.shape[1])}
     std = threshold.dispersion == "std"
     if std:
@@ -107,14 +103,16 @@ def default_sigma(study: Study, cell: Cell, claim: str) -> Finding:
     return dataclasses.replace(finding, quantities={**finding.quantities, **ratios})
 
 
-def _agreement(study: Study, cell: Cell, claim: str, quantity: str) -> Finding:
+def _agreement(study: Study, cell: Cell, claim: str, quantity: Literal["overlap", "iou"]) -> Finding:
     shards, sigma = study.shards(cell.dataset or ""), _sigma(cell)
     result = halves_of(study, cell.dataset or "", _sigma(cell))
     values = getattr(result, quantity)
-    spread = interval(values)
+    spread = defined_interval(values)
     observed = mean(values)
     threshold = study.settings.threshold(sigma)
-    null = _matched_random(shards, threshold, study.settings.seed, quantity)
+    null = matched_overlaps(
+        whole_mask(shards, threshold).sum(1), shards.neurons, study.settings.seed, quantity
+    )
     found = bool(np.isfinite(observed) and np.isfinite(null).all())
     return finding_of(
         study,
@@ -143,22 +141,6 @@ def _controls(study: Study, cell: Cell, quantity: str) -> dict[str, float]:
             result = across_of(study, dataset, other, sigma)
             controls[f"text of {other}"] = mean(getattr(result, quantity))
     return controls
-
-
-def _matched_random(shards: ShardSums, threshold: Threshold, seed: int, quantity: str) -> np.ndarray:
-    """``quantity`` of ``RANDOM_SETS`` pairs of random sets, each with the whole set's count in every layer.
-
-    Two uniformly random sets of a neurons among N share a hypergeometric number, so the sets need not be drawn.
-    """
-    per_layer = whole_mask(shards, threshold).sum(1)
-    generator = np.random.default_rng([seed, 3])
-    shared = generator.hypergeometric(
-        per_layer, shards.neurons - per_layer, per_layer, size=(RANDOM_SETS, len(per_layer))
-    ).sum(1)
-    count = per_layer.sum()
-    if count == 0:
-        return np.full(RANDOM_SETS, np.nan)
-    return shared / (2 * count - shared) if quantity == "iou" else shared / count
 
 
 def _sigma(cell: Cell) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from caploc.comparisons import Effect, holm_parts, part_quantities
 from caploc.experiments.cross_dataset.figures import matrix_plots
 from caploc.experiments.cross_dataset.lead import cell_effects, lead_over
 from caploc.experiments.cross_dataset.matrix import Arm, Matrix
@@ -14,6 +13,7 @@ from caploc.experiments.cross_dataset.specificity import types_of
 from caploc.experiments.endings import ends_in_a_finding
 from caploc.experiments.study import NotRunError, Study
 from caploc.findings import Cell, Finding
+from caploc.statistics import Effect, holm_parts, part_quantities
 
 TOO_FEW = "no random set was tried on another dataset, so that located has nothing to stand against"
 

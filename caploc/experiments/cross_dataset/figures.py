@@ -6,10 +6,11 @@ import math
 
 import numpy as np
 
-from caploc.experiments.commonality.splits import agreement, whole_mask
+from caploc.experiments.commonality.splits import whole_mask
 from caploc.experiments.cross_dataset.matrix import Change, Matrix
 from caploc.experiments.study import Study
 from caploc.findings import Plot
+from caploc.statistics import agreement
 
 CAPTION = {
     "training": "change after training the neurons located on each row's dataset",

@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
-import numpy as np
-
-from caploc.comparisons import Effect, compare_with_random
 from caploc.experiments.cross_dataset.matrix import Arm, CellKey, Matrix
-from caploc.experiments.enhancement.effects import Pair, effect_of
-from caploc.statistics import holm, stratified_permutation
+from caploc.statistics import Effect, compare_with_random, effect_of, holm, sets_p
 
 
 def lead_over(
@@ -19,7 +15,7 @@ def lead_over(
     """The mean over ``cells`` (default: off the diagonal) of located minus ``arm``, turned so that positive speaks for
     the claim; None where the arm was not tried there.
 
-    Interval and ``p_items`` as `enhancement.effects.effect_of`: luck with items, and of located minus a further draw.
+    Interval and ``p_items`` as `caploc.statistics.effect_of`: luck with items, and of located minus a further draw.
     ``p_sets`` (drawn arms): which of a row's sets is the located one is dealt anew, row by row, and the statistic is
     the mean over rows of its lead. Given the items, sets of a row are exchangeable under the null that located is one
     of them, so it is exact; several runs make located's mean steadier than one draw's, which can only raise p.
@@ -30,21 +26,6 @@ def lead_over(
     drawn = arm in ("random", "nearest")
     effect = effect_of(pairs, drawn=drawn, seed=seed)
     return replace(effect, p_sets=sets_p(pairs, seed)) if drawn else effect
-
-
-def sets_p(pairs: list[Pair], seed: int) -> float:
-    """p of the null that in each row (trained or located on one dataset) located is a further random set."""
-    values: list[float] = []
-    located: list[bool] = []
-    strata: list[str] = []
-    for row in dict.fromkeys(pair.trained for pair in pairs):
-        own = [pair for pair in pairs if pair.trained == row]
-        fewest = min(len(pair.second) for pair in own)
-        draws = np.mean([pair.second[:fewest].mean(1) for pair in own], axis=0)
-        values += [float(np.mean([pair.first.mean() for pair in own])), *draws.tolist()]
-        located += [True] + [False] * fewest
-        strata += [row] * (1 + fewest)
-    return stratified_permutation(values, located, strata, alternative="greater", seed=seed).p
 
 
 def cell_effects(matrix: Matrix, seed: int = 0) -> tuple[dict[CellKey, Effect], dict[str, float]]:

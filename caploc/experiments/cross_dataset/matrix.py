@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 
-from caploc.experiments.enhancement.effects import Pair
-from caploc.experiments.erasure.changes import no_change
 from caploc.experiments.study import Study
-from caploc.statistics import Interval, bootstrap_mean
+from caploc.statistics import Interval, Pair, bootstrap_mean, no_change, resampled_changes
 
 Intervention = Literal["training", "erasing"]
 Arm = Literal["base", "random", "nearest", "largest"]
 CellKey = tuple[str, str]
 """(located on, tested on)."""
-
-_ITEMS, _RUNS = 62, 63  # tags of the random streams
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,29 +89,6 @@ class Matrix:
         return found
 
     def resampled(self, resamples: int, seed: int) -> dict[CellKey, np.ndarray]:
-        """``[resamples]`` values of every cell on bootstrap samples of items and, where there are several, runs.
-
-        Items of one dataset are drawn together in all cells, in other matrices too if they have as many; runs
-        together in all cells of a row, one fewer than there are, which makes the variance of their mean right (Rao &
-        Wu 1988).
-        """
-        often = {
-            row: _weights(len(change.located), resamples, [seed, _RUNS, zlib.crc32(row.encode())], fewer=1)
-            for (row, _), change in self.changes.items()
-        }
-        weights = {
-            column: _weights(change.items, resamples, [seed, _ITEMS, zlib.crc32(column.encode())])
-            for (_, column), change in self.changes.items()
-        }
-        return {
-            (row, column): (often[row] * (weights[column] @ (change.located - change.base).T)).sum(1)
-            for (row, column), change in self.changes.items()
-        }
-
-
-def _weights(units: int, resamples: int, seed: list[int], fewer: int = 0) -> np.ndarray:
-    """``[resamples, units]``: how often each is drawn, as shares, ``fewer`` than there are being drawn, but one."""
-    taken = max(1, units - fewer)
-    drawn = np.random.default_rng(seed).integers(0, units, (resamples, taken))
-    drawn += units * np.arange(resamples)[:, None]
-    return np.bincount(drawn.ravel(), minlength=resamples * units).reshape(resamples, units) / taken
+        """``[resamples]`` values of every cell on bootstrap samples (`caploc.statistics.resampled_changes`)."""
+        cells = {key: (change.base, change.located) for key, change in self.changes.items()}
+        return resampled_changes(cells, resamples, seed)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from caploc.experiments.cross_dataset.figures import CAPTION, change_data
 from caploc.experiments.cross_dataset.matrix import CellKey, Matrix
@@ -17,15 +15,12 @@ from caploc.experiments.cross_dataset.sources import erasing, training
 from caploc.experiments.endings import FloorError, ends_in_a_finding
 from caploc.experiments.study import NotRunError, Study
 from caploc.findings import Cell, Finding, Plot
-from caploc.statistics import percentile_interval, permutation_p
+from caploc.statistics import mantel_p, mean_rho, percentile_interval, shared_keys
+from caploc.statistics.trends import Values
 
 RESAMPLES = 1000
-DEALS = 999
 FEWEST_CELLS = 4
 """A rank correlation of fewer is one of a few values."""
-
-Values = Mapping[CellKey, np.ndarray]
-"""Changes by (located on, tested on), ``[]`` or, of resamples, ``[resamples]``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +71,7 @@ def other_models(studies: Sequence[Callable[[], Study]], cell: Cell, claim: str)
         settings={
             "sigma": cell.sigma,
             **{f"{one.label}: {name}": value for one in measured for name, value in one.record.items()},
-            "cells": len(_shared([_observed(matrix, matrix.others) for matrix in matrices])),
+            "cells": len(shared_keys([_observed(matrix, matrix.others) for matrix in matrices])),
             "resamples": RESAMPLES,
         },
         notes=[f"{len(named)} models: {', '.join(named)}", *missing, *_left_out(measured)],
@@ -85,23 +80,6 @@ def other_models(studies: Sequence[Callable[[], Study]], cell: Cell, claim: str)
             for one in measured
         ],
     )
-
-
-def mean_rho(matrices: Sequence[Values]) -> np.ndarray:
-    """The mean over pairs of matrices of `rho`, ``[...]``."""
-    return np.mean([rho(a, b) for a, b in itertools.combinations(matrices, 2)], axis=0)
-
-
-def rho(first: Values, second: Values) -> np.ndarray:
-    """Spearman's rho of two matrices over the cells that both have, ``[...]`` as their values; ties are ranked in the
-    middle. nan where a matrix is constant."""
-    keys = _shared([first, second])
-    x, y = (
-        stats.rankdata(np.stack([values[key] for key in keys], axis=-1), axis=-1) - (len(keys) + 1) / 2
-        for values in (first, second)
-    )
-    with np.errstate(invalid="ignore"):
-        return np.asarray((x * y).sum(-1) / np.sqrt((x**2).sum(-1) * (y**2).sum(-1)))
 
 
 def _measured(studies: Sequence[Callable[[], Study]], sigma: float) -> tuple[list[Measured], list[str]]:
@@ -120,7 +98,7 @@ def _measured(studies: Sequence[Callable[[], Study]], sigma: float) -> tuple[lis
         if floors:
             raise FloorError("; ".join([*floors, *absent]))
         raise NotRunError("; ".join(["needs two models to compare; give another --model", *absent]))
-    shared = _shared([_observed(one.erasing, one.erasing.others) for one in measured])
+    shared = shared_keys([_observed(one.erasing, one.erasing.others) for one in measured])
     if len(shared) < FEWEST_CELLS:
         raise NotRunError(
             f"{len(shared)} pairs of datasets can be compared in all models, and {FEWEST_CELLS} are the fewest to "
@@ -144,30 +122,15 @@ def _observed(matrix: Matrix, cells: Sequence[CellKey]) -> Values:
     return {key: np.array(matrix.changes[key].value) for key in cells}
 
 
-def _shared(matrices: Sequence[Values]) -> list[CellKey]:
-    """The cells that all have, in the order of the first."""
-    return [key for key in matrices[0] if all(key in other for other in matrices)]
-
-
 def _resampled(matrix: Matrix, seed: int) -> Values:
     drawn = matrix.resampled(RESAMPLES, seed)
     return {key: drawn[key] for key in matrix.others}
 
 
 def _mantel(matrices: Sequence[Matrix], seed: int) -> dict[str, float]:
-    """p, one-sided, of dealing out the datasets of every model but the first anew, rows and columns together."""
-    values = [_observed(matrix, matrix.others) for matrix in matrices]
-    names = sorted({name for key in _shared(values) for name in key})
-    generator = np.random.default_rng([seed, 65])
-    observed, null = float(mean_rho(values)), []
-    for _ in range(DEALS):
-        dealt = [values[0]]
-        for other in values[1:]:
-            to = dict(zip(names, generator.permutation(names).tolist(), strict=True))
-            dealt.append({(to[a], to[b]): value for (a, b), value in other.items() if a in to and b in to})
-        null.append(mean_rho(dealt))
-    finite = np.array(null)[np.isfinite(null)]
-    return {"Mantel": permutation_p(observed, finite)} if len(finite) else {}
+    """p, one-sided, of dealing out the datasets of every model but the first anew."""
+    p = mantel_p([_observed(matrix, matrix.others) for matrix in matrices], seed)
+    return {"Mantel": p} if np.isfinite(p) else {}
 
 
 def _beside(measured: Sequence[Measured]) -> dict[str, float]:
@@ -180,7 +143,7 @@ def _beside(measured: Sequence[Measured]) -> dict[str, float]:
     }
     if (
         len(trained) == len(measured)
-        and len(_shared([_observed(one, one.others) for one in trained])) >= FEWEST_CELLS
+        and len(shared_keys([_observed(one, one.others) for one in trained])) >= FEWEST_CELLS
     ):
         found["rho after training"] = mean_rho([_observed(one, one.others) for one in trained])
     return {name: float(value) for name, value in found.items() if np.isfinite(value)}

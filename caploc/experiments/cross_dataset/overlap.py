@@ -8,18 +8,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from caploc.datasets import DATASETS
-from caploc.experiments.commonality.splits import Agreement, agreement, interval, masks, mean
+from caploc.experiments.commonality.splits import mean, to_split
 from caploc.experiments.cross_dataset.report import finding_of
 from caploc.experiments.endings import FloorError, ends_in_a_finding
-from caploc.experiments.shards import ShardSums, resampled
 from caploc.experiments.study import NotRunError, Study, pairs
 from caploc.findings import Cell, Finding
-from caploc.neurons import Threshold
+from caploc.statistics import Agreement, Shards, agreement, defined_interval, resampled_pair_overlaps
 
 CLOSE = ("gsm8k", "emotion")
 THIRD = "code25k"
 RESAMPLES = 1000
-AT_ONCE = 100  # resamples whose masks are in memory together
 
 
 @ends_in_a_finding
@@ -38,16 +36,17 @@ def gsm8k_emotion_overlap(study: Study, cell: Cell, claim: str) -> Finding:
         raise NotRunError(f"this claim needs {', '.join(missing)} too; add --dataset {missing[0]}")
     threshold = study.settings.threshold(sigma)
     shards = [study.shards(name) for name in names]
-    whole = _agreements(shards, _everything(shards), threshold)
+    datasets = [to_split(one, threshold) for one in shards]
+    whole = _agreements(datasets)
     overlaps = np.stack([one.overlap for one in whole])
     if not np.isfinite(overlaps).all():
         raise FloorError(
             f"floor effect: no neuron passes sigma {sigma:g} on one of {', '.join(names)}, so no overlap is defined"
         )
-    differences = _lead(_resampled(shards, threshold, study.settings.seed))
-    wide, narrow = interval(differences), interval(differences, 0.90)
-    untrained = [study.shards(name, "untrained") for name in names]
-    fresh = np.stack([one.overlap for one in _agreements(untrained, _everything(untrained), threshold)])
+    differences = _lead(resampled_pair_overlaps(datasets, RESAMPLES, study.settings.seed))
+    wide, narrow = defined_interval(differences), defined_interval(differences, 0.90)
+    untrained = [to_split(study.shards(name, "untrained"), threshold) for name in names]
+    fresh = np.stack([one.overlap for one in _agreements(untrained)])
     samples = {name: one.whole.count for name, one in zip(names, shards, strict=True)}
     return finding_of(
         study,
@@ -91,24 +90,7 @@ def _lead(overlaps: np.ndarray) -> np.ndarray:
     return lead
 
 
-def _everything(shards: Sequence[ShardSums]) -> list[list[np.ndarray]]:
-    return [[np.arange(len(one.counts))] for one in shards]
-
-
-def _agreements(
-    shards: Sequence[ShardSums], chosen: Sequence[Sequence[np.ndarray]], threshold: Threshold
-) -> list[Agreement]:
-    """Of each pair of datasets, the one in question first, over the subsets ``chosen`` of each dataset's shards."""
-    located = [masks(one, subsets, threshold) for one, subsets in zip(shards, chosen, strict=True)]
+def _agreements(shards: Sequence[Shards]) -> list[Agreement]:
+    """Of each pair of datasets, the one in question first, located on all of their shards."""
+    located = [one.locate([np.arange(one.count)]) for one in shards]
     return [agreement(a, b) for a, b in itertools.combinations(located, 2)]
-
-
-def _resampled(shards: Sequence[ShardSums], threshold: Threshold, seed: int) -> np.ndarray:
-    """``[pairs, RESAMPLES]`` overlaps."""
-    generator = np.random.default_rng([seed, 61])
-    blocks = []
-    for begin in range(0, RESAMPLES, AT_ONCE):
-        count = min(AT_ONCE, RESAMPLES - begin)
-        chosen = [[resampled(generator, np.arange(len(one.counts))) for _ in range(count)] for one in shards]
-        blocks.append(np.stack([one.overlap for one in _agreements(shards, chosen, threshold)]))
-    return np.concatenate(blocks, 1)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,13 +14,9 @@ from caploc.experiments.cross_dataset.sources import erasing, training
 from caploc.experiments.endings import FloorError, ends_in_a_finding
 from caploc.experiments.study import NotRunError, Study
 from caploc.findings import Cell, Finding
-from caploc.statistics import percentile_interval, stratified_permutation
+from caploc.statistics import Change, dealt_labels_p, percentile_interval, stratified_permutation
 
 RESAMPLES = 2000
-MOST_DEALS = 5040
-"""Of types among datasets: so many are tried one by one, of more ``DRAWN_DEALS`` at random."""
-DRAWN_DEALS = 1999
-ROUNDING = 1e-12
 
 
 @ends_in_a_finding
@@ -141,24 +135,18 @@ def datasets_p(matrices: Sequence[Matrix], types: Mapping[str, str], seed: int) 
     Five datasets, two of math, two of language, can be dealt in 15 ways that differ: it cannot lie below 1 / 15.
     Deals that leave one kind of cell empty are left out.
     """
-    names, labels = list(types), list(types.values())
-    deals = list(dict.fromkeys(itertools.islice(itertools.permutations(labels), MOST_DEALS)))
-    if math.factorial(len(labels)) > MOST_DEALS:
-        generator = np.random.default_rng([seed, 64])
-        deals = [tuple(labels), *(tuple(generator.permutation(labels)) for _ in range(DRAWN_DEALS))]
-    leads = []
-    for deal in deals:
+    names = list(types)
+
+    def lead(deal: Sequence[str]) -> float | None:
         dealt = dict(zip(names, deal, strict=True))
         splits = [split for one in matrices if (split := Split.of(one, dealt)) is not None]
-        if splits:
-            leads.append(float(_parts(splits, _observed)[0]))
-    return float(np.mean(np.array(leads) >= leads[0] - ROUNDING))
+        return float(_parts(splits, _observed)[0]) if splits else None
+
+    return dealt_labels_p(list(types.values()), lead, seed)
 
 
 def _ends(part: str, value: float, drawn: np.ndarray) -> dict[str, float]:
-    wide, narrow = percentile_interval(drawn, 0.95), percentile_interval(drawn, 0.90)
-    ends = {"estimate": value, "low": wide.low, "high": wide.high, "low90": narrow.low, "high90": narrow.high}
-    return {f"{part}:{name}": number for name, number in ends.items()}
+    return Change(value, percentile_interval(drawn, 0.95), percentile_interval(drawn, 0.90)).quantities(part)
 
 
 def _details(split: Split) -> dict[str, float]:

@@ -6,17 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from caploc.comparisons import compare_pairs
-from caploc.experiments.decoupling.readings import PAIRWISE, decay, off_diagonal_mean, one_task, two_tasks
+from caploc.experiments.decoupling.readings import PAIRWISE, decay, one_task, two_tasks
 from caploc.experiments.decoupling.tasks import TASKS, Located, located_of, unrelated_of, untrained_of
 from caploc.experiments.endings import ends_in_a_finding
-from caploc.experiments.facts.agreement import mean_of
 from caploc.experiments.facts.kn import CUTS, DEFAULT
 from caploc.experiments.facts.report import finding_of, interval_parts, number_is_printed, printed_floor
 from caploc.experiments.facts.sets import LocatedSets
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding, Plot
-from caploc.statistics import bootstrap_mean
+from caploc.statistics import bootstrap_mean, compare_pairs, defined_mean, off_diagonal_mean
 
 OF_TASK = {"result": 0, "program": 1}
 SAME_WORDS = (
@@ -44,7 +42,7 @@ def rate_of_two_tasks(study: Study, cell: Cell, claim: str) -> Finding:
         estimate=estimate,
         interval=(interval.low, interval.high),
         interval_kind=f"95 %, {interval.kind} over pairs",
-        chance=mean_of(np.diagonal(first.chance(second))),
+        chance=defined_mean(np.diagonal(first.chance(second))),
         quantities={**interval_parts(claim, cell, found, "reading"), **different},
         floor=printed_floor(claim, cell),
         plots=[_matrix(located)],
@@ -87,7 +85,9 @@ def individual_low(study: Study, cell: Cell, claim: str) -> Finding:
     matrix = first.overlap(second)
     same = np.diagonal(matrix)
     alone = np.where(np.eye(len(matrix), dtype=bool), np.nan, matrix)
-    different = np.array([mean_of(np.concatenate([alone[one], alone[:, one]])) for one in range(len(matrix))])
+    different = np.array(
+        [defined_mean(np.concatenate([alone[one], alone[:, one]])) for one in range(len(matrix))]
+    )
     usable = np.isfinite(same) & np.isfinite(different)
     spread = bootstrap_mean(same[usable], seed=study.settings.seed)
     gap = compare_pairs(same[usable], different[usable], seed=study.settings.seed)
@@ -101,7 +101,7 @@ def individual_low(study: Study, cell: Cell, claim: str) -> Finding:
         estimate=float(same[usable].mean()),
         interval=(spread.low, spread.high),
         interval_kind=f"95 %, {spread.kind} over pairs",
-        chance=mean_of(np.diagonal(first.chance(second))),
+        chance=defined_mean(np.diagonal(first.chance(second))),
         effect_size=gap.effect_size,
         p_values={"permutation against different sums": gap.p},
         quantities={
@@ -118,7 +118,7 @@ def individual_low(study: Study, cell: Cell, claim: str) -> Finding:
                         "same sum": same[usable].tolist(),
                         "different sums": different[usable].tolist(),
                     },
-                    "chance": mean_of(np.diagonal(first.chance(second))),
+                    "chance": defined_mean(np.diagonal(first.chance(second))),
                     "axis": "overlap, one dot a sum",
                     **({"published": {"same sum": 0.156}} if number_is_printed(claim, cell) else {}),
                 },
@@ -156,7 +156,7 @@ def overlaps(first: LocatedSets, second: LocatedSets) -> dict[str, float]:
         f"{TASKS[0]}, different sums": off_diagonal_mean(first.overlap()),
         f"{TASKS[1]}, different sums": off_diagonal_mean(second.overlap()),
         "two tasks, different sums": off_diagonal_mean(across),
-        "two tasks, same sum": mean_of(np.diagonal(across)),
+        "two tasks, same sum": defined_mean(np.diagonal(across)),
     }
 
 
@@ -178,7 +178,7 @@ def _controls(study: Study, located: Located) -> dict[str, float]:
     unrelated = unrelated_of(study)
     if unrelated is not None:
         for task, sets in zip(TASKS, located.sets, strict=True):
-            found[f"{task} against unrelated text"] = mean_of(sets.overlap(unrelated))
+            found[f"{task} against unrelated text"] = defined_mean(sets.overlap(unrelated))
     return found
 
 

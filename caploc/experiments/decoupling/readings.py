@@ -17,9 +17,16 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from caploc.experiments.facts.agreement import mean_of, percentile, resampled_weights, weighted_pair_mean
 from caploc.experiments.facts.sets import LocatedSets
-from caploc.statistics import Interval, bootstrap_mean
+from caploc.statistics import (
+    Interval,
+    bootstrap_mean,
+    cluster_weights,
+    defined_interval,
+    off_diagonal_mean,
+    subset_curve,
+    weighted_pair_mean,
+)
 
 Reading = tuple[float, Interval]
 JOINT_RESAMPLES = 500
@@ -44,15 +51,15 @@ def two_tasks(first: LocatedSets, second: LocatedSets, seed: int) -> dict[str, R
 
 def one_task(sets: LocatedSets, seed: int) -> dict[str, Reading]:
     """C(t, t) under every reading; prompts are resampled, and never paired with themselves."""
-    weights = resampled_weights(np.arange(len(sets)), seed)
+    weights = cluster_weights(np.arange(len(sets)), seed)
     found: dict[str, Reading] = {"paper": (1.0, Interval(1.0, 1.0, 0.95, "by definition"))}
     for name in ("overlap", "iou", "smaller"):
         matrix = PAIRWISE[name](sets, sets)
-        found[name] = (off_diagonal_mean(matrix), percentile(weighted_pair_mean(matrix, weights)))
+        found[name] = (off_diagonal_mean(matrix), defined_interval(weighted_pair_mean(matrix, weights)))
     joint = np.array([joint_counts(sets, drawn > 0) for drawn in weights[:JOINT_RESAMPLES]])
     common, union = joint_counts(sets, np.ones(len(sets), bool))
-    found["poster"] = (common / sets.places, percentile(joint[:, 0] / sets.places))
-    found["joint"] = (common / max(union, 1), percentile(joint[:, 0] / np.maximum(joint[:, 1], 1)))
+    found["poster"] = (common / sets.places, defined_interval(joint[:, 0] / sets.places))
+    found["joint"] = (common / max(union, 1), defined_interval(joint[:, 0] / np.maximum(joint[:, 1], 1)))
     return found
 
 
@@ -62,11 +69,6 @@ def joint_counts(sets: LocatedSets, chosen: np.ndarray) -> tuple[int, int]:
     return int((times == chosen.sum()).sum()), int((times > 0).sum())
 
 
-def off_diagonal_mean(matrix: np.ndarray) -> float:
-    """The mean over pairs of different prompts, of what is defined."""
-    return mean_of(matrix[~np.eye(len(matrix), dtype=bool)])
-
-
 def decay(sets: LocatedSets, seed: int, draws: int = 40) -> dict[str, list[float]]:
     """What n prompts of a task have in common, as a share of a prompt's own neurons, for n = 1, 2, 5, 10, ...
 
@@ -74,15 +76,8 @@ def decay(sets: LocatedSets, seed: int, draws: int = 40) -> dict[str, list[float
     the less the more they are: a rate that is intersected over all prompts says how many there were.
     """
     sizes = sorted({size for size in (1, 2, 5, 10, 20, 50, 100, 200, 500, len(sets)) if size <= len(sets)})
-    generator = np.random.default_rng([seed, 24])
-    curve: dict[str, list[float]] = {"x": [float(size) for size in sizes], "mean": [], "low": [], "high": []}
-    for size in sizes:
-        shares = []
-        for _ in range(draws if size < len(sets) else 1):
-            chosen = np.zeros(len(sets), bool)
-            chosen[generator.permutation(len(sets))[:size]] = True
-            shares.append(joint_counts(sets, chosen)[0] / max(float(sets.counts[chosen].mean()), 1.0))
-        low, high = np.quantile(shares, [0.025, 0.975])
-        for name, value in (("mean", np.mean(shares)), ("low", low), ("high", high)):
-            curve[name].append(float(value))
-    return curve
+
+    def share(chosen: np.ndarray) -> float:
+        return joint_counts(sets, chosen)[0] / max(float(sets.counts[chosen].mean()), 1.0)
+
+    return subset_curve(len(sets), sizes, share, draws, seed)

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-import numpy as np
 import torch
 
 from caploc.errors import OptionError
@@ -16,6 +15,7 @@ from caploc.experiments.erasure.arms import stored_magnitude
 from caploc.experiments.study import Study
 from caploc.magnitude import random_sets
 from caploc.neurons import NeuronMask
+from caploc.streams import Stream, derived_seeds
 
 LOCATED, RANDOM, OTHERS = "located", "random", "all but located"
 """The paper's three methods, named as in its tables: ``random`` matched by layer, ``all but located`` with the located
@@ -35,8 +35,6 @@ KINDS: Mapping[str, str] = MappingProxyType(
     {LOCATED: LOCATED, RANDOM: RANDOM, OTHERS: OTHERS, FROZEN: FROZEN, UNIFORM: RANDOM, NEAREST: RANDOM}
 )
 """Arm -> the arm whose learning rate it takes."""
-
-_SET_TAG = 43
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ def located_mask(study: Study, dataset: str, sigma: float) -> NeuronMask:
 
 def arms_of(study: Study, dataset: str, mask: NeuronMask) -> dict[str, Arm]:
     """All arms for one located set; without ``NEAREST`` where more than half of a layer is located."""
-    seed = int(np.random.SeedSequence([study.settings.seed, _SET_TAG]).generate_state(1)[0])
+    seed = derived_seeds(Stream.TRAINED_SETS, study.settings.seed)[0]
     others = NeuronMask(~mask.values)
     arms = {
         LOCATED: Arm((mask,)),

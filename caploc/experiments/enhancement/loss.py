@@ -6,15 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from caploc.comparisons import part_quantities
 from caploc.experiments.endings import ends_in_a_finding
 from caploc.experiments.enhancement.arms import FROZEN, LOCATED, METHODS, OTHERS, RANDOM
-from caploc.experiments.enhancement.effects import Pair, effect_of
 from caploc.experiments.enhancement.report import LAST, Trained, estimate_of, finding_of
 from caploc.experiments.enhancement.runs import EPOCHS, all_enhancements
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding, Plot
-from caploc.statistics import stratified_permutation
+from caploc.statistics import Pair, effect_of, part_quantities, stratified_permutation
 
 PART = "effect:loss"
 

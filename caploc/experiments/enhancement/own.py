@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy import stats
 
-from caploc.comparisons import Effect
 from caploc.experiments.endings import FloorError
 from caploc.experiments.enhancement.arms import FROZEN, LOCATED, METHODS, NEAREST, RANDOM, UNIFORM
-from caploc.experiments.enhancement.effects import Pair, effect_of
 from caploc.experiments.enhancement.report import LAST, Trained, beside
 from caploc.experiments.enhancement.runs import Enhancements
-from caploc.experiments.evaluation_data import above_chance
-from caploc.statistics import mcnemar
+from caploc.statistics import Effect, Pair, above_chance, effect_of, mcnemar
 
 AVERAGE = "average"
 
@@ -130,9 +126,3 @@ def shares_of(trained: Trained) -> dict[str, float]:
 def after(epoch: int) -> str:
     """A number of epochs in words."""
     return f"after {epoch} epoch{'s' if epoch > 1 else ''}"
-
-
-def binomial_p(scores: np.ndarray, chance: float) -> float:
-    """Exact p of "no better than guessing", of ``scores [runs, items]`` of 0 and 1; the largest over runs."""
-    right, items = scores.sum(1).min(), scores.shape[1]
-    return float(stats.binomtest(round(right), items, chance, alternative="greater").pvalue)

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from caploc.comparisons import Effect
 from caploc.datasets import DATASETS
 from caploc.experiments.enhancement.arms import LOCATED, RANDOM, RUNS, SEEDS
 from caploc.experiments.enhancement.rates import GRID, HELD_OUT_EVERY, PRINTED_RATE
@@ -15,7 +14,7 @@ from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding
 from caploc.papers import load_paper
 from caploc.papers.printed import PrintedCell
-from caploc.statistics import Interval
+from caploc.statistics import Effect, Interval
 from caploc.store import fingerprint
 
 PAPER = "capability_localization"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from caploc.experiments.commonality.splits import masks
+from caploc.experiments.commonality.splits import to_split
 from caploc.experiments.endings import ends_in_a_finding
 from caploc.experiments.enhancement.runs import trained_datasets
-from caploc.experiments.shards import resampled
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding
 from caploc.papers import load_paper
-from caploc.statistics import percentile_interval
+from caploc.statistics import percentile_interval, resampled_masks
+from caploc.streams import Stream, stream
 
 SIGMAS = (3.0, 6.0)
 PAPER = "capability_localization"
@@ -63,12 +63,10 @@ def param_share(study: Study, cell: Cell, claim: str) -> Finding:
 
 def _shares(study: Study, names: list[str], sigma: float) -> np.ndarray:
     """``[1 + draws, datasets]`` shares of the whole sets, then of their bootstraps."""
-    generator = np.random.default_rng([study.settings.seed, 44])
+    generator = stream(Stream.TRAINED_SHARE, study.settings.seed)
     columns = []
     for name in names:
-        shards = study.shards(name)
-        everything = np.arange(len(shards.counts))
-        chosen = [everything] + [resampled(generator, everything) for _ in range(study.settings.draws)]
-        located = masks(shards, chosen, study.settings.threshold(sigma))
-        columns.append(located.reshape(len(chosen), -1).mean(1))
+        shards = to_split(study.shards(name), study.settings.threshold(sigma))
+        located = resampled_masks(shards, study.settings.draws, generator)
+        columns.append(located.reshape(len(located), -1).mean(1))
     return np.stack(columns, axis=1)

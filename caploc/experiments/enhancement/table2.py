@@ -6,16 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from caploc.comparisons import Effect, holm_parts, part_quantities
 from caploc.experiments.endings import FloorError, ends_in_a_finding
 from caploc.experiments.enhancement.arms import FROZEN, LOCATED, METHODS, OTHERS, RANDOM
-from caploc.experiments.enhancement.best import best_of
-from caploc.experiments.enhancement.effects import Pair, effect_of, rank_p
 from caploc.experiments.enhancement.own import (
     AVERAGE,
     after,
     arrays_of,
-    binomial_p,
     by_dataset,
     chance_of,
     differences_beside,
@@ -39,7 +35,17 @@ from caploc.experiments.enhancement.runs import EPOCHS, all_enhancements
 from caploc.experiments.facts.report import NO_NUMBER
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding
-from caploc.statistics import Interval
+from caploc.statistics import (
+    Effect,
+    Interval,
+    Pair,
+    best_of,
+    binomial_p,
+    effect_of,
+    holm_parts,
+    part_quantities,
+    rank_among_draws,
+)
 
 LEAST_GAIN = 0.05
 """The smallest gain of score that counts as one (claim ``table2-small-portion-suffices``: equivalence margin)."""
@@ -89,7 +95,7 @@ def located_beats_random(study: Study, cell: Cell, claim: str) -> Finding:
     found = {**part_quantities(named), **differences_beside(trained, seed)}
     p_values = {
         **holm_parts(named),
-        f"rank among draws, {AVERAGE}": rank_p(own_pairs(trained, LOCATED, RANDOM, LAST)),
+        f"rank among draws, {AVERAGE}": rank_among_draws(own_pairs(trained, LOCATED, RANDOM, LAST)),
         **mcnemar_by_seed(trained, RANDOM),
     }
     return finding_of(

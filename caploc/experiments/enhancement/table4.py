@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from caploc.comparisons import holm_parts, part_quantities
 from caploc.datasets import DATASETS
 from caploc.experiments.endings import ends_in_a_finding
 from caploc.experiments.enhancement.arms import FROZEN, LOCATED, METHODS, NEAREST, OTHERS, RANDOM
-from caploc.experiments.enhancement.effects import Pair, effect_of, rank_p
 from caploc.experiments.enhancement.report import (
     LAST,
     Trained,
@@ -22,7 +20,7 @@ from caploc.experiments.enhancement.runs import EPOCHS, Enhancements, all_enhanc
 from caploc.experiments.facts.report import NO_NUMBER
 from caploc.experiments.study import NotRunError, Study
 from caploc.findings import Cell, Finding
-from caploc.statistics import Interval
+from caploc.statistics import Interval, Pair, effect_of, holm_parts, part_quantities, rank_among_draws
 
 BASE = "base"
 
@@ -92,7 +90,10 @@ def located_best(study: Study, cell: Cell, claim: str) -> Finding:
         METHODS,
         **estimate_of(smallest),
         quantities={**part_quantities(effects), **beside("minus", others), **losses},
-        p_values={**holm_parts(effects), "rank among draws": rank_p(_pairs(trained, LOCATED, RANDOM))},
+        p_values={
+            **holm_parts(effects),
+            "rank among draws": rank_among_draws(_pairs(trained, LOCATED, RANDOM)),
+        },
     )
 
 

@@ -2,7 +2,7 @@
 what is located for each, how located sets agree, and how it is all told in a finding.
 
 ``facts_of(study, dataset)`` gives a `FactSet`; a locator's results for its prompts become `LocatedSets`, whatever the
-places are (neurons, layers, edges); `caploc.experiments.facts.agreement` compares them within and across facts.
+places are (neurons, layers, edges); `caploc.statistics` compares them within and across facts.
 """
 
 from __future__ import annotations

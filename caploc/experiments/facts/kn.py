@@ -15,6 +15,7 @@ from caploc.experiments.facts.sets import LocatedSets
 from caploc.experiments.study import Study
 from caploc.locators.knowledge_neurons import Cut, example_scores
 from caploc.metrics import overlap
+from caploc.statistics import random_sides
 
 DEFAULT = "threshold 0.2"
 CUTS: Mapping[str, Cut] = MappingProxyType(
@@ -52,7 +53,7 @@ def knowledge_neurons(study: Study, facts: FactSet, control: str = "") -> Knowle
 def _located(study: Study, facts: FactSet, control: str) -> KnowledgeNeurons:
     lm, settings = study.model_for(control), study.settings
     averaged = {int(facts.first[one]): number for number, one in enumerate(np.flatnonzero(facts.known))}
-    sides = _random_sides(len(averaged), settings.seed)
+    sides = random_sides(len(averaged), HALVES, settings.seed)
     sums = np.zeros((HALVES, 2, lm.num_layers * lm.num_neurons))
     places: dict[str, list[np.ndarray]] = {name: [] for name in CUTS}
     for index, scores in enumerate(example_scores(lm, facts.prompts, settings.attribution, settings.store)):
@@ -77,12 +78,6 @@ def located_everywhere(
     lm, settings = study.model_for(), study.settings
     scores = example_scores(lm, prompts, settings.attribution, settings.store)
     return LocatedSets.of_masks((cut.locate(one.values) for one in scores), lm.num_layers, lm.num_neurons)
-
-
-def _random_sides(facts: int, seed: int) -> np.ndarray:
-    """``[HALVES, F]`` 0 or 1, as many of each as can be."""
-    generator = np.random.default_rng([seed, 23])
-    return np.stack([generator.permutation(facts) % 2 for _ in range(HALVES)])
 
 
 def _halves_overlap(sums: np.ndarray, layers: int) -> float:

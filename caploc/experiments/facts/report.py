@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from caploc.experiments.endings import FloorError
-from caploc.experiments.facts.agreement import RESAMPLES
 from caploc.experiments.facts.fact_set import FEWEST_FACTS, PAPER_FACTS, FactSet
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding
 from caploc.papers import load_paper
 from caploc.statistics import Interval
+from caploc.statistics.bootstrap import RESAMPLES
 
 PAPER = "capability_localization"
 NO_NUMBER = "the paper prints no number for this model"

@@ -19,6 +19,7 @@ from caploc.interventions.scaling import Scaling
 from caploc.locators.knowledge_neurons import example_scores
 from caploc.magnitude import Magnitude, magnitude, random_sets
 from caploc.neurons import NeuronMask
+from caploc.streams import Stream, derived_seeds
 
 RANDOM_SETS = 10
 """For each fact. It has its own located set, so luck with sets is luck with facts, and averages out over facts."""
@@ -160,7 +161,7 @@ def _sets(located: NeuronMask, sizes: Magnitude, seed: int, fact: int) -> tuple[
 
     Where more than half of a layer is located, none of it can be matched in magnitude.
     """
-    drawn = int(np.random.SeedSequence([seed, fact]).generate_state(1)[0])
+    drawn = derived_seeds(Stream.FACT_SETS, seed, fact)[0]
     uniform = [located.random_like(drawn + number, "count").values for number in range(RANDOM_SETS)]
     by_layer = random_sets(located, RANDOM_SETS, drawn)
     is_there = np.ones(ARMS[LARGEST].stop, bool)

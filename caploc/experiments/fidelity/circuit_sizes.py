@@ -6,13 +6,12 @@ import numpy as np
 
 from caploc.experiments.endings import FloorError, ends_in_a_finding
 from caploc.experiments.facts import FEWEST_FACTS, FactSet
-from caploc.experiments.facts.agreement import mean_of, percentile, resampled_weights, weighted_mean
 from caploc.experiments.facts.kn import knowledge_neurons
 from caploc.experiments.facts.report import finding_of, interval_parts, printed_floor
 from caploc.experiments.fidelity.circuits import circuit_facts, circuits, notes_of
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding
-from caploc.statistics import bootstrap_mean
+from caploc.statistics import bootstrap_mean, cluster_weights, defined_interval, defined_mean, weighted_mean
 
 
 @ends_in_a_finding
@@ -26,7 +25,7 @@ def kc_param_share(study: Study, cell: Cell, claim: str) -> Finding:
         seed=study.settings.seed,
         clusters=np.unique(facts.clusters[usable], return_inverse=True)[1],
     )
-    mean = mean_of(shares)
+    mean = defined_mean(shares)
     return finding_of(
         study,
         facts,
@@ -40,7 +39,7 @@ def kc_param_share(study: Study, cell: Cell, claim: str) -> Finding:
         interval_kind=f"95 %, {spread.kind} over facts, those of one subject together",
         quantities={
             **interval_parts(claim, cell, {"share": (mean, spread)}),
-            "in the matrices that edges enter": mean_of(_by_fact(facts, found.entered)[0]),
+            "in the matrices that edges enter": defined_mean(_by_fact(facts, found.entered)[0]),
             "share of the edges": float(found.sets.counts[facts.kept].mean()) / found.sets.places,
             "smallest": float(found.share[facts.kept].min()),
             "largest": float(found.share[facts.kept].max()),
@@ -59,13 +58,13 @@ def kc_granularity(study: Study, cell: Cell, claim: str) -> Finding:
     lm = study.lm
     share = neurons.counts * lm.parameters_per_neuron / lm.num_parameters
     (chains, usable), (sets, _) = _by_fact(facts, found.share), _by_fact(facts, share)
-    if not mean_of(sets) > 0:
+    if not defined_mean(sets) > 0:
         raise FloorError(
             "floor effect: KN locates nothing for the facts, which a circuit could be compared with"
         )
-    weights = resampled_weights(facts.clusters, study.settings.seed)
+    weights = cluster_weights(facts.clusters, study.settings.seed)
     with np.errstate(divide="ignore", invalid="ignore"):
-        interval = percentile(weighted_mean(chains, weights) / weighted_mean(sets, weights))
+        interval = defined_interval(weighted_mean(chains, weights) / weighted_mean(sets, weights))
     return finding_of(
         study,
         facts,
@@ -74,12 +73,12 @@ def kc_granularity(study: Study, cell: Cell, claim: str) -> Finding:
         "parameters of a circuit over those of KN's neurons",
         unit="ratio",
         n=int(usable.sum()),
-        estimate=mean_of(chains) / mean_of(sets),
+        estimate=defined_mean(chains) / defined_mean(sets),
         interval=(interval.low, interval.high),
         interval_kind=f"95 %, {interval.kind} over facts, those of one subject together",
         quantities={
-            "parameter share of circuits": mean_of(chains),
-            "parameter share of KN's neurons": mean_of(sets),
+            "parameter share of circuits": defined_mean(chains),
+            "parameter share of KN's neurons": defined_mean(sets),
             "KN's share of all neurons": float(neurons.counts[facts.kept].mean()) / neurons.places,
             "largest share that Table 1 calls a match": 0.0028,
         },

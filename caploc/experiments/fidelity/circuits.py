@@ -13,13 +13,12 @@ from caploc.circuits import Circuit, DecomposedModel, Graph, attribute_edges, pr
 from caploc.errors import ModelError
 from caploc.experiments.endings import ends_in_a_finding
 from caploc.experiments.facts import FactSet, LocatedSets, facts_of
-from caploc.experiments.facts.agreement import same_fact_pairs
 from caploc.experiments.facts.report import require_known
 from caploc.experiments.fidelity.overlap import Located, overlap_finding
 from caploc.experiments.fidelity.prompts import fewer, for_each_prompt
 from caploc.experiments.study import NotRunError, Study
 from caploc.findings import Cell, Finding
-from caploc.statistics import binomial_interval
+from caploc.statistics import binomial_interval, same_fact_pairs
 
 THRESHOLD = 0.01
 SHARES = (0.01, 0.02, 0.05)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from caploc.experiments.endings import ends_in_a_finding
-from caploc.experiments.facts.agreement import mean_of
 from caploc.experiments.facts.fact_set import FactSet, facts_of
 from caploc.experiments.facts.kn import CUTS, DEFAULT, HALVES, knowledge_neurons
 from caploc.experiments.facts.report import finding_of, interval_parts, printed_floor, require_known
 from caploc.experiments.fidelity.overlap import Located, overlap_finding
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding
-from caploc.statistics import bootstrap_mean
+from caploc.statistics import bootstrap_mean, defined_mean
 
 UNTRAINED_FACTS = 12
 
@@ -56,7 +55,7 @@ def kn_mean_located(study: Study, cell: Cell, claim: str) -> Finding:
             "median": float(np.median(counts[kept])),
             "smallest": float(counts[kept].min()),
             "largest": float(counts[kept].max()),
-            "original wordings alone": mean_of(originals),
+            "original wordings alone": defined_mean(originals),
             "all prompts, known or not": float(counts.mean()),
             **{name: float(sets.counts[kept].mean()) for name, sets in found.sets.items() if name != DEFAULT},
         },
@@ -73,8 +72,8 @@ def _located(study: Study, facts: FactSet) -> Located:
         {name: sets for name, sets in found.sets.items() if name != DEFAULT},
         twin.default,
         {
-            f"matched aggregation, {found.half} prompts a half": mean_of(found.halves),
-            f"untrained twin, matched aggregation, {twin.half} prompts a half": mean_of(twin.halves),
+            f"matched aggregation, {found.half} prompts a half": defined_mean(found.halves),
+            f"untrained twin, matched aggregation, {twin.half} prompts a half": defined_mean(twin.halves),
         },
         {"threshold": CUTS[DEFAULT].threshold, "halves": HALVES},
     )

@@ -10,7 +10,6 @@ import numpy as np
 
 from caploc.experiments.endings import ends_in_a_finding
 from caploc.experiments.facts import FactSet, LocatedSets, facts_of
-from caploc.experiments.facts.agreement import mean_of
 from caploc.experiments.facts.report import OF_EQUATION_8, require_known
 from caploc.experiments.fidelity.overlap import Located, overlap_finding
 from caploc.experiments.fidelity.prompts import fewer, for_each_prompt, with_subjects, wordings
@@ -20,6 +19,7 @@ from caploc.locators.causal_tracing.settings import Tracing
 from caploc.locators.causal_tracing.tracer import Tracer
 from caploc.locators.layers import LayerSet
 from caploc.papers import load_paper
+from caploc.statistics import defined_mean
 from caploc.subjects import subject_tokens
 
 TOP_K = 3
@@ -125,8 +125,8 @@ def rome_overlap(study: Study, cell: Cell, claim: str) -> Finding:
     )
     by_chance = f"two random sets of {TOP_K} of {found.num_layers} layers overlap {chance:.1%}"
     quantities = {
-        "answer's probability, clean": mean_of(found.clean[facts.kept]),
-        "answer's probability, subject noised": mean_of(found.corrupted[facts.kept]),
+        "answer's probability, clean": defined_mean(found.clean[facts.kept]),
+        "answer's probability, subject noised": defined_mean(found.corrupted[facts.kept]),
         **{f"top {count}, chance": count / found.num_layers for count in (1, 2)},
     }
     decides = line["supported_below"]

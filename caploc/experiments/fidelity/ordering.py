@@ -6,7 +6,6 @@ from itertools import pairwise
 
 import numpy as np
 
-from caploc.comparisons import compare_pairs, holm_parts, part_quantities
 from caploc.experiments.endings import FloorError, ends_in_a_finding
 from caploc.experiments.facts import FEWEST_FACTS, LocatedSets
 from caploc.experiments.facts.kn import knowledge_neurons
@@ -16,7 +15,7 @@ from caploc.experiments.fidelity.layers import TOP_K, traced, traced_facts
 from caploc.experiments.fidelity.overlap import Agreements
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding, Plot
-from caploc.statistics import bootstrap_mean
+from caploc.statistics import bootstrap_mean, compare_pairs, holm_parts, part_quantities
 
 ORDER = ("kn", "rome", "kc")
 INTRODUCTION = ("rome", "kc", "kn")

@@ -9,24 +9,24 @@ from typing import Any
 import numpy as np
 
 from caploc.experiments.endings import FloorError
-from caploc.experiments.facts.agreement import (
-    Within,
-    across_facts,
-    facts_permuted_p,
-    mean_of,
-    percentile,
-    resampled_weights,
-    weighted_mean,
-    weighted_pair_mean,
-    within_facts,
-)
 from caploc.experiments.facts.fact_set import FEWEST_FACTS, FactSet
 from caploc.experiments.facts.report import finding_of, interval_parts, number_is_printed
 from caploc.experiments.facts.sets import LocatedSets
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding, Plot
 from caploc.papers import load_paper
-from caploc.statistics import bootstrap_mean
+from caploc.statistics import (
+    Within,
+    across_facts,
+    bootstrap_mean,
+    cluster_weights,
+    defined_interval,
+    defined_mean,
+    facts_permuted_p,
+    weighted_mean,
+    weighted_pair_mean,
+    within_facts,
+)
 
 FAITHFUL = 0.8
 """The mark of a faithful method, shown beside the 40 % that decide (ambiguity ``faithful-line``)."""
@@ -109,11 +109,11 @@ class Agreements:
         answer = np.equal.outer(facts.answers, facts.answers)
         self._unrelated = np.where(subject | answer, np.nan, across)
         self._same_answer = np.where(answer & ~subject, across, np.nan)
-        self.mean, self.unrelated = mean_of(self.within.values), mean_of(self._unrelated)
+        self.mean, self.unrelated = defined_mean(self.within.values), defined_mean(self._unrelated)
         self.controls = {
             "unrelated facts": self.unrelated,
-            "same answer, another subject": mean_of(self._same_answer),
-            "same subject, another answer": mean_of(across[subject & ~answer]),
+            "same answer, another subject": defined_mean(self._same_answer),
+            "same subject, another answer": defined_mean(across[subject & ~answer]),
         }
 
     @property
@@ -123,17 +123,17 @@ class Agreements:
 
     def mean_chance(self, matrix: np.ndarray) -> float:
         """As ``mean``, of the chance levels ``matrix [P, P]`` of every two sets."""
-        return mean_of(within_facts(matrix, self.fact, len(self.facts)).values)
+        return defined_mean(within_facts(matrix, self.fact, len(self.facts)).values)
 
     @property
     def baselines(self) -> np.ndarray:
         """``[F]`` each fact's mean overlap with unrelated ones."""
-        return np.array([mean_of(row) for row in self._unrelated])
+        return np.array([defined_mean(row) for row in self._unrelated])
 
     @property
     def of_same_answer(self) -> np.ndarray:
         """``[F]`` each fact's mean overlap with those of other subjects that have its answer."""
-        return np.array([mean_of(row) for row in self._same_answer])
+        return np.array([defined_mean(row) for row in self._same_answer])
 
     @property
     def effect_size(self) -> float | None:
@@ -144,12 +144,12 @@ class Agreements:
 
     def gaps(self, seed: int) -> dict[str, float]:
         """How far wordings of one fact lie above unrelated facts, and above other facts with the same answer."""
-        weights = resampled_weights(self.facts.clusters, seed)
+        weights = cluster_weights(self.facts.clusters, seed)
         within = weighted_mean(self.within.values, weights)
         found: dict[str, float] = {}
         for name, across in (("baseline_gap", self._unrelated), ("same_answer_gap", self._same_answer)):
-            interval = percentile(within - weighted_pair_mean(across, weights))
-            found |= {f"{name}:estimate": self.mean - mean_of(across)}
+            interval = defined_interval(within - weighted_pair_mean(across, weights))
+            found |= {f"{name}:estimate": self.mean - defined_mean(across)}
             found |= {f"{name}:low": interval.low, f"{name}:high": interval.high}
         return found
 
@@ -158,7 +158,7 @@ class Agreements:
         counts = self.sets.counts
         common = self.sets.common()
         equal = (common == counts[:, None]) & (common == counts[None]) & (counts > 0)
-        return mean_of(within_facts(equal.astype(float), self.fact, len(self.facts)).values)
+        return defined_mean(within_facts(equal.astype(float), self.fact, len(self.facts)).values)
 
 
 def _beside(facts: FactSet, located: Located) -> dict[str, float]:

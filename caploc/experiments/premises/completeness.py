@@ -21,6 +21,7 @@ from caploc.experiments.premises.neuron_path import NeuronPathModel
 from caploc.experiments.study import NotRunError, Study
 from caploc.findings import Cell, Finding, Plot
 from caploc.locators.knowledge_neurons import example_scores
+from caploc.streams import Stream, stream
 
 FACTS = 5
 NEURONS_OF_A_FACT = 20
@@ -133,7 +134,9 @@ def _neurons(scores: Tensor, seed: int, fact: int) -> Iterator[tuple[int, Tensor
     half = NEURONS_OF_A_FACT // 2
     largest = scores.flatten().abs().topk(half).indices.numpy(force=True)
     others = np.setdiff1d(np.arange(scores.numel()), largest)
-    drawn = np.random.default_rng([seed, 41, fact]).choice(others, NEURONS_OF_A_FACT - half, replace=False)
+    drawn = stream(Stream.UNATTRIBUTED_NEURONS, seed, fact).choice(
+        others, NEURONS_OF_A_FACT - half, replace=False
+    )
     layer, neuron = np.divmod(np.concatenate([largest, drawn]), scores.shape[1])
     for one in np.unique(layer).tolist():
         yield one, torch.from_numpy(neuron[layer == one])

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from caploc.comparisons import compare_pairs, holm_parts, part_quantities
 from caploc.experiments.endings import ends_in_a_finding
-from caploc.experiments.facts.agreement import mean_of
 from caploc.experiments.reliability.kc import BOTH
 from caploc.experiments.reliability.kc_report import (
     circuit_finding,
@@ -15,6 +13,7 @@ from caploc.experiments.reliability.kc_report import (
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding
 from caploc.papers import load_paper
+from caploc.statistics import compare_pairs, defined_mean, holm_parts, part_quantities
 
 FIRST = 10
 
@@ -39,7 +38,7 @@ def kc_recall_premise(study: Study, cell: Cell, claim: str) -> Finding:
     }
     least = min(parts.values(), key=lambda effect: effect.estimate)
     margin = load_paper("capability_localization").claim(claim).rule.parameters["equivalence_margin"]
-    most = max(mean_of(known.recalled(arm, FIRST)) for arm in BOTH)
+    most = max(defined_mean(known.recalled(arm, FIRST)) for arm in BOTH)
     return circuit_finding(
         study,
         found,

@@ -5,10 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from caploc.attribution.engine import Method
-from caploc.comparisons import compare_pairs, holm_parts, part_quantities
 from caploc.experiments.endings import FloorError, ends_in_a_finding
 from caploc.experiments.facts.fact_set import FEWEST_FACTS, facts_of
 from caploc.experiments.facts.report import finding_of, require_known
@@ -19,7 +17,7 @@ from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding
 from caploc.locators.knowledge_neurons import example_scores
 from caploc.papers import load_paper
-from caploc.statistics import bootstrap_interval
+from caploc.statistics import bootstrap_interval, compare_pairs, holm_parts, part_quantities, row_correlations
 
 PAPER_FACTS = 100
 
@@ -46,7 +44,7 @@ def attribution_measures_contribution(study: Study, cell: Cell, claim: str) -> F
         strict=True,
     ):
         first, second = (one.values.double().numpy(force=True).ravel() for one in (attributed, lost))
-        rhos.append(float(spearmanr(first, second).statistic) if np.ptp(first) and np.ptp(second) else np.nan)
+        rhos.append(float(row_correlations(first[None], second[None])[0]))
         largest = np.argsort(-first)[:15]
         located.append(float(second[largest].sum() / np.abs(second).sum()) if second.any() else np.nan)
     defined = np.isfinite(rhos)

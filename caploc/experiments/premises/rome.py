@@ -4,22 +4,27 @@ a restored layer brings it back, it is kept."""
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import spearmanr
 
-from caploc.comparisons import holm_parts, part_quantities
 from caploc.experiments.endings import ends_in_a_finding
-from caploc.experiments.facts.agreement import mean_of
 from caploc.experiments.facts.fact_set import FEWEST_FACTS
 from caploc.experiments.facts.report import finding_of, require_known
 from caploc.experiments.reliability.rome_edits import PROMPT, SUBJECT
 from caploc.experiments.reliability.rome_facts import rome_facts
-from caploc.experiments.reliability.rome_pairs import compare_successes
 from caploc.experiments.reliability.rome_report import edits_finding, measured
 from caploc.experiments.reliability.rome_traces import traced_facts
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding
 from caploc.locators.causal_tracing.settings import Tracing
-from caploc.statistics import Interval, binomial_interval, bootstrap_interval, bootstrap_mean, mcnemar
+from caploc.statistics import (
+    bootstrap_mean,
+    compare_successes,
+    defined_mean,
+    holm_parts,
+    mcnemar,
+    part_quantities,
+    ratio_interval,
+    row_correlations,
+)
 
 
 @ends_in_a_finding
@@ -57,8 +62,8 @@ def rome_layer_editing(study: Study, cell: Cell, claim: str) -> Finding:
                 )
             },
             "exact, located layer": float(edits.of("exact")[:, 1 + one.layer].mean()),
-            "log odds, not edited": mean_of(edits.of("log odds")[:, 0]),
-            "log odds, edited": mean_of(edits.of("log odds")[:, 1 + one.layer]),
+            "log odds, not edited": defined_mean(edits.of("log odds")[:, 0]),
+            "log odds, edited": defined_mean(edits.of("log odds")[:, 1 + one.layer]),
         },
     )
 
@@ -75,7 +80,7 @@ def rome_corruption(study: Study, cell: Cell, claim: str) -> Finding:
     traces = traced_facts(study, found)
     right, noised = traces.right.astype(float), traces.right_noised.mean(1)
     ratio = float(noised.sum() / right.sum())
-    interval = _ratio_interval(np.stack([noised, right], axis=1), facts.clusters, seed)
+    interval = ratio_interval(np.stack([noised, right], axis=1), facts.clusters, seed)
     pair = mcnemar(traces.right, traces.right_noised[:, 0])
     return finding_of(
         study,
@@ -111,7 +116,7 @@ def rome_restoration_locates(study: Study, cell: Cell, claim: str) -> Finding:
     one = measured(study, cell)
     restored = one.traces.restored[one.found.edited]
     success = one.edits.success()
-    rhos = _rhos(restored, success)
+    rhos = row_correlations(restored, success)
     defined, clusters = np.isfinite(rhos), one.edits.clusters
     alike, enough = int((~defined).sum()), int(defined.sum()) >= FEWEST_FACTS
     interval = (
@@ -132,39 +137,19 @@ def rome_restoration_locates(study: Study, cell: Cell, claim: str) -> Finding:
         "rank correlation over layers of restored probability with success of edits, mean over facts",
         unit="correlation",
         n=int(defined.sum()),
-        estimate=mean_of(rhos),
+        estimate=defined_mean(rhos),
         interval=(interval.low, interval.high) if interval else None,
         interval_kind=f"95 %, {interval.kind} over facts, those of one subject together" if interval else "",
         floor=None if enough else too_few,
         quantities={
-            "log odds for success": mean_of(_rhos(restored, odds[SUBJECT])),
-            "log odds for success, last prompt token": mean_of(_rhos(restored, odds[PROMPT])),
-            "without the last layer": mean_of(_rhos(restored[:, :-1], success[:, :-1])),
-            "of the means over facts": float(_rhos(restored.mean(0)[None], success.mean(0)[None])[0]),
+            "log odds for success": defined_mean(row_correlations(restored, odds[SUBJECT])),
+            "log odds for success, last prompt token": defined_mean(row_correlations(restored, odds[PROMPT])),
+            "without the last layer": defined_mean(row_correlations(restored[:, :-1], success[:, :-1])),
+            "of the means over facts": float(
+                row_correlations(restored.mean(0)[None], success.mean(0)[None])[0]
+            ),
         },
         notes=[f"{alike} of {len(rhos)} facts left out: their edits end alike in all layers"]
         if alike
         else [],
-    )
-
-
-def _rhos(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """``[F]`` Spearman's rho of rows ``[F, layers]``, nan where one of the two is constant."""
-    return np.array(
-        [
-            float(spearmanr(a, b).statistic) if np.ptp(a) > 0 and np.ptp(b) > 0 else np.nan
-            for a, b in zip(first, second, strict=True)
-        ]
-    )
-
-
-def _ratio_interval(rows: np.ndarray, clusters: np.ndarray, seed: int) -> Interval:
-    """Of the ratio of the sums of two columns; Wilson's where no answer survives or all do, since a bootstrap of equal
-    values has no width."""
-    noised, right = rows.T
-    if np.ptp(noised[right > 0]) == 0 and noised[right > 0][0] in (0, 1) and not noised[right == 0].any():
-        count = int((right > 0).sum())
-        return binomial_interval(int(noised.sum()), count, method="wilson")
-    return bootstrap_interval(
-        rows, lambda drawn: float(drawn[:, 0].sum() / drawn[:, 1].sum()), seed=seed, clusters=clusters
     )

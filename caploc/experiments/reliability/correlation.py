@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import rankdata
 
 from caploc.experiments.endings import FloorError
-from caploc.experiments.facts.scaling import ARMS, FACTORS, Scaled
-from caploc.statistics import Interval, bootstrap_interval
-
-RESAMPLES = 1000
+from caploc.experiments.facts.scaling import ARMS, Scaled
+from caploc.statistics import Interval, largest_rank_correlation, rank_correlations
 
 
 def correlations(scaled: Scaled, arms: Sequence[str]) -> list[float]:
     """Spearman's rho of attribution with the change of log P over all sets of these arms, doubled and zeroed."""
-    return _rhos(_rows(scaled, arms))
+    return rank_correlations(_rows(scaled, arms))
 
 
 def correlation_of(scaled: Scaled, arms: Sequence[str], seed: int) -> tuple[float, Interval]:
@@ -25,11 +22,10 @@ def correlation_of(scaled: Scaled, arms: Sequence[str], seed: int) -> tuple[floa
     Raises:
         FloorError: all sets have the same attribution or change nothing.
     """
-    rows = _rows(scaled, arms)
-    estimate = _largest(rows)
-    if not np.isfinite(estimate):
+    estimate, interval = largest_rank_correlation(_rows(scaled, arms), scaled.clusters, seed)
+    if interval is None:
         raise FloorError("floor effect: the sets do not differ in attribution, or change nothing")
-    return estimate, bootstrap_interval(rows, _largest, draws=RESAMPLES, seed=seed, clusters=scaled.clusters)
+    return estimate, interval
 
 
 def _rows(scaled: Scaled, arms: Sequence[str]) -> np.ndarray:
@@ -37,13 +33,3 @@ def _rows(scaled: Scaled, arms: Sequence[str]) -> np.ndarray:
     own = np.concatenate([scaled.attribution[:, ARMS[arm]] for arm in arms], axis=1)
     change = np.concatenate([scaled.change[..., ARMS[arm]] for arm in arms], axis=2)
     return np.concatenate([own[:, None], change], axis=1)
-
-
-def _largest(rows: np.ndarray) -> float:
-    return float(np.max(np.abs(_rhos(rows))))
-
-
-def _rhos(rows: np.ndarray) -> list[float]:
-    attribution, *changes = (rankdata(rows[:, part].ravel()) for part in range(1 + len(FACTORS)))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return [float(np.corrcoef(attribution, change)[0, 1]) for change in changes]

@@ -6,9 +6,7 @@ import numpy as np
 
 from caploc.experiments.endings import FloorError, ends_in_a_finding
 from caploc.experiments.facts import FEWEST_FACTS
-from caploc.experiments.facts.agreement import mean_of
 from caploc.experiments.facts.report import interval_parts, printed_floor
-from caploc.experiments.reliability.ipp import Ipp, ipp
 from caploc.experiments.reliability.kc_alone import DEGREES, LOCATED, NODES, RANDOM_ARMS, UNIFORM
 from caploc.experiments.reliability.kc_report import (
     MeasuredCircuits,
@@ -19,7 +17,14 @@ from caploc.experiments.reliability.kc_report import (
 )
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding, Plot
-from caploc.statistics import binomial_interval, bootstrap_mean, stratified_permutation
+from caploc.statistics import (
+    Ipp,
+    binomial_interval,
+    bootstrap_mean,
+    defined_mean,
+    ipp,
+    stratified_permutation,
+)
 
 BOTH = (UNIFORM, DEGREES)
 
@@ -40,7 +45,7 @@ def kc_recall(study: Study, cell: Cell, claim: str) -> Finding:
         estimate=share,
         interval=(interval.low, interval.high),
         interval_kind="95 %, Wilson",
-        chance=mean_of(found.known.recalled(UNIFORM)),
+        chance=defined_mean(found.known.recalled(UNIFORM)),
         quantities={
             **interval_parts(
                 claim, cell, {"recall": (share, interval), "recall-introduction": (share, interval)}
@@ -66,7 +71,7 @@ def kc_recalled_param_share(study: Study, cell: Cell, claim: str) -> Finding:
             f"floor effect: circuits recall {recalled.sum()} of {len(known)} known facts, and {FEWEST_FACTS} are the "
             "fewest an interval can be taken over"
         )
-    seed, mean = study.settings.seed, mean_of(shares[recalled])
+    seed, mean = study.settings.seed, defined_mean(shares[recalled])
     spread = bootstrap_mean(
         shares[recalled], seed=seed, clusters=np.unique(found.clusters[recalled], return_inverse=True)[1]
     )
@@ -89,17 +94,20 @@ def kc_recalled_param_share(study: Study, cell: Cell, claim: str) -> Finding:
         p_values=p_values,
         quantities={
             **interval_parts(claim, cell, {"share": (mean, spread), "share-introduction": (mean, spread)}),
-            "all known facts": mean_of(shares),
-            "facts that are not recalled": mean_of(shares[~recalled]),
-            "in the matrices that edges enter": mean_of(found.entered[recalled]),
+            "all known facts": defined_mean(shares),
+            "facts that are not recalled": defined_mean(shares[~recalled]),
+            "in the matrices that edges enter": defined_mean(found.entered[recalled]),
             "smallest": float(shares[recalled].min()),
             "largest": float(shares[recalled].max()),
             "facts recalled": float(recalled.mean()),
             **{f"{cut}, recalled": _share_of_recalled(found, cut) for cut in known.cuts},
         },
         controls={
-            **{f"random circuits, {arm}": mean_of(known.of("share", arm)) for arm in RANDOM_ARMS},
-            **{f"circuits of {name}": mean_of(alone.of("share")) for name, alone in found.controls.items()},
+            **{f"random circuits, {arm}": defined_mean(known.of("share", arm)) for arm in RANDOM_ARMS},
+            **{
+                f"circuits of {name}": defined_mean(alone.of("share"))
+                for name, alone in found.controls.items()
+            },
         },
         floor=printed_floor(claim, cell),
     )
@@ -107,7 +115,7 @@ def kc_recalled_param_share(study: Study, cell: Cell, claim: str) -> Finding:
 
 def _share_of_recalled(found: MeasuredCircuits, arm: str) -> float:
     """nan where no circuit recalls."""
-    return mean_of(found.known.of("share", arm)[found.known.recalled(arm) == 1])
+    return defined_mean(found.known.of("share", arm)[found.known.recalled(arm) == 1])
 
 
 @ends_in_a_finding
@@ -136,7 +144,7 @@ def kc_ipp(study: Study, cell: Cell, claim: str) -> Finding:
         interval_kind="95 %, bootstrap over facts, the best choice found on one half and scored on the other",
         quantities={
             **interval_parts(claim, cell, {"ipp": (own.estimate, own.interval)}),
-            "recall of the circuit": mean_of(found.known.recalled()),
+            "recall of the circuit": defined_mean(found.known.recalled()),
             "chosen and scored on the same facts (biased)": own.same_items,
             "against the mean choice": own.mean_choice,
             **{name: other.estimate for name, other in others.items()},

@@ -13,6 +13,7 @@ from caploc.experiments.facts import FactSet, LocatedSets
 from caploc.experiments.fidelity.circuits import FactCircuits, circuits
 from caploc.experiments.fidelity.prompts import for_each_prompt
 from caploc.experiments.study import Study
+from caploc.streams import Stream, derived_seeds, stream
 
 LOCATED, WHOLE = "located", "the whole model"
 UNIFORM, DEGREES, NODES = "uniform", "same degrees", "random nodes"
@@ -118,7 +119,7 @@ def _circuit(graph: Graph, sets: LocatedSets, number: int) -> Circuit:
 
 
 def _random(located: Circuit, seed: int, number: int) -> dict[str, list[Circuit]]:
-    drawn = np.random.SeedSequence([seed, 41, number]).generate_state(RANDOM_CIRCUITS).tolist()
+    drawn = derived_seeds(Stream.CIRCUITS, seed, number, count=RANDOM_CIRCUITS)
     return {
         UNIFORM: [located.random_like(one) for one in drawn],
         DEGREES: [located.random_like(one, "degree") for one in drawn],
@@ -132,7 +133,7 @@ def random_nodes(located: Circuit, seed: int) -> Circuit:
     count = len(located.nodes - {graph.sender_names[0]})
     chosen = np.zeros(graph.senders, bool)
     chosen[0] = True
-    chosen[1 + np.random.default_rng([seed, 42]).choice(graph.senders - 1, count, replace=False)] = True
+    chosen[1 + stream(Stream.CIRCUIT_NODES, seed).choice(graph.senders - 1, count, replace=False)] = True
     reading = np.any(graph.feeds[:, chosen], axis=1)
     reading[graph.output] = True
     return Circuit.of(graph, graph.possible & chosen & reading[:, None])

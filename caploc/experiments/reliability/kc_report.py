@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from caploc.experiments.facts import FactSet, facts_of
-from caploc.experiments.facts.agreement import mean_of
 from caploc.experiments.facts.report import finding_of, require_known
 from caploc.experiments.fidelity.circuits import FactCircuits, circuits, notes_of
 from caploc.experiments.fidelity.prompts import fewer
@@ -27,6 +26,7 @@ from caploc.experiments.reliability.kc_alone import (
 )
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding
+from caploc.statistics import defined_mean
 
 CONTROL_FACTS = 8
 WRONG, UNTRAINED = "wrong answers", "an untrained model"
@@ -110,23 +110,23 @@ def recall_readings(found: MeasuredCircuits, top: int = 1) -> dict[str, float]:
     """The recall of the located circuits under other readings, and that of other cuts."""
     known, every = found.known, found.every
     return {
-        "every token of the answer": mean_of(known.recalled(top=top, ranked="worst")),
-        "among the facts' answers": mean_of(known.recalled(top=top, ranked="candidate")),
-        "all facts, those not known too": mean_of(every.recalled(top=top)),
-        f"rank {1 if top > 1 else 10} or better": mean_of(known.recalled(top=1 if top > 1 else 10)),
-        **{cut: mean_of(known.recalled(cut, top)) for cut in known.cuts},
+        "every token of the answer": defined_mean(known.recalled(top=top, ranked="worst")),
+        "among the facts' answers": defined_mean(known.recalled(top=top, ranked="candidate")),
+        "all facts, those not known too": defined_mean(every.recalled(top=top)),
+        f"rank {1 if top > 1 else 10} or better": defined_mean(known.recalled(top=1 if top > 1 else 10)),
+        **{cut: defined_mean(known.recalled(cut, top)) for cut in known.cuts},
         "median rank": float(np.median(known.of("first"))),
     }
 
 
 def recall_controls(found: MeasuredCircuits, top: int = 1) -> dict[str, float]:
     """The recall of random circuits, and of circuits located for answers that the model does not hold."""
-    shown = {f"random circuits, {arm}": mean_of(found.known.recalled(arm, top)) for arm in RANDOM_ARMS}
+    shown = {f"random circuits, {arm}": defined_mean(found.known.recalled(arm, top)) for arm in RANDOM_ARMS}
     for name, alone in found.controls.items():
-        shown[f"circuits located for {_of(name)}"] = mean_of(alone.recalled(LOCATED, top))
-        shown[f"the whole model, {_of(name)}"] = mean_of(alone.recalled(WHOLE, top))
+        shown[f"circuits located for {_of(name)}"] = defined_mean(alone.recalled(LOCATED, top))
+        shown[f"the whole model, {_of(name)}"] = defined_mean(alone.recalled(WHOLE, top))
     for arm in (UNIFORM, DEGREES):
-        shown[f"located edges in random circuits, {arm}"] = mean_of(found.known.of("shared", arm))
+        shown[f"located edges in random circuits, {arm}"] = defined_mean(found.known.of("shared", arm))
     return shown
 
 
@@ -135,7 +135,7 @@ def _of(control: str) -> str:
 
 
 def _notes(found: MeasuredCircuits, located: FactCircuits) -> list[str]:
-    shared = {arm: mean_of(found.known.of("shared", arm)) for arm in (UNIFORM, DEGREES)}
+    shared = {arm: defined_mean(found.known.of("shared", arm)) for arm in (UNIFORM, DEGREES)}
     notes = [
         f"random circuits with the degrees of the located ones have {shared[DEGREES]:.0%} of their edges, uniform ones "
         f"{shared[UNIFORM]:.0%}: the former are a weak control, the latter an easy one (random-circuit)"

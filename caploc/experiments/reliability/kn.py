@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from caploc.comparisons import part_quantities
 from caploc.experiments.endings import ends_in_a_finding
-from caploc.experiments.facts.agreement import mean_of
 from caploc.experiments.facts.report import interval_parts, printed_floor
 from caploc.experiments.facts.scaling import (
     ARMS,
@@ -30,6 +28,7 @@ from caploc.experiments.reliability.shares import (
 )
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding, Plot
+from caploc.statistics import defined_mean, part_quantities
 
 
 @ends_in_a_finding
@@ -173,7 +172,7 @@ def _further_shares(scaled: Scaled, done: int) -> dict[str, float]:
     found: dict[str, float] = {}
     for arm in ARMS:
         for name, sign in (("increase", 1), ("decrease", -1)):
-            found[f"{arm}, {name}"] = mean_of(scaled.moved(done, arm, sign))
+            found[f"{arm}, {name}"] = defined_mean(scaled.moved(done, arm, sign))
         found[f"{arm}, neither"] = 1 - found[f"{arm}, increase"] - found[f"{arm}, decrease"]
     return found
 

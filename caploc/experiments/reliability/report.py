@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from caploc.experiments.endings import FloorError
-from caploc.experiments.facts.agreement import mean_of
 from caploc.experiments.facts.fact_set import FEWEST_FACTS, FactSet, facts_of
 from caploc.experiments.facts.kn import CUTS, DEFAULT
 from caploc.experiments.facts.report import finding_of, require_known
@@ -26,6 +25,7 @@ from caploc.experiments.facts.scaling import (
 from caploc.experiments.reliability.shares import require_change
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding
+from caploc.statistics import defined_mean
 
 DONE = {DOUBLED: "doubled", ZEROED: "zeroed"}
 
@@ -85,12 +85,12 @@ def reliability_finding(
 
 def _beside(found: Measured) -> dict[str, float]:
     numbers = {
-        f"nats, {name}, {arm}": mean_of(found.known.change[:, done, ARMS[arm]])
+        f"nats, {name}, {arm}": defined_mean(found.known.change[:, done, ARMS[arm]])
         for done, name in DONE.items()
         for arm in ARMS
     }
     for done, name in DONE.items():
-        numbers[f"as predicted, {name}, all facts"] = mean_of(found.every.as_predicted(done, LOCATED))
+        numbers[f"as predicted, {name}, all facts"] = defined_mean(found.every.as_predicted(done, LOCATED))
     return {**numbers, "neurons located, mean": float(found.known.count.mean())}
 
 
@@ -99,8 +99,10 @@ def _controls(scaled: Scaled) -> dict[str, float]:
     found = {}
     for arm in (*RANDOM_ARMS, LARGEST):
         for done, name in DONE.items():
-            found[f"as predicted, {name}, {arm}"] = mean_of(scaled.as_predicted(done, arm))
-    own = mean_of(scaled.magnitude[:, ARMS[LOCATED]])
+            found[f"as predicted, {name}, {arm}"] = defined_mean(scaled.as_predicted(done, arm))
+    own = defined_mean(scaled.magnitude[:, ARMS[LOCATED]])
     for arm in (*RANDOM_ARMS, LARGEST):
-        found[f"magnitude over that of the located, {arm}"] = mean_of(scaled.magnitude[:, ARMS[arm]]) / own
+        found[f"magnitude over that of the located, {arm}"] = (
+            defined_mean(scaled.magnitude[:, ARMS[arm]]) / own
+        )
     return found

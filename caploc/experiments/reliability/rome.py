@@ -7,12 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from caploc.comparisons import Effect, compare_pairs, part_quantities
 from caploc.experiments.endings import FloorError, ends_in_a_finding
 from caploc.experiments.facts.report import interval_parts
-from caploc.experiments.reliability.ipp import Ipp, ipp
 from caploc.experiments.reliability.rome_edits import PROMPT, SUBJECT
-from caploc.experiments.reliability.rome_pairs import at_least_mcnemar, compare_successes, equivalence_p
 from caploc.experiments.reliability.rome_report import (
     Measured,
     edits_finding,
@@ -23,7 +20,18 @@ from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding
 from caploc.interventions.rank_one.settings import Token
 from caploc.papers import load_paper
-from caploc.statistics import holm, mcnemar_from_counts
+from caploc.statistics import (
+    Effect,
+    Ipp,
+    at_least_mcnemar,
+    compare_pairs,
+    compare_successes,
+    equivalence_p,
+    holm,
+    ipp,
+    mcnemar_from_counts,
+    part_quantities,
+)
 
 
 @ends_in_a_finding

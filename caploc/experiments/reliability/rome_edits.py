@@ -12,7 +12,6 @@ import numpy as np
 
 from caploc.datasets.edits import EditRequest
 from caploc.errors import ModelError
-from caploc.experiments.facts.agreement import mean_of
 from caploc.experiments.fidelity.prompts import for_each_prompt
 from caploc.experiments.reliability.rome_facts import RomeFacts, editing_of
 from caploc.experiments.study import NotRunError, Study
@@ -27,6 +26,7 @@ from caploc.interventions.rank_one.covariance import WORST_CONDITION
 from caploc.interventions.rank_one.layers import check_precise
 from caploc.interventions.rank_one.settings import Token
 from caploc.models import LanguageModel
+from caploc.statistics import defined_mean
 from caploc.store import fingerprint
 
 SUBJECT: Token = "last-subject"
@@ -76,7 +76,7 @@ class LayerEdits:
     def mean(self, name: str, token: Token = SUBJECT) -> np.ndarray:
         """``[1 + L]`` mean over facts of one of ``SCORES``; the harmonic mean is that of the three shares."""
         if name != "harmonic mean":
-            return np.array([mean_of(column) for column in self.of(name, token).T])
+            return np.array([defined_mean(column) for column in self.of(name, token).T])
         shares = [self.mean(one, token) for one in ("efficacy", "paraphrase", "neighbourhood")]
         return np.array(
             [

@@ -19,9 +19,8 @@ from caploc.locators.causal_tracing.noise import draw_noise, embedding_deviation
 from caploc.locators.causal_tracing.settings import Tracing
 from caploc.locators.causal_tracing.tracer import Tracer
 from caploc.models import LanguageModel
+from caploc.streams import Stream, stream
 from caploc.subjects import subject_tokens
-
-_TAG = 0x4E4F
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +89,7 @@ def noised_elsewhere(
     others = [
         place for place, token in enumerate(ids.tolist()) if place not in subject and token not in special
     ]
-    order = np.random.default_rng([tracing.seed, _TAG, *ids.tolist()]).permutation(others)[: len(subject)]
+    order = stream(Stream.NOISED_ELSEWHERE, tracing.seed, *ids.tolist()).permutation(others)[: len(subject)]
     embedding: nn.Embedding = lm.model.get_input_embeddings()  # type: ignore[assignment]
     embedded = embedding(ids[None].to(lm.device))
     noise = draw_noise(tracing.seed, prompt.id, tracing.draws, len(subject), embedded.shape[-1])

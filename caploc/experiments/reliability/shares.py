@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from caploc.comparisons import Effect, compare_pairs
 from caploc.experiments.endings import FloorError
 from caploc.experiments.facts.scaling import LAYER, LOCATED, UNIFORM, Scaled
-from caploc.statistics import Interval, binomial_interval, bootstrap_mean, mcnemar
+from caploc.statistics import Effect, Interval, binomial_interval, bootstrap_mean, compare_pairs, mcnemar
 
 Share = tuple[float, Interval]
 

@@ -18,13 +18,11 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Float
 
-from caploc.comparisons import Effect
-from caploc.experiments.commonality.splits import SCORES_AT_ONCE, agreement
+from caploc.experiments.commonality.splits import SCORES_AT_ONCE
 from caploc.experiments.rivals.samples import Samples
 from caploc.experiments.rivals.sets import CNL, located
-from caploc.experiments.shards import random_halves
 from caploc.neurons import Threshold
-from caploc.statistics import Interval, permutation_p
+from caploc.statistics import Effect, agreement, effect_of_centred_draws, sample_halves, weighted_halves
 
 RESAMPLES = 1999
 """Six parts in some fifteen cells, which Holm corrects within and across, need 1,799."""
@@ -35,46 +33,24 @@ Overlaps = Mapping[str, Float[np.ndarray, " splits"]]
 def half_splits(samples: Samples, threshold: Threshold, draws: int, seed: int) -> Overlaps:
     """``[draws]`` overlap of the halves' sets by every method, on the same random splits; nan where CNL locates nothing
     in a half."""
-    generator = np.random.default_rng([seed, 51])
-    return _overlaps(samples, threshold, np.ones((draws, len(samples))), generator)
+    first = sample_halves(len(samples), draws, seed)
+    return _overlaps(samples, threshold, np.ones(first.shape), first)
 
 
 def resampled(samples: Samples, threshold: Threshold, seed: int) -> Overlaps:
     """``[RESAMPLES]`` the same, each split with the samples weighed anew."""
-    generator = np.random.default_rng([seed, 52])
-    weights = generator.standard_exponential((RESAMPLES, len(samples)))
-    return _overlaps(samples, threshold, weights, generator)
+    return _overlaps(samples, threshold, *weighted_halves(len(samples), RESAMPLES, seed))
 
 
 def overlap_effect(splits: Overlaps, resamples: Overlaps, method: str, samples: int) -> Effect:
-    """CNL's half-split overlap minus that of ``method``: the mean over splits, interval and p over ``samples`` samples.
-
-    p is one-sided and of the interval's distribution: the share of it at or below 0.
-    """
-    difference, other = (_defined(found[CNL] - found[method]) for found in (splits, resamples))
-    estimate = float(difference.mean())
-    spread = np.clip(estimate + other - other.mean(), -1, 1)  # where differences of overlaps lie
-
-    def interval(level: float) -> Interval:
-        low, high = np.quantile(spread, [(1 - level) / 2, (1 + level) / 2])
-        return Interval(float(low), float(high), level, "Bayesian bootstrap over samples, centred")
-
-    p = permutation_p(0.0, spread, "less")
-    return Effect(estimate, interval(0.95), interval(0.90), p, None, None, samples, len(difference))
+    """CNL's half-split overlap minus that of ``method``: the mean over splits, interval and p over ``samples``
+    samples."""
+    difference, other = (found[CNL] - found[method] for found in (splits, resamples))
+    return effect_of_centred_draws(difference, other, samples)
 
 
-def _defined(values: np.ndarray) -> np.ndarray:
-    found: np.ndarray = values[np.isfinite(values)]
-    return found
-
-
-def _overlaps(
-    samples: Samples, threshold: Threshold, weights: np.ndarray, generator: np.random.Generator
-) -> Overlaps:
-    """Each row of ``weights [rows, samples]`` with its samples split into two halves at random."""
-    first = np.zeros(weights.shape, dtype=bool)
-    for row in first:
-        row[next(random_halves(generator, len(samples)))] = True
+def _overlaps(samples: Samples, threshold: Threshold, weights: np.ndarray, first: np.ndarray) -> Overlaps:
+    """Of each row of ``weights [rows, samples]``, its samples split into the ``first`` half and the other."""
     at_once = max(1, SCORES_AT_ONCE // samples.magnitude[0].size)
     parts: dict[str, list[np.ndarray]] = {}
     for begin in range(0, len(weights), at_once):

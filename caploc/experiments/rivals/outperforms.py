@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
-from caploc.comparisons import Effect, against_the_best, compare_pairs, holm_parts, part_quantities
 from caploc.experiments.commonality.splits import mean
 from caploc.experiments.endings import FloorError, ends_in_a_finding
-from caploc.experiments.erasure.changes import if_nothing_changed
 from caploc.experiments.rivals.erased import Erased, erased_of, require_ability
 from caploc.experiments.rivals.halves import RESAMPLES, Overlaps, half_splits, overlap_effect, resampled
 from caploc.experiments.rivals.samples import STEPS, Samples, samples_of
@@ -21,6 +19,14 @@ from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding, Outcome, Plot
 from caploc.metrics import chance_overlap
 from caploc.papers import judge, load_paper
+from caploc.statistics import (
+    Effect,
+    against_the_best,
+    compare_pairs,
+    holm_parts,
+    if_nothing_changed,
+    part_quantities,
+)
 
 
 @dataclass(frozen=True, eq=False)

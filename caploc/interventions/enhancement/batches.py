@@ -15,8 +15,8 @@ from caploc.errors import ExampleError, OptionError
 from caploc.examples import TokenizedExample
 from caploc.interventions.enhancement.recipe import Recipe
 from caploc.models import LanguageModel
+from caploc.streams import Stream, stream
 
-_ORDER = 5021  # tags the draws of the order among all that a seed is used for
 _UNREAD = -100
 
 
@@ -84,7 +84,7 @@ class Batches:
 
 def orders(recipe: Recipe, examples: int) -> Iterator[list[np.ndarray]]:
     """For each epoch, the examples of its steps: a random order, cut into batches."""
-    generator = np.random.default_rng([recipe.seed, _ORDER])
+    generator = stream(Stream.BATCHES, recipe.seed)
     for _ in range(recipe.epochs):
         order = generator.permutation(examples)
         yield [order[start : start + recipe.batch_size] for start in range(0, examples, recipe.batch_size)]

@@ -12,8 +12,8 @@ import torch
 from caploc.attribution.restoring import frozen_eval
 from caploc.errors import ModelError
 from caploc.models import LanguageModel
+from caploc.streams import Stream, stream
 
-_TAG = 0x5045
 _CANDIDATES = 5  # ROME's code draws from the five most probable tokens
 
 
@@ -39,7 +39,7 @@ def draw_prefixes(lm: LanguageModel, lengths: Sequence[int], seed: int = 0) -> t
     texts = []
     with frozen_eval(lm.model):
         for place, length in enumerate(lengths):
-            random = np.random.default_rng([seed, _TAG, place])
+            random = stream(Stream.PREFIXES, seed, place)
             ids = [int(start)]
             for _ in range(length):
                 logits = lm.model(input_ids=torch.tensor([ids], device=lm.device)).logits[0, -1].double()

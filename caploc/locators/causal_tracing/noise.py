@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import math
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from caploc.streams import Stream, stream
 
 _TOKENS_AT_ONCE = 4096
 
@@ -34,4 +35,4 @@ def draw_noise(
     """Standard normal noise in float64 for the example called ``name``: its own, whatever is traced beside it, and the
     first draws the same whatever their number."""
     tag = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
-    return torch.from_numpy(np.random.default_rng([seed, tag]).standard_normal((draws, tokens, width)))
+    return torch.from_numpy(stream(Stream.NOISE, seed, tag).standard_normal((draws, tokens, width)))

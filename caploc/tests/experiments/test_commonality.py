@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from caploc.experiments.commonality.across import PERMUTATIONS
 from caploc.experiments.commonality.partition import halves_by, ranks
 from caploc.findings import Outcome
+from caploc.statistics.splits import EXCHANGES
 from caploc.tests.experiments.planted import (
     CONTROLS,
     PlantedStudy,
@@ -24,7 +24,7 @@ def test_neurons_of_one_dataset_alone_are_its_commonality() -> None:
     assert verdict.outcome is Outcome.SUPPORTED
     assert finding.estimate == 1 and finding.quantities["within"] == 1
     assert finding.controls["text of imdb"] == 0 and finding.settings["nearest"] == "imdb"
-    assert finding.p_values["permutation"] == finding.p_values["against imdb"] == 1 / (PERMUTATIONS + 1)
+    assert finding.p_values["permutation"] == finding.p_values["against imdb"] == 1 / (EXCHANGES + 1)
 
 
 def test_the_nearest_of_the_other_datasets_counts() -> None:
@@ -36,7 +36,7 @@ def test_the_nearest_of_the_other_datasets_counts() -> None:
     finding, _ = run("table1-commonality", study, sigma=3)
     assert finding.settings["nearest"] == "code25k" and finding.estimate == 0.5
     assert finding.controls["text of imdb"] == 0 and finding.controls["text of code25k"] == 0.5
-    assert finding.p_values["permutation"] == 1 / (PERMUTATIONS + 1), "the larger of the two"
+    assert finding.p_values["permutation"] == 1 / (EXCHANGES + 1), "the larger of the two"
 
 
 def test_scrambled_text_that_overlaps_as_much_refutes() -> None:

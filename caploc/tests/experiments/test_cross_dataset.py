@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from caploc.experiments import cross_dataset
-from caploc.experiments.cross_dataset.lead import cell_effects, lead_over, sets_p
+from caploc.experiments.cross_dataset.lead import cell_effects, lead_over
 from caploc.experiments.cross_dataset.matrix import Change, Intervention, Matrix
 from caploc.findings import Finding, Outcome
+from caploc.statistics import sets_p
 from caploc.tests.experiments.planted_matrices import (
     DATASETS,
     SIGMA,

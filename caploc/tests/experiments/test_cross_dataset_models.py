@@ -11,9 +11,9 @@ from scipy import stats
 
 from caploc.experiments import cross_dataset
 from caploc.experiments.cross_dataset.matrix import Matrix
-from caploc.experiments.cross_dataset.models import mean_rho, rho
 from caploc.experiments.study import NotRunError, Study
 from caploc.findings import Finding, Outcome
+from caploc.statistics import mean_rho, rho
 from caploc.tests.experiments.planted_matrices import (
     DATASETS,
     Effect,

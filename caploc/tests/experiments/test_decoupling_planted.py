@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from caploc.experiments import decoupling
-from caploc.experiments.decoupling.commonality import _swapped_tasks_p
 from caploc.experiments.decoupling.readings import decay, joint_counts, one_task, two_tasks
 from caploc.experiments.facts import FactSet
 from caploc.experiments.study import NotRunError
 from caploc.findings import Outcome
 from caploc.metrics import overlap
+from caploc.statistics import swapped_tasks_p
 from caploc.tests.experiments.planted_facts import (
     PLACES,
     PlantedFacts,
@@ -176,5 +176,6 @@ def test_swapped_tasks_are_exchangeable_without_a_commonality() -> None:
     low = 0
     for seed in range(40):
         sets = planted(2, 0, 4, seed=seed, pairs=12)
-        low += _swapped_tasks_p(sets[np.arange(0, 24, 2)], sets[np.arange(1, 24, 2)], seed)[0] <= 0.2
+        one, other = sets[np.arange(0, 24, 2)], sets[np.arange(1, 24, 2)]
+        low += swapped_tasks_p(one.overlap(), one.overlap(other), other.overlap(), seed)[0] <= 0.2
     assert 2 <= low <= 16

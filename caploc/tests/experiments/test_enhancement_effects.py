@@ -7,10 +7,17 @@ import math
 import numpy as np
 import pytest
 
-from caploc.comparisons import Effect, compare_pairs, compare_with_random
-from caploc.experiments.enhancement.best import best_of
-from caploc.experiments.enhancement.effects import Pair, between_runs, effect_of, rank_p
-from caploc.experiments.enhancement.own import binomial_p
+from caploc.statistics import (
+    Effect,
+    Pair,
+    best_of,
+    between_variance,
+    binomial_p,
+    compare_pairs,
+    compare_with_random,
+    effect_of,
+    rank_among_draws,
+)
 
 
 def answers(seed: int, runs: int, items: int, share: float = 0.5, spread: float = 0.0) -> np.ndarray:
@@ -39,7 +46,7 @@ def test_one_run_against_draws_is_the_comparison_with_random_sets() -> None:
         (theirs.interval.low, theirs.interval.high)
     )
     assert ours.p == pytest.approx(theirs.p_items)
-    assert rank_p([pair]) == pytest.approx(theirs.p_sets or 0)
+    assert rank_among_draws([pair]) == pytest.approx(theirs.p_sets or 0)
 
 
 def test_independent_datasets_add_up_in_squares() -> None:
@@ -62,9 +69,9 @@ def test_items_tested_after_several_trainings_are_not_counted_twice() -> None:
 
 
 def test_between_runs_finds_the_planted_variance() -> None:
-    found = [between_runs([answers(seed, 6, 200, 0.5, 0.1)]) for seed in range(200)]
+    found = [between_variance([answers(seed, 6, 200, 0.5, 0.1)]) for seed in range(200)]
     assert np.mean(found) == pytest.approx(0.01, rel=0.15)
-    assert np.mean([between_runs([answers(seed, 6, 200)]) for seed in range(200)]) < 0.001
+    assert np.mean([between_variance([answers(seed, 6, 200)]) for seed in range(200)]) < 0.001
 
 
 def test_a_further_draw_is_rarely_above() -> None:

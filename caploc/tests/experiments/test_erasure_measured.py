@@ -20,19 +20,14 @@ from caploc.experiments import erasure, evaluation_data
 from caploc.experiments.erasure import erasures, measured
 from caploc.experiments.erasure.arms import LAYER, LOCATED, RANDOM_ARMS, TWIN
 from caploc.experiments.erasure.harm import lost_more
-from caploc.experiments.evaluation_data import (
-    EvaluationItems,
-    above_chance,
-    check_disjoint,
-    evaluation_items,
-    floor_effect,
-)
+from caploc.experiments.evaluation_data import EvaluationItems, check_disjoint, evaluation_items, floor_effect
 from caploc.experiments.study import Study, StudySettings
 from caploc.findings import Cell, Finding, Outcome
 from caploc.interventions import erased
 from caploc.models import LanguageModel, untrained_twin, wrap
 from caploc.neurons import NeuronMask
 from caploc.papers import judge, load_paper
+from caploc.statistics import above_chance
 from caploc.store import Store
 from caploc.tests.attribution.families import VOCABULARY, make_model
 from caploc.tests.tiny import SHARED, tokenizer

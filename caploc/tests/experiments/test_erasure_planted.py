@@ -7,15 +7,14 @@ import pytest
 import torch
 
 from caploc.audit.plots import draw
-from caploc.comparisons import Change
 from caploc.experiments import erasure
 from caploc.experiments.erasure import table3, trend
-from caploc.experiments.erasure.changes import change_of_random, if_nothing_changed, score_interval
 from caploc.experiments.erasure.harm import lost_more
 from caploc.experiments.evaluation_data import EvaluationItems
 from caploc.experiments.study import Study
 from caploc.findings import Outcome
 from caploc.neurons import NeuronMask
+from caploc.statistics import Change, change_of_random, if_nothing_changed, score_interval
 from caploc.tests.experiments.planted_erasures import (
     DRAWS,
     ITEMS,

@@ -12,17 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caploc.experiments.facts import LocatedSets
-from caploc.experiments.facts.agreement import (
+from caploc.metrics import chance_overlap, iou, overlap
+from caploc.neurons import NeuronMask
+from caploc.statistics import (
     across_facts,
+    cluster_weights,
+    defined_interval,
     facts_permuted_p,
-    percentile,
-    resampled_weights,
     weighted_mean,
     weighted_pair_mean,
     within_facts,
 )
-from caploc.metrics import chance_overlap, iou, overlap
-from caploc.neurons import NeuronMask
 
 LAYERS, NEURONS = 2, 6
 
@@ -94,7 +94,7 @@ def test_weighted_means_resample_facts() -> None:
     generator = np.random.default_rng(0)
     values, matrix = generator.random(5), generator.random((5, 5))
     values[2] = np.nan
-    weights = resampled_weights(np.array([0, 0, 1, 2, 3]), 3, draws=50)
+    weights = cluster_weights(np.array([0, 0, 1, 2, 3]), 3, draws=50)
     assert (weights[:, 0] == weights[:, 1]).all() and weights.sum() > 0
     for row, mean, pair_mean in zip(
         weights, weighted_mean(values, weights), weighted_pair_mean(matrix, weights), strict=True
@@ -112,7 +112,9 @@ def test_a_mean_over_pairs_is_covered() -> None:
     for trial in range(100):
         effects = generator.normal(size=30)
         matrix = effects[:, None] + effects
-        spread = percentile(weighted_pair_mean(matrix, resampled_weights(np.arange(30), trial, draws=400)))
+        spread = defined_interval(
+            weighted_pair_mean(matrix, cluster_weights(np.arange(30), trial, draws=400))
+        )
         held += spread.contains(0.0)
     assert 86 <= held <= 99
 

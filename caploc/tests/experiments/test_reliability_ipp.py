@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from caploc.experiments.reliability.ipp import ipp
-from caploc.statistics import StatisticsError
+from caploc.statistics import StatisticsError, ipp
 
 
 def test_random_in_the_place_of_located_gives_nothing() -> None:

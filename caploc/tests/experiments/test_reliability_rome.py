@@ -8,8 +8,8 @@ from scipy import stats
 
 from caploc.experiments import reliability
 from caploc.experiments.reliability.rome_located import locate_layer
-from caploc.experiments.reliability.rome_pairs import compare_successes, equivalence_p
 from caploc.findings import Cell, Outcome
+from caploc.statistics import compare_successes, equivalence_p
 from caploc.tests.experiments.planted_edits import LAYERS, edit_study, successes
 from caploc.tests.experiments.planted_facts import run
 

@@ -10,9 +10,9 @@ from caploc.experiments.rivals import halves
 from caploc.experiments.rivals.halves import half_splits, overlap_effect, resampled
 from caploc.experiments.rivals.samples import Samples
 from caploc.experiments.rivals.sets import CNL, KN, MAGNITUDE, located
-from caploc.experiments.shards import random_halves
 from caploc.metrics import overlap
 from caploc.neurons import Threshold
+from caploc.statistics import random_halves
 from caploc.tests.experiments.test_rivals_sets import samples_of
 
 THRESHOLD = Threshold(2.0)

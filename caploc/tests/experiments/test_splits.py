@@ -12,21 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caploc.experiments.commonality import splits
-from caploc.experiments.commonality.splits import (
+from caploc.experiments.commonality.splits import floor_effect, masks, mean, mean_scores, to_split
+from caploc.metrics import chance_overlap, iou, overlap
+from caploc.neurons import NeuronScores, Threshold
+from caploc.statistics import (
     Agreement,
     across,
     agreement,
+    defined_interval,
     draw_halves,
-    floor_effect,
     half_split,
-    interval,
-    masks,
-    mean,
-    mean_scores,
+    resampled,
 )
-from caploc.experiments.shards import resampled
-from caploc.metrics import chance_overlap, iou, overlap
-from caploc.neurons import NeuronScores, Threshold
 from caploc.tests.experiments.planted import sums_of
 
 arrays = st.builds(
@@ -126,20 +123,20 @@ def test_halves_are_disjoint_complete_and_seeded(
     scores: np.ndarray, size: int, draws: int, seed: int
 ) -> None:
     shards = sums_of(scores, size)
-    first, second = draw_halves(shards, draws, seed)
+    first, second = draw_halves(len(shards.counts), draws, seed)
     assert len(first) == len(second) == draws
     for a, b in zip(first, second, strict=True):
         assert sorted([*a, *b]) == list(range(len(shards.counts)))
         assert len(a) == len(shards.counts) // 2
-    again = draw_halves(shards, draws, seed)
+    again = draw_halves(len(shards.counts), draws, seed)
     assert all(np.array_equal(x, y) for x, y in zip(first, again[0], strict=True))
 
 
 def test_halves_are_all_different_and_equally_likely() -> None:
-    first, _ = draw_halves(sums_of(np.zeros((6, 1, 2))), 2000, 0)
+    first, _ = draw_halves(6, 2000, 0)
     counts = np.unique([sum(1 << int(shard) for shard in half) for half in first], return_counts=True)[1]
     assert len(counts) == 20 and ((counts - 100) ** 2 / 100).sum() < 53  # chi-square, 19 degrees of freedom
-    assert not np.array_equal(first, draw_halves(sums_of(np.zeros((6, 1, 2))), 2000, 1)[0])
+    assert not np.array_equal(first, draw_halves(6, 2000, 1)[0])
 
 
 def assert_agrees(result: Agreement, pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
@@ -160,9 +157,9 @@ def test_half_split_against_the_examples_themselves(
     scores = np.concatenate([scores, scores[::-1]])
     pairs = [
         tuple(mask_of(scores, examples_of(shards.members, half), threshold) for half in split)
-        for split in zip(*draw_halves(shards, draws, seed), strict=True)
+        for split in zip(*draw_halves(len(shards.counts), draws, seed), strict=True)
     ]
-    assert_agrees(half_split(shards, threshold, draws, seed), pairs)  # type: ignore[arg-type]
+    assert_agrees(half_split(to_split(shards, threshold), draws, seed), pairs)  # type: ignore[arg-type]
 
 
 @settings(max_examples=40, deadline=None)
@@ -179,26 +176,28 @@ def test_across_against_the_examples_themselves(
             mask_of(data[0], examples_of(a.members, first), threshold),
             mask_of(data[1], examples_of(b.members, second), threshold),
         )
-        for first, second in zip(draw_halves(a, 5, seed)[0], draw_halves(b, 5, seed)[1], strict=True)
+        for first, second in zip(
+            draw_halves(len(a.counts), 5, seed)[0], draw_halves(len(b.counts), 5, seed)[1], strict=True
+        )
     ]
-    assert_agrees(across(a, b, threshold, 5, seed), pairs)
+    assert_agrees(across(to_split(a, threshold), to_split(b, threshold), 5, seed), pairs)
 
 
 @pytest.mark.parametrize("defined", [0, 1, 4, 5, 10])
 def test_interval_and_mean_need_half_of_the_draws(defined: int) -> None:
     values = np.full(10, np.nan)
     values[:defined] = np.linspace(0, 1, defined) if defined else 0
-    spread, middle = interval(values), mean(values)
+    spread, middle = defined_interval(values), mean(values)
     assert math.isnan(spread.low) == math.isnan(spread.high) == math.isnan(middle) == (defined < 5)
     if defined >= 5:
         assert middle == pytest.approx(0.5)
         assert (spread.low, spread.high) == pytest.approx((0.025, 0.975))
-        assert interval(values, 0.9).low == pytest.approx(0.05)
+        assert defined_interval(values, 0.9).low == pytest.approx(0.05)
 
 
 def test_a_mean_of_one_draw_is_that_draw_and_has_no_interval() -> None:
     assert mean(np.array([0.3])) == 0.3
-    assert math.isnan(interval(np.array([0.3])).low)
+    assert math.isnan(defined_interval(np.array([0.3])).low)
 
 
 @pytest.mark.parametrize(("defined", "named"), [(10, False), (5, False), (4, True), (0, True)])
@@ -211,7 +210,7 @@ def test_floor_effect(defined: int, named: bool) -> None:
 
 def test_many_subsets_of_a_large_model_are_taken_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     shards = sums_of(np.random.default_rng(0).normal(size=(8, 2, 5)))
-    first, _ = draw_halves(shards, 7, 0)
+    first, _ = draw_halves(len(shards.counts), 7, 0)
     together = masks(shards, first, Threshold(1.05))
     for at_once in (1, 10, 30, 69):
         monkeypatch.setattr(splits, "SCORES_AT_ONCE", at_once)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from caploc import statistics
-from caploc.statistics import Interval, Side, StatisticsError
+from caploc.statistics import Interval, Side
 
 
 @settings(deadline=None)
@@ -32,19 +32,6 @@ def test_tost_at_its_edges() -> None:
     assert normal.p == pytest.approx(stats.norm.sf(2))
     assert (statistics.tost([0.1] * 3, 0.2).p, statistics.tost([0.1] * 3, 0.2).equivalent) == (0, True)
     assert (statistics.tost([0.2] * 3, 0.2).p, statistics.tost([0.2] * 3, 0.2).equivalent) == (1, False)
-
-
-def test_tost_percentile() -> None:
-    draws = np.linspace(-1, 1, 201)
-    result = statistics.tost_percentile(draws, 0.95)
-    assert (result.interval.low, result.interval.high) == pytest.approx((-0.9, 0.9))
-    assert result.interval.level == pytest.approx(0.9)
-    assert result.equivalent
-    assert result.p == (1 + 6) / 202
-    assert not statistics.tost_percentile(draws, 0.89).equivalent
-    assert not statistics.tost_percentile(draws + 0.2, 0.95).equivalent
-    with pytest.raises(StatisticsError, match=r"10 draws: alpha 0\.05 needs at least 19"):
-        statistics.tost_percentile(draws[:10], 1)
 
 
 # Three-sided answers

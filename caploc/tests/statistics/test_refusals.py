@@ -125,7 +125,6 @@ def test_results_are_plain_numbers() -> None:
         statistics.bootstrap_mean(skewed(), draws=40),
         statistics.percentile_interval(skewed()),
         statistics.tost(skewed(), 1),
-        statistics.tost_percentile(skewed(), 1),
         statistics.mann_kendall([1.0, 1, 2]),
         statistics.page_trend([[1, 2, 3], [1, 3, 2]]),
         statistics.binomial_interval(1, 2),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from caploc import statistics
-from caploc.statistics import sign_flips
+from caploc.statistics import permutation
 from caploc.tests.statistics.samples import alternatives
 
 thirds = st.integers(-9, 9).map(lambda k: k / 3)
@@ -88,14 +88,14 @@ def test_random_flips_approach_the_exact_p(alternative: str, n: int, monkeypatch
     differences = np.random.default_rng(n).integers(-5, 6, n) + 0.25 * (n < 18)
     exact = statistics.paired_permutation(differences, alternative=alternative)
     assert exact.method == "exact"
-    monkeypatch.setattr(sign_flips, "ENUMERABLE", 0)
-    monkeypatch.setattr(sign_flips, "LATTICE_STEPS", 0)
+    monkeypatch.setattr(permutation, "ENUMERABLE_CLUSTERS", 0)
+    monkeypatch.setattr(permutation, "LATTICE_STEPS", 0)
     for seed in range(3):
         drawn = statistics.paired_permutation(differences, alternative=alternative, seed=seed)
         assert (drawn.method, drawn.draws, drawn.least_p) == ("Monte Carlo", 9999, 1 / 10_000)
         extreme = round(drawn.p * 10_000) - 1
         assert stats.binomtest(extreme, 9999, exact.p).pvalue > 0.001
-    monkeypatch.setattr(sign_flips, "BITS_AT_ONCE", 50)
+    monkeypatch.setattr(permutation, "BITS_AT_ONCE", 50)
     blocks = statistics.paired_permutation(differences, alternative=alternative, seed=2)
     assert stats.binomtest(round(blocks.p * 10_000) - 1, 9999, exact.p).pvalue > 0.001
 

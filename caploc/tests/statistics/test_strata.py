@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from caploc import statistics
-from caploc.statistics import StatisticsError, strata
+from caploc.statistics import StatisticsError, permutation
 from caploc.tests.statistics.samples import alternatives
 
 sixths = st.integers(-8, 8).map(lambda k: k / 6)
@@ -95,8 +95,8 @@ def test_random_arrangements_approach_the_exact_p(alternative: str, monkeypatch:
     labels = np.arange(18) % 6 < 2
     exact = statistics.stratified_permutation(values, labels, groups, alternative=alternative)
     assert (exact.method, exact.units) == ("exact", 18)
-    monkeypatch.setattr(strata, "ENUMERABLE", 1)
-    monkeypatch.setattr(strata, "VALUES_AT_ONCE", 5000)
+    monkeypatch.setattr(permutation, "ENUMERABLE_DEALS", 1)
+    monkeypatch.setattr(permutation, "VALUES_AT_ONCE", 5000)
     drawn = statistics.stratified_permutation(values, labels, groups, alternative=alternative)
     assert (drawn.method, drawn.draws) == ("Monte Carlo", 9999)
     sides = 2 if alternative == "two-sided" else 1

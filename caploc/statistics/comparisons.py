@@ -1,10 +1,9 @@
-"""Evidence that located differs from something else: outcomes per item in, the numbers that a rule reads out.
+"""Evidence that one thing differs from another: outcomes per item in, the numbers that a rule reads out.
 
-Every comparison is ordered so that a higher outcome is more of what is claimed: right answers after
-enhancement, wrong ones after erasure, nats lost. The rules of `caploc.papers.kinds` that read parts
-``effect:*`` are fed by `part_quantities` and `holm_parts`, ``monotone`` by `compare_doses`. Whether an effect
-or its absence is claimed is the rule's business: it reads the 95 % interval and p for the one, the 90 %
-interval (two one-sided tests) for the other.
+Every comparison is ordered so that a higher outcome is more of what is claimed: right answers after enhancement, wrong
+ones after erasure, nats lost. The rules of `caploc.papers.kinds` that read parts ``effect:*`` are fed by
+`part_quantities` and `holm_parts`, ``monotone`` by `compare_doses`. Whether an effect or its absence is claimed is the
+rule's business: it reads the 95 % interval and p for the one, the 90 % interval (two one-sided tests) for the other.
 """
 
 from __future__ import annotations
@@ -12,24 +11,20 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from caploc.statistics import (
-    Interval,
-    StatisticsError,
-    bootstrap_mean,
-    holm,
-    paired_permutation,
-    permutation_p,
-)
-from caploc.statistics.checks import finite_array
-from caploc.statistics.clusters import Clusters, cluster_codes
+from caploc.statistics.bootstrap import RESAMPLES, bootstrap_mean, multinomial_weights
+from caploc.statistics.checks import Clusters, StatisticsError, cluster_codes, finite_array
+from caploc.statistics.intervals import Interval, defined_interval, no_change, percentile_interval
+from caploc.statistics.multiplicity import holm
+from caploc.statistics.permutation import mcnemar, paired_permutation, permutation_p
+from caploc.streams import Stream, stream
 
-RESAMPLES = 2000
 FLIPS = 9999
 
 
@@ -50,6 +45,9 @@ class Change:
             f"{part}:low90": self.interval90.low,
             f"{part}:high90": self.interval90.high,
         }
+
+
+AnyChange = TypeVar("AnyChange", bound=Change)
 
 
 @dataclass(frozen=True)
@@ -109,7 +107,7 @@ def compare_with_random(
         )
     codes = cluster_codes(one.size, clusters)
     means = sets.mean(1)
-    error = math.sqrt(_between_sets(sets, codes) * (1 + 1 / len(sets)))
+    error = math.sqrt(between_variance([sets], codes) * (1 + 1 / len(sets)))
     p_sets = permutation_p(float(one.mean()), means)
     return _effect(one - sets.mean(0), codes, seed, resamples, flips, error, p_sets, len(sets))
 
@@ -134,31 +132,77 @@ def compare_pairs(
     return _effect(a - b, cluster_codes(a.size, clusters), seed, resamples, flips)
 
 
-def against_the_best(rivals: Sequence[Effect]) -> Effect:
-    """The effect over the best of several rivals, from those over each of them (at least one).
+def compare_successes(first: np.ndarray, second: np.ndarray, clusters: np.ndarray, seed: int) -> Effect:
+    """`compare_pairs` of outcomes 0 and 1, whose intervals are at least McNemar's (Bonett & Price 2012).
 
-    Located is ahead of the best if it is ahead of all: estimate, bounds and d_z are the smallest, p the
-    largest.
+    Where hardly an item ends differently, a bootstrap has next to no width, however few items there are: two dozen that
+    all agree would pass for equivalence within any margin.
     """
-    if not rivals:
-        raise StatisticsError("rivals is empty: the best of none is nothing")
-
-    def least(intervals: Sequence[Interval]) -> Interval:
-        low, high = min(one.low for one in intervals), min(one.high for one in intervals)
-        return Interval(low, high, intervals[0].level, "over the best rival")
-
-    sets = [one.p_sets for one in rivals if one.p_sets is not None]
-    sizes = [one.effect_size for one in rivals if one.effect_size is not None]
-    return Effect(
-        min(one.estimate for one in rivals),
-        least([one.interval for one in rivals]),
-        least([one.interval90 for one in rivals]),
-        max(one.p_items for one in rivals),
-        max(sets) if sets else None,
-        min(sizes) if len(sizes) == len(rivals) else None,
-        rivals[0].items,
-        max(one.draws for one in rivals),
+    effect = compare_pairs(first, second, clusters=clusters, seed=seed)
+    return replace(
+        effect,
+        interval=at_least_mcnemar(effect.interval, first, second),
+        interval90=at_least_mcnemar(effect.interval90, first, second),
     )
+
+
+def at_least_mcnemar(interval: Interval, first: np.ndarray, second: np.ndarray) -> Interval:
+    """``interval`` of a mean difference, widened where the paired proportions' own one reaches further."""
+    own = mcnemar(first > 0, second > 0, level=interval.level).interval
+    kind = f"{interval.kind} over facts, at least Bonett-Price"
+    return Interval(min(interval.low, own.low), max(interval.high, own.high), interval.level, kind)
+
+
+def change_of_random(base: np.ndarray, random: np.ndarray, clusters: Sequence[str], seed: int = 0) -> Change:
+    """Mean over sets of ``random [sets, items]`` minus ``base [items]``.
+
+    The estimand is the mean over all random sets and items, so intervals come from a two-way bootstrap: sets and
+    items (whole clusters) are drawn, each with replacement, and crossed (McCullagh 2000, "pigeonhole"; conservative);
+    where no set changes any item, from `if_nothing_changed`.
+    """
+    differences = random - base
+    codes = cluster_codes(base.size, list(clusters))
+    generator = stream(Stream.TWO_WAY, seed)
+    sets = multinomial_weights(generator, len(random))
+    units = multinomial_weights(generator, int(codes.max()) + 1)[:, codes]
+    items = units / units.sum(1, keepdims=True)
+    drawn = np.einsum("rs,si,ri->r", sets, differences, items, optimize=True)
+    found = Change(
+        float(differences.mean()), percentile_interval(drawn, 0.95), percentile_interval(drawn, 0.90)
+    )
+    return if_nothing_changed(found, int(codes.max()) + 1)
+
+
+def if_nothing_changed(change: AnyChange, units: int) -> AnyChange:
+    """``change``, or where no item shows any difference of score, with the intervals `no_change` of ``units``."""
+    if not change.estimate == change.interval.low == change.interval.high == 0:
+        return change
+    return replace(change, interval=no_change(units, 0.95), interval90=no_change(units, 0.90))
+
+
+def effect_of_draws(estimate: float, draws: np.ndarray, p: float, items: int) -> Effect:
+    """An effect whose intervals are the percentiles of ``draws`` of its estimate, such as bootstrap replicates."""
+    return Effect(estimate, defined_interval(draws), defined_interval(draws, 0.90), p, None, None, items, 0)
+
+
+def effect_of_centred_draws(difference: np.ndarray, resampled: np.ndarray, items: int) -> Effect:
+    """The mean ``difference [draws]`` over splits of one sample, with interval and p from ``resampled [resamples]``:
+    the same difference on one split each of the sample weighed anew (Bayesian bootstrap, Rubin 1981).
+
+    Only the resamples' deviations from their mean are used, and of them those within the range of a difference of
+    overlaps. p is one-sided and of the interval's distribution: the share of it at or below 0. Undefined values, nan,
+    are left out.
+    """
+    difference, other = (values[np.isfinite(values)] for values in (difference, resampled))
+    estimate = float(difference.mean())
+    spread = np.clip(estimate + other - other.mean(), -1, 1)
+
+    def interval(level: float) -> Interval:
+        low, high = np.quantile(spread, [(1 - level) / 2, (1 + level) / 2])
+        return Interval(float(low), float(high), level, "Bayesian bootstrap over samples, centred")
+
+    p = permutation_p(0.0, spread, "less")
+    return Effect(estimate, interval(0.95), interval(0.90), p, None, None, items, len(difference))
 
 
 @dataclass(frozen=True)
@@ -239,15 +283,29 @@ def _effect(
     return Effect(mean, joined(0.95), joined(0.90), test.p, p_sets, size, differences.size, draws)
 
 
-def _between_sets(sets: np.ndarray, codes: np.ndarray) -> float:
-    """The variance of the true means of ``sets [draws, items]``: that of their means less what items explain."""
-    draws, items = sets.shape
-    own = sets - sets.mean(0)
-    own -= own.mean(1, keepdims=True)
-    units = int(codes.max()) + 1
-    sums = np.stack([np.bincount(codes, row, units) for row in own])  # [draws, units]
-    if units < 2:
-        return float(sets.mean(1).var(ddof=1))
-    # subtracting the draws' mean took 1/draws of each draw's own variance away
-    noise = (sums**2).sum(1).mean() / items**2 * units / (units - 1) * draws / (draws - 1)
-    return max(0.0, float(sets.mean(1).var(ddof=1) - noise))
+def between_variance(outcomes: Sequence[np.ndarray], codes: np.ndarray | None = None) -> float:
+    """The variance of the true means of what was drawn, random sets or runs of training; 0 where they do not differ.
+
+    ``outcomes``: for each dataset ``[draws, items]`` of the same draws, whose mean is the sum over datasets of its
+    items' means. That the draws were tried on these items adds to the variance of their means what items explain, which
+    is taken away: items are independent, or with ``codes [items]``, numbers of clusters, clusters are.
+    """
+    draws = len(outcomes[0])
+    if draws < 2:
+        return 0.0
+    means = sum(one.mean(1) for one in outcomes)
+    noise = 0.0
+    for one in outcomes:
+        own = one - one.mean(0)
+        own -= own.mean(1, keepdims=True)
+        items = own.shape[1]
+        if codes is None:
+            of_a_mean = (own**2).sum(1).mean() / items / max(1, items - 1)
+        else:
+            units = int(codes.max()) + 1
+            sums = np.stack([np.bincount(codes, row, units) for row in own])  # [draws, units]
+            # a lone unit cannot tell its noise from the draws' own differences
+            of_a_mean = (sums**2).sum(1).mean() / items**2 * units / (units - 1) if units > 1 else 0.0
+        # subtracting the draws' mean took 1/draws of each draw's own variance away
+        noise += of_a_mean * draws / (draws - 1)
+    return max(0.0, float(np.var(means, ddof=1)) - noise)

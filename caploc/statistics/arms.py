@@ -1,28 +1,33 @@
-"""Differences between two arms of training: paired over items, averaged over seeds and draws, pooled over datasets.
+"""Differences between two arms, of training or of erasing: paired over items, averaged over seeds and draws, pooled
+over datasets.
 
-A run is one training, of one seed and one set of neurons. Its luck is not averaged out by items, so the intervals join
-two kinds of luck, in the way of Zou & Donner (2008), as `caploc.comparisons.compare_with_random` does: that with items
-(BCa of the mean difference, dataset by dataset) and that with runs (Student's t with the between-run variance, that of
-the runs' means less what items explain of it; Welch's degrees of freedom).
+A run is one training, of one seed and one set of neurons. Its sampling error is not averaged out by items, so the
+intervals join two kinds of it, in the way of Zou & Donner (2008), as `compare_with_random` does: that of items (BCa of
+the mean difference, dataset by dataset) and that of runs (Student's t with the between-run variance, that of the runs'
+means less what items explain of it; Welch's degrees of freedom).
 
 Where the second arm was *drawn*, as random neurons are, the interval is of the first arm minus a further draw: located
 must do better than another random set would. Five draws give a rank p of 1/6 at best, so p asks about items, as the
-claims' entries say (sign flips of an item's differences, all its seeds together), and luck with sets is in the interval
-alone: an interval above 0 rejects "located is a further draw" at level .025, if draws are about normal.
+claims' entries say (sign flips of an item's differences, all its seeds together), and the sampling error of sets is in
+the interval alone: an interval above 0 rejects "located is a further draw" at level .025, if draws are about normal.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from scipy import stats
 
-from caploc.comparisons import FLIPS, RESAMPLES, Effect
-from caploc.experiments.erasure.changes import if_nothing_changed
-from caploc.statistics import Interval, bootstrap_mean, paired_permutation, permutation_p
+from caploc.statistics.bootstrap import RESAMPLES, bootstrap_mean, drawn_weights
+from caploc.statistics.comparisons import FLIPS, Effect, between_variance, if_nothing_changed
+from caploc.statistics.intervals import Interval
+from caploc.statistics.permutation import paired_permutation, permutation_p, stratified_permutation
+from caploc.streams import Stream, stream
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +62,7 @@ def effect_of(
     Items of one tested dataset are the same in all its pairs and are resampled and flipped together; runs of one
     trained dataset likewise. Where no score differs at all, intervals are as wide as so many items allow;
     ``scores`` False for losses, which are not between 0 and 1. ``p_sets`` of
-    the result is None: see `rank_p`.
+    the result is None: see `rank_among_draws`.
     """
     tested = _by_tested(pairs)
     error, freedom = _luck(pairs, drawn)
@@ -82,30 +87,55 @@ def effect_of(
     return if_nothing_changed(effect, len(pooled)) if scores else effect
 
 
-def rank_p(pairs: Sequence[Pair]) -> float:
+def rank_among_draws(pairs: Sequence[Pair]) -> float:
     """(1 + k) / (1 + m): the rank of the first arm among m draws of the second, all pairs' draws by their number."""
     fewest = min(len(one.second) for one in pairs)
     drawn = np.mean([one.second[:fewest].mean(1) for one in pairs], axis=0)
     return permutation_p(float(np.mean([one.first.mean() for one in pairs])), drawn)
 
 
-def between_runs(outcomes: Sequence[np.ndarray]) -> float:
-    """The variance of runs' true means over datasets, of ``outcomes [runs, items]`` each; 0 where runs do not differ.
+def sets_p(pairs: Sequence[Pair], seed: int) -> float:
+    """p of the null that in each row (trained or located on one dataset) located is a further random set."""
+    values: list[float] = []
+    located: list[bool] = []
+    strata: list[str] = []
+    for row in dict.fromkeys(pair.trained for pair in pairs):
+        own = [pair for pair in pairs if pair.trained == row]
+        fewest = min(len(pair.second) for pair in own)
+        draws = np.mean([pair.second[:fewest].mean(1) for pair in own], axis=0)
+        values += [float(np.mean([pair.first.mean() for pair in own])), *draws.tolist()]
+        located += [True] + [False] * fewest
+        strata += [row] * (1 + fewest)
+    return stratified_permutation(values, located, strata, alternative="greater", seed=seed).p
 
-    A run's mean is the sum over datasets of its items' means; what items explain of the means' variance is taken away.
+
+Cell = TypeVar("Cell", bound=tuple[str, str])
+
+
+def resampled_changes(
+    cells: Mapping[Cell, tuple[np.ndarray, np.ndarray]], resamples: int, seed: int
+) -> dict[Cell, np.ndarray]:
+    """``[resamples]`` mean changes of every cell of a matrix on bootstrap samples of items and, where there are
+    several, runs.
+
+    ``cells``: (intervened on, tested on) -> outcomes ``[items]`` before and ``[runs, items]`` after. Items of one
+    tested dataset are drawn together in all cells, in other matrices too if they have as many; runs together in all
+    cells of a row, one fewer than there are.
     """
-    runs = len(outcomes[0])
-    if runs < 2:
-        return 0.0
-    means = sum(one.mean(1) for one in outcomes)
-    noise = 0.0
-    for one in outcomes:
-        own = one - one.mean(0)
-        own -= own.mean(1, keepdims=True)
-        items = own.shape[1]
-        # subtracting the runs' mean took 1/runs of each run's own variance away
-        noise += (own**2).sum(1).mean() / items / max(1, items - 1) * runs / (runs - 1)
-    return max(0.0, float(np.var(means, ddof=1)) - noise)
+    often = {
+        row: drawn_weights(
+            stream(Stream.RUNS, seed, zlib.crc32(row.encode())), len(after), resamples, fewer=1
+        )
+        for (row, _), (_, after) in cells.items()
+    }
+    weights = {
+        column: drawn_weights(stream(Stream.ITEMS, seed, zlib.crc32(column.encode())), len(before), resamples)
+        for (_, column), (before, _) in cells.items()
+    }
+    return {
+        (row, column): (often[row] * (weights[column] @ (after - before).T)).sum(1)
+        for (row, column), (before, after) in cells.items()
+    }
 
 
 def _by_tested(pairs: Sequence[Pair]) -> list[np.ndarray]:
@@ -125,7 +155,7 @@ def _luck(pairs: Sequence[Pair], drawn: bool) -> tuple[float, float]:
         for arm, further in (("first", False), ("second", drawn)):
             outcomes = [getattr(one, arm) / len(pairs) for one in own]
             runs = len(outcomes[0])
-            terms.append((between_runs(outcomes) * (1 / runs + further), runs - 1))
+            terms.append((between_variance(outcomes) * (1 / runs + further), runs - 1))
     total = sum(variance for variance, _ in terms)
     if total <= 0:
         return 0.0, math.inf
