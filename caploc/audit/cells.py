@@ -29,8 +29,8 @@ Variants = Callable[[str], Iterable[str]]
 class CellRequest:
     """One cell of a claim test and the model that it asks for, as ``load_model`` takes it.
 
-    A cell that compares models has their requests in ``each`` and no ``model`` of its own; one about what is printed has
-    neither.
+    A cell that compares models has their requests in ``each`` and no ``model`` of its own; one about what is
+    printed has neither.
     """
 
     cell: Cell
@@ -47,7 +47,9 @@ class CellRequest:
 # --------------------------------------------------------------------------------------------- claims to parameters
 
 
-def parametrize(metafunc: pytest.Metafunc, settings: AuditSettings, paper_of: Callable[[Path], Paper | None]) -> None:
+def parametrize(
+    metafunc: pytest.Metafunc, settings: AuditSettings, paper_of: Callable[[Path], Paper | None]
+) -> None:
     """Gives a claim test that ranges over models its cells; with ``--sensitivity``, those under other readings too."""
     declared = declared_claim(metafunc.definition)
     if declared is None or declared.over == "print" or "cell" not in metafunc.fixturenames:
@@ -200,9 +202,7 @@ def plan_item(item: pytest.Item, paper: Paper | None) -> None:
         request = CellRequest(Cell(model=PRINTED), "")
     claim_id = declared.claim_of(request.cell.model)
     item.stash[CLAIM_TEST], item.stash[REQUEST] = declared, request
-    item.stash[PLANNED] = Planned(
-        item.nodeid, item.name, claim_id, request.cell, declared.across, paper.key
-    )
+    item.stash[PLANNED] = Planned(item.nodeid, item.name, claim_id, request.cell, declared.across, paper.key)
 
 
 def group_by_model(items: list[pytest.Item]) -> None:

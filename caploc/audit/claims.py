@@ -139,7 +139,10 @@ def claim(
         for name in ("__name__", "__qualname__", "__module__", "__doc__"):
             setattr(test, name, getattr(function, name))
         # pytest shows where a test stands
-        place = {"co_filename": function.__code__.co_filename, "co_firstlineno": function.__code__.co_firstlineno}
+        place = {
+            "co_filename": function.__code__.co_filename,
+            "co_firstlineno": function.__code__.co_firstlineno,
+        }
         test.__code__ = test.__code__.replace(**place)  # type: ignore[arg-type]
         return pytest.mark.claim(declared)(test)
 

@@ -215,7 +215,8 @@ class ProgressLine:
         left = [one["left"] for one in told if one["left"] is not None]
         time_left = f", about {duration(min(left))} left" if left else ""
         entries = sum(one["entries"] for one in told)
-        return f"computing: {ahead['share']:.0%} of the work ({entries} results){time_left}: {in_ascii(ahead['what'], 80)}"
+        done = f"{ahead['share']:.0%} of the work ({entries} results)"
+        return f"computing: {done}{time_left}: {in_ascii(ahead['what'], 80)}"
 
     def _run(self) -> None:
         while not self._stop.wait(SECONDS_BETWEEN):

@@ -25,9 +25,7 @@ def assemble(
     for study in studies:
         before = f"{study.model}: " if len(studies) > 1 else ""
         settings |= {
-            f"{before}{name}": value
-            for name, value in study.record.items()
-            if name not in measurement.unused
+            f"{before}{name}": value for name, value in study.record.items() if name not in measurement.unused
         }
     notes = list(measurement.notes)
     for basis in measurement.basis:

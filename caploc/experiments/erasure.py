@@ -1,12 +1,12 @@
 """Section 5.4, Table 3: does erasing the located neurons cost the ability that they were located with?
 
-The experiments of Table 3's numbers, of the claim that located neurons matter more than as many others, and of the trend
-over sigma. `caploc.experiments.erasure_sets` names what is erased and what is left.
+The experiments of Table 3's numbers, of the claim that located neurons matter more than as many others, and of the
+trend over sigma. `caploc.experiments.erasure_sets` names what is erased and what is left.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,6 @@ from caploc.experiments.erasure_sets import (
     MAGNITUDE,
     TWIN,
     UNIFORM,
-    Erased,
     ErasedWithLoss,
     Erasures,
     FewErased,
@@ -26,11 +25,11 @@ from caploc.experiments.erasure_sets import (
     nothing_located,
 )
 from caploc.experiments.evaluating import LEVEL, EvaluationItems, Items, evaluated_datasets
-from caploc.experiments.evidence import asides, effect, effects, finite, level
-from caploc.experiments.locating import Scores, located_mask
+from caploc.experiments.evidence import asides, bound, difference, effect, effects, finite
+from caploc.experiments.locating import located_mask
 from caploc.experiments.specs import FloorError, NotRunError, Spec
 from caploc.experiments.study import Study, experiment
-from caploc.findings import Aside, Cell, Effect as EffectPart, Measurement, Part, Plot, Test
+from caploc.findings import Aside, Cell, Measurement, Plot, Test
 from caploc.papers import Claim
 from caploc.statistics import (
     Change,
@@ -75,7 +74,7 @@ def base(study: Study, cell: Cell, claim: Claim) -> Measurement:
     items = study.result(Items(cell.dataset))
     return Measurement(
         quantity,
-        level(
+        bound(
             items.base["score"].mean(),
             score_interval(items.base["score"], items.clusters, study.settings.seed),
             "items",
@@ -90,7 +89,9 @@ def base(study: Study, cell: Cell, claim: Claim) -> Measurement:
 
 def _needs_erase(study: Study, cell: Cell, claim: Claim) -> Specs:
     sigma = float(cell.sigma or 0)
-    yield from (LocatedErased(name, sigma) for name in ([cell.dataset] if cell.dataset else study.available()))
+    yield from (
+        LocatedErased(name, sigma) for name in ([cell.dataset] if cell.dataset else study.available())
+    )
     if cell.dataset:
         yield ErasedWithLoss(cell.dataset, sigma)
 
@@ -116,7 +117,7 @@ def erase(study: Study, cell: Cell, claim: Claim) -> Measurement:
         shown, controls = {**outcomes_beside(found), **_elsewhere(found)}, magnitudes(found)
     return Measurement(
         quantity,
-        level(
+        bound(
             score.mean(), score_interval(score, items.clusters, study.settings.seed), "items", n=len(items)
         ),
         chance=items.chance,
@@ -159,11 +160,7 @@ def random(study: Study, cell: Cell, claim: Claim) -> Measurement:
     widest = max(changes.values(), key=lambda change: abs(change.estimate))
     return Measurement(
         "score without random neurons minus base score",
-        level(
-            widest.estimate,
-            widest.interval,
-            kind=EffectPart,
-        ),
+        difference(widest.estimate, widest.interval),
         {name: effect(change) for name, change in changes.items()},
         asides=shown,
         n=sum(len(one.own) for one in found.values()),
@@ -179,7 +176,10 @@ def random(study: Study, cell: Cell, claim: Claim) -> Measurement:
 
 
 def _average(
-    study: Study, quantity: str, score_of: Callable[[EvaluationItems], np.ndarray], notes: tuple[str, ...] | list[str] = ()
+    study: Study,
+    quantity: str,
+    score_of: Callable[[EvaluationItems], np.ndarray],
+    notes: Sequence[str] = (),
 ) -> Measurement:
     items = evaluated_datasets(study)
     missing = [dataset for dataset in COLUMNS if dataset not in items]
@@ -192,7 +192,7 @@ def _average(
     n = sum(score.size for score in scores.values())
     return Measurement(
         f"{quantity}, average over {', '.join(COLUMNS)}",
-        level(
+        bound(
             np.mean([score.mean() for score in scores.values()]),
             average_interval(list(scores.values()), study.settings.seed),
             "the items of each dataset",
@@ -239,7 +239,7 @@ def located_hurts_more(study: Study, cell: Cell, claim: Claim) -> Measurement:
     least = min(decisive.values(), key=lambda one: one.estimate)
     return Measurement(
         "score without random neurons minus score without the located ones",
-        level(least.estimate, least.interval, kind=EffectPart),
+        difference(least.estimate, least.interval),
         effects(decisive),
         effect_size=least.effect_size,
         asides={**asides(compared), **shown},
@@ -345,7 +345,7 @@ def sigma_trend(study: Study, cell: Cell, claim: Claim) -> Measurement:
         shown[f"nats lost, sigma {sigma:g}"] = float(loss.mean())
     return Measurement(
         "mean rise of the loss from one sigma to the next lower one",
-        level(response.step, response.interval, "items", n=len(items), kind=EffectPart),
+        difference(response.step, response.interval, "items", n=len(items)),
         {name: Test(p=p) for name, p in response.p_values.items()},
         asides=shown,
         n=len(items),

@@ -285,7 +285,9 @@ class FewErased(Spec[tuple[np.ndarray, np.ndarray]]):
         count = located_mask(study, self.dataset, self.sigma).count
         items = study.result(Items(self.dataset))
         if count == 0 or count >= self.fewer_than or self.sigma <= self.lower or items.floor is not None:
-            raise FloorError(f"{count} neurons pass sigma {self.sigma:g} on {self.dataset}: no lower one is needed")
+            raise FloorError(
+                f"{count} neurons pass sigma {self.sigma:g} on {self.dataset}: no lower one is needed"
+            )
         mask = located_mask(study, self.dataset, self.lower)
         yield outcome_task(study, items, mask.values[None])
         yield outcome_task(study, items, random_sets(mask, FEW_SETS, study.settings.seed))

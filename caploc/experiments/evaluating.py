@@ -32,7 +32,7 @@ FEWEST_ITEMS = 10
 """Below this, an interval over items means little."""
 LEVEL = 0.05
 GENERAL_TEXTS, GENERAL_DATASETS = 24, ("counterfact", "known_1000")
-"""General text: sentences of facts, which none of the datasets trained on or tested holds; of the first that there is."""
+"""General text: sentences of facts, which none of the datasets trained on or tested holds; the first that there is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,9 +175,7 @@ def outcome_task(
     return keyed(study, "outcomes", {"items": items.fingerprint, "sets": places}, make)
 
 
-def text_task(
-    study: Study, texts: Sequence[str], sets: Bool[Tensor, "sets layers neurons"] | None
-) -> Task:
+def text_task(study: Study, texts: Sequence[str], sets: Bool[Tensor, "sets layers neurons"] | None) -> Task:
     """Nats a token of general ``texts``, as ``nats [sets, texts]``, with each set erased; one row where None."""
 
     def make() -> Arrays:

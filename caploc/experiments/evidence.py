@@ -5,17 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from caploc.findings import AnyPart, Bound, Effect
+from caploc.findings import Bound, Effect, Range
 from caploc.statistics import Change, Interval, holm_parts
 from caploc.statistics import Effect as Compared
 
 
-def level(
-    estimate: float, interval: Interval, over: str = "", *, unit: str = "fraction", n: int = 0, kind: type[AnyPart] = Bound
-) -> AnyPart:  # type: ignore[assignment]
-    """An estimate with its 95 % interval; ``over`` says what was resampled, such as "items"."""
-    method = f"95 %, {interval.kind}" + (f" over {over}" if over else "")
-    return kind(float(estimate), (float(interval.low), float(interval.high)), unit=unit, n=n, method=method)
+def bound(
+    estimate: float, interval: Interval, over: str = "", *, unit: str = "fraction", n: int = 0
+) -> Bound:
+    """A level with its 95 % interval; ``over`` says what was resampled, such as "items"."""
+    return Bound(float(estimate), _ends(interval), unit=unit, n=n, method=_method(interval, over))
+
+
+def difference(
+    estimate: float, interval: Interval, over: str = "", *, unit: str = "fraction", n: int = 0
+) -> Effect:
+    """As `bound`, of a difference."""
+    return Effect(float(estimate), _ends(interval), unit=unit, n=n, method=_method(interval, over))
 
 
 def effect(change: Change, p: float | None = None, *, unit: str = "fraction") -> Effect:
@@ -23,12 +29,12 @@ def effect(change: Change, p: float | None = None, *, unit: str = "fraction") ->
     own = change.p if isinstance(change, Compared) else None
     return Effect(
         float(change.estimate),
-        (float(change.interval.low), float(change.interval.high)),
-        (float(change.interval90.low), float(change.interval90.high)),
+        _ends(change.interval),
+        _ends(change.interval90),
         p=own if p is None else p,
         unit=unit,
         n=change.items if isinstance(change, Compared) else 0,
-        method=f"95 %, {change.interval.kind}",
+        method=_method(change.interval, ""),
     )
 
 
@@ -46,3 +52,11 @@ def asides(found: Mapping[str, Change], before: str = "", *, unit: str = "fracti
 def finite(numbers: Mapping[str, float]) -> dict[str, float]:
     """Those that are numbers: nan and infinities left out."""
     return {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
+
+
+def _ends(interval: Interval) -> Range:
+    return float(interval.low), float(interval.high)
+
+
+def _method(interval: Interval, over: str) -> str:
+    return f"95 %, {interval.kind}" + (f" over {over}" if over else "")

@@ -228,7 +228,11 @@ class LocatedOn:
         if self.scores is None:
             return {}
         whole = self.scores.whole
-        named = {"completeness_error": whole.completeness, "completeness_gap": whole.gap, "points": whole.points}
+        named = {
+            "completeness_error": whole.completeness,
+            "completeness_gap": whole.gap,
+            "points": whole.points,
+        }
         means = {name: [float(value) for value in values / whole.count] for name, values in named.items()}
         return {"data_fingerprint": self.located.fingerprint, **means}
 
@@ -239,8 +243,8 @@ class LocatedOn:
         notes = []
         if paper is not None and count < paper:
             notes.append(
-                f"{count} examples of {dataset}, the paper locates with {paper} (section 5.3); overlap grows with their "
-                "number"
+                f"{count} examples of {dataset}, the paper locates with {paper} (section 5.3); "
+                "overlap grows with their number"
             )
         if self.located.excluded:
             notes.append(

@@ -48,7 +48,9 @@ class StudySettings:
     def margin(self, name: str) -> float:
         """The paper's margin of this name, such as ``least-loss``: the smallest loss of score that counts."""
         if name not in self.margins:
-            raise OptionError(f"the study has no margin {name!r}; give those of the audited paper: Paper.margins")
+            raise OptionError(
+                f"the study has no margin {name!r}; give those of the audited paper: Paper.margins"
+            )
         return self.margins[name]
 
     def has_figures(self, sigma: float) -> bool:

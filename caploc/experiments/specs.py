@@ -1,6 +1,6 @@
 """What has to be computed, named before any of it is: specs, and the plan that a run makes of them.
 
-A `Spec` is plain data, such as "the scores of gsm8k's locating examples under the untrained twin". It says what it rests
+A `Spec` is plain data, such as "the scores of gsm8k's locating examples in the untrained twin". It says what it rests
 on (``after``), which entries of the store hold it (``tasks``, each a content hash and what computes it) and what they
 amount to (``read``). An experiment names its specs first; a `Plan` collects those of all cells, with what they rest
 on, and computes what the store lacks, stage by stage: masks follow scores, outcomes follow masks. Measurements are then
@@ -78,7 +78,9 @@ class Spec(Generic[Result]):
     @property
     def title(self) -> str:
         """What is being computed, for a progress line."""
-        fields = ", ".join(str(value) for value in vars(self).values() if isinstance(value, str | float) and value)
+        fields = ", ".join(
+            str(value) for value in vars(self).values() if isinstance(value, str | float) and value
+        )
         return f"{type(self).__name__.lower()} {fields}".strip()
 
 
@@ -196,7 +198,7 @@ class Plan:
             each = flops / max(1, len(tasks))
             tally.total -= flops - each * len(own)
             missing |= {key: guarded(task) for key, task in own.items()}
-            shares |= {key: (each, f"{spec.title} ({study.model})") for key in own}
+            shares |= dict.fromkeys(own, (each, f"{spec.title} ({study.model})"))
         while missing:
             try:
                 store.compute_all(missing, each=lambda key, here: tally.add(*shares[key], here))
