@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -107,7 +108,7 @@ class Scores(Spec[ShardSums]):
                 "method": method.settings,
                 "examples": [example.content for example in chosen],
             }
-            yield Task(fingerprint(key), lambda chosen=chosen: self._sums(study, chosen))
+            yield Task(fingerprint(key), partial(self._sums, study, chosen))
 
     def _sums(self, study: Study, chosen: Sequence[TokenizedExample]) -> tuple[Arrays, Mapping[str, Any]]:
         method = study.settings.attribution

@@ -147,9 +147,17 @@ class Plan:
 
     def _place(self, study: Study, spec: Spec[Any], depth: dict[tuple[Study, Spec[Any]], int]) -> int:
         if (study, spec) not in depth:
-            first = _unless(self._ignore, lambda: list(spec.after(study)), [])
+            first = self._tried(_after, study, spec, [])
             depth[study, spec] = max((self._place(study, one, depth) for one in first), default=-1) + 1
         return depth[study, spec]
+
+    def _tried(
+        self, ask: Callable[[Study, Spec[Any]], Made], study: Study, spec: Spec[Any], otherwise: Made
+    ) -> Made:
+        try:
+            return ask(study, spec)
+        except self._ignore:
+            return otherwise
 
     def __len__(self) -> int:
         return sum(len(stage) for stages in self.stages.values() for stage in stages)
@@ -157,7 +165,7 @@ class Plan:
     def flops(self) -> float:
         """Of everything, stored or not."""
         return sum(
-            _unless(self._ignore, lambda study=study, spec=spec: spec.flops(study), 0.0)
+            self._tried(_flops, study, spec, 0.0)
             for study, stages in self.stages.items()
             for stage in stages
             for spec in stage
@@ -192,9 +200,9 @@ class Plan:
             return compute
 
         for spec in stage:
-            tasks = _unless(ignore, lambda spec=spec: list(spec.tasks(study)), [])
+            tasks = self._tried(_tasks, study, spec, [])
             own = {task.key: task for task in tasks if task.key not in missing and not store.has(task.key)}
-            flops = _unless(ignore, lambda spec=spec: spec.flops(study), 0.0)
+            flops = self._tried(_flops, study, spec, 0.0)
             each = flops / max(1, len(tasks))
             tally.total -= flops - each * len(own)
             missing |= {key: guarded(task) for key, task in own.items()}
@@ -207,11 +215,16 @@ class Plan:
                 missing = {key: compute for key, compute in missing.items() if key not in failed}
 
 
-def _unless(ignore: tuple[type[Exception], ...], make: Callable[[], Made], otherwise: Made) -> Made:
-    try:
-        return make()
-    except ignore:
-        return otherwise
+def _after(study: Study, spec: Spec[Any]) -> list[Spec[Any]]:
+    return list(spec.after(study))
+
+
+def _tasks(study: Study, spec: Spec[Any]) -> list[Task]:
+    return list(spec.tasks(study))
+
+
+def _flops(study: Study, spec: Spec[Any]) -> float:
+    return spec.flops(study)
 
 
 class _Tally:

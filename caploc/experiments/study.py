@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeVar, cast
 
@@ -280,11 +280,16 @@ class Experiment:
     description: str
     _needs: Callable[..., Iterable[Spec[Any] | Need]]
     _measure: Callable[..., Measurement]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def with_options(self, **options: Any) -> Experiment:
+        """The same experiment with options set, which ``needs`` and ``measure`` then are given by name."""
+        return replace(self, options={**self.options, **options})
 
     def needs(self, study: Any, cell: Cell, claim: Claim) -> list[Need]:
         """The specs to compute beforehand; none where it is known already that the cell cannot be measured here."""
         try:
-            named = list(self._needs(study, cell, claim))
+            named = list(self._needs(study, cell, claim, **self.options))
         except ENDINGS:
             return []
         return [one if isinstance(one, Need) else Need(study, one) for one in named]
@@ -292,7 +297,7 @@ class Experiment:
     def __call__(self, study: Any, cell: Cell, claim: Claim) -> Measurement:
         """The measurement, from results alone if `needs` were computed; one that says why there is none, if so."""
         try:
-            return self._measure(study, cell, claim)
+            return self._measure(study, cell, claim, **self.options)
         except NotRunError as reason:
             return Measurement(claim.id, not_run=str(reason))
         except FloorError as reason:
@@ -304,7 +309,7 @@ def experiment(
 ) -> Callable[[Callable[..., Measurement]], Experiment]:
     """Make ``measure(study, cell, claim) -> Measurement`` an experiment that names what it needs first.
 
-    ``needs`` takes the same arguments and gives specs of the study, or `Need`s of others.
+    ``needs`` takes the same arguments, options included, and gives specs of the study, or `Need`s of others.
     """
 
     def made(measure: Callable[..., Measurement]) -> Experiment:
