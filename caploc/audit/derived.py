@@ -15,7 +15,11 @@ def derived(results: Sequence[Result], paper: Paper) -> list[Result]:
 
     A cell that erred or is missing might have ended in any way: it counts as inconclusive.
     """
-    own = [result for result in results if not result.planned.cell.variant]
+    own = [
+        result
+        for result in results
+        if result.planned.paper == paper.key and not result.planned.cell.variant
+    ]
     found = {}
     for model in dict.fromkeys(result.planned.cell.model for result in own):
         outcomes: dict[str, list[Outcome]] = {}
@@ -24,16 +28,16 @@ def derived(results: Sequence[Result], paper: Paper) -> list[Result]:
                 outcomes.setdefault(result.planned.claim, []).append(_outcome(result.status))
         for claim in _sources_first(paper):
             if not outcomes.keys().isdisjoint(claim.rule.claims):
-                result = _derived(claim, model, outcomes)
+                result = _derived(paper, claim, model, outcomes)
                 found[claim.id, model] = result
                 outcomes[claim.id] = [_outcome(result.status)]
     order = list(paper.claims)
     return sorted(found.values(), key=lambda result: order.index(result.planned.claim))
 
 
-def _derived(claim: Claim, model: str, outcomes: Mapping[str, Sequence[Outcome]]) -> Result:
+def _derived(paper: Paper, claim: Claim, model: str, outcomes: Mapping[str, Sequence[Outcome]]) -> Result:
     verdict = derive(claim, outcomes)
-    planned = Planned("", f"{claim.id}[{model}]", claim.id, Cell(model))
+    planned = Planned("", f"{claim.id}[{model}]", claim.id, Cell(model), paper=paper.key)
     return Result(planned, Status(verdict.outcome.value), verdict.reason)
 
 

@@ -10,7 +10,6 @@ DEFAULTS: dict[str, Any] = {
     "samples": None,
     "draws": "100",
     "store": None,
-    "engine": "local",
     "device": "auto",
     "dtype": "auto",
     "seed": "0",
@@ -23,7 +22,7 @@ MARKERS = (
     "min_gb(n): needs a GPU with at least n GB of memory",
     "gated: the model's hub repository asks for an accepted licence and a token (hf auth login)",
     "network: reads from the Hugging Face hub unless its cache holds the files",
-    "claim(id): the paper's claim that the test decides, such as table1-overlap",
+    "claim: the test decides a claim of a paper; set by the decorator caploc.audit.claims.claim",
 )
 
 
@@ -49,6 +48,13 @@ def add_options(parser: pytest.Parser) -> None:
         "NAME=FILE.jsonl reads your own records with the fields prompt and answer. Claims about single facts take a "
         "dataset of facts instead: counterfact, zsre, pararel, known_1000, or a file of your own whose records have "
         "subject and group too. Repeatable.",
+        action="append",
+    )
+    option(
+        "--paper",
+        "NAME",
+        "audit the claims of this paper alone: a name (capability_localization), or a folder with a paper's TOML files. "
+        "Its tests stand in a folder of the same name. Repeatable; default: all papers that caploc has.",
         action="append",
     )
     option(
@@ -81,7 +87,6 @@ def add_options(parser: pytest.Parser) -> None:
         "folder that keeps attribution results, so that a second run is warm and workers share. Default: the "
         "user's cache folder, or $CAPLOC_STORE.",
     )
-    option("--engine", "NAME", "where shards are computed; 'local', in this process, is the only one.")
     option(
         "--device",
         "DEV",
@@ -122,7 +127,7 @@ def add_options(parser: pytest.Parser) -> None:
         action="store_true",
         default=False,
         help="run nothing: list every claim of the paper with the tests that cover it, and fail if one that a "
-        "measurement could decide has neither a test nor an entry in claims/pending.toml.",
+        "measurement could decide has neither a test nor an entry in claims/NAME/pending.toml.",
     )
     group.addoption(
         "--record-expectations",

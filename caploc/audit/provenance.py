@@ -14,7 +14,7 @@ from typing import Any
 import caploc
 from caploc.audit.results import Result
 from caploc.audit.settings import AuditSettings
-from caploc.papers import load_paper
+from caploc.papers import Paper
 
 PACKAGES = (
     "caploc",
@@ -27,14 +27,17 @@ PACKAGES = (
     "safetensors",
     "pytest",
 )
+SCHEMA = 2
+"""Of the ledger and of the summary. 1: a finding's numbers lay in flat quantities and p values, and there was one paper.
+2: they are typed parts and asides, and every cell names its paper."""
 FINGERPRINTS = ("model_fingerprint", "data_fingerprint")
 
 
-def provenance(settings: AuditSettings, paper: str, root: Path, command: Iterable[str]) -> dict[str, Any]:
+def provenance(settings: AuditSettings, papers: Iterable[Paper], root: Path, command: Iterable[str]) -> dict[str, Any]:
     """What is known when a run begins. The machine is named by system and processor, never by its host name."""
     commit, dirty = _git(root)
     return {
-        "schema": 1,
+        "schema": SCHEMA,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": list(command),
         "commit": commit,
@@ -43,7 +46,7 @@ def provenance(settings: AuditSettings, paper: str, root: Path, command: Iterabl
         "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
         "packages": {name: _version(name) for name in PACKAGES},
         "settings": asdict(settings),
-        "paper": {"key": paper, "digest": load_paper(paper).digest},
+        "papers": {paper.key: paper.digest for paper in papers},
     }
 
 

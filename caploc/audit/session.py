@@ -87,9 +87,9 @@ class Books:
         return Tally.of(self.results)
 
     def by_group(self, paper: Paper) -> dict[str, Tally]:
-        """The counts of each group of claims that was audited, in the paper's order; "" for claims it does not have."""
+        """The counts of each group of a paper's claims that was audited, in its order; "" for claims it does not have."""
         groups: dict[str, list[Result]] = {name: [] for name in (*paper.groups, "")}
-        for result in self.results:
+        for result in (one for one in self.results if one.planned.paper == paper.key):
             claim = paper.claims.get(result.planned.claim)
             groups[claim.group if claim else ""].append(result)
         return {name: Tally.of(results) for name, results in groups.items() if results}
@@ -113,12 +113,12 @@ class Books:
         planned = self.planned.get(nodeid)
         return None if planned is None else self._seen.get(nodeid, Seen()).end(planned)
 
-    def close(self, paper: Paper) -> None:
+    def close(self, papers: Mapping[str, Paper]) -> None:
         """Reconciles reports with the plan, corrects p values within their families, draws the verdicts that follow,
         and writes the ledger's last lines and the JSON summary."""
         ended = [self._seen.get(nodeid, Seen()).end(cell) for nodeid, cell in self.planned.items()]
-        self.results = corrected(ended, paper)
-        self.derived = derived(self.results, paper)
+        self.results = corrected(ended, papers)
+        self.derived = [one for paper in papers.values() for one in derived(self.results, paper)]
         self.closed = {result.planned.nodeid: result for result in self.results}
         if not self.results:
             return

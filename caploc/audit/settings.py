@@ -14,18 +14,15 @@ import pytest
 
 from caploc.audit.options import DEFAULTS
 from caploc.audit.requests import DatasetRequest, ModelRequest, default_models, holds_facts, request_models
-from caploc.errors import OptionError
+from caploc.errors import CaplocError, OptionError
 from caploc.experiments import FEWEST_DRAWS, FEWEST_SAMPLES
 from caploc.experiments.readings import Reading
 from caploc.findings import PRINTED, Cell
-
-PAPER = "capability_localization"
-"""The paper that is audited."""
+from caploc.papers import load_paper
 
 PAPER_SIGMA = 6.0
 DEFAULT_DATASETS = ("gsm8k", "meta_math", "code25k", "emotion", "imdb")
 DEFAULT_SIGMAS = (3.0, 6.0)
-ENGINES = ("local",)
 DTYPES = ("auto", "float32", "float64", "bfloat16")
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
@@ -41,7 +38,7 @@ class AuditSettings:
 
     ``samples`` None means 80 on a CPU and the paper's number on a GPU; ``store`` None the user's cache folder.
     ``device`` and ``dtype`` may be "auto": see `placement`. ``reading`` is how the whole run reads the paper;
-    ``sensitivity`` adds cells under other readings. ``departures`` lists what may change a number.
+    ``sensitivity`` adds cells under other readings. ``papers``: names or folders, empty for all that caploc has. ``departures`` lists what may change a number.
     """
 
     models: tuple[ModelRequest, ...]
@@ -51,13 +48,13 @@ class AuditSettings:
     samples: int | None
     draws: int
     store: str | None
-    engine: str
     device: str
     dtype: str
     seed: int
     steps: int
     reading: Reading = field(default_factory=Reading)
     sensitivity: bool = False
+    papers: tuple[str, ...] = ()
     departures: tuple[str, ...] = ()
 
     @property
@@ -146,13 +143,13 @@ def read_settings(option: Callable[[str], Any]) -> AuditSettings:
         samples=None if values["samples"] is None else _integer("samples", values["samples"], FEWEST_SAMPLES),
         draws=_integer("draws", values["draws"], FEWEST_DRAWS),
         store=store,
-        engine=_choice("engine", option("engine"), ENGINES),
         device=device,
         dtype=_choice("dtype", values["dtype"], DTYPES),
         seed=_integer("seed", values["seed"], 0),
         steps=_integer("steps", values["steps"], 1),
         reading=reading,
         sensitivity=bool(option("sensitivity")),
+        papers=_papers(option("paper")),
         departures=tuple(departures),
     )
 
@@ -197,6 +194,16 @@ def _split(values: Iterable[str], whole: Callable[[str], bool]) -> list[str]:
     """Repeated options and comma lists as one list without repeats; a ``whole`` value keeps its commas."""
     parts = [part for value in values for part in ([value] if whole(value) else value.split(","))]
     return list(dict.fromkeys(part.strip() for part in parts))
+
+
+def _papers(values: list[str] | None) -> tuple[str, ...]:
+    found = _split(values or [], lambda value: Path(value).exists())
+    for value in found:
+        try:
+            load_paper(value)
+        except CaplocError as error:
+            raise pytest.UsageError(f"--paper {value}: {error}") from None
+    return tuple(found)
 
 
 def _sigmas(values: list[str] | None) -> tuple[float, ...]:

@@ -8,14 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from caploc.audit.provenance import fingerprints
+from caploc.audit.provenance import SCHEMA, fingerprints
 from caploc.audit.results import Result, Status
 from caploc.audit.sensitivity import flips
 from caploc.audit.text import visible
 from caploc.findings import plain
 
 KIND = "caploc audit"
-SCHEMA = 1
 
 
 def summary(
@@ -82,6 +81,7 @@ def _cell(result: Result) -> dict[str, Any]:
     finding: Mapping[str, Any] = result.finding or {}
     return {
         "test": result.planned.test,
+        "paper": result.planned.paper,
         "claim": result.planned.claim,
         "model": cell.model,
         "dataset": cell.dataset,

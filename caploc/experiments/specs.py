@@ -147,7 +147,7 @@ class Plan:
 
     def _place(self, study: Study, spec: Spec[Any], depth: dict[tuple[Study, Spec[Any]], int]) -> int:
         if (study, spec) not in depth:
-            first = self._tried(_after, study, spec, [])
+            first: list[Spec[Any]] = self._tried(_after, study, spec, [])
             depth[study, spec] = max((self._place(study, one, depth) for one in first), default=-1) + 1
         return depth[study, spec]
 
@@ -200,7 +200,7 @@ class Plan:
             return compute
 
         for spec in stage:
-            tasks = self._tried(_tasks, study, spec, [])
+            tasks: list[Task] = self._tried(_tasks, study, spec, [])
             own = {task.key: task for task in tasks if task.key not in missing and not store.has(task.key)}
             flops = self._tried(_flops, study, spec, 0.0)
             each = flops / max(1, len(tasks))
