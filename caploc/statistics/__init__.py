@@ -11,7 +11,7 @@
 `comparisons`  outcomes per item of one thing against another: what rules decide by
 `arms`         the same for arms of training and erasing, of several runs and datasets
 `best`         against the best of several
-`agreement`    how located sets agree, against random sets and against each other
+`sets`         how located sets agree, against random sets and against each other
 `splits`       splits and resamples of what sets are located from
 ============== =========================================================================================================
 
@@ -22,20 +22,6 @@ back is made of plain Python numbers, so that it can be written as JSON. Random 
 
 from __future__ import annotations
 
-from caploc.statistics.agreement import (
-    Agreement,
-    Within,
-    across_facts,
-    agreement,
-    facts_permuted_p,
-    layer_matched_p,
-    matched_overlaps,
-    off_diagonal_mean,
-    random_sets_p,
-    same_fact_pairs,
-    swapped_tasks_p,
-    within_facts,
-)
 from caploc.statistics.arms import Pair, effect_of, rank_among_draws, resampled_changes, sets_p
 from caploc.statistics.best import Best, Ipp, against_the_best, best_of, ipp
 from caploc.statistics.bootstrap import (
@@ -102,6 +88,20 @@ from caploc.statistics.permutation import (
     permutation_p,
     rank_p,
     stratified_permutation,
+)
+from caploc.statistics.sets import (
+    Agreement,
+    Within,
+    across_facts,
+    agreement,
+    facts_permuted_p,
+    layer_matched_p,
+    matched_overlaps,
+    off_diagonal_mean,
+    random_sets_p,
+    same_fact_pairs,
+    swapped_tasks_p,
+    within_facts,
 )
 from caploc.statistics.splits import (
     Shards,

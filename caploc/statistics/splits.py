@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
-from caploc.statistics.agreement import Agreement, agreement
 from caploc.statistics.permutation import rank_p
+from caploc.statistics.sets import Agreement, agreement
 from caploc.streams import Stream, stream
 
 EXCHANGES = 999

@@ -23,7 +23,7 @@ from caploc.statistics import (
     swapped_tasks_p,
     weighted_pair_mean,
 )
-from caploc.statistics.agreement import PERMUTATIONS, RANDOM_DRAWS
+from caploc.statistics.sets import PERMUTATIONS, RANDOM_DRAWS
 
 
 @ends_in_a_finding
