@@ -23,7 +23,7 @@ from caploc.comparisons import (
     part_quantities,
 )
 from caploc.findings import Cell, Finding, Outcome
-from caploc.papers import judge
+from caploc.rules import judge
 from caploc.statistics import Interval, StatisticsError, bootstrap_mean, holm
 from caploc.tests.papers.examples import claim_of
 
