@@ -13,7 +13,8 @@ from caploc.audit.results import Planned, Result, Status
 from caploc.audit.settings import AuditSettings
 from caploc.audit.text import visible
 from caploc.findings import Finding
-from caploc.papers import Paper, decisive_p, judge, number_agreement
+from caploc.papers import Paper
+from caploc.rules import decisive_p, judge, number_agreement
 
 STATUS_PROPERTY = "verdict"
 RESULT_PROPERTY = "caploc"

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from caploc.audit.results import Planned, Result, Status
 from caploc.findings import Cell, Outcome
-from caploc.papers import Claim, Paper, derive
+from caploc.papers import Claim, Paper
+from caploc.rules import derive
 
 
 def derived(results: Sequence[Result], paper: Paper) -> list[Result]:

@@ -1,12 +1,10 @@
 """What each paper says: its claims, its printed numbers and the rules, fixed before any run, that judge them.
 
-One folder of TOML files a paper; a further paper is a further folder.
+A paper is a folder of TOML files, which `load_paper` finds by its name, if it stands beside this file, or by its path.
 """
 
 from __future__ import annotations
 
-from caploc.papers.agreement import number_agreement
-from caploc.papers.evidence import IncompleteFindingError
 from caploc.papers.model import (
     Ambiguity,
     Claim,
@@ -16,13 +14,13 @@ from caploc.papers.model import (
     Margin,
     Paper,
     PaperError,
-    Rule,
+    PrintedCell,
+    PrintedFor,
+    PrintedNumber,
     RuleText,
     Source,
 )
-from caploc.papers.printed import PrintedCell, PrintedNumber
-from caploc.papers.reading import load_paper, parse_paper
-from caploc.papers.rules import decisive_p, derive, judge
+from caploc.papers.reading import load_paper, paper_names, parse_paper
 
 __all__ = [
     "Ambiguity",
@@ -30,19 +28,15 @@ __all__ = [
     "Control",
     "Definition",
     "Group",
-    "IncompleteFindingError",
     "Margin",
     "Paper",
     "PaperError",
     "PrintedCell",
+    "PrintedFor",
     "PrintedNumber",
-    "Rule",
     "RuleText",
     "Source",
-    "decisive_p",
-    "derive",
-    "judge",
     "load_paper",
-    "number_agreement",
+    "paper_names",
     "parse_paper",
 ]

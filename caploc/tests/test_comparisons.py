@@ -28,6 +28,9 @@ from caploc.statistics import (
     holm_parts,
     part_quantities,
 )
+from caploc.findings import Cell, Finding, Outcome
+from caploc.rules import judge
+from caploc.statistics import Interval, StatisticsError, bootstrap_mean, holm
 from caploc.tests.papers.examples import claim_of
 
 FEW: dict[str, Any] = {"resamples": 200, "flips": 199}

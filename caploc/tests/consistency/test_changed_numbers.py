@@ -8,7 +8,8 @@ import pytest
 
 from caploc.consistency import CHECKS
 from caploc.findings import Outcome
-from caploc.papers import Paper, judge, load_paper
+from caploc.papers import Paper, load_paper
+from caploc.rules import judge
 from caploc.tests.consistency.changed import KEY, Change, with_claim, with_tables
 
 PRINTED_PAPER = load_paper(KEY)

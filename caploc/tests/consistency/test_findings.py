@@ -9,7 +9,8 @@ import pytest
 
 from caploc.consistency import CHECKS
 from caploc.findings import PRINTED, Cell, Finding, Outcome
-from caploc.papers import judge, load_paper
+from caploc.papers import load_paper
+from caploc.rules import judge
 
 PAPER = load_paper("capability_localization")
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
 from typing import Any
 
-from caploc.findings import Cell, Finding
-from caploc.papers import Claim, Margin, PrintedCell, PrintedNumber, Rule, RuleText
-from caploc.papers.kinds import DERIVED, PARAMETERS
+from caploc import findings
+from caploc.findings import Bound, Cell, Chance, Count, Effect, Finding, Measurement, Number, Part, Reading
+from caploc.papers import Claim, Margin, PrintedCell, PrintedFor, PrintedNumber, RuleText
+from caploc.rules import RULES, Derived, LowerBound, Rule
 
 CELL = Cell("tiny-llama", "gsm8k", 6.0)
 NAN = math.nan
 
-THRESHOLDS: Mapping[str, Mapping[str, float]] = {
+THRESHOLDS: Mapping[str, Mapping[str, Any]] = {
     "lower_bound": {"supported_above": 0.8, "refuted_below": 0.5},
     "upper_bound": {"supported_below": 0.01, "refuted_above": 0.02},
     "interval_below": {"supported_below": 0.4, "refuted_above": 0.5},
@@ -21,10 +23,10 @@ THRESHOLDS: Mapping[str, Mapping[str, float]] = {
     "within": {"supported_low": 10, "supported_high": 20, "refuted_low": 5, "refuted_high": 50},
     "lower_bounds": {"supported_above": 0.05, "refuted_below": 0.05},
     "both": {
-        "overlap_supported_above": 0.8,
-        "overlap_refuted_below": 0.5,
-        "iou_supported_above": 0.7,
-        "iou_refuted_below": 0.33,
+        "overlap_claim": "an-overlap",
+        "iou_claim": "an-iou",
+        "overlap": LowerBound(supported_above=0.8, refuted_below=0.5),
+        "iou": LowerBound(supported_above=0.7, refuted_below=0.33),
     },
     "agreement": {},
     "readings": {},
@@ -44,14 +46,29 @@ THRESHOLDS: Mapping[str, Mapping[str, float]] = {
     "consistent": {},
     "untestable": {},
 }
-JUDGED = tuple(kind for kind in PARAMETERS if kind not in DERIVED)
+COMPARISONS = (
+    "difference",
+    "plain_difference",
+    "comparison",
+    "best_of",
+    "specificity",
+    "above_chance",
+)
+"""Rules that set located against something else; their claims state the effect that they are meant to detect."""
+JUDGED = tuple(THRESHOLDS)
+
+
+def rule_of(kind: str) -> Rule:
+    """A rule of this kind with its thresholds above."""
+    detectable = {"detectable": 0.1} if kind in COMPARISONS else {}
+    return RULES[kind](**THRESHOLDS[kind], **detectable)
 
 
 def claim_of(kind: str, **fields: Any) -> Claim:
     """A claim whose rule is of this kind; ``fields`` replace the claim's own."""
     return Claim(
         **{
-            "id": f"a-{kind}",
+            "id": f"a-{kind.replace('_', '-')}",
             "group": "A",
             "kind": "bound",
             "statement": "something is so",
@@ -60,15 +77,16 @@ def claim_of(kind: str, **fields: Any) -> Claim:
             "formula": "a formula",
             "direction": "high",
             "test": "a test",
-            "cells": (PrintedCell("t/m/d", "table1", "96.42", "%", "tiny-llama", "gsm8k", "overlap"),),
+            "cells": (PrintedCell("t/m/d", "table1", "96.42", "%", "tiny-llama", "gsm8k", "overlap", 6),),
             "numbers": (
                 PrintedNumber("rise", "85.1", "%", "paper", "section 3.2"),
                 PrintedNumber("fall", "14.9", "%", "paper", "section 3.2"),
                 PrintedNumber("count", "15.3", "neurons", "paper", "section 3.1"),
             ),
+            "printed_for": PrintedFor(("tiny-llama",), "gsm8k"),
             "margin": Margin("absolute", 0.05),
             "level": 0.05,
-            "rule": Rule(kind, THRESHOLDS[kind]),
+            "rule": rule_of(kind) if "rule" not in fields else fields["rule"],
             "rule_text": RuleText("so", "not so", "otherwise"),
             "ambiguities": (),
             "controls": (),
@@ -79,47 +97,57 @@ def claim_of(kind: str, **fields: Any) -> Claim:
 
 def derived_of(*sources: str, universal: bool = False) -> Claim:
     """A claim that follows from others."""
-    rule = Rule("derived", {"universal": float(universal)}, claims=sources)
-    return claim_of("untestable", id="a-derived", rule=rule)
+    return claim_of("untestable", id="a-derived", rule=Derived(claims=sources, universal=int(universal)))
 
 
-# numbers of which each rule says SUPPORTED, for its own part of them
-WELL: Mapping[str, float] = {
-    "baseline_gap:low": 0.05,
-    "bound:rise:low": 0.1,
-    "bound:rise:high": 0.2,
-    "overlap_low": 0.9,
-    "overlap_high": 0.95,
-    "iou_low": 0.8,
-    "iou_high": 0.9,
-    "number:rise:low": 0.84,
-    "number:rise:high": 0.86,
-    "reading:mean:low": 0.84,
-    "reading:mean:high": 0.86,
-    "random_text_gap_low": 0.1,
-    "random_text_gap_high": 0.3,
-    "random_text_gap90_low": 0.12,
-    "random_text_gap90_high": 0.28,
-    "gap90_low": 0.1,
-    "gap90_high": 0.2,
-    "range_random_structured": 0.04,
-    "worst_structured_gap_low": -0.01,
-    "worst_structured_gap_high": 0.03,
-    "trend_tau": 0.9,
-    "rise": 0.3,
-    "last_increment_low": -0.01,
-    "last_increment90_high": 0.01,
-    "ratio_std": 0.002,
-    "ratio_variance": 0.9,
-    "coarse": 0.9,
-}
-WELL_P: Mapping[str, float] = {
-    "permutation": 0.001,
-    "best": 0.01,
-    "trend": 0.001,
-    "reversal": 0.9,
-    "pair:a": 0.001,
-    "layer:a": 0.01,
+def effect(low: float, high: float, p: float = 0.01) -> Effect:
+    """An effect whose two intervals are the same."""
+    return Effect((low + high) / 2, (low, high), (low, high), p)
+
+
+def bound(low: float, high: float) -> Bound:
+    return Bound((low + high) / 2, (low, high))
+
+
+def a_test(p: float, estimate: float | None = None) -> findings.Test:
+    return findings.Test(estimate, p=p)
+
+
+def pair(p: float, p_by_layer: float) -> Chance:
+    return Chance(0.5, p=p, p_by_layer=p_by_layer)
+
+
+# parts of which each rule says SUPPORTED
+WELL: Mapping[str, Mapping[str, Part]] = {
+    "overlap_below": {"baseline gap": effect(0.05, 0.2)},
+    "lower_bounds": {"rise": bound(0.1, 0.2)},
+    "both": {"overlap": bound(0.9, 0.95), "iou": bound(0.8, 0.9)},
+    "agreement": {"rise": Number(0.85, (0.84, 0.86))},
+    "readings": {"mean": Reading(0.85, (0.84, 0.86))},
+    "difference": {
+        "scrambled gap": Effect(0.2, (0.1, 0.3), (0.12, 0.28)),
+        "permutation": a_test(0.001),
+    },
+    "comparison": {"one": effect(0.1, 0.2), "two": effect(0.06, 0.3)},
+    "best_of": {
+        "one": effect(0.1, 0.2),
+        "two": effect(0.06, 0.3),
+        "three": effect(-0.1, 0.1),
+        "best": a_test(0.01),
+    },
+    "specificity": {"own": effect(0.1, 0.2), "other": effect(-0.015, 0.01)},
+    "equivalence": {"one": effect(-0.04, 0.01), "two": effect(0.02, 0.3)},
+    "non_inferiority": {"one": effect(-0.01, 0.01), "two": effect(0.02, 0.3)},
+    "above_chance": {"a": pair(0.001, 0.01)},
+    "partition": {"range": Count(0.04), "worst structured gap": Effect(0.01, (-0.01, 0.03))},
+    "trend": {
+        "trend": a_test(0.001, 0.9),
+        "rise": Count(0.3),
+        "last increment": Effect(0.0, (-0.01, 0.02), (-0.005, 0.01)),
+    },
+    "monotone": {"trend": a_test(0.001), "reversal": a_test(0.9)},
+    "one_reading": {"std": Count(0.002), "variance": Count(0.9)},
+    "vanishing_error": {"coarse": Count(0.9)},
 }
 INTERVALS: Mapping[str, tuple[float, float]] = {
     "lower_bound": (0.81, 0.9),
@@ -128,55 +156,54 @@ INTERVALS: Mapping[str, tuple[float, float]] = {
     "within": (11, 19),
 }
 ESTIMATES: Mapping[str, float] = {"upper_bound": 0.009, "vanishing_error": 0.005, "consistent": 0}
-PARTS: Mapping[str, Mapping[str, tuple[float, float]]] = {
-    "comparison": {"one": (0.1, 0.2), "two": (0.06, 0.3)},
-    "best_of": {"one": (0.1, 0.2), "two": (0.06, 0.3), "three": (-0.1, 0.1)},
-    "specificity": {"own": (0.1, 0.2), "other": (-0.015, 0.01)},
-    "equivalence": {"one": (-0.04, 0.01), "two": (0.02, 0.3)},
-    "non_inferiority": {"one": (-0.01, 0.01), "two": (0.02, 0.3)},
-}
 
 
-def part_of(name: str, low: float, high: float, p: float = 0.01) -> dict[str, float]:
-    """What a finding says of one part: estimate, both intervals (here the same) and p."""
-    return {
-        f"{name}:estimate": (low + high) / 2,
-        f"{name}:low": low,
-        f"{name}:high": high,
-        f"{name}:low90": low,
-        f"{name}:high90": high,
-        name: p,
-    }
+def finding_of(kind: str, parts: Mapping[str, Part | None] | None = None, **numbers: Any) -> Finding:
+    """A well supported finding of `claim_of`'s claim, in which the named parts and numbers of the value differ.
 
-
-def finding_of(kind: str, **numbers: Any) -> Finding:
-    """A well supported finding of `claim_of`'s claim, in which the named numbers differ.
-
-    A number of None is left out; a pair is a part's interval, such as ``**{"effect:one": (0.1, 0.2)}``.
+    A part of None is left out.
     """
-    fields: dict[str, Any] = {
-        "estimate": ESTIMATES.get(kind, 0.5),
-        "interval": INTERVALS.get(kind, (0.1, 0.2)),
-        "published": None,
-        "floor": None,
-        "not_run": None,
-    }
-    fields |= {name: numbers.pop(name) for name in list(numbers) if name in fields}
-    every: dict[str, float | None] = {**WELL, **WELL_P}
-    for name, (low, high) in PARTS.get(kind, {}).items():
-        every |= part_of(f"effect:{name}", low, high)
-    for name, value in numbers.items():
-        every |= part_of(name, *value) if isinstance(value, tuple) else {name: value}
-    is_p = {name for name in every if name in WELL_P or (":" in name and not _is_quantity(name))}
-    return Finding(
-        f"a-{kind}",
-        CELL,
-        "overlap",
-        quantities={name: value for name, value in every.items() if name not in is_p and value is not None},
-        p_values={name: value for name, value in every.items() if name in is_p and value is not None},
-        **fields,
+    every = {**WELL.get(kind, {}), **(parts or {})}
+    value = Part(
+        estimate=numbers.get("estimate", ESTIMATES.get(kind, 0.5)),
+        interval=numbers.get("interval", INTERVALS.get(kind, (0.1, 0.2))),
+        interval90=numbers.get("interval90", (0.1, 0.2)),
     )
+    found = Measurement(
+        "overlap",
+        value,
+        {name: one for name, one in every.items() if one is not None},
+        floor=numbers.get("floor"),
+        not_run=numbers.get("not_run"),
+    )
+    return Finding(f"a-{kind.replace('_', '-')}", CELL, found, published=numbers.get("published"))
 
 
-def _is_quantity(name: str) -> bool:
-    return name.rpartition(":")[2] in ("low", "high", "low90", "high90", "estimate")
+Place = tuple[str, str, int | None]
+"""A part's name ("" for the value), a field, and which end of an interval."""
+
+
+def places(finding: Finding) -> Iterator[Place]:
+    """Where the finding's parts and its value have numbers."""
+    found = finding.measurement
+    for name, one in {**found.parts, "": found.value or Part()}.items():
+        for field in fields(one):
+            value = getattr(one, field.name)
+            if isinstance(value, tuple):
+                yield from ((name, field.name, end) for end in (0, 1))
+            elif isinstance(value, float):
+                yield name, field.name, None
+
+
+def with_numbers(finding: Finding, numbers: Mapping[Place, float | None]) -> Finding:
+    """The finding with other numbers in these places; one of None takes its field away."""
+    found = finding.measurement
+    every = {**found.parts, "": found.value or Part()}
+    for (name, field, end), value in numbers.items():
+        new: Any = value
+        ends = getattr(every[name], field)
+        if end is not None and value is not None and ends is not None:
+            new = (value, ends[1]) if end == 0 else (ends[0], value)
+        every[name] = replace(every[name], **{field: new})
+    value_ = every.pop("")
+    return replace(finding, measurement=replace(found, value=value_, parts=every))

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caploc.findings import Outcome
-from caploc.papers import derive, load_paper
+from caploc.papers import load_paper
+from caploc.rules import derive
 from caploc.tests.papers.examples import derived_of
 
 S, R, U, N = Outcome.SUPPORTED, Outcome.REFUTED, Outcome.INCONCLUSIVE, Outcome.NOT_RUN

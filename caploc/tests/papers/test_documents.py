@@ -76,7 +76,7 @@ def test_printed_changes_and_labels_are_those_of_the_inventory() -> None:
         for row in rows:
             cell = cells[coordinates(table, row)]
             if "poster_sigma" in row and row["poster_sigma"] != row["sigma"]:
-                assert cell.poster_sigma == row["poster_sigma"]
+                assert cell.sigma_in == {"poster": row["poster_sigma"]}
             for name in ("paper", "poster"):
                 assert (name in cell.second_in) == row.get(f"underlined_{name}", False)
 

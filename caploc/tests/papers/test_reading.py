@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from decimal import Decimal
 from importlib import resources
 
 import pytest
 
 from caploc.errors import UnknownNameError
+from caploc.findings import Cell
 from caploc.papers import Claim, PaperError, load_paper, parse_paper
-from caploc.papers.claims import KINDS, LONGEST_QUOTE_WORDS
-from caploc.papers.fields import PRINTED_NUMBER
-from caploc.papers.kinds import COMPARISONS, DERIVED, PARAMETERS
+from caploc.papers.model import LONGEST_QUOTE_WORDS, PRINTED_NUMBER
+from caploc.rules import Comparison, Derived
 
 KEY = "capability_localization"
 PAPER = load_paper(KEY)
@@ -30,20 +31,24 @@ def test_every_table_has_its_cells_as_printed() -> None:
         "table3": 56,
         "table4": 9,
     }
-    found = PAPER.published("table1-overlap", "llama2-13b", "code25k")
-    assert found is not None and (found.printed, float(found.value)) == ("91.10", 91.1)
+    published = PAPER.claim("table1-overlap").published
+    assert published(Cell("llama2-13b", "code25k", 6.0)) == "91.10"
     assert [
         cell.printed for cell in PAPER.table("table1", model="gptj-6b", quantity="iou", dataset="imdb")
     ] == ["96.60"]
-    assert PAPER.published("table1-overlap", "tiny-llama", "imdb") is None
-    assert PAPER.published("table3-erase", "llama2-7b", "emotion") is None, "printed at three sigmas"
-    one = PAPER.published("table3-erase", "llama2-7b", "emotion", sigma=12)
-    assert one is not None and one.method == "located"
+    (average,) = PAPER.table("table2", model="gptj-6b", method="all but located", epoch=10, dataset="average")
+    assert average.id == "table2/gptj-6b/sigma6/all-but-located/10/average" and average.value == Decimal(
+        "39.73"
+    )
+    assert average.sigma_in == {"poster": 3} and average.second_in == ("paper", "poster")
+    (change,) = PAPER.table("table3", model="llama2-7b", sigma=12, method="located", dataset="gsm8k")
+    assert (change.id, change.change) == ("table3/llama2-7b/sigma12/located/gsm8k", "+0.06")
+    assert published(Cell("tiny-llama", "imdb", 6.0)) is None
 
 
 @ALL
 def test_a_claim_is_whole(claim: Claim) -> None:
-    assert claim.kind in KINDS and claim.group in PAPER.groups and 0 < claim.level < 1
+    assert claim.group in PAPER.groups and 0 < claim.level < 1
     assert claim.sources and all(source.document in PAPER.documents for source in claim.sources)
     assert all(len(source.quote.split()) <= LONGEST_QUOTE_WORDS for source in claim.sources)
     assert all(PRINTED_NUMBER.fullmatch(number.printed) for number in claim.numbers)
@@ -53,9 +58,8 @@ def test_a_claim_is_whole(claim: Claim) -> None:
 @ALL
 def test_a_claims_rule_has_what_it_reads(claim: Claim) -> None:
     rule = claim.rule
-    assert set(PARAMETERS[rule.kind]) <= set(rule.parameters)
-    assert (rule.detectable is not None) == (rule.kind in COMPARISONS)
-    assert bool(rule.claims) == (rule.kind in DERIVED)
+    assert (rule.detectable is not None) == isinstance(rule, Comparison)
+    assert bool(rule.claims) == isinstance(rule, Derived)
     for low, high in (("refuted_below", "supported_above"), ("supported_below", "refuted_above")):
         if low in rule.parameters and high in rule.parameters:
             assert rule.parameters[low] <= rule.parameters[high], "one number would refute and support"
@@ -96,6 +100,8 @@ def test_digest_follows_the_content_and_not_its_layout() -> None:
     assert parse_paper(commented).digest == PAPER.digest
     moved = changed("commonality.toml", "supported_above = 0.8,", "supported_above = 0.79,")
     assert parse_paper(moved).digest != PAPER.digest
+    margin = changed("paper.toml", "least-loss = 0.05", "least-loss = 0.04")
+    assert parse_paper(margin).digest != PAPER.digest
 
 
 def changed(name: str, old: str, new: str) -> dict[str, str]:
@@ -108,6 +114,7 @@ def changed(name: str, old: str, new: str) -> dict[str, str]:
 COMMON, TABLES, HEAD = "commonality.toml", "tables.toml", "paper.toml"
 WRONG: list[tuple[str, str, str, str]] = [
     (COMMON, 'id = "table1-iou"', 'id = "table1-overlap"', "claim: the id 'table1-overlap' occurs twice"),
+    (COMMON, 'id = "table1-neuron"\n', "", "claim 'None': the field 'id' is missing"),
     (COMMON, 'direction = "low"\n', "", "claim 'table1-neuron': the field 'direction' is missing"),
     (COMMON, 'direction = "high"', 'direction = ""', "'table1-overlap': the field 'direction' must be"),
     (
@@ -122,30 +129,85 @@ WRONG: list[tuple[str, str, str, str]] = [
         'kind = "tend", last',
         "'convergence-llama2-7b' rule: unknown kind 'tend'",
     ),
-    (COMMON, 'kind = "bound"', 'kind = "bind"', "'table1-overlap': unknown kind 'bind'"),
+    (
+        COMMON,
+        'kind = "bound"',
+        'kind = "bind"',
+        "'table1-overlap': the field 'kind' should be .*, not 'bind'",
+    ),
     (COMMON, "supported_above = 0.8,", "", "'table1-overlap' rule: the field 'supported_above' is missing"),
-    (COMMON, "supported_above = 0.8,", "supported_above = nan,", "supported_above: a finite number"),
-    (COMMON, "supported_above = 0.8,", 'supported_above = "0.8",', "supported_above: a finite number"),
-    (COMMON, "supported_above = 0.8,", "supported_above = true,", "supported_above: a finite number"),
+    (
+        COMMON,
+        "supported_above = 0.8,",
+        "supported_above = nan,",
+        "'supported_above' should be a finite number",
+    ),
+    (
+        COMMON,
+        "supported_above = 0.8,",
+        'supported_above = "0.8",',
+        "'supported_above' should be a valid number",
+    ),
+    (
+        COMMON,
+        "supported_above = 0.8,",
+        "supported_above = true,",
+        "'supported_above' should be a valid number",
+    ),
     (COMMON, ", detectable = ", ", detected = ", "'table1-commonality' rule: the field 'detectable'"),
-    (COMMON, "detectable = ", "detectable = -", "rule detectable: -.* is outside"),
-    (COMMON, 'kind = "absolute"', 'kind = "relative"', "'table1-overlap' margin: kind must be"),
+    (COMMON, "detectable = ", "detectable = -", "'detectable' should be greater than .* 0, not -"),
+    (
+        COMMON,
+        "refuted_below = 0.5",
+        "detectable = 0.1, refuted_below = 0.5",
+        "'detectable' rules of this kind",
+    ),
+    (COMMON, 'kind = "absolute"', 'kind = "relative"', "'table1-overlap' margin: the field 'kind' should be"),
     (COMMON, 'overlap_claim = "table1-overlap"', 'overlap_claim = "tabel1"', "'tabel1' is no claim"),
     (COMMON, '"eq8-dispersion"', '"eq8"', "claim 'table1-overlap': there is no ambiguity 'eq8'"),
     (COMMON, 'controls = ["control-layer', 'controls = ["layer', "no control 'layer-matched-random'"),
     (COMMON, 'guards = [\n  "table1', 'guards = [\n  "t1', "there is no claim 't1-overlap'"),
-    (COMMON, 'quote = "', 'quote = "' + "word " * 25, "'table1-overlap': the quote has more than 25 words"),
+    (
+        COMMON,
+        'quote = "',
+        'quote = "' + "word " * 25,
+        "'table1-overlap' sources: the field 'quote' has more than 25 words",
+    ),
     (COMMON, 'document = "paper"', 'document = "book"', "sources: there is no document 'book'"),
     (COMMON, 'group = "D-table1"', 'group = "D"', "'table1-overlap': there is no group 'D'"),
-    (COMMON, 'printed = "96.42"', "printed = 96.42", "numbers 'overlap' is 96.42; write the digits"),
+    (
+        COMMON,
+        'printed = "96.42"',
+        "printed = 96.42",
+        "numbers: the field 'printed' must be the digits .*, not 96.42",
+    ),
     (COMMON, 'table = "table1", quantity', 'table = "table9", quantity', "no printed cell has"),
+    (COMMON, 'table = "table1", quantity', 'table = "table1", quantum', "unknown coordinate 'quantum'"),
     (COMMON, "[[definition]]", "[[claim]\n", "commonality.toml: not valid TOML"),
     (COMMON, "[[definition]]", "[paper]\n[[definition]]", r"\[paper\] stands in another file already"),
     (COMMON, "[[definition]]", "[[definitoin]]", "unknown field 'definitoin'"),
-    (TABLES, '"91.10"', "91.10", "row 'overlap' is 91.1; write the digits as printed"),
-    (TABLES, '"91.10"', '"91.10%"', "write the digits as printed, as a string"),
+    (COMMON, "[[claim]]", "group = 3\n[[claim]]", r"write group as \[\[group\]\]"),
+    (
+        TABLES,
+        '"91.10"',
+        "91.10",
+        "rows: the field 'overlap' must be the digits as printed, as a string, not 91.1",
+    ),
+    (TABLES, '"91.10"', '"91.10%"', "digits as printed, as a string, not '91.10%'"),
     (TABLES, '"91.10", ', "", "row 'overlap': 5 numbers are expected"),
-    (HEAD, "level = 0.05", "level = 5.0", r"\[paper\] level: 5.0 is outside \[0, 1\]"),
+    (TABLES, '"random 1" =', '"random1" =', "row 'random1': must name method and epoch"),
+    (
+        TABLES,
+        '"random 1" =',
+        '"random one" =',
+        "row 'random one': the field 'epoch' should be a valid integer",
+    ),
+    (TABLES, "second_in.paper =", "second_in.leaflet =", "there is no document 'leaflet'"),
+    (TABLES, '"located 1:gsm8k"]', '"located 2:gsm8k"]', "there is no cell 'located 2:gsm8k'"),
+    (TABLES, "/sigma3", "/sigma6", "the cell table2/llama2-7b/sigma6/random/1/gsm8k occurs twice"),
+    (HEAD, "level = 0.05", "level = 5.0", r"\[paper\]: the field 'level' should be less than .* 1, not 5.0"),
+    (HEAD, "least-loss = 0.05", 'least-loss = "5 %"', r"\[margins\]: the field 'least-loss'"),
+    (HEAD, "models = ", "model = ", r"group 'A-fidelity' printed_for: the field 'models' is missing"),
     (HEAD, 'title = "Fidelity', 'titel = "Fidelity', "group 'A-fidelity': the field 'title' is missing"),
 ]
 
@@ -170,3 +232,17 @@ def test_unknown_names_list_what_there_is() -> None:
         load_paper("capability-localisation")
     with pytest.raises(UnknownNameError, match=r"'table1-overlop'.*table1-overlap"):
         PAPER.claim("table1-overlop")
+
+
+def test_margins_are_the_papers_unless_a_claim_has_its_own() -> None:
+    own = 'margins = { least-loss = 0.07 }\nrule = { kind = "lower'
+    paper = parse_paper(changed(COMMON, 'rule = { kind = "lower', own))
+    assert paper.claim("table1-overlap").margins["least-loss"] == 0.07
+    assert (
+        paper.claim("table1-iou").margins["least-loss"]
+        == PAPER.claim("table1-iou").margins["least-loss"]
+        == 0.05
+    )
+    assert isinstance(PAPER.claim("fidelity-kn-overlap").margins["fewest-facts"], int), (
+        "a count, in messages too"
+    )

@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from caploc.findings import Finding, Outcome
-from caploc.papers import Claim, IncompleteFindingError, decisive_p, judge, load_paper, number_agreement
-from caploc.papers.kinds import COMPARISONS
+from caploc.findings import Count, Finding, Measurement, Outcome, Part
+from caploc.papers import Claim, load_paper
+from caploc.rules import RULES, IncompleteFindingError, decisive_p, judge, number_agreement
 from caploc.tests.papers.examples import (
     CELL,
+    COMPARISONS,
     JUDGED,
     NAN,
-    PARTS,
     WELL,
-    WELL_P,
+    Place,
+    bound,
     claim_of,
     derived_of,
+    effect,
     finding_of,
+    places,
+    with_numbers,
 )
 
 S, R, U = Outcome.SUPPORTED, Outcome.REFUTED, Outcome.INCONCLUSIVE
 CLAIMS = load_paper("capability_localization").claims
+
+
+def bare(claim: str, estimate: float = 0.9) -> Finding:
+    return Finding(claim, CELL, Measurement("overlap", Part(estimate)))
+
+
+def test_every_registered_rule_is_tried_here() -> None:
+    embedded = {kind for kind, rule in RULES.items() if rule.__module__.startswith("caploc.rules.")}
+    assert embedded == {*JUDGED, "derived"}
 
 
 @pytest.mark.parametrize("kind", [kind for kind in JUDGED if kind != "untestable"])
@@ -40,57 +53,71 @@ def test_an_interval_that_is_undefined_is_inconclusive(interval: tuple[float, fl
         assert judge(claim_of(kind), finding_of(kind, interval=interval)).outcome is U
 
 
-def names_read(kind: str) -> list[str]:
-    """The quantities and p values without which the rule does not return."""
-    found = []
-    every = [*WELL, *WELL_P]
-    for part in PARTS.get(kind, {}):
-        every += [f"effect:{part}:{end}" for end in ("estimate", "low", "high", "low90", "high90")]
-        every += [f"effect:{part}"]
-    for name in every:
+def places_read(kind: str) -> list[Place]:
+    """The numbers without which the rule does not return."""
+    found, well = [], finding_of(kind)
+    for place in places(well):
         try:
-            judge(claim_of(kind), finding_of(kind, **{name: None}))
+            judge(claim_of(kind), with_numbers(well, {place: None}))
         except IncompleteFindingError:
-            found.append(name)
+            found.append(place)
     return found
 
 
 @pytest.mark.parametrize("kind", JUDGED)
 def test_what_a_rule_reads_must_be_there_and_a_number(kind: str) -> None:
-    """A quantity that is absent is a defect of the experiment; one that is nan is named."""
-    read = names_read(kind)
+    """A number that is absent is a defect of the experiment; one that is nan is named."""
+    read = places_read(kind)
     assert bool(read) == (
         kind not in ("lower_bound", "upper_bound", "interval_below", "within", "consistent", "untestable")
     )
-    for name in read:
-        verdict = judge(claim_of(kind), finding_of(kind, **{name: NAN}))
+    assert {name for name, _, _ in read} - {""} == set(WELL.get(kind, {}))
+    for place in read:
+        verdict = judge(claim_of(kind), with_numbers(finding_of(kind), {place: NAN}))
         assert verdict.outcome is U
-        assert repr(name) in verdict.reason
+        assert repr(place[0]) in verdict.reason or place == ("", "interval90", place[2])
 
 
-def test_a_missing_quantity_is_a_defect_and_not_a_verdict() -> None:
-    with pytest.raises(IncompleteFindingError, match="lacks the quantity 'trend_tau'"):
-        judge(claim_of("trend"), finding_of("trend", trend_tau=None))
-    bare = Finding("a-above_chance", CELL, "overlap", estimate=0.9)
-    with pytest.raises(IncompleteFindingError, match=r"no p value 'pair:\.\.\.'"):
-        judge(claim_of("above_chance"), bare)
-    for kind, prefix in (("comparison", "effect"), ("lower_bounds", "bound"), ("equivalence", "effect")):
-        with pytest.raises(IncompleteFindingError, match=rf"no quantity '{prefix}:\.\.\.'"):
-            judge(claim_of(kind), Finding(f"a-{kind}", CELL, "overlap", estimate=0.9))
+@pytest.mark.parametrize("kind", JUDGED)
+def test_a_part_of_another_kind_is_not_taken(kind: str) -> None:
+    for name in WELL.get(kind, {}):
+        other = Part(0.9, (0.8, 0.95), (0.8, 0.95), 0.001)
+        try:
+            verdict = judge(claim_of(kind), finding_of(kind, {name: other}))
+        except IncompleteFindingError:
+            continue
+        # a rule that reads all parts of a kind sees one fewer
+        without = judge(claim_of(kind), finding_of(kind, {name: None}))
+        assert verdict == without
+
+
+def test_a_missing_part_is_a_defect_and_not_a_verdict() -> None:
+    with pytest.raises(IncompleteFindingError, match=r"lacks the part 'trend' \(Test\)"):
+        judge(claim_of("trend"), finding_of("trend", {"trend": None}))
+    with pytest.raises(IncompleteFindingError, match=r"lacks the part 'trend' \(Test\)"):
+        judge(claim_of("trend"), finding_of("trend", {"trend": Count(0.9)}))
+    for kind, part in (
+        ("above_chance", "Chance"),
+        ("comparison", "Effect"),
+        ("lower_bounds", "Bound"),
+        ("equivalence", "Effect"),
+    ):
+        claim = claim_of(kind)
+        with pytest.raises(IncompleteFindingError, match=rf"no part that is a {part}"):
+            judge(claim, bare(claim.id))
     with pytest.raises(IncompleteFindingError, match="not about 'a-trend'"):
         judge(claim_of("trend"), finding_of("lower_bound"))
 
 
 def test_a_part_with_a_p_value_alone_is_not_overlooked() -> None:
-    ends = ("estimate", "low", "high", "low90", "high90")
-    half = finding_of("comparison", **{f"effect:two:{end}": None for end in ends})
-    with pytest.raises(IncompleteFindingError, match="lacks the quantity 'effect:two:low'"):
+    half = finding_of("comparison", {"two": replace(effect(0, 1), interval=None, interval90=None)})
+    with pytest.raises(IncompleteFindingError, match=r"the part 'two' .* has no interval, which"):
         judge(claim_of("comparison"), half)
 
 
 def test_a_derived_claim_has_no_finding() -> None:
     with pytest.raises(IncompleteFindingError, match="'a-derived' follows from x, y: derive its verdict"):
-        judge(derived_of("x", "y"), Finding("a-derived", CELL, "overlap", estimate=0.9))
+        judge(derived_of("x", "y"), bare("a-derived"))
 
 
 anything = st.floats(allow_nan=True, allow_infinity=True)
@@ -100,17 +127,14 @@ OUTCOMES = (S, R, U)
 
 @given(st.data(), st.sampled_from(JUDGED))
 def test_a_rule_returns_whatever_the_numbers(data: st.DataObject, kind: str) -> None:
-    names = [*WELL, *WELL_P, *(f"effect:{part}" for part in PARTS.get(kind, {}))]
-    for part in PARTS.get(kind, {}):
-        names += [f"effect:{part}:{end}" for end in ("estimate", "low", "high", "low90", "high90")]
-    drawn = finding_of(
+    well = finding_of(
         kind,
-        estimate=data.draw(st.none() | anything),
-        interval=data.draw(st.none() | st.tuples(anything, anything)),
+        {"Chebyshev bound": Count(data.draw(anything))},
         published=data.draw(st.none() | st.just("96.42")),
-        chebyshev_bound=data.draw(anything),
-        **{name: data.draw(anything) for name in names},
     )
+    drawn = with_numbers(well, {place: data.draw(anything) for place in places(well)})
+    absent = [("", "estimate", None), ("", "interval", None)]
+    drawn = with_numbers(drawn, {place: None for place in absent if data.draw(st.booleans())})
     verdict = judge(claim_of(kind), drawn)
     assert verdict.outcome in OUTCOMES and verdict.reason
     number_agreement(claim_of(kind), drawn)
@@ -118,10 +142,19 @@ def test_a_rule_returns_whatever_the_numbers(data: st.DataObject, kind: str) -> 
     assert p is None or p == p
 
 
-def nested(draw: Any) -> dict[str, float]:
-    """An interval of 95 % with one of 90 % and the estimate inside it."""
-    ends = sorted(draw(st.tuples(*[fraction] * 5)))
-    return dict(zip(("low", "low90", "estimate", "high90", "high"), ends, strict=True))
+def moved(finding: Finding, data: st.DataObject, shift: float) -> tuple[Finding, Finding]:
+    """The finding with other intervals and estimates, 90 % within 95 % ones, and the same all moved up by ``shift``."""
+    before: dict[Place, float | None] = {}
+    for name in {name for name, _, _ in places(finding)}:
+        ends = sorted(data.draw(st.tuples(*[fraction] * 5)))
+        nested = zip(
+            (("interval", 0), ("interval90", 0), ("estimate", None), ("interval90", 1), ("interval", 1)),
+            ends,
+            strict=True,
+        )
+        before |= {(name, *place): value for place, value in nested if (name, *place) in places(finding)}
+    after = {place: (value or 0) + shift for place, value in before.items()}
+    return with_numbers(finding, before), with_numbers(finding, after)
 
 
 HIGH = (
@@ -134,50 +167,44 @@ HIGH = (
     "best_of",
     "non_inferiority",
 )
-PAIRS = (
-    ("overlap_low", "overlap_high"),
-    ("iou_low", "iou_high"),
-    ("random_text_gap_low", "random_text_gap90_low", "random_text_gap90_high", "random_text_gap_high"),
-)
 
 
 @given(st.data(), st.sampled_from(HIGH), st.floats(0, 1))
 def test_moving_up_never_turns_supported_into_refuted(data: st.DataObject, kind: str, shift: float) -> None:
-    numbers: dict[str, float] = {}
-    for names in PAIRS:
-        ends = sorted(data.draw(st.tuples(*[fraction] * len(names))))
-        numbers |= dict(zip(names, ends, strict=True))
-    whole = nested(data.draw)
-    numbers |= {"gap90_low": whole["low90"], "gap90_high": whole["high90"]}
-    for part in (*(f"effect:{part}" for part in PARTS.get(kind, {})), "bound:rise", "bound:fall"):
-        numbers |= {f"{part}:{end}": value for end, value in nested(data.draw).items()}
-    moved = {name: value + shift for name, value in numbers.items()}
-    low, high = whole["low"], whole["high"]
-    before = judge(claim_of(kind), finding_of(kind, interval=(low, high), **numbers))
-    after = judge(claim_of(kind), finding_of(kind, interval=(low + shift, high + shift), **moved))
+    more = {"rise": bound(0.1, 0.2), "fall": bound(0.1, 0.2)} if kind == "lower_bounds" else {}
+    before, after = (judge(claim_of(kind), finding) for finding in moved(finding_of(kind, more), data, shift))
     assert (before.outcome, after.outcome) != (S, R)
 
 
 @given(st.data(), st.sampled_from(("interval_below", "overlap_below", "upper_bound")), st.floats(0, 1))
 def test_moving_down_never_turns_supported_into_refuted(data: st.DataObject, kind: str, shift: float) -> None:
-    whole = nested(data.draw)
+    well = finding_of(kind)
+    of_value = [place for place in places(well) if place[0] == ""]
+    low, value, high = sorted(data.draw(st.tuples(*[fraction] * 3)))
 
     def outcome(by: float) -> Outcome:
-        interval = (whole["low"] + by, whole["high"] + by)
-        return judge(
-            claim_of(kind), finding_of(kind, interval=interval, estimate=whole["estimate"] + by)
-        ).outcome
+        numbers: dict[Place, float | None] = {
+            ("", "estimate", None): value + by,
+            ("", "interval", 0): low + by,
+            ("", "interval", 1): high + by,
+        }
+        assert set(numbers) <= set(of_value)
+        return judge(claim_of(kind), with_numbers(well, numbers)).outcome
 
     assert (outcome(0), outcome(-shift)) != (S, R)
+
+
+def p_places(kind: str) -> list[Place]:
+    return [place for place in places(finding_of(kind)) if place[1] in ("p", "p_by_layer")]
 
 
 @given(st.data(), st.sampled_from(("difference", "comparison", "best_of", "specificity", "above_chance")))
 def test_a_larger_p_value_never_helps(data: st.DataObject, kind: str) -> None:
     rank = {R: 0, U: 1, S: 2}
-    names = [*WELL_P, *(f"effect:{part}" for part in PARTS.get(kind, {}))]
-    small = {name: data.draw(st.floats(0, 1)) for name in names}
-    large = {name: data.draw(st.floats(p, 1)) for name, p in small.items()}
-    verdicts = [judge(claim_of(kind), finding_of(kind, **numbers)) for numbers in (small, large)]
+    small = {place: data.draw(st.floats(0, 1)) for place in p_places(kind)}
+    large = {place: data.draw(st.floats(p, 1)) for place, p in small.items()}
+    assert small
+    verdicts = [judge(claim_of(kind), with_numbers(finding_of(kind), numbers)) for numbers in (small, large)]
     assert rank[verdicts[1].outcome] <= rank[verdicts[0].outcome]
 
 
@@ -185,9 +212,9 @@ def test_a_larger_p_value_never_helps(data: st.DataObject, kind: str) -> None:
 def test_supported_rests_on_a_p_value_below_the_level_where_there_is_one(
     data: st.DataObject, kind: str
 ) -> None:
-    names = [*WELL_P, *(f"effect:{part}" for part in PARTS.get(kind, {}))]
-    drawn = finding_of(kind, **{name: data.draw(st.floats(0, 0.1)) for name in names})
-    p, claim = decisive_p(claim_of(kind), drawn), claim_of(kind)
+    ps = {place: data.draw(st.floats(0, 0.1)) for place in p_places(kind)}
+    drawn, claim = with_numbers(finding_of(kind), ps), claim_of(kind)
+    p = decisive_p(claim, drawn)
     assert (p is not None) == (kind in COMPARISONS or kind in ("trend", "monotone"))
     if p is not None and judge(claim, drawn).outcome is S:
         assert p < claim.level
@@ -196,9 +223,8 @@ def test_supported_rests_on_a_p_value_below_the_level_where_there_is_one(
 @pytest.mark.parametrize("claim", CLAIMS.values(), ids=list(CLAIMS))
 def test_every_claim_of_the_paper_has_a_rule(claim: Claim) -> None:
     """Judging an empty finding is a defect, or inconclusive; it is never a verdict."""
-    bare = Finding(claim.id, CELL, "overlap", estimate=0.5)
     try:
-        verdict = judge(claim, bare)
+        verdict = judge(claim, bare(claim.id, 0.5))
     except IncompleteFindingError:
         return
     assert verdict.outcome is U or claim.rule.kind in ("upper_bound", "consistent")

@@ -17,7 +17,7 @@ from caploc.experiments.commonality import across
 from caploc.experiments.shards import ShardSums
 from caploc.experiments.study import Located
 from caploc.findings import Verdict
-from caploc.papers.kinds import COMPARISONS
+from caploc.rules import Comparison
 from caploc.tests.experiments.planted import LAYERS, NEURONS, PlantedStudy
 from caploc.tests.experiments.verdicts import PAPER, run
 from caploc.tests.papers.rates import assert_often, assert_seldom
@@ -171,7 +171,7 @@ def test_every_comparison_of_this_family_is_simulated() -> None:
     compared = {
         claim.id
         for claim in PAPER.claims.values()
-        if claim.group == "D-table1" and claim.rule.kind in COMPARISONS
+        if claim.group == "D-table1" and isinstance(claim.rule, Comparison)
     }
     assert compared == set(PLANTED) == {claim for claim, _ in NOTHING.values()}
 

@@ -3,9 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
 
 from caploc.findings import Outcome, Verdict
-from caploc.papers.model import Claim
+from caploc.rules.base import Rule
+
+if TYPE_CHECKING:
+    from caploc.papers import Claim
+
+
+class Derived(Rule, kind="derived"):
+    """Follows from the verdicts of ``claims``: all are supported / any is refuted (see `derive`).
+
+    With ``universal`` 1 the claim is a universal negative, which no finite set of methods supports and no lost premise
+    refutes: INCONCLUSIVE instead of either.
+    """
+
+    claims: Annotated[tuple[str, ...], Field(min_length=1)]
+    universal: Annotated[int, Field(strict=True, ge=0, le=1)]
+
+    def resolved(self, rules: Mapping[str, Rule]) -> Rule:
+        for claim in self.claims:
+            if claim not in rules:
+                raise ValueError(f"claims: there is no claim {claim!r}")
+        return self
 
 
 def derive(claim: Claim, verdicts: Mapping[str, Sequence[Outcome]]) -> Verdict:
@@ -22,7 +45,7 @@ def derive(claim: Claim, verdicts: Mapping[str, Sequence[Outcome]]) -> Verdict:
     }
     refuted = [source for source, outcomes in ran.items() if Outcome.REFUTED in outcomes]
     missing = [source for source, outcomes in ran.items() if not outcomes]
-    universal = bool(claim.rule.parameters["universal"])
+    universal = isinstance(claim.rule, Derived) and bool(claim.rule.universal)
     if refuted and universal:
         premises = _counts(refuted, ran, Outcome.REFUTED)
         return Verdict(

@@ -1,0 +1,280 @@
+"""Rules of differences: located against something else, where positive speaks for the claim, and of no difference.
+
+Where a difference is both above zero and equivalent to zero, equivalence decides: an effect needs a size as well as a
+sign. Equivalence is read from 90 % intervals (two one-sided tests at level .05), signs from 95 % ones; no difference
+is shown by intervals within a margin set beforehand, never by a large p value.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from caploc.findings import Count, Effect, Finding, Outcome, Test, Verdict
+from caploc.rules.base import (
+    Comparison,
+    NonNegative,
+    Rule,
+    Share,
+    Span,
+    Threshold,
+    ends,
+    interval,
+    listed,
+    num,
+    number,
+    part,
+    parts,
+    span,
+    value_interval,
+    value_interval90,
+)
+
+if TYPE_CHECKING:
+    from caploc.papers import Claim
+
+ROUNDING = 1e-9
+"""A share such as 8/9, written in decimals, must not ask for one part more."""
+
+
+class Difference(Comparison, kind="difference"):
+    """Overlap within a dataset minus between datasets lies above 0, with the p value of the part ``permutation`` (a
+    Test) below the level, and lies above that of scrambled text, the part ``scrambled gap`` (an Effect), by an amount
+    not equivalent to 0 within ``equivalence_margin`` / it does not lie above 0, or scrambled text overlaps equally."""
+
+    equivalence_margin: NonNegative
+
+    def judge(self, claim: Claim, finding: Finding) -> Verdict:
+        own, margin = value_interval(finding), self.equivalence_margin
+        scrambled = part(finding, "scrambled gap", Effect)
+        gap_low, gap_high = ends(finding, "scrambled gap", scrambled)
+        narrow = Span("", ends(finding, "scrambled gap", scrambled, "interval90"))
+        p = number(finding, "permutation", part(finding, "permutation", Test), "p")
+        shown = f"{own.name}: interval {span(own.low, own.high, 0)}"
+        gap90 = (
+            f"scrambled text overlaps less by [{num(narrow.low, -margin)}, {num(narrow.high, margin)}] (90 %)"
+        )
+        if own.high <= 0:
+            return Verdict(Outcome.REFUTED, f"{shown} is not above 0")
+        if narrow.within(margin):
+            return Verdict(
+                Outcome.REFUTED,
+                f"{gap90}, within {num(margin)} of 0: scrambled text overlaps equally; {shown}",
+            )
+        shown = (
+            f"{shown}; permutation p {num(p, claim.level)} at level {num(claim.level)}; scrambled text overlaps "
+            f"less by {span(gap_low, gap_high, 0)}"
+        )
+        if own.low > 0 and p < claim.level and gap_low > 0:
+            return Verdict(Outcome.SUPPORTED, shown)
+        missing = ["the interval contains 0"] if own.low <= 0 else []
+        missing += ["p is not below the level"] if p >= claim.level else []
+        missing += ["scrambled text is not shown to overlap less"] if gap_low <= 0 else []
+        return Verdict(Outcome.INCONCLUSIVE, f"{', '.join(missing)}: {shown}")
+
+    def decisive(self, finding: Finding) -> Sequence[float | None]:
+        return _ps(finding, "permutation")
+
+
+class PlainDifference(Comparison, kind="plain_difference"):
+    """The value's interval lies above 0, and its 90 % one not within ``equivalence_margin`` of 0 / it does not lie
+    above 0, or is equivalent to 0."""
+
+    equivalence_margin: NonNegative
+
+    def judge(self, claim: Claim, finding: Finding) -> Verdict:
+        one, gap, margin = value_interval(finding), value_interval90(finding), self.equivalence_margin
+        shown = f"{one.name}: interval {span(one.low, one.high, 0)}"
+        if one.high <= 0:
+            return Verdict(Outcome.REFUTED, f"{shown} is not above 0")
+        if gap.within(margin):
+            return Verdict(
+                Outcome.REFUTED,
+                f"{one.name}: 90 % interval [{num(gap.low, -margin)}, {num(gap.high, margin)}] lies "
+                f"within {num(margin)} of 0, the two are equivalent; {shown}",
+            )
+        if one.low > 0:
+            return Verdict(Outcome.SUPPORTED, f"{shown} lies above 0")
+        return Verdict(Outcome.INCONCLUSIVE, f"{shown} contains 0 and is too wide to show equivalence")
+
+
+class EveryEffect(Comparison, kind="comparison"):
+    """Parts that are an Effect: all lie above 0 with p below the level and are not equivalent to 0 within
+    ``equivalence_margin`` / one lies at or below 0, or is equivalent to 0."""
+
+    equivalence_margin: NonNegative
+
+    def judge(self, claim: Claim, finding: Finding) -> Verdict:
+        verdicts = [
+            _effect(claim, finding, name, one, self.equivalence_margin)
+            for name, one in parts(finding, Effect).items()
+        ]
+        for outcome in (Outcome.REFUTED, Outcome.INCONCLUSIVE):
+            reasons = [verdict.reason for verdict in verdicts if verdict.outcome is outcome]
+            if reasons:
+                of_all = f"{len(reasons)} of {len(verdicts)} effects: " if len(verdicts) > 1 else ""
+                return Verdict(outcome, f"{of_all}{listed(reasons)}")
+        return Verdict(Outcome.SUPPORTED, listed([verdict.reason for verdict in verdicts], len(verdicts)))
+
+    def decisive(self, finding: Finding) -> Sequence[float | None]:
+        return [one.p for one in finding.measurement.of(Effect).values()]
+
+
+class BestOf(Comparison, kind="best_of"):
+    """Parts that are an Effect, each the best rival subtracted: at least ``share`` of the estimates lie above 0, with
+    the p value of the part ``best`` (a Test: how often chance alone puts as many ahead) below the level, and no
+    interval lies below 0 / one interval lies below 0."""
+
+    share: Share
+
+    def judge(self, claim: Claim, finding: Finding) -> Verdict:
+        effects = parts(finding, Effect)
+        spans = [interval(finding, name, one) for name, one in effects.items()]
+        estimates = [number(finding, name, one) for name, one in effects.items()]
+        p = number(finding, "best", part(finding, "best", Test), "p")
+        behind = [one.shown(0) for one in spans if one.high < 0]
+        if behind:
+            return Verdict(Outcome.REFUTED, f"behind the best rival: {listed(behind)}")
+        ahead = sum(value > 0 for value in estimates)
+        shown = (
+            f"ahead of the best rival in {ahead} of {len(spans)} ({num(self.share)} needed), p {num(p, claim.level)} "
+            f"at level {num(claim.level)}; no interval below 0"
+        )
+        if ahead >= self.share * len(spans) - ROUNDING and p < claim.level:
+            return Verdict(Outcome.SUPPORTED, shown)
+        return Verdict(Outcome.INCONCLUSIVE, shown)
+
+    def decisive(self, finding: Finding) -> Sequence[float | None]:
+        return _ps(finding, "best")
+
+
+class Specificity(Comparison, kind="specificity"):
+    """An effect on its own kind and none on others: the part ``own`` (an Effect) as in ``comparison``, and the part
+    ``other`` (an Effect) equivalent to 0 within ``other_margin`` / own is refuted, or the whole interval of other lies
+    beyond ``other_refuted`` on either side."""
+
+    equivalence_margin: NonNegative
+    other_margin: NonNegative
+    other_refuted: NonNegative
+
+    def judge(self, claim: Claim, finding: Finding) -> Verdict:
+        own = _effect(claim, finding, "own", part(finding, "own", Effect), self.equivalence_margin)
+        others = part(finding, "other", Effect)
+        wide = interval(finding, "other", others)
+        narrow = interval(finding, "other", others, "interval90")
+        margin, beyond = self.other_margin, self.other_refuted
+        if own.outcome is Outcome.REFUTED:
+            return own
+        if wide.low > beyond or wide.high < -beyond:
+            return Verdict(
+                Outcome.REFUTED,
+                f"{wide.shown(beyond, -beyond)} is further than {num(beyond)} from 0; {own.reason}",
+            )
+        inside = narrow.within(margin)
+        lies = "lies" if inside else "does not lie"
+        other = f"{narrow.shown(margin, -margin)} (90 %) {lies} within {num(margin)} of 0"
+        return Verdict(own.outcome if inside else Outcome.INCONCLUSIVE, f"{own.reason}; {other}")
+
+    def decisive(self, finding: Finding) -> Sequence[float | None]:
+        return _ps(finding, "own")
+
+
+class Equivalence(Rule, kind="equivalence"):
+    """Parts that are an Effect: at least ``share`` of them have their 90 % interval within ``margin`` of 0 / so many
+    lie wholly outside it that the share cannot be reached."""
+
+    margin: NonNegative
+    share: Share
+
+    def judge(self, claim: Claim, finding: Finding) -> Verdict:
+        margin = self.margin
+        spans = [interval(finding, name, one, "interval90") for name, one in parts(finding, Effect).items()]
+        needed = math.ceil(self.share * len(spans) - ROUNDING)
+        inside = [one for one in spans if one.within(margin)]
+        outside = [one for one in spans if one.low >= margin or one.high <= -margin]
+        count = (
+            f"of {len(spans)} 90 % intervals {len(inside)} lie within {num(margin)} of 0 ({needed} needed)"
+        )
+        if len(inside) >= needed:
+            return Verdict(
+                Outcome.SUPPORTED, f"{count}: {listed([one.shown(margin, -margin) for one in inside])}"
+            )
+        if len(spans) - len(outside) < needed:
+            return Verdict(
+                Outcome.REFUTED,
+                f"{count}; outside lie {listed([one.shown(margin, -margin) for one in outside])}",
+            )
+        undecided = [one.shown(margin, -margin) for one in spans if one not in inside]
+        return Verdict(Outcome.INCONCLUSIVE, f"{count}; not so {listed(undecided)}")
+
+
+class NonInferiority(Rule, kind="non_inferiority"):
+    """Parts that are an Effect: every interval lies above ``-margin`` / one lies wholly below it."""
+
+    margin: NonNegative
+
+    def judge(self, claim: Claim, finding: Finding) -> Verdict:
+        bound = -self.margin
+        spans = [interval(finding, name, one) for name, one in parts(finding, Effect).items()]
+        below = [one.shown(bound) for one in spans if one.high < bound]
+        if below:
+            return Verdict(Outcome.REFUTED, f"below {num(bound)}: {listed(below)}")
+        open_ = [one.shown(bound) for one in spans if one.low <= bound]
+        if open_:
+            return Verdict(Outcome.INCONCLUSIVE, f"may lie below {num(bound)}: {listed(open_)}")
+        worst = min(spans, key=lambda one: one.low)
+        return Verdict(
+            Outcome.SUPPORTED,
+            f"all {len(spans)} intervals lie above {num(bound)}, the lowest is {worst.shown(bound)}",
+        )
+
+
+class Partition(Rule, kind="partition"):
+    """The range over partitions, the part ``range`` (a Count), is below ``supported_below`` / the worst structured
+    partition lies lower than random ones, the part ``worst structured gap`` (an Effect), by more than
+    ``refuted_above``."""
+
+    supported_below: Threshold
+    refuted_above: Threshold
+
+    def judge(self, claim: Claim, finding: Finding) -> Verdict:
+        supported, refuted = self.supported_below, self.refuted_above
+        spread = number(finding, "range", part(finding, "range", Count))
+        name = "worst structured gap"
+        gap_low, gap_high = ends(finding, name, part(finding, name, Effect))
+        shown = (
+            f"range over partitions {num(spread, supported)}; the worst structured one lies lower by "
+            f"[{num(gap_low, refuted)}, {num(gap_high)}]"
+        )
+        if gap_low > refuted:
+            return Verdict(Outcome.REFUTED, f"{shown}, more than {num(refuted)}")
+        if spread < supported:
+            return Verdict(Outcome.SUPPORTED, f"{shown}; the range is below {num(supported)}")
+        return Verdict(
+            Outcome.INCONCLUSIVE,
+            f"{shown}; the range is not below {num(supported)}, the drop not shown to exceed {num(refuted)}",
+        )
+
+
+def _effect(claim: Claim, finding: Finding, name: str, one: Effect, margin: float) -> Verdict:
+    """Whether one part is an effect: above 0, with a p below the level, and not equivalent to 0."""
+    wide, narrow = interval(finding, name, one), interval(finding, name, one, "interval90")
+    p = number(finding, name, one, "p")
+    shown = f"{wide.shown(0)}, p {num(p, claim.level)}"
+    if wide.high <= 0:
+        return Verdict(Outcome.REFUTED, f"{shown}: not above 0")
+    if narrow.within(margin):
+        ends_shown = span(narrow.low, narrow.high, margin, -margin)
+        return Verdict(Outcome.REFUTED, f"{shown}: 90 % interval {ends_shown} within {num(margin)} of 0")
+    if wide.low > 0 and p < claim.level:
+        return Verdict(Outcome.SUPPORTED, f"{shown}: above 0, p below {num(claim.level)}")
+    missing = ["contains 0"] if wide.low <= 0 else []
+    missing += [f"p not below {num(claim.level)}"] if p >= claim.level else []
+    return Verdict(Outcome.INCONCLUSIVE, f"{shown}: {', '.join(missing)}")
+
+
+def _ps(finding: Finding, *names: str) -> list[float | None]:
+    """The p values of these parts; None for one that is not there."""
+    found = finding.measurement.parts
+    return [found[name].p if name in found else None for name in names]

@@ -1,0 +1,255 @@
+"""Rules of levels: a number lies above, below or between thresholds, is small, or is zero."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from caploc.findings import Bound, Count, Effect, Finding, Outcome, Verdict
+from caploc.rules.base import (
+    IncompleteFindingError,
+    Rule,
+    Span,
+    Threshold,
+    ends,
+    estimate,
+    interval,
+    num,
+    number,
+    part,
+    parts,
+    span,
+    value_interval,
+)
+
+if TYPE_CHECKING:
+    from caploc.papers import Claim
+
+
+class LowerBound(Rule, kind="lower_bound"):
+    """The value's interval lies above ``supported_above`` / below ``refuted_below``."""
+
+    supported_above: Threshold
+    refuted_below: Threshold
+
+    def judge(self, claim: Claim, finding: Finding) -> Verdict:
+        return self.of(value_interval(finding))
+
+    def of(self, one: Span) -> Verdict:
+        """The verdict on one interval."""
+        supported, refuted = self.supported_above, self.refuted_below
+        shown = f"{one.name}: interval [{num(one.low, supported)}, {num(one.high, refuted)}]"
+        if one.low > supported:
+            return Verdict(Outcome.SUPPORTED, f"{shown} lies above {num(supported)}")
+        if one.high < refuted:
+            return Verdict(Outcome.REFUTED, f"{shown} lies below {num(refuted)}")
+        return Verdict(
+            Outcome.INCONCLUSIVE, f"{shown} lies neither above {num(supported)} nor below {num(refuted)}"
+        )
+
+
+class LowerBounds(LowerBound, kind="lower_bounds"):
+    """Parts that are a Bound: all lie above ``supported_above`` / all lie below ``refuted_below``."""
+
+    def judge(self, claim: Claim, finding: Finding) -> Verdict:
+        verdicts = [self.of(interval(finding, name, one)) for name, one in parts(finding, Bound).items()]
+        return Verdict(_unanimous(verdicts), "; ".join(verdict.reason for verdict in verdicts))
+
+
+class Both(Rule, kind="both"):
+    """Overlap and IoU of one cell, each a ``lower_bound``: both are supported / either is refuted.
+
+    Parts ``overlap`` and ``iou``, each a Bound. The thresholds are those of the claims ``overlap_claim`` and
+    ``iou_claim``: taken from them, never written twice, so that they cannot drift apart.
+    """
+
+    overlap_claim: str
+    iou_claim: str
+    overlap: LowerBound | None = None
+    iou: LowerBound | None = None
+
+    @property
+    def parameters(self) -> Mapping[str, float]:
+        return {
+            f"{name}_{key}": value
+            for name, one in self._bounds().items()
+            for key, value in one.parameters.items()
+        }
+
+    def resolved(self, rules: Mapping[str, Rule]) -> Rule:
+        found = {}
+        for name in ("overlap", "iou"):
+            claim = getattr(self, f"{name}_claim")
+            if type(rules.get(claim)) is not LowerBound:
+                raise ValueError(f"{name}_claim: {claim!r} is no claim with a lower_bound rule")
+            found[name] = rules[claim]
+        return self.model_copy(update=found)
+
+    def judge(self, claim: Claim, finding: Finding) -> Verdict:
+        verdicts = [
+            bound.of(interval(finding, name, part(finding, name, Bound)))
+            for name, bound in self._bounds().items()
+        ]
+        outcome = _unanimous(verdicts)
+        if any(verdict.outcome is Outcome.REFUTED for verdict in verdicts):
+            outcome = Outcome.REFUTED
+        return Verdict(outcome, "; ".join(verdict.reason for verdict in verdicts))
+
+    def _bounds(self) -> dict[str, LowerBound]:
+        if self.overlap is None or self.iou is None:
+            raise IncompleteFindingError(
+                f"a rule of kind {self.kind!r} has no thresholds before the claims that it refers to are known"
+            )
+        return {"overlap": self.overlap, "iou": self.iou}
+
+
+class UpperBound(Rule, kind="upper_bound"):
+    """The value's estimate, without sampling error, is below ``supported_below`` / above ``refuted_above``.
+
+    A part ``Chebyshev bound``, a Count, says in the reason whether the standard deviation rules the value out.
+    """
+
+    supported_below: Threshold
+    refuted_above: Threshold
+
+    def judge(self, claim: Claim, finding: Finding) -> Verdict:
+        supported, refuted = self.supported_below, self.refuted_above
+        value = estimate(finding)
+        shown = f"{finding.measurement.quantity}: {num(value, supported, refuted)}"
+        most = finding.measurement.parts.get("Chebyshev bound", Count(math.inf)).estimate
+        if value > refuted:
+            impossible = (
+                f", and above {num(most)}, which is impossible under the standard deviation (Chebyshev)"
+                if most is not None and value > most
+                else ""
+            )
+            return Verdict(Outcome.REFUTED, f"{shown} is above {num(refuted)}{impossible}")
+        if value < supported:
+            return Verdict(Outcome.SUPPORTED, f"{shown} is below {num(supported)}")
+        return Verdict(
+            Outcome.INCONCLUSIVE, f"{shown} is neither below {num(supported)} nor above {num(refuted)}"
+        )
+
+
+class IntervalBelow(Rule, kind="interval_below"):
+    """The value's interval lies below ``supported_below`` / above ``refuted_above``."""
+
+    supported_below: Threshold
+    refuted_above: Threshold
+
+    def judge(self, claim: Claim, finding: Finding) -> Verdict:
+        supported, refuted = self.supported_below, self.refuted_above
+        one = value_interval(finding)
+        shown = f"{one.name}: interval {span(one.low, one.high, supported, refuted)}"
+        if one.high < supported:
+            return Verdict(Outcome.SUPPORTED, f"{shown} lies below {num(supported)}")
+        if one.low > refuted:
+            return Verdict(Outcome.REFUTED, f"{shown} lies above {num(refuted)}")
+        return Verdict(
+            Outcome.INCONCLUSIVE, f"{shown} lies neither below {num(supported)} nor above {num(refuted)}"
+        )
+
+
+class OverlapBelow(IntervalBelow, kind="overlap_below"):
+    """As ``interval_below``, but only where unrelated items overlap less: else the overlap says nothing of the items.
+
+    Unless the part ``baseline gap``, an Effect (overlap minus that of unrelated items), lies above 0, the verdict is
+    INCONCLUSIVE.
+    """
+
+    def judge(self, claim: Claim, finding: Finding) -> Verdict:
+        gap, _ = ends(finding, "baseline gap", part(finding, "baseline gap", Effect))
+        verdict = super().judge(claim, finding)
+        if gap > 0:
+            return Verdict(
+                verdict.outcome, f"{verdict.reason}; unrelated items overlap less by at least {num(gap)}"
+            )
+        return Verdict(
+            Outcome.INCONCLUSIVE,
+            f"unrelated items are not shown to overlap less (lower end of the gap {num(gap, 0)}); {verdict.reason}",
+        )
+
+
+class Within(Rule, kind="within"):
+    """The value's interval lies within ``supported_low`` .. ``supported_high`` / wholly outside ``refuted_low`` ..
+    ``refuted_high``."""
+
+    supported_low: Threshold
+    supported_high: Threshold
+    refuted_low: Threshold
+    refuted_high: Threshold
+
+    def judge(self, claim: Claim, finding: Finding) -> Verdict:
+        one = value_interval(finding)
+        inner_low, inner_high = self.supported_low, self.supported_high
+        outer_low, outer_high = self.refuted_low, self.refuted_high
+        ends_shown = span(one.low, one.high, inner_low, inner_high, outer_low, outer_high)
+        shown = f"{one.name}: interval {ends_shown}"
+        inner, outer = span(inner_low, inner_high), span(outer_low, outer_high)
+        if inner_low <= one.low and one.high <= inner_high:
+            return Verdict(Outcome.SUPPORTED, f"{shown} lies within {inner}")
+        if one.high < outer_low or one.low > outer_high:
+            return Verdict(Outcome.REFUTED, f"{shown} lies outside {outer}")
+        return Verdict(Outcome.INCONCLUSIVE, f"{shown} lies neither within {inner} nor outside {outer}")
+
+
+class OneReading(Rule, kind="one_reading"):
+    """Of two readings of eq. (8) exactly one gives a ratio within ``low`` .. ``high`` / neither does.
+
+    Parts ``std`` and ``variance``, each a Count.
+    """
+
+    low: Threshold
+    high: Threshold
+
+    def judge(self, claim: Claim, finding: Finding) -> Verdict:
+        low, high = self.low, self.high
+        ratios = {name: number(finding, name, part(finding, name, Count)) for name in ("std", "variance")}
+        fits = [name for name, ratio in ratios.items() if low <= ratio <= high]
+        shown = ", ".join(f"{name} {num(ratio, low, high)}" for name, ratio in ratios.items())
+        outcome = (Outcome.REFUTED, Outcome.SUPPORTED, Outcome.INCONCLUSIVE)[len(fits)]
+        which = ("neither", f"only {fits[0] if fits else ''}", "both")[len(fits)]
+        return Verdict(outcome, f"ratios {shown}: {which} within {span(low, high)}")
+
+
+class VanishingError(Rule, kind="vanishing_error"):
+    """A numerical error, the value's estimate, is below ``supported_below`` and below that of a coarser rule, the
+    part ``coarse`` (a Count) / it is not below the coarser one: it does not shrink."""
+
+    supported_below: Threshold
+
+    def judge(self, claim: Claim, finding: Finding) -> Verdict:
+        value, bound = estimate(finding), self.supported_below
+        coarse = number(finding, "coarse", part(finding, "coarse", Count))
+        shown = f"error {num(value, bound, coarse)}, coarse {num(coarse, value)}"
+        if value >= coarse:
+            return Verdict(Outcome.REFUTED, f"{shown}: it does not shrink")
+        if value < bound:
+            return Verdict(Outcome.SUPPORTED, f"{shown}: it shrinks, to below {num(bound)}")
+        return Verdict(Outcome.INCONCLUSIVE, f"{shown}: it shrinks, but not to below {num(bound)}")
+
+
+class Consistent(Rule, kind="consistent"):
+    """The value counts places where the paper's own numbers contradict each other: none / any."""
+
+    def judge(self, claim: Claim, finding: Finding) -> Verdict:
+        violations, quantity = estimate(finding), finding.measurement.quantity
+        if violations == 0:
+            return Verdict(Outcome.SUPPORTED, f"{quantity}: none")
+        return Verdict(Outcome.REFUTED, f"{quantity}: {num(violations, 0)}")
+
+
+class Untestable(Rule, kind="untestable"):
+    """No measurement decides it: always INCONCLUSIVE."""
+
+    empirical = False
+
+    def judge(self, claim: Claim, finding: Finding) -> Verdict:
+        return Verdict(Outcome.INCONCLUSIVE, "no measurement decides it")
+
+
+def _unanimous(verdicts: Sequence[Verdict]) -> Outcome:
+    """What all of them say, INCONCLUSIVE where they differ."""
+    outcomes = {verdict.outcome for verdict in verdicts}
+    return outcomes.pop() if len(outcomes) == 1 else Outcome.INCONCLUSIVE
