@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from caploc.findings import Cell
-from caploc.registry import REGISTRY
+from caploc.model.registry import REGISTRY
 
 EMBEDDED_MODELS = ("tiny-llama", "tiny-gptj")
 FACT_DATASETS = ("counterfact", "zsre", "pararel", "known_1000")

@@ -14,7 +14,7 @@ from caploc.circuits.graph import Graph
 from caploc.circuits.parameters import Counting, parameters
 from caploc.circuits.random_edges import uniform, with_degrees
 from caploc.errors import OptionError
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 
 Matching = Literal["count", "degree"]
 

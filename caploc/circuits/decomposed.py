@@ -18,7 +18,7 @@ from caploc.circuits.prompt import Flow, Prompt
 from caploc.circuits.weights import blocks_of, graph_of, rotary_of
 from caploc.errors import ModelError, OptionError
 from caploc.examples import TokenizedExample
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 
 # Far above float32's rounding (1e-6), far below any error of taking the model apart.
 _SAME = 1e-3

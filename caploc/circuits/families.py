@@ -94,7 +94,7 @@ _TABLE = (
 
 FAMILIES: Mapping[str, Family] = MappingProxyType({entry.family: entry for entry in _TABLE})
 
-# Not in caploc.architectures, whose methods would go wrong on it: caploc.models.wrap takes it explicitly.
+# Not in caploc.architectures, whose methods would go wrong on it: caploc.model.loading.wrap takes it explicitly.
 GPT_NEO = Architecture(
     "gpt_neo", "transformer.h", ("mlp.c_fc",), "mlp.act", "mlp.c_proj", "attn.attention.out_proj"
 )

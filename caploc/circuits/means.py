@@ -11,7 +11,7 @@ from torch import Tensor
 from caploc.circuits.decomposed import DecomposedModel
 from caploc.errors import ExampleError
 from caploc.examples import Example, TokenizedExample, tokenize
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 
 
 def mean_outputs(lm: LanguageModel, examples: Sequence[Example]) -> Float[Tensor, "senders width"]:

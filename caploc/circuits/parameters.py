@@ -12,7 +12,7 @@ from caploc.circuits.families import family_of
 from caploc.circuits.graph import Graph
 from caploc.circuits.weights import blocks_of, graph_of
 from caploc.errors import OptionError
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 
 Counting = Literal["nodes", "entered"]
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 from caploc.circuits.block import Block, Projection, Rotary
 from caploc.circuits.families import Family
 from caploc.circuits.graph import Graph
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 
 
 def graph_of(lm: LanguageModel, family: Family) -> Graph:

@@ -11,8 +11,10 @@ from pathlib import Path
 from caploc.datasets.base import Dataset, Row
 from caploc.datasets.files import SUFFIXES, read_file
 from caploc.errors import DatasetError, UnavailableDatasetError
+from caploc.hub import COMMIT, dataset_files
 
 TRAIN, TEST, WHOLE = "train", "test", "whole"
+_PREFIX = "hub:"
 
 Reader = Callable[[], Iterable[Row]]
 
@@ -33,16 +35,24 @@ def open_source(dataset: Dataset, path: str | PathLike[str] | None) -> Source:
     """
     if path is None:
         return _pinned_source(dataset)
-    if str(path).startswith("hub:"):
-        from caploc.datasets.hub import parse_pin
-
-        return _hub_source(dataset, *parse_pin(str(path)))
+    if str(path).startswith(_PREFIX):
+        return _hub_source(dataset, *_parse_pin(str(path)))
     path = Path(path)
     if path.is_file():
         return Source(str(path), {WHOLE: partial(read_file, path)})
     if path.is_dir():
         return _root_source(dataset, path)
     raise DatasetError(f"{dataset.name}: {path} does not exist; give a file, a data root or hub:ID@COMMIT")
+
+
+def _parse_pin(text: str) -> tuple[str, str]:
+    """("ID", "COMMIT") of "hub:ID@COMMIT". Raises `DatasetError` unless the commit is written out in full."""
+    repository, _, revision = text.removeprefix(_PREFIX).partition("@")
+    if not repository or not COMMIT.fullmatch(revision):
+        raise DatasetError(
+            f"{text!r}: write hub:ID@COMMIT with all 40 digits of the commit; a branch or tag could move"
+        )
+    return repository, revision
 
 
 def files_in_root(name: str, root: Path) -> list[Path]:
@@ -69,14 +79,12 @@ def _pinned_source(dataset: Dataset) -> Source:
 
 
 def _hub_source(dataset: Dataset, repository: str, revision: str) -> Source:
-    from caploc.datasets.hub import fetch
-
     label = f"{repository}@{revision}"
     if repository != dataset.hub or not dataset.hub_files:
-        return _folder_source(dataset, fetch(repository, revision), label)
+        return _folder_source(dataset, dataset_files(repository, revision, suffixes=SUFFIXES), label)
 
     def read(name: str) -> Iterable[Row]:
-        return read_file(fetch(repository, revision, [name]) / name)
+        return read_file(dataset_files(repository, revision, [name]) / name)
 
     readers: dict[str, Reader] = {split: partial(read, name) for split, name in dataset.hub_files.items()}
     return Source(label, _parts(dataset, readers, label))

@@ -11,7 +11,7 @@ from caploc.errors import ModelError, OptionError
 from caploc.evaluation.evaluator import Evaluator
 from caploc.evaluation.outcomes import Outcomes
 from caploc.evaluation.preparing import Prepared
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 
 
 def evaluate(

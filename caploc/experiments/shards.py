@@ -14,7 +14,7 @@ from caploc.attribution.engine import Attributor, Method
 from caploc.attribution.estimate import automatic_chunk, describe
 from caploc.attribution.sums import ScoreSums
 from caploc.examples import TokenizedExample
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 from caploc.store import Store, fingerprint
 
 # Part of every key: raise it when a change of the engine changes numbers by more than rounding.

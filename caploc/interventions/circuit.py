@@ -15,7 +15,7 @@ from caploc.circuits.decomposed import DecomposedModel
 from caploc.circuits.prompt import Prompt
 from caploc.errors import ExampleError, OptionError
 from caploc.examples import Example, tokenize
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 
 # Tokens x circuits in one pass: enough to keep the matrix products busy, little memory.
 _CHUNK_TOKENS = 2048

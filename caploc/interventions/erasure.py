@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from caploc.errors import OptionError
 from caploc.interventions.weights import replaced_weights
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask
 
 Weights = Literal["all", "in", "out"]

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 
 from caploc.errors import OptionError
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from caploc.circuits.pruning import prune
 from caploc.circuits.sizing import prune_to
 from caploc.errors import ExampleError, OptionError
 from caploc.examples import Example, tokenize
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 
 Search = Literal["exact", "eap-ig"]
 

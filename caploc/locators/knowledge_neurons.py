@@ -22,7 +22,7 @@ from caploc.attribution.engine import Attributor, Method
 from caploc.attribution.estimate import automatic_chunk, describe
 from caploc.errors import OptionError
 from caploc.examples import Example, TokenizedExample, tokenize
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask, NeuronScores
 from caploc.store import Store, fingerprint
 

@@ -17,7 +17,7 @@ from caploc.attribution.quadrature import fixed_rule
 from caploc.attribution.reference import reference_scores
 from caploc.benchmarks.attribution.work import STEPS
 from caploc.examples import TokenizedExample
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 
 
 class Pair(NamedTuple):

@@ -13,7 +13,7 @@ from caploc.benchmarks.editing.cases import DATA
 from caploc.benchmarks.erasure.reference import Way
 from caploc.evaluation import Prepared, prepare
 from caploc.magnitude import random_sets
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask
 
 

@@ -18,7 +18,7 @@ from caploc.benchmarks.tables import Spread, Table, Value
 from caploc.benchmarks.timing import cpu_seconds
 from caploc.errors import CaplocError, ModelError
 from caploc.evaluation import Outcomes, evaluate
-from caploc.models import LanguageModel, load_model
+from caploc.model.loading import LanguageModel, load_model
 
 # Two tokens or labels may be equally likely but for rounding, which then decides: more scores than this never differ.
 _TIES = 0.01

@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from caploc.evaluation import Prepared
 from caploc.interventions.erasure import erased
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask
 
 Way = Literal["generate()", "forward per label", "one forward"]

@@ -21,7 +21,7 @@ from caploc.locators.causal_tracing.noise import draw_noise, embedding_deviation
 from caploc.locators.causal_tracing.reference import reference_trace
 from caploc.locators.causal_tracing.settings import Tracing
 from caploc.locators.causal_tracing.tracer import Tracer
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 
 # Far above float32's rounding (1e-7 to 1e-6 of the largest probability), far below any real difference.
 _SAME = 1e-5

@@ -20,7 +20,7 @@ from caploc.experiments.facts.stored import stored
 from caploc.experiments.general_text import general_texts
 from caploc.experiments.study import PAPER_SIGMA, NotRunError, Study
 from caploc.interventions.enhancement import Recipe, enhance, enhanced
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask
 from caploc.store import Compute, fingerprint
 

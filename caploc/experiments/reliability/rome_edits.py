@@ -26,7 +26,7 @@ from caploc.interventions.rank_one import (
 from caploc.interventions.rank_one.covariance import WORST_CONDITION
 from caploc.interventions.rank_one.layers import check_precise
 from caploc.interventions.rank_one.settings import Token
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 from caploc.store import fingerprint
 
 SUBJECT: Token = "last-subject"

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from caploc.interventions.enhancement.difference import RowDifference
 from caploc.interventions.enhancement.placing import neuron_weights, zeroed_weights
 from caploc.interventions.weights import replaced_weights
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 
 
 @contextmanager

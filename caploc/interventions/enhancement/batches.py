@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from caploc.errors import ExampleError, OptionError
 from caploc.examples import TokenizedExample
 from caploc.interventions.enhancement.recipe import Recipe
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 
 _ORDER = 5021  # tags the draws of the order among all that a seed is used for
 _UNREAD = -100

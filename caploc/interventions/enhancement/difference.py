@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from caploc.errors import CaplocError
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask
 
 LAYOUT = "1"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from caploc.interventions.enhancement.batches import Batch
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 
 
 class ReadTokens:

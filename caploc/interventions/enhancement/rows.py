@@ -18,7 +18,7 @@ from caploc.attribution.restoring import replaced_forward
 from caploc.interventions.enhancement.difference import LayerRows, RowDifference
 from caploc.interventions.enhancement.placing import neuron_weights
 from caploc.interventions.enhancement.recipe import Train
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask
 
 # By operations, of a frozen pass 2 + 3 k/N against 3 with the gradient of whole matrices.

@@ -18,7 +18,7 @@ from caploc.interventions.enhancement.reading import ReadTokens
 from caploc.interventions.enhancement.recipe import Recipe
 from caploc.interventions.enhancement.rows import TrainableRows
 from caploc.interventions.weights import replaced_weights
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask
 
 

@@ -17,7 +17,7 @@ from caploc.interventions.enhancement.batches import Batches, check_apart, order
 from caploc.interventions.enhancement.difference import RowDifference
 from caploc.interventions.enhancement.recipe import Recipe
 from caploc.interventions.enhancement.trainer import Trainer
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask
 
 # A run has diverged when its loss is no number, or so many times the first one and above that of guessing, by a nat,

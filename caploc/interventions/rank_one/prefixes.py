@@ -11,7 +11,7 @@ import torch
 
 from caploc.attribution.restoring import frozen_eval
 from caploc.errors import ModelError
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 
 _TAG = 0x5045
 _CANDIDATES = 5  # ROME's code draws from the five most probable tokens

@@ -12,7 +12,7 @@ from caploc.attribution.engine import Method
 from caploc.attribution.quadrature import fixed_rule
 from caploc.attribution.reference import reference_scores
 from caploc.examples import TokenizedExample
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 
 
 def module_of(lm: LanguageModel, layer: int, value: str) -> nn.Module:

@@ -14,7 +14,7 @@ from caploc.attribution.quadrature import fixed_rule
 from caploc.attribution.reference import reference_scores
 from caploc.errors import ModelError
 from caploc.examples import TokenizedExample
-from caploc.models import LanguageModel, wrap
+from caploc.model.loading import LanguageModel, wrap
 from caploc.tests.attribution.families import (
     CONFIGS,
     VOCABULARY,

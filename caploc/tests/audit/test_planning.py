@@ -10,7 +10,7 @@ import pytest
 from caploc.audit.cells import models_cell_parameters
 from caploc.audit.options import DEFAULTS
 from caploc.audit.settings import AuditSettings, read_settings
-from caploc.registry import REGISTRY
+from caploc.model.registry import REGISTRY
 from caploc.tests.audit.conftest import ClaimsRun
 
 

@@ -15,7 +15,7 @@ from caploc.benchmarks.erasure.cases import Case, Sizes
 from caploc.benchmarks.erasure.ratios import Contest, counted, measure_ratios, spread_over
 from caploc.errors import ModelError
 from caploc.evaluation import Prepared
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 
 
 def test_a_row_for_each_case() -> None:

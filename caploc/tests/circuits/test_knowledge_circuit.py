@@ -15,7 +15,7 @@ from caploc.examples import Example, tokenize
 from caploc.interventions.circuit import run_alone
 from caploc.locators import LOCATORS
 from caploc.locators.knowledge_circuit import locate
-from caploc.models import LanguageModel, load_model, untrained_twin
+from caploc.model.loading import LanguageModel, load_model, untrained_twin
 from caploc.tests.circuits.models import small_model
 from caploc.tests.circuits.oracle import Oracle
 from caploc.tests.tiny import REPOSITORY, SHARED

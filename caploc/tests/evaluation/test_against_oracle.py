@@ -13,7 +13,7 @@ from torch import Tensor
 
 from caploc.evaluation import Prepared, evaluate, prepare, text_loss
 from caploc.examples import Example
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 from caploc.tests.attribution.families import CONFIGS, softmax_in_float64
 from caploc.tests.evaluation.cases import examples, labelled, sets
 from caploc.tests.evaluation.oracle import evaluate_slowly, tiny_ending_lm, without

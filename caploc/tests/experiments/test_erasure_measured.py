@@ -30,7 +30,7 @@ from caploc.experiments.evaluation_data import (
 from caploc.experiments.study import Study, StudySettings
 from caploc.findings import Cell, Finding, Outcome
 from caploc.interventions import erased
-from caploc.models import LanguageModel, untrained_twin, wrap
+from caploc.model.loading import LanguageModel, untrained_twin, wrap
 from caploc.neurons import NeuronMask
 from caploc.papers import judge, load_paper
 from caploc.store import Store

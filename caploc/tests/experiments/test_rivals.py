@@ -26,7 +26,7 @@ from caploc.experiments.rivals.sets import CIRCUITS, CNL, KN, LAYERS, MAGNITUDE
 from caploc.experiments.study import Located, Study, StudySettings
 from caploc.findings import Cell, Finding, Outcome, Verdict
 from caploc.magnitude import magnitude
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 from caploc.neurons import Threshold
 from caploc.papers import judge, load_paper
 from caploc.store import Store

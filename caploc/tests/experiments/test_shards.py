@@ -17,7 +17,7 @@ from caploc.attribution.engine import Method
 from caploc.examples import TokenizedExample
 from caploc.experiments import shards
 from caploc.experiments.shards import random_halves, resampled, shard_size, sharded_sums
-from caploc.models import LanguageModel, untrained_twin, wrap
+from caploc.model.loading import LanguageModel, untrained_twin, wrap
 from caploc.store import Store
 from caploc.tests.tiny import NEURONS, SHAPE, tiny_lm
 

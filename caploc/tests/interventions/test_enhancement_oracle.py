@@ -18,7 +18,7 @@ from caploc.architectures import ARCHITECTURES
 from caploc.interventions.enhancement import Recipe, enhance
 from caploc.interventions.enhancement.applying import changed_weights
 from caploc.interventions.enhancement.reference import MaskedFineTuning
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask
 from caploc.tests.attribution.families import softmax_in_float64
 from caploc.tests.interventions.enhancing import random_examples, random_mask, recipe_of

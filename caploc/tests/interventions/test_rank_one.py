@@ -29,7 +29,7 @@ from caploc.interventions.rank_one import (
 )
 from caploc.interventions.rank_one.prompts import edit_prompts
 from caploc.interventions.rank_one.reference import reference_key
-from caploc.models import LanguageModel, load_model
+from caploc.model.loading import LanguageModel, load_model
 from caploc.tests.attribution.families import CONFIGS
 from caploc.tests.tiny import NEURONS, REPOSITORY, tiny_lm
 

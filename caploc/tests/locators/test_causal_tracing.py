@@ -17,7 +17,7 @@ from caploc.locators.causal_tracing.reference import reference_trace
 from caploc.locators.causal_tracing.settings import Tracing
 from caploc.locators.causal_tracing.trace import Trace
 from caploc.locators.causal_tracing.tracer import Tracer
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 from caploc.tests.attribution.families import CONFIGS, softmax_in_float64
 from caploc.tests.attribution.test_exactness import random_example, relative_error, small_model
 
