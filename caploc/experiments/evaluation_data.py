@@ -19,8 +19,8 @@ from caploc.evaluation import Outcomes, Prepared, evaluate, prepare
 from caploc.examples import Example
 from caploc.experiments.facts.stored import stored
 from caploc.experiments.study import NotRunError, Study
+from caploc.fingerprints import fingerprint
 from caploc.statistics import bootstrap_mean
-from caploc.store import fingerprint
 
 CPU_ITEMS = 40
 CPU_LABELLED_ITEMS = 64

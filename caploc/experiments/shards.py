@@ -14,8 +14,9 @@ from caploc.attribution.engine import Attributor, Method
 from caploc.attribution.estimate import automatic_chunk, describe
 from caploc.attribution.sums import ScoreSums
 from caploc.examples import TokenizedExample
+from caploc.fingerprints import fingerprint
 from caploc.model.loading import LanguageModel
-from caploc.store import Store, fingerprint
+from caploc.store import Store
 
 # Part of every key: raise it when a change of the engine changes numbers by more than rounding.
 CODE_VERSION = 1

@@ -21,9 +21,9 @@ from caploc.experiments import FEWEST_SAMPLES
 from caploc.experiments.scrambled import scrambled
 from caploc.experiments.settings import CPU_SAMPLES, PAPER_SIGMA, StudySettings
 from caploc.experiments.shards import ShardSums, sharded_sums
+from caploc.fingerprints import fingerprint
 from caploc.model.loading import LanguageModel, load_model, untrained_twin
 from caploc.model.registry import REGISTRY, embedded_folder
-from caploc.store import fingerprint
 
 __all__ = [
     "CPU_SAMPLES",

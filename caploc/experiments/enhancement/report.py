@@ -13,10 +13,10 @@ from caploc.experiments.enhancement.rates import GRID, HELD_OUT_EVERY, PRINTED_R
 from caploc.experiments.enhancement.runs import EPOCHS, PAPER_DATASETS, Enhancements
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding
+from caploc.fingerprints import fingerprint
 from caploc.papers import load_paper
 from caploc.papers.printed import PrintedCell
 from caploc.statistics import Interval
-from caploc.store import fingerprint
 
 PAPER = "capability_localization"
 LAST = EPOCHS[-1]

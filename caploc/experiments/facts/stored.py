@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from caploc.experiments.study import Study
-from caploc.store import Compute, fingerprint
+from caploc.fingerprints import fingerprint
+from caploc.store import Compute
 
 # Part of every key: raise it when a change of the code changes numbers by more than rounding.
 CODE_VERSION = 1

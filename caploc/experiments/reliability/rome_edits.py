@@ -16,6 +16,7 @@ from caploc.experiments.facts.agreement import mean_of
 from caploc.experiments.fidelity.prompts import for_each_prompt
 from caploc.experiments.reliability.rome_facts import RomeFacts, editing_of
 from caploc.experiments.study import NotRunError, Study
+from caploc.fingerprints import fingerprint
 from caploc.interventions.rank_one import (
     KeyCovariance,
     SingularCovarianceError,
@@ -27,7 +28,6 @@ from caploc.interventions.rank_one.covariance import WORST_CONDITION
 from caploc.interventions.rank_one.layers import check_precise
 from caploc.interventions.rank_one.settings import Token
 from caploc.model.loading import LanguageModel
-from caploc.store import fingerprint
 
 SUBJECT: Token = "last-subject"
 PROMPT: Token = "last-prompt"
