@@ -15,7 +15,7 @@ def our_defaults() -> dict[str, Decimal]:
     """Our default for each printed constant that is a setting here, by the key of the claim's number."""
     # imported when it is asked for: the datasets bring torch, which no other check needs
     from caploc.audit.options import DEFAULTS
-    from caploc.datasets.registry import DATASETS
+    from caploc.datasets.loading import DATASETS
     from caploc.neurons import NeuronScores
 
     sigma = inspect.signature(NeuronScores.mask).parameters["sigma"].default
