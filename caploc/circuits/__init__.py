@@ -9,13 +9,10 @@ from __future__ import annotations
 
 from caploc.circuits.attribution import EdgeScores, attribute_edges, edge_effects
 from caploc.circuits.circuit import Circuit
-from caploc.circuits.decomposed import DecomposedModel
-from caploc.circuits.families import GPT_NEO
+from caploc.circuits.decomposed import DecomposedModel, Prompt, mean_outputs
 from caploc.circuits.graph import Graph
-from caploc.circuits.means import mean_outputs
-from caploc.circuits.prompt import Prompt
-from caploc.circuits.pruning import Pruning, edge_score, edge_score_as_printed, prune
-from caploc.circuits.sizing import prune_to
+from caploc.circuits.pruning import Pruning, edge_score, edge_score_as_printed, prune, prune_to
+from caploc.circuits.weights import GPT_NEO
 
 __all__ = [
     "GPT_NEO",

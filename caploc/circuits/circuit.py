@@ -1,9 +1,10 @@
-"""A circuit: the edges of a graph that a fact is said to need (eq. 3, C_k = <N_k, E_k>)."""
+"""A circuit: the edges of a graph that a fact is said to need (eq. 3, C_k = <N_k, E_k>), the parameters that it holds,
+and random circuits to compare it with."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -11,12 +12,17 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from caploc.circuits.graph import Graph
-from caploc.circuits.parameters import Counting, parameters
-from caploc.circuits.random_edges import uniform, with_degrees
+from caploc.circuits.weights import Block, blocks_of, family_of, graph_of
 from caploc.errors import OptionError
 from caploc.model.loading import LanguageModel
 
 Matching = Literal["count", "degree"]
+Counting = Literal["nodes", "entered"]
+
+# Part of every seed, so that no other draw from the same number repeats these.
+_UNIFORM, _DEGREES = 0x6B6301, 0x6B6302
+# Swaps tried for each edge: far more than the few that mixing takes.
+_SWAPS = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +113,7 @@ class Circuit:
         Raises:
             OptionError: an unknown ``counting``, or a model with another graph.
         """
-        return parameters(self.graph, self.matrix, lm, counting) / lm.num_parameters
+        return _parameters(self.graph, self.matrix, lm, counting) / lm.num_parameters
 
     def random_like(self, seed: int, match: Matching = "count") -> Circuit:
         """A random circuit with as many edges: uniformly drawn (``"count"``), or with each sender's and each receiver's
@@ -120,7 +126,71 @@ class Circuit:
             OptionError: an unknown ``match``.
         """
         if match == "count":
-            return Circuit.of(self.graph, uniform(self.graph, self.count, seed))
+            return Circuit.of(self.graph, _uniform(self.graph, self.count, seed))
         if match == "degree":
-            return Circuit.of(self.graph, with_degrees(self.graph, self.matrix, seed))
+            return Circuit.of(self.graph, _with_degrees(self.graph, self.matrix, seed))
         raise OptionError(f"match must be 'count' or 'degree', got {match!r}")
+
+
+def _uniform(graph: Graph, count: int, seed: int) -> Bool[np.ndarray, "receivers senders"]:
+    """``count`` edges of ``graph``, every set of them equally likely."""
+    drawn = np.zeros(graph.edges, dtype=bool)
+    drawn[np.random.default_rng([seed, _UNIFORM]).choice(graph.edges, count, replace=False)] = True
+    kept = np.zeros_like(graph.possible)
+    kept[graph.possible] = drawn
+    return kept
+
+
+def _with_degrees(
+    graph: Graph, kept: Bool[np.ndarray, "receivers senders"], seed: int
+) -> Bool[np.ndarray, "receivers senders"]:
+    """Edges with the same row and column sums as ``kept``: two edges exchange their senders, many times, wherever both
+    new edges can be and are not there yet."""
+    mixed, edges = kept.copy(), np.argwhere(kept)
+    generator = np.random.default_rng([seed, _DEGREES])
+    for one, other in generator.integers(len(edges), size=(_SWAPS * len(edges), 2)) if len(edges) else ():
+        (receiver, sender), (receiver2, sender2) = edges[one], edges[other]
+        if mixed[receiver, sender2] or mixed[receiver2, sender]:
+            continue  # there already, or the two share an end
+        if graph.possible[receiver, sender2] and graph.possible[receiver2, sender]:
+            mixed[receiver, sender] = mixed[receiver2, sender2] = False
+            mixed[receiver, sender2] = mixed[receiver2, sender] = True
+            edges[one, 1], edges[other, 1] = sender2, sender
+    return mixed
+
+
+def _parameters(
+    graph: Graph, kept: Bool[np.ndarray, "receivers senders"], lm: LanguageModel, counting: Counting
+) -> int:
+    """The number that ``Circuit.parameter_share`` divides.
+
+    Raises:
+        OptionError: an unknown ``counting``, or a model with another graph.
+    """
+    if counting not in get_args(Counting):
+        raise OptionError(f"counting must be 'nodes' or 'entered', got {counting!r}")
+    family = family_of(str(lm.model.config.model_type))
+    if graph_of(lm, family) != graph:
+        raise OptionError(
+            f"the circuit is not one of model {lm.name!r}; take the model that it was located in"
+        )
+    sending, entered = np.any(kept, axis=0), np.any(kept, axis=1)
+    total = 0
+    for layer, block in enumerate(blocks_of(lm, family, graph)):
+        heads, mlp = sending[graph.heads_of(layer)], bool(sending[graph.mlp_of(layer)])
+        queries = heads
+        keys = values = np.isin(np.arange(graph.groups), graph.group_of[heads])
+        if counting == "entered":
+            queries, keys, values = (
+                entered[part(layer)] for part in (graph.queries_of, graph.keys_of, graph.values_of)
+            )
+            mlp = bool(entered[graph.mlp_input_of(layer)])
+        total += int(heads.sum()) * block.output[0].numel() + mlp * _mlp(block)
+        for projection, parts in ((block.query, queries), (block.key, keys), (block.value, values)):
+            total += int(parts.sum()) * projection.parameters_per_part
+    return total
+
+
+def _mlp(block: Block) -> int:
+    inputs = (parameter.numel() for module in block.mlp_in for parameter in module.parameters())
+    return sum(inputs) + block.mlp_out.numel()

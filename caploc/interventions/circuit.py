@@ -11,8 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from caploc.circuits.circuit import Circuit
-from caploc.circuits.decomposed import DecomposedModel
-from caploc.circuits.prompt import Prompt
+from caploc.circuits.decomposed import DecomposedModel, Prompt
 from caploc.errors import ExampleError, OptionError
 from caploc.examples import Example, tokenize
 from caploc.model.loading import LanguageModel

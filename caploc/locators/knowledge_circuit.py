@@ -10,8 +10,7 @@ from torch import Tensor
 from caploc.circuits.attribution import attribute_edges
 from caploc.circuits.circuit import Circuit
 from caploc.circuits.decomposed import DecomposedModel
-from caploc.circuits.pruning import prune
-from caploc.circuits.sizing import prune_to
+from caploc.circuits.pruning import prune, prune_to
 from caploc.errors import ExampleError, OptionError
 from caploc.examples import Example, tokenize
 from caploc.model.loading import LanguageModel

@@ -19,10 +19,8 @@ from caploc.circuits import (
     prune,
     prune_to,
 )
-from caploc.circuits.downstream import Downstream
-from caploc.circuits.pruning import RESOLUTION
+from caploc.circuits.pruning import LOWEST, RESOLUTION, Downstream
 from caploc.circuits.reference import prune_directly
-from caploc.circuits.sizing import LOWEST
 from caploc.errors import ExampleError, OptionError
 from caploc.tests.circuits.models import SUPPORTED, random_example, small_model
 from caploc.tests.circuits.oracle import Oracle
