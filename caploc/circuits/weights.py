@@ -1,8 +1,8 @@
-"""Which model families can be taken apart into circuits, and the weights of a model in the
-shapes that circuits compute with.
+"""Which model families can be taken apart into circuits, and the weights of a model in the shapes that circuits
+compute with.
 
-``FAMILIES`` is ONE frozen table; adding a family is one line, and ``caploc/tests/circuits/test_decomposed.py`` compares
-it with the Hugging Face model. Nothing is copied: a ``Block`` holds views.
+``FAMILIES`` is ONE frozen table; adding a family is one line, and ``caploc/tests/circuits/test_decomposed.py``
+compares it with the Hugging Face model. Nothing is copied: a ``Block`` holds views.
 """
 
 from __future__ import annotations

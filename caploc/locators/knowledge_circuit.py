@@ -39,7 +39,7 @@ def locate(
         means: what pruned edges carry instead of zero, from ``caploc.circuits.mean_outputs``.
 
     The answer's log probability is the mean over its tokens, teacher forced. Whether the model knows the fact plays no
-    part: ``caploc.interventions.circuit.run_alone`` gives the answer's rank, of the whole model too.
+    part: ``caploc.circuits.circuit.run_alone`` gives the answer's rank, of the whole model too.
 
     Raises:
         ModelError: a family that cannot be taken apart, or a model not in float32 or float64.

@@ -17,7 +17,7 @@ from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
 from caploc.evaluation import Prepared
-from caploc.interventions.erasure import erased
+from caploc.interventions.weights import erased
 from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask
 

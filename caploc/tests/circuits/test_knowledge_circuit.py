@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from caploc.circuits import Circuit, DecomposedModel, attribute_edges, mean_outputs, prune
+from caploc.circuits.circuit import run_alone
 from caploc.datasets import load_examples
 from caploc.errors import ExampleError, ModelError, OptionError
 from caploc.examples import Example, tokenize
-from caploc.interventions.circuit import run_alone
 from caploc.locators import LOCATORS
 from caploc.locators.knowledge_circuit import locate
 from caploc.model.loading import LanguageModel, load_model, untrained_twin

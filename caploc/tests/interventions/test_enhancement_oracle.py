@@ -16,7 +16,7 @@ from transformers.models.gptj.modeling_gptj import GPTJAttention
 
 from caploc.architectures import ARCHITECTURES
 from caploc.interventions.enhancement import Recipe, enhance
-from caploc.interventions.enhancement.applying import changed_weights
+from caploc.interventions.enhancement.difference import changed_weights
 from caploc.interventions.enhancement.reference import MaskedFineTuning
 from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask
