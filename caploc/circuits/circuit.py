@@ -4,9 +4,9 @@ holds, random circuits to compare it with, and running it alone: does it recall 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -14,10 +14,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from caploc.circuits.decomposed import DecomposedModel, Prompt
-from caploc.circuits.graph import Graph
+from caploc.circuits.graph import Graph, mlps_of
 from caploc.circuits.weights import Block, blocks_of, family_of, graph_of
 from caploc.errors import ExampleError, OptionError
 from caploc.examples import Example, tokenize
+from caploc.metrics import Places
 from caploc.model.loading import LanguageModel
 
 Matching = Literal["count", "degree"]
@@ -32,11 +33,13 @@ _SWAPS = 20
 
 
 @dataclass(frozen=True, eq=False)
-class Circuit:
+class Circuit(Places):
     """A set of edges: ``values [edges]`` is True where an edge of ``graph`` belongs to it, in the graph's order.
 
     ``caploc.metrics`` takes circuits of one graph as they are (overlap and IoU of edges), and their ``nodes`` as sets.
     """
+
+    unit: ClassVar[str] = "edges"
 
     graph: Graph
     values: Bool[Tensor, " edges"]
@@ -64,16 +67,6 @@ class Circuit:
         kept = np.zeros_like(self.graph.possible)
         kept[self.graph.possible] = self.values.numpy(force=True)
         return kept
-
-    @property
-    def count(self) -> int:
-        """How many edges there are."""
-        return int(self.values.sum())
-
-    @property
-    def ratio(self) -> float:
-        """The share of all edges, a fraction."""
-        return self.count / self.graph.edges
 
     @property
     def edges(self) -> list[tuple[str, str]]:
@@ -136,6 +129,29 @@ class Circuit:
         if match == "degree":
             return Circuit.of(self.graph, _with_degrees(self.graph, self.matrix, seed))
         raise OptionError(f"match must be 'count' or 'degree', got {match!r}")
+
+    @property
+    def strata(self) -> Int[np.ndarray, " places"]:
+        """The layer that reads each edge."""
+        return np.array([self.graph.layer_of(int(receiver)) for receiver in self.graph.possible.nonzero()[0]])
+
+    @property
+    def votes(self) -> Float[np.ndarray, " layers"]:
+        """How many of the edges begin or end at each layer's MLP."""
+        return self.values.numpy(force=True).astype(np.float64) @ mlps_of(self.graph)
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """The edges, and the numbers that make the graph."""
+        graph = self.graph
+        shape = np.array([graph.layers, graph.heads, graph.groups, graph.parallel], dtype=np.int64)
+        return {"values": self.values.numpy(force=True), "graph": shape}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Circuit:
+        """Back from ``to_arrays``."""
+        layers, heads, groups, parallel = arrays["graph"].tolist()
+        values = torch.from_numpy(np.array(arrays["values"]))
+        return cls(Graph(layers, heads, groups, bool(parallel)), values)
 
 
 def _uniform(graph: Graph, count: int, seed: int) -> Bool[np.ndarray, "receivers senders"]:

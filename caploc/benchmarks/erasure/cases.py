@@ -12,7 +12,7 @@ import caploc
 from caploc.benchmarks.editing.cases import DATA
 from caploc.benchmarks.erasure.reference import Way
 from caploc.evaluation import Prepared, prepare
-from caploc.magnitude import random_sets
+from caploc.locators.magnitude import random_sets
 from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask
 

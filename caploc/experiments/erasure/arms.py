@@ -15,7 +15,7 @@ from caploc.errors import OptionError
 from caploc.experiments.commonality.splits import whole_mask
 from caploc.experiments.facts.stored import stored
 from caploc.experiments.study import Study
-from caploc.magnitude import Magnitude, magnitude, random_sets
+from caploc.locators.magnitude import Magnitude, magnitude, random_sets
 from caploc.neurons import NeuronMask
 
 LOCATED, LAYER, UNIFORM, MAGNITUDE, LARGEST, TWIN = (
@@ -48,7 +48,7 @@ class Arms:
     ``located in the untrained twin`` one set: location without an ability; absent where nothing passes
     ================================= =============================================================================
 
-    ``magnitude``: arm -> ``[sets]`` the mean magnitude of each set's neurons (`caploc.magnitude.Magnitude`).
+    ``magnitude``: arm -> ``[sets]`` the mean magnitude of each set's neurons (`caploc.locators.magnitude.Magnitude`).
     """
 
     sets: Mapping[str, Bool[Tensor, "sets layers neurons"]]

@@ -26,7 +26,7 @@ from caploc.experiments.evaluation_data import EvaluationItems, arrays_of, evalu
 from caploc.experiments.facts.stored import Make, stored, stored_all
 from caploc.experiments.general_text import general_texts
 from caploc.experiments.study import NotRunError, Study
-from caploc.magnitude import random_sets
+from caploc.locators.magnitude import random_sets
 
 AT_ONCE = 50
 """Sets in one entry of the store: what two workers can take apart, and a killed run loses at most."""
