@@ -16,25 +16,25 @@ if TYPE_CHECKING:
     from caploc.examples import Example, tokenize
     from caploc.locators import LOCATORS
     from caploc.metrics import iou, neuron_ratio, overlap
-    from caploc.models import LanguageModel, load_model, untrained_twin
+    from caploc.model.loading import LanguageModel, load_model, untrained_twin
     from caploc.neurons import NeuronMask, NeuronScores
 
 _HOMES = {
     "CaplocError": "caploc.errors",
     "Example": "caploc.examples",
     "LOCATORS": "caploc.locators",
-    "LanguageModel": "caploc.models",
+    "LanguageModel": "caploc.model.loading",
     "NeuronMask": "caploc.neurons",
     "NeuronScores": "caploc.neurons",
     "Tolerance": "caploc.attribution.adaptive",
     "attribute": "caploc.attribution.engine",
     "iou": "caploc.metrics",
     "load_examples": "caploc.datasets",
-    "load_model": "caploc.models",
+    "load_model": "caploc.model.loading",
     "neuron_ratio": "caploc.metrics",
     "overlap": "caploc.metrics",
     "tokenize": "caploc.examples",
-    "untrained_twin": "caploc.models",
+    "untrained_twin": "caploc.model.loading",
 }
 
 __all__ = [

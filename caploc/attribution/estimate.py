@@ -9,7 +9,7 @@ from torch import Tensor
 
 from caploc.attribution.method import Method
 from caploc.examples import TokenizedExample
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 
 # Larger passes page-fault more than they save on a CPU; a GPU wants far larger ones to be busy.
 _CPU_CHUNK, _LARGEST_GPU_CHUNK, _SMALLEST_GPU_CHUNK = 1280, 65536, 256

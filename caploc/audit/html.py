@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from caploc.audit.html_parts import Log
-from caploc.audit.html_summary import page
+from caploc.audit.report import page
 from caploc.audit.results import Status
 from caploc.audit.text import escaped, visible_lines
+from caploc.audit.views import Log
 
 if TYPE_CHECKING:
     from caploc.audit.plugin import Audit

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from caploc.audit.html_figures import Figures
 from caploc.audit.html_parts import Family, counted, derived, families
+from caploc.audit.report import Figures
 from caploc.audit.results import Result
 from caploc.audit.text import escaped, plural
 from caploc.papers import Ambiguity, Claim, Paper, PrintedCell

@@ -6,9 +6,9 @@ import html
 from collections.abc import Mapping
 from typing import Any
 
-from caploc.audit.html_parts import Log
 from caploc.audit.results import Result, Status
 from caploc.audit.text import duration, p_value, plural, visible, visible_lines
+from caploc.audit.views import Log
 
 _LONGEST_REASON = 2000
 _LONGEST_VALUE = 300

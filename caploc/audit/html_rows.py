@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from caploc.audit.html_details import details
-from caploc.audit.html_parts import MOVED_BADGE, UNKNOWN, Log, badge, holm_note, scroll, status_word
+from caploc.audit.html_parts import MOVED_BADGE, UNKNOWN, badge, holm_note, scroll, status_word
 from caploc.audit.results import Result, Status, Tally
 from caploc.audit.text import duration, escaped, number, p_value, unit_sign
+from caploc.audit.views import Log
 from caploc.papers import Paper
 
 COLUMNS = {

@@ -9,13 +9,14 @@ from importlib import resources
 from caploc.audit.html_cards import cards
 from caploc.audit.html_consistency import consistency
 from caploc.audit.html_matrix import matrix
-from caploc.audit.html_parts import Log, counted
+from caploc.audit.html_parts import counted
 from caploc.audit.html_provenance import provenance_table
 from caploc.audit.html_rows import table_of_cells
 from caploc.audit.html_sensitivity import sensitivity
 from caploc.audit.results import Result, Status
 from caploc.audit.session import Books
 from caploc.audit.text import escaped, plural
+from caploc.audit.views import Log
 from caploc.papers import Paper
 
 _MOST_NAMED = 200

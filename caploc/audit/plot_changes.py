@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from caploc.audit.plot_style import FONT_POINTS
+from caploc.audit.plots import FONT_POINTS
 from caploc.audit.text import visible
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from caploc.audit.plot_style import FONT_POINTS, MARKERS, colour, ink
+from caploc.audit.plots import FONT_POINTS, MARKERS, colour, ink
 from caploc.audit.text import visible
 
 if TYPE_CHECKING:

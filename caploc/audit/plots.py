@@ -29,9 +29,19 @@ import textwrap
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from caploc.audit.plot_changes import changes
-from caploc.audit.plot_curves import convergence, floats, layers, losses
-from caploc.audit.plot_style import FONT_POINTS, MARKERS, Theme, colour, ink, png
+from caploc.audit.plots import (
+    FONT_POINTS,
+    MARKERS,
+    Theme,
+    changes,
+    colour,
+    convergence,
+    floats,
+    ink,
+    layers,
+    losses,
+    png,
+)
 from caploc.audit.text import visible
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from caploc.audit.provenance import SCHEMA, fingerprints
 from caploc.audit.results import Result, Status
 from caploc.audit.sensitivity import flips
+from caploc.audit.summary import SCHEMA, fingerprints
 from caploc.audit.text import visible
 from caploc.findings import plain
 

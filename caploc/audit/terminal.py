@@ -11,7 +11,7 @@ import pytest
 from caploc.audit.results import Result, Status
 from caploc.audit.session import Books
 from caploc.audit.settings import PAPER, AuditSettings
-from caploc.audit.terminal_table import family_table
+from caploc.audit.terminal import family_table
 from caploc.audit.text import in_ascii, plural
 from caploc.papers import load_paper
 

@@ -12,20 +12,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from caploc.consistency import (
-    averages,
-    decoupling,
-    documents,
-    equations,
-    feasibility,
-    fidelity,
-    granularity,
-    marks,
-    protocol,
-    reliability,
-    scores,
-    thresholds,
-)
+from caploc.consistency import facts as decoupling
+from caploc.consistency import facts as fidelity
+from caploc.consistency import facts as reliability
+from caploc.consistency import neurons as feasibility
+from caploc.consistency import neurons as thresholds
+from caploc.consistency import scores
+from caploc.consistency import statements as documents
+from caploc.consistency import statements as equations
+from caploc.consistency import statements as protocol
+from caploc.consistency import tables as averages
+from caploc.consistency import tables as granularity
+from caploc.consistency import tables as marks
 from caploc.findings import Finding
 from caploc.papers import Claim, Paper
 

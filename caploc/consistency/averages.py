@@ -6,7 +6,7 @@ from fractions import Fraction
 
 from caploc.consistency.arithmetic import Explanation, explanations, mean_of, rounding
 from caploc.consistency.facts import DATASETS, cell_name, dataset_name, listed
-from caploc.consistency.finding import consistent
+from caploc.consistency.printed import consistent
 from caploc.findings import Finding
 from caploc.papers import Claim, Paper, PrintedCell
 

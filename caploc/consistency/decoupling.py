@@ -7,10 +7,10 @@ from fractions import Fraction
 
 from caploc.consistency.arithmetic import rounding
 from caploc.consistency.facts import all_neurons, listed, model_name, number, numbers, share
-from caploc.consistency.finding import consistent
+from caploc.consistency.printed import consistent
 from caploc.findings import Finding
+from caploc.model.registry import REGISTRY
 from caploc.papers import Claim, Paper
-from caploc.registry import REGISTRY
 
 MODEL = "gptj-6b"
 """Section 4 names no model; section 3, whose method it uses, names this one."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from caploc.consistency.facts import cell_name, listed, model_name
-from caploc.consistency.finding import consistent
+from caploc.consistency.printed import consistent
 from caploc.findings import Finding
 from caploc.papers import Claim, Paper
 

@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 
 from caploc.consistency.facts import all_neurons, model_name, number, numbers, whole
-from caploc.consistency.finding import consistent
+from caploc.consistency.printed import consistent
 from caploc.findings import Finding
 from caploc.papers import Claim, Paper
 

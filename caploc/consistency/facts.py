@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from fractions import Fraction
 
 from caploc.errors import UnknownNameError
+from caploc.model.registry import REGISTRY
 from caploc.papers import Claim, PrintedCell, PrintedNumber
-from caploc.registry import REGISTRY
 
 DATASETS = ("gsm8k", "emotion", "code25k")
 """The datasets of Tables 2 and 3, whose mean is the column ``average``."""

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from caploc.consistency.arithmetic import Span, rounding
 from caploc.consistency.facts import all_neurons, cell_name, dataset_name, listed, model_name, number, place
-from caploc.consistency.finding import consistent
+from caploc.consistency.printed import consistent
 from caploc.findings import Finding
 from caploc.papers import Claim, Paper, PrintedCell, PrintedNumber
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from fractions import Fraction
 
 from caploc.consistency.facts import all_neurons, listed, number, numbers, place, share, whole
-from caploc.consistency.finding import consistent
+from caploc.consistency.printed import consistent
 from caploc.findings import Finding
+from caploc.model.registry import REGISTRY
 from caploc.papers import Claim, Paper, PrintedNumber
-from caploc.registry import REGISTRY
 
 
 def disagreements(claim: Claim) -> tuple[int, list[str]]:

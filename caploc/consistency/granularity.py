@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from caploc.consistency.arithmetic import is_share_of, is_truncated_share_of, smallest_count
 from caploc.consistency.facts import block_name, cell_name, dataset_name, listed, number, place, whole
-from caploc.consistency.finding import consistent
+from caploc.consistency.printed import consistent
 from caploc.findings import Finding
 from caploc.papers import Claim, Paper, PrintedCell
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from caploc.consistency.facts import block_name, cell_name, listed
-from caploc.consistency.finding import consistent
+from caploc.consistency.printed import consistent
 from caploc.findings import Finding
 from caploc.papers import Claim, Paper, PrintedCell
 

@@ -6,7 +6,7 @@ import inspect
 from decimal import Decimal
 
 from caploc.consistency.facts import listed, place
-from caploc.consistency.finding import consistent
+from caploc.consistency.printed import consistent
 from caploc.findings import Finding
 from caploc.papers import Claim, Paper
 
@@ -14,8 +14,8 @@ from caploc.papers import Claim, Paper
 def our_defaults() -> dict[str, Decimal]:
     """Our default for each printed constant that is a setting here, by the key of the claim's number."""
     # imported when it is asked for: the datasets bring torch, which no other check needs
-    from caploc.audit.options import DEFAULTS
-    from caploc.datasets.registry import DATASETS
+    from caploc.datasets.loading import DATASETS
+    from caploc.defaults import DEFAULTS
     from caploc.neurons import NeuronScores
 
     sigma = inspect.signature(NeuronScores.mask).parameters["sigma"].default

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from caploc.consistency.arithmetic import rounding
+from caploc.consistency.arithmetic import difference, fewest_trials, rounding
 from caploc.consistency.facts import number, place, share, whole
-from caploc.consistency.finding import consistent
-from caploc.consistency.proportions import difference, fewest_trials
+from caploc.consistency.printed import consistent
 from caploc.findings import PRINTED, Cell, Finding
 from caploc.papers import Claim, Paper, PrintedNumber
 

@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Iterable
 from fractions import Fraction
 
+from caploc.consistency.arithmetic import Difference, difference, from_known, significant
 from caploc.consistency.facts import cell_name, dataset_name, listed, model_name, number, share, whole
-from caploc.consistency.finding import consistent
-from caploc.consistency.granularity import scores_of
-from caploc.consistency.proportions import Difference, difference, from_known, significant
+from caploc.consistency.printed import consistent
+from caploc.consistency.tables import scores_of
 from caploc.findings import Finding
 from caploc.papers import Claim, Paper, PrintedCell
 

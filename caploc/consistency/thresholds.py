@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from caploc.consistency.arithmetic import mean_of, rounding
+from caploc.consistency.arithmetic import difference, mean_of, rounding, significant
 from caploc.consistency.facts import (
     block_name,
     cell_name,
@@ -15,8 +15,7 @@ from caploc.consistency.facts import (
     share,
     whole,
 )
-from caploc.consistency.finding import consistent
-from caploc.consistency.proportions import difference, significant
+from caploc.consistency.printed import consistent
 from caploc.findings import Finding
 from caploc.papers import Claim, Paper, PrintedCell
 

@@ -21,8 +21,9 @@ from caploc.evaluation import Outcomes, Prepared, evaluate, prepare, text_loss
 from caploc.examples import Example, fit
 from caploc.experiments.specs import Arrays, NotRunError, Spec, Task, keyed
 from caploc.experiments.study import Study
+from caploc.fingerprints import fingerprint
 from caploc.statistics import above_chance
-from caploc.store import Entry, fingerprint
+from caploc.store import Entry
 
 CPU_ITEMS = 40
 CPU_LABELLED_ITEMS = 64

@@ -16,10 +16,10 @@ from caploc.experiments import FEWEST_SAMPLES
 from caploc.experiments.settings import CPU_SAMPLES, PAPER_SIGMA, StudySettings
 from caploc.experiments.specs import ENDINGS, FloorError, Need, NotRunError, Result, Spec
 from caploc.findings import Cell, Measurement
-from caploc.models import LanguageModel, load_model, untrained_twin
+from caploc.fingerprints import fingerprint
+from caploc.model.loading import LanguageModel, load_model, untrained_twin
+from caploc.model.registry import REGISTRY, embedded_folder
 from caploc.papers import Claim
-from caploc.registry import REGISTRY, embedded_folder
-from caploc.store import fingerprint
 
 __all__ = [
     "CPU_SAMPLES",

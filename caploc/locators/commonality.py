@@ -7,7 +7,7 @@ from typing import Any
 
 from caploc.attribution.engine import attribute
 from caploc.examples import Example
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 from caploc.neurons import Deviation, Dispersion, NeuronMask, Scope, Threshold
 
 

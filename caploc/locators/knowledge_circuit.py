@@ -10,11 +10,10 @@ from torch import Tensor
 from caploc.circuits.attribution import attribute_edges
 from caploc.circuits.circuit import Circuit
 from caploc.circuits.decomposed import DecomposedModel
-from caploc.circuits.pruning import prune
-from caploc.circuits.sizing import prune_to
+from caploc.circuits.pruning import prune, prune_to
 from caploc.errors import ExampleError, OptionError
 from caploc.examples import Example, tokenize
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 
 Search = Literal["exact", "eap-ig"]
 
@@ -40,7 +39,7 @@ def locate(
         means: what pruned edges carry instead of zero, from ``caploc.circuits.mean_outputs``.
 
     The answer's log probability is the mean over its tokens, teacher forced. Whether the model knows the fact plays no
-    part: ``caploc.interventions.circuit.run_alone`` gives the answer's rank, of the whole model too.
+    part: ``caploc.circuits.circuit.run_alone`` gives the answer's rank, of the whole model too.
 
     Raises:
         ModelError: a family that cannot be taken apart, or a model not in float32 or float64.

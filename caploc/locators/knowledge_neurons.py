@@ -22,9 +22,10 @@ from caploc.attribution.engine import Attributor, Method
 from caploc.attribution.estimate import automatic_chunk, describe
 from caploc.errors import OptionError
 from caploc.examples import Example, TokenizedExample, tokenize
-from caploc.models import LanguageModel
+from caploc.fingerprints import fingerprint
+from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask, NeuronScores
-from caploc.store import Store, fingerprint
+from caploc.store import Store
 
 # Part of every key: raise it when a change of the engine changes numbers by more than rounding.
 CODE_VERSION = 1

@@ -22,7 +22,7 @@ import torch
 from caploc.benchmarks.attribution import methods
 from caploc.benchmarks.attribution.sizes import bench_llama, random_example
 from caploc.examples import TokenizedExample
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 

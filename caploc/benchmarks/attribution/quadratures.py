@@ -17,7 +17,7 @@ from caploc.benchmarks.tables import Spread, Table
 from caploc.benchmarks.timing import cpu_seconds
 from caploc.errors import CaplocError
 from caploc.examples import TokenizedExample, tokenize
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 
 MODEL, DATASET = "tiny-llama", "gsm8k"
 _DATA = Path(caploc.__file__).resolve().parent.parent / "fixtures" / "data"

@@ -20,7 +20,7 @@ from caploc.benchmarks.tables import Spread, Table, Value, at_least
 from caploc.benchmarks.timing import cpu_seconds
 from caploc.errors import ModelError
 from caploc.examples import TokenizedExample
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 
 # Far above float32's rounding (1e-7 to 1e-6), far below any real difference.
 _SAME = 1e-5

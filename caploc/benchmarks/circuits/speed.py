@@ -14,9 +14,9 @@ from caploc.benchmarks.tables import Spread, Table, Value, at_least
 from caploc.benchmarks.timing import cpu_seconds
 from caploc.circuits import Circuit, DecomposedModel, Pruning, prune
 from caploc.circuits.pruning import RESOLUTION
-from caploc.circuits.reference import prune_directly
 from caploc.errors import ModelError
 from caploc.examples import TokenizedExample
+from caploc.tests.oracles.circuits import prune_directly
 
 # An effect this many resolutions from the threshold is a tie, which rounding may decide either way.
 _TIE = 3

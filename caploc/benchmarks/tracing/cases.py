@@ -12,7 +12,7 @@ from transformers import GPTJConfig, GPTJForCausalLM
 
 from caploc.benchmarks.attribution.sizes import MAX_LENGTH, VOCABULARY, bench_llama
 from caploc.locators.causal_tracing.settings import Kind
-from caploc.models import LanguageModel, wrap
+from caploc.model.loading import LanguageModel, wrap
 
 SUBJECT_TOKENS = 4
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from caploc.datasets import load_examples
-from caploc.datasets.sampling import digest
+from caploc.datasets.base import digest
 from caploc.errors import UnavailableDatasetError
 from caploc.examples import Example
 from caploc.experiments.endings import FloorError

@@ -13,7 +13,7 @@ from caploc.experiments.commonality.splits import whole_mask
 from caploc.experiments.endings import FloorError
 from caploc.experiments.erasure.arms import stored_magnitude
 from caploc.experiments.study import Study
-from caploc.magnitude import random_sets
+from caploc.locators.magnitude import random_sets
 from caploc.neurons import NeuronMask
 from caploc.streams import Stream, derived_seeds
 

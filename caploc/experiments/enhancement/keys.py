@@ -7,9 +7,9 @@ from typing import Any
 
 from caploc.examples import TokenizedExample
 from caploc.experiments.study import Study
+from caploc.fingerprints import fingerprint, tensor_fingerprint
 from caploc.interventions.enhancement import Recipe
 from caploc.neurons import NeuronMask
-from caploc.store import fingerprint, tensor_fingerprint
 
 # Part of every key: raise it when a change of the code changes numbers by more than rounding.
 CODE_VERSION = 1

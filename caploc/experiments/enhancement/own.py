@@ -10,7 +10,8 @@ from caploc.experiments.endings import FloorError
 from caploc.experiments.enhancement.arms import FROZEN, LOCATED, METHODS, NEAREST, RANDOM, UNIFORM
 from caploc.experiments.enhancement.report import LAST, Trained, beside
 from caploc.experiments.enhancement.runs import Enhancements
-from caploc.statistics import Effect, Pair, above_chance, effect_of, mcnemar
+from caploc.statistics import Effect, Pair, above_chance, effect_of
+from caploc.statistics import permutation as mcnemar
 
 AVERAGE = "average"
 

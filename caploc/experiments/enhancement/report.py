@@ -12,10 +12,9 @@ from caploc.experiments.enhancement.rates import GRID, HELD_OUT_EVERY, PRINTED_R
 from caploc.experiments.enhancement.runs import EPOCHS, PAPER_DATASETS, Enhancements
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding
-from caploc.papers import load_paper
-from caploc.papers.printed import PrintedCell
+from caploc.fingerprints import fingerprint
+from caploc.papers import PrintedCell, load_paper
 from caploc.statistics import Effect, Interval
-from caploc.store import fingerprint
 
 PAPER = "capability_localization"
 LAST = EPOCHS[-1]

@@ -19,10 +19,11 @@ from caploc.experiments.evaluation_data import EvaluationItems, evaluation_items
 from caploc.experiments.facts.stored import stored
 from caploc.experiments.general_text import general_texts
 from caploc.experiments.study import PAPER_SIGMA, NotRunError, Study
+from caploc.fingerprints import fingerprint
 from caploc.interventions.enhancement import Recipe, enhance, enhanced
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask
-from caploc.store import Compute, fingerprint
+from caploc.store import Compute
 
 EPOCHS = (1, 5, 10)
 """After which a run is scored (Table 2); what only stands beside the paper's methods, after the last."""

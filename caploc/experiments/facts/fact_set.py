@@ -14,7 +14,7 @@ from caploc.experiments.facts.knowing import answers_known
 from caploc.experiments.facts.stored import stored
 from caploc.experiments.facts.wordings import Fact, load_facts
 from caploc.experiments.study import NotRunError, Study
-from caploc.store import fingerprint
+from caploc.fingerprints import fingerprint
 
 CPU_FACTS = 48
 PAPER_FACTS = 1000

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from caploc.attribution.restoring import frozen_eval
 from caploc.errors import ModelError
 from caploc.examples import TokenizedExample
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 
 
 def answers_known(

@@ -17,7 +17,7 @@ from caploc.experiments.facts.stored import stored
 from caploc.experiments.study import Study
 from caploc.interventions.scaling import Scaling
 from caploc.locators.knowledge_neurons import example_scores
-from caploc.magnitude import Magnitude, magnitude, random_sets
+from caploc.locators.magnitude import Magnitude, magnitude, random_sets
 from caploc.neurons import NeuronMask
 from caploc.streams import Stream, derived_seeds
 

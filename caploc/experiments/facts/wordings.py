@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from caploc.datasets import load_examples
+from caploc.datasets.base import digest
 from caploc.datasets.edits import load_edits
-from caploc.datasets.sampling import digest
 from caploc.errors import DatasetError
 from caploc.examples import Example
 

@@ -11,8 +11,9 @@ import numpy as np
 from caploc.examples import Example
 from caploc.experiments.facts import FEWEST_FACTS, Fact, FactSet
 from caploc.experiments.study import NotRunError, Study
-from caploc.models import LanguageModel
-from caploc.store import Compute, fingerprint
+from caploc.fingerprints import fingerprint
+from caploc.model.loading import LanguageModel
+from caploc.store import Compute
 from caploc.subjects import with_subject
 
 CPU_FACTS = 20

@@ -20,11 +20,11 @@ from caploc.statistics import (
     compare_successes,
     defined_mean,
     holm_parts,
-    mcnemar,
     part_quantities,
     ratio_interval,
     row_correlations,
 )
+from caploc.statistics import permutation as mcnemar
 
 
 @ends_in_a_finding

@@ -18,7 +18,7 @@ from caploc.experiments.study import Study
 from caploc.locators.causal_tracing.noise import draw_noise, embedding_deviation
 from caploc.locators.causal_tracing.settings import Tracing
 from caploc.locators.causal_tracing.tracer import Tracer
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 from caploc.streams import Stream, stream
 from caploc.subjects import subject_tokens
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from caploc.datasets.edits import EditRequest
 from caploc.examples import Example, tokenize
 from caploc.interventions.rank_one.settings import Token
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 from caploc.subjects import subject_tokens
 
 

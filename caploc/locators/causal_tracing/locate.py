@@ -14,7 +14,7 @@ from caploc.locators.causal_tracing.settings import Kind, Tracing
 from caploc.locators.causal_tracing.trace import Rank, Trace, check_rank
 from caploc.locators.causal_tracing.tracer import Tracer
 from caploc.locators.layers import LayerSet, check_top_k
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 from caploc.subjects import subject_tokens
 
 

@@ -21,7 +21,7 @@ from caploc.locators.causal_tracing.restoration import Restoration, probability
 from caploc.locators.causal_tracing.selfcheck import check_reproduced
 from caploc.locators.causal_tracing.settings import Tracing
 from caploc.locators.causal_tracing.trace import Trace
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 
 
 class Tracer:

@@ -11,11 +11,10 @@ import pytest
 from caploc.audit import html_figures
 from caploc.audit.html_cards import cards
 from caploc.audit.html_consistency import consistency
-from caploc.audit.html_figures import Figures
 from caploc.audit.html_matrix import matrix
 from caploc.audit.html_rows import table_of_cells
 from caploc.audit.html_sensitivity import sensitivity
-from caploc.audit.html_summary import page
+from caploc.audit.report import Figures, page
 from caploc.audit.results import Planned, Result, Status
 from caploc.audit.sensitivity import flips
 from caploc.audit.session import Books

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from caploc.audit.results import Status, Tally
-from caploc.audit.terminal_table import LEGEND, WIDEST, family_table, in_words
+from caploc.audit.terminal import LEGEND, WIDEST, family_table, in_words
 from caploc.papers import load_paper
 from caploc.tests.audit.conftest import ClaimsRun
 from caploc.tests.audit.test_html_sections import result

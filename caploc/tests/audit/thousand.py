@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from caploc.audit.corrections import corrected
-from caploc.audit.html_parts import Log
-from caploc.audit.html_summary import page
 from caploc.audit.ledger import Ledger
+from caploc.audit.report import page
 from caploc.audit.results import Planned, Result, Status
 from caploc.audit.session import Books
+from caploc.audit.views import Log
 from caploc.findings import PRINTED, Cell, Finding, Plot
 from caploc.papers import Paper, load_paper
 from caploc.rules import decisive_p, judge

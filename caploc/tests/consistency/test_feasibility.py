@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caploc.consistency import feasibility
-from caploc.consistency.feasibility import iou_range
+from caploc.consistency import neurons as feasibility
+from caploc.consistency.neurons import iou_range
 
 
 def overlap_and_iou(a: int, b: int, common: int) -> tuple[Fraction, Fraction]:

@@ -15,7 +15,8 @@ from caploc.experiments.facts.kn import CUTS, KnowledgeNeurons
 from caploc.experiments.facts.scaling import ARMS, LARGEST, Scaled
 from caploc.experiments.study import Study, StudySettings
 from caploc.findings import Cell, Finding, Verdict
-from caploc.papers import judge, load_paper
+from caploc.papers import load_paper
+from caploc.rules import judge
 
 LAYERS, NEURONS = 3, 200
 PLACES = LAYERS * NEURONS

@@ -17,8 +17,8 @@ from caploc.locators.causal_tracing.settings import Tracing
 from caploc.locators.causal_tracing.trace import Trace
 from caploc.locators.layers import LayerSet
 from caploc.metrics import chance_overlap, iou, overlap
-from caploc.models import load_model
-from caploc.registry import embedded_folder
+from caploc.model.loading import load_model
+from caploc.model.registry import embedded_folder
 from caploc.subjects import subject_tokens
 from caploc.tests.tiny import SHAPE, SHARED, tiny_lm
 

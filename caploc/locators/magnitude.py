@@ -19,7 +19,7 @@ from caploc.attribution.clean import run_clean
 from caploc.attribution.restoring import frozen_eval
 from caploc.errors import OptionError
 from caploc.examples import TokenizedExample
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask
 from caploc.streams import Stream, stream
 

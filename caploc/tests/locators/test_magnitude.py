@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from caploc.architectures import ARCHITECTURES
 from caploc.errors import OptionError
-from caploc.magnitude import Magnitude, magnitude, random_sets
+from caploc.locators.magnitude import Magnitude, magnitude, random_sets
 from caploc.neurons import NeuronMask
 from caploc.tests.attribution.test_exactness import random_example, small_model
 

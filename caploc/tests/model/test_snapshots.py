@@ -14,9 +14,9 @@ import huggingface_hub.constants as hub_constants
 import pytest
 
 from caploc.errors import ModelError, UnavailableModelError
-from caploc.models import load_model
-from caploc.registry import REGISTRY
-from caploc.snapshots import snapshot
+from caploc.hub import model_snapshot
+from caploc.model.loading import load_model
+from caploc.model.registry import REGISTRY
 from caploc.tests.hub_server import serving, use_endpoint
 from caploc.tests.tiny import NEURONS, save_tiny
 
@@ -105,7 +105,7 @@ def test_a_pinned_model_loads(published: FakeHub) -> None:
 
 
 def test_only_configuration_tokenizer_and_safetensors_are_fetched(published: FakeHub) -> None:
-    folder = snapshot("me/mine", COMMIT)
+    folder = model_snapshot("me/mine", COMMIT)
     expected = {
         "config.json",
         "generation_config.json",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import difflib
+import json
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors import safe_open
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -28,13 +30,13 @@ from transformers.utils import logging as hf_logging
 from caploc.architectures import Architecture, architecture_of
 from caploc.errors import ModelError, OptionError, UnknownNameError
 from caploc.fingerprints import fingerprint, tensor_fingerprint
-from caploc.model_files import check_folder, check_loaded, explained
-from caploc.registry import REGISTRY, embedded_folder
-from caploc.snapshots import snapshot
+from caploc.hub import COMMIT, model_snapshot
+from caploc.model.registry import REGISTRY, embedded_folder
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+# without any of them transformers makes an empty tokenizer for most families, which reads every text as nothing
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 _DEVICE = re.compile(r"cpu|cuda(?::(\d+))?")
 
 
@@ -131,12 +133,12 @@ def load_model(
     """
     torch_dtype, torch_device = _dtype(dtype), _device(device)
     name, title, folder = _locate(os.fspath(name_or_path), revision)
-    architecture = check_folder(folder, title)
-    with explained(f"the configuration of {title}", "compare its config.json with the original"):
+    architecture = _check_folder(folder, title)
+    with _explained(f"the configuration of {title}", "compare its config.json with the original"):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    with explained(f"the tokenizer of {title}", "put the original's tokenizer files into the folder"):
+    with _explained(f"the tokenizer of {title}", "put the original's tokenizer files into the folder"):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    with explained(title, "get a sound copy"), _bar_on_terminals_only():
+    with _explained(title, "get a sound copy"), _bar_on_terminals_only():
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
@@ -147,7 +149,7 @@ def load_model(
             output_loading_info=True,
         )
     model, report = loaded
-    check_loaded(model, report, title)
+    _check_loaded(model, report, title)
     return wrap(name, model.to(torch_device).eval(), tokenizer, architecture)
 
 
@@ -198,6 +200,78 @@ def _bar_on_terminals_only() -> Iterator[None]:
             hf_logging.enable_progress_bar()
 
 
+def _check_folder(folder: Path, title: str) -> Architecture:
+    """The architecture of the model in ``folder``, read before any library looks at its files.
+
+    Raises:
+        ModelError: no or a bad config.json, an unsupported family, a quantized model, no tokenizer, no safetensors, or
+            a damaged file.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ModelError(f"{title} has no config.json; give a folder in Hugging Face format")
+    with _explained(f"{path}", "get a sound copy"):
+        config = json.loads(path.read_text(encoding="utf-8"))
+    family = config.get("model_type") if isinstance(config, dict) else None
+    if not isinstance(family, str):
+        raise ModelError(f"{path} names no model_type; give a folder in Hugging Face format")
+    architecture = architecture_of(family)
+    if config.get("quantization_config") is not None:
+        raise ModelError(
+            f"{title} is quantized (quantization_config); attribution needs the plain weights of its base model"
+        )
+    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        raise ModelError(
+            f"{title} holds no tokenizer ({', '.join(_TOKENIZER_FILES)}); put the original's tokenizer files into it"
+        )
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise ModelError(
+            f"{title} holds no .safetensors file, and pickled weights are never read; "
+            "convert them with safetensors first"
+        )
+    for file in files:
+        with _explained(f"{file}", "get a sound copy"), safe_open(file, framework="pt"):
+            pass
+    return architecture
+
+
+def _check_loaded(model: nn.Module, report: Mapping[str, Any], title: str) -> None:
+    """Raise unless every weight came from the files, in its place and finite; ``report`` is transformers' own.
+
+    Raises:
+        ModelError: naming the first weight that is missing, has another shape, or is nan or infinite.
+    """
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise ModelError(f"{title} lacks {len(missing)} weights, the first {missing[0]}; get a whole copy")
+    mismatched = sorted(report["mismatched_keys"])
+    if mismatched:
+        key, stored, expected = mismatched[0]
+        raise ModelError(
+            f"{title}: {key} has shape {list(stored)}, by config.json it must have {list(expected)}; "
+            "get the weights and the configuration from one place"
+        )
+    for path, parameter in model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise ModelError(
+                f"{title} has weights that are not finite (nan or inf) in {path}; get a sound copy"
+            )
+
+
+@contextmanager
+def _explained(culprit: str, remedy: str) -> Iterator[None]:
+    """Turn whatever a library raises about a model's files into one line that names ``culprit`` and ``remedy``."""
+    try:
+        yield
+    except Exception as error:  # transformers, tokenizers and safetensors raise nearly every kind there is
+        lines = [line.strip().rstrip(".:") for line in str(error).splitlines() if line.strip()]
+        reason = lines[0] if lines else "no reason given"
+        raise ModelError(
+            f"{culprit} cannot be loaded ({type(error).__name__}: {reason}); {remedy}"
+        ) from error
+
+
 def _inputs(projection: nn.Module) -> int:
     rows, columns = cast(torch.Tensor, projection.weight).shape
     return columns if isinstance(projection, nn.Linear) else rows  # Conv1D stores [in, out]
@@ -229,7 +303,7 @@ def _locate(name: str, revision: str | None) -> tuple[str, str, Path]:
     entry = REGISTRY.get(name)
     if entry is not None and not entry.embedded:
         commit = _commit(entry.hub, revision or entry.revision)
-        return name, f"model {name!r}", snapshot(entry.hub, commit)
+        return name, f"model {name!r}", model_snapshot(entry.hub, commit)
     if entry is not None or (name and Path(name).is_dir()):
         if revision is not None:
             raise OptionError(
@@ -244,12 +318,12 @@ def _locate(name: str, revision: str | None) -> tuple[str, str, Path]:
         raise UnknownNameError(
             f"model {name!r} is no folder, no registry name ({', '.join(REGISTRY)}) and no hub id ORG/NAME{hint}"
         )
-    folder = snapshot(hub_id, _commit(hub_id, pinned or revision or ""))
+    folder = model_snapshot(hub_id, _commit(hub_id, pinned or revision or ""))
     return hub_id.rpartition("/")[2], f"model {hub_id!r}", folder
 
 
 def _commit(hub_id: str, revision: str) -> str:
-    if not _COMMIT.fullmatch(revision):
+    if not COMMIT.fullmatch(revision):
         raise OptionError(
             f"hub model {hub_id!r} needs a pinned revision, or results could not be reproduced: "
             f"use {hub_id}@COMMIT with the 40-digit commit shown on its hub page"

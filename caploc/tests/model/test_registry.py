@@ -14,10 +14,10 @@ import pytest
 from huggingface_hub import HfApi, constants
 from safetensors import safe_open
 
-from caploc import registry
 from caploc.architectures import ARCHITECTURES
 from caploc.errors import ModelError, UnknownNameError
-from caploc.registry import REGISTRY, embedded_folder
+from caploc.model import registry
+from caploc.model.registry import REGISTRY, embedded_folder
 
 EMBEDDED = [name for name, entry in REGISTRY.items() if entry.embedded]
 ON_HUB = [name for name, entry in REGISTRY.items() if not entry.embedded]
@@ -121,7 +121,7 @@ def test_embedded_models() -> None:
 
 
 def test_embedded_folder_is_beside_the_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    checkout = Path(registry.__file__).parents[1]
+    checkout = Path(registry.__file__).parents[2]
     assert checkout / "fixtures" / "models" == registry._EMBEDDED_ROOT
     monkeypatch.setattr(registry, "_EMBEDDED_ROOT", tmp_path)
     (tmp_path / "tiny-llama").mkdir()

@@ -1,6 +1,6 @@
 """The models that have a name: where they are, at which commit, and what to know of one before it is loaded.
 
-Every hub entry is pinned to a commit that holds its weights as safetensors; ``caploc/tests/test_registry.py``
+Every hub entry is pinned to a commit that holds its weights as safetensors; ``caploc/tests/model/test_registry.py``
 asks the hub about each where there is a network. A further model is one more entry in ``_TABLE``; its
 family must be in ``caploc/architectures.py``. Nothing here imports torch, so that a run is planned before a
 model is touched.
@@ -19,7 +19,7 @@ from caploc.errors import ModelError, UnknownNameError
 _WORK_GB = 8
 """Keys and values, packed rows and their gradients, in GB: what attribution needs beside the weights."""
 
-_EMBEDDED_ROOT = Path(__file__).resolve().parent.parent / "fixtures" / "models"
+_EMBEDDED_ROOT = Path(__file__).resolve().parents[2] / "fixtures" / "models"
 
 
 @dataclass(frozen=True)

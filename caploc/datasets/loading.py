@@ -1,22 +1,46 @@
-"""`load_examples`: a dataset's name, a place and a seed in, checked examples out."""
+"""The registry of datasets, and `load_examples`: a dataset's name, a place and a seed in, checked examples out."""
 
 from __future__ import annotations
 
 import difflib
+import re
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from types import MappingProxyType
 
-from caploc.datasets.base import Dataset, Record
-from caploc.datasets.own import own_dataset
-from caploc.datasets.registry import DATASETS
-from caploc.datasets.sampling import on_locating_side, subset
+from caploc.datasets.base import Dataset, Record, on_locating_side, subset
+from caploc.datasets.fact import COUNTERFACT, KNOWN_1000, PARAREL, ZSRE
+from caploc.datasets.language import EMOTION, IMDB
+from caploc.datasets.math import DECOUPLING, GSM8K, GSM8K_BACKWARD, META_MATH
+from caploc.datasets.program import CODE25K, MBPP
 from caploc.datasets.sources import TEST, TRAIN, WHOLE, Source, files_in_root, open_source
 from caploc.errors import DatasetError, ExampleError, OptionError, UnknownNameError
 from caploc.examples import Example
 
+_ENTRIES = (
+    GSM8K,
+    META_MATH,
+    CODE25K,
+    EMOTION,
+    IMDB,
+    COUNTERFACT,
+    ZSRE,
+    PARAREL,
+    KNOWN_1000,
+    DECOUPLING,
+    MBPP,
+    GSM8K_BACKWARD,
+)
+
+DATASETS: Mapping[str, Dataset] = MappingProxyType({entry.name: entry for entry in _ENTRIES})
+"""Name -> dataset. The paper's first, then those beyond it. A further dataset is an entry in the file of
+its task, and a line above."""
+
 FREE = "free"
+_OWN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 SPLITS = {"locate": TRAIN, "train": TRAIN, "evaluate": TEST, "test": TEST}
 
 
@@ -51,7 +75,7 @@ def load_examples(
     limit  a random subset of at most so many, drawn with `seed`; a smaller limit gives a prefix of a larger
            one's. Groups stay together. None: all, in the source's order.
     form   how records are asked: "free", the dataset's own template, or for gsm8k "choice", one of four numbers
-           (`caploc.datasets.multiple_choice`). Which records are taken does not depend on it.
+           (`caploc.datasets.math.to_multiple_choice`). Which records are taken does not depend on it.
 
     Raises `UnknownNameError`, `OptionError` or `DatasetError`, whose one line names the record, field, file
     or repository and the remedy. Every record of the part is checked before anything is returned.
@@ -83,12 +107,40 @@ def _find(name: str, path: str | PathLike[str] | None) -> Dataset:
     if name in DATASETS:
         return DATASETS[name]
     if path is not None and (not Path(path).is_dir() or files_in_root(name, Path(path))):
-        return own_dataset(name)
+        return _own_dataset(name)
     close = difflib.get_close_matches(name.lower(), DATASETS, n=1)
     hint = f" (did you mean {close[0]}?)" if close else ""
     raise UnknownNameError(
         f"no dataset is called {name!r}{hint}; known: {', '.join(DATASETS)}; for one of your own give its "
         "file of records with prompt and answer, NAME=FILE.jsonl"
+    )
+
+
+def _own_examples(record: Record) -> list[Example]:
+    """Records with `prompt` and `answer`, and, where useful, `id`, `group` and `subject`.
+
+    Both texts are taken as they are: an answer that follows a word carries its own leading space, " Paris".
+    """
+    example_id = record.named(record.key("id")) if record.has("id") else record.id
+    group = record.key("group") if record.has("group") else None
+    subject = record.text("subject") if record.has("subject") else None
+    return [Example(example_id, record.text("prompt"), record.text("answer"), group, subject)]
+
+
+def _own_dataset(name: str) -> Dataset:
+    """A dataset that is not in the registry. Raises `OptionError` for a name unfit for test ids."""
+    if not _OWN_NAME.fullmatch(name):
+        raise OptionError(
+            f"dataset name {name!r} may hold only ASCII letters, digits, '_', '-' and '.'; rename it, as in "
+            "mytask=FILE.jsonl"
+        )
+    return Dataset(
+        name=name,
+        display=name,
+        task="own",
+        fields=("prompt", "answer"),
+        to_examples=_own_examples,
+        split_by=("group",),
     )
 
 
