@@ -23,7 +23,7 @@ from caploc.examples import TokenizedExample
 from caploc.experiments.specs import Arrays, Spec, Task, keyed
 from caploc.experiments.study import Located, Study
 from caploc.fingerprints import fingerprint
-from caploc.magnitude import Magnitude, magnitude
+from caploc.locators.magnitude import Magnitude, magnitude
 from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask, Threshold
 from caploc.statistics import Shards
@@ -130,7 +130,7 @@ class Scores(Spec[ShardSums]):
 
 @dataclass(frozen=True)
 class Magnitudes(Spec[Magnitude]):
-    """How large every neuron is on all of a dataset's locating examples (`caploc.magnitude`)."""
+    """How large every neuron is on all of a dataset's locating examples (`caploc.locators.magnitude`)."""
 
     dataset: str
 
