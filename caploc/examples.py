@@ -202,7 +202,7 @@ def _surface(tokenizer: Any, text: str) -> str:
 
 
 def _check_vocabulary(lm: TokenizingModel, example: Example, ids: list[int]) -> None:
-    rows = lm.model.get_input_embeddings().num_embeddings
+    rows = lm.structure.get_input_embeddings().num_embeddings
     if max(ids) >= rows:
         raise ExampleError(
             f"example {example.id!r}: token {max(ids)} is outside of the {rows} embeddings of {lm.name}; "

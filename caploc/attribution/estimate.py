@@ -26,7 +26,7 @@ def packed_flops(lm: LanguageModel, examples: Sequence[TokenizedExample], method
     """
     embedding = _embedding(lm).numel()
     per_layer = (
-        sum(parameter.numel() for layer in lm.layers for parameter in layer.parameters()) / lm.num_layers
+        sum(parameter.numel() for layer in lm.architecture.decoder_layers(lm.structure) for parameter in layer.parameters()) / lm.num_layers
     )
     answers = sum(example.num_answer_tokens for example in examples)
     prompts = sum(len(example.input_ids) for example in examples)
@@ -41,7 +41,7 @@ def packed_flops(lm: LanguageModel, examples: Sequence[TokenizedExample], method
 
 
 def _embedding(lm: LanguageModel) -> Tensor:
-    weight: Tensor = lm.model.get_input_embeddings().weight  # type: ignore[assignment]
+    weight: Tensor = lm.structure.get_input_embeddings().weight  # type: ignore[assignment]
     return weight
 
 

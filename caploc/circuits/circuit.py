@@ -190,7 +190,7 @@ def _parameters(
     """
     if counting not in get_args(Counting):
         raise OptionError(f"counting must be 'nodes' or 'entered', got {counting!r}")
-    family = family_of(str(lm.model.config.model_type))
+    family = family_of(str(lm.config.model_type))
     if graph_of(lm, family) != graph:
         raise OptionError(
             f"the circuit is not one of model {lm.name!r}; take the model that it was located in"

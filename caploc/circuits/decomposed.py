@@ -91,7 +91,7 @@ class DecomposedModel:
     """
 
     def __init__(self, lm: LanguageModel, means: Tensor | None = None) -> None:
-        self._family = family_of(str(lm.model.config.model_type))
+        self._family = family_of(str(lm.config.model_type))
         if lm.dtype not in (torch.float32, torch.float64):
             raise ModelError(
                 f"circuits need model {lm.name!r} in float32 or float64, not {str(lm.dtype).removeprefix('torch.')}; "

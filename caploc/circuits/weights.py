@@ -231,7 +231,7 @@ class Block:
 
 def graph_of(lm: LanguageModel, family: Family) -> Graph:
     """The graph of ``lm``."""
-    config = lm.model.config
+    config = lm.config
     heads = int(config.num_attention_heads)
     groups = int(getattr(config, "num_key_value_heads", None) or heads)
     return Graph(lm.num_layers, heads, groups, parallel=family.mlp_norm is None)
@@ -274,7 +274,7 @@ def _turning_halves(lm: LanguageModel, family: Family, tokens: int) -> Rotary:
 
 
 def _block(lm: LanguageModel, family: Family, graph: Graph, number: int, layer: nn.Module) -> Block:
-    architecture, config = lm.architecture, lm.model.config
+    architecture, config = lm.architecture, lm.config
     query, key, value = _projections(layer, family, graph)
     attention_out, attention_bias = _matrix(layer.get_submodule(architecture.attention_out))
     mlp_out, mlp_bias = _matrix(architecture.mlp_out_of(layer))

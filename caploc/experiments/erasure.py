@@ -42,7 +42,7 @@ from caploc.statistics import (
     if_nothing_changed,
     score_interval,
 )
-from caploc.statistics import permutation as mcnemar
+from caploc.statistics import mcnemar
 
 AVERAGE = "average"
 COLUMNS = ("gsm8k", "emotion", "code25k")

@@ -17,7 +17,7 @@ from caploc.experiments.settings import CPU_SAMPLES, PAPER_SIGMA, StudySettings
 from caploc.experiments.specs import ENDINGS, FloorError, Need, NotRunError, Result, Spec
 from caploc.findings import Cell, Measurement
 from caploc.fingerprints import fingerprint
-from caploc.model.loading import LanguageModel, load_model, untrained_twin
+from caploc.model.loading import LanguageModel, defer_model, untrained_twin
 from caploc.model.registry import REGISTRY, embedded_folder
 from caploc.papers import Claim
 
@@ -113,7 +113,7 @@ class Study:
         if self._given is not None:
             return self._given
         try:
-            return load_model(self.model, self.settings.device, self.settings.dtype)
+            return defer_model(self.model, self.settings.device, self.settings.dtype, self.settings.store)
         except UnavailableModelError as error:
             raise NotRunError(str(error)) from error
 

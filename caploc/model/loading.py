@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import difflib
+import hashlib
 import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,12 +17,14 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+import transformers
 from safetensors import safe_open
 from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -32,6 +35,7 @@ from caploc.errors import ModelError, OptionError, UnknownNameError
 from caploc.fingerprints import fingerprint, tensor_fingerprint
 from caploc.hub import COMMIT, model_snapshot
 from caploc.model.registry import REGISTRY, embedded_folder
+from caploc.store import Store
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -40,33 +44,59 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 _DEVICE = re.compile(r"cpu|cuda(?::(\d+))?")
 
 
-@dataclass(eq=False)
 class LanguageModel:
     """A Hugging Face causal LM, its tokenizer, and where its parts are."""
 
-    name: str
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    architecture: Architecture
+    def __init__(
+        self,
+        name: str,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        architecture: Architecture,
+    ) -> None:
+        self.name, self.tokenizer, self.architecture = name, tokenizer, architecture
+        self._model = model
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r})"
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The model with its weights."""
+        return self._model
+
+    @property
+    def structure(self) -> PreTrainedModel:
+        """The model for its modules and their shapes; its weights may be absent (on the meta device)."""
+        return self._model
+
+    @property
+    def config(self) -> PreTrainedConfig:
+        """The model's configuration."""
+        return self.structure.config
 
     @property
     def layers(self) -> list[nn.Module]:
-        """The decoder layers, in order."""
+        """The decoder layers, in order, with their weights."""
         return self.architecture.decoder_layers(self.model)
 
     @property
+    def _shapes(self) -> list[nn.Module]:
+        return self.architecture.decoder_layers(self.structure)
+
+    @property
     def num_layers(self) -> int:
-        return len(self.layers)
+        return len(self._shapes)
 
     @property
     def num_neurons(self) -> int:
         """Neurons per layer: the MLP's intermediate size."""
-        return _inputs(self.architecture.mlp_out_of(self.layers[0]))
+        return _inputs(self.architecture.mlp_out_of(self._shapes[0]))
 
     @property
     def max_length(self) -> int:
         """Tokens that the model's context holds."""
-        return int(self.model.config.max_position_embeddings)
+        return int(self.config.max_position_embeddings)
 
     @property
     def device(self) -> torch.device:
@@ -79,17 +109,17 @@ class LanguageModel:
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.model.dtype
+        return self.structure.dtype
 
     @property
     def num_parameters(self) -> int:
         """All parameters, tied ones counted once."""
-        return sum(parameter.numel() for parameter in self.model.parameters())
+        return sum(parameter.numel() for parameter in self.structure.parameters())
 
     @property
     def parameters_per_neuron(self) -> int:
         """Weights that belong to one neuron: its input rows and biases, and its output column."""
-        layer = self.layers[0]
+        layer = self._shapes[0]
         total = cast(torch.Tensor, self.architecture.mlp_out_of(layer).weight).numel()
         for path in self.architecture.mlp_in:
             total += sum(parameter.numel() for parameter in layer.get_submodule(path).parameters())
@@ -98,10 +128,76 @@ class LanguageModel:
     @cached_property
     def fingerprint(self) -> str:
         """A hash of the weights and of the configuration: what results are keyed by."""
-        config = {
-            key: str(value) for key, value in self.model.config.to_dict().items() if key not in _NOT_CONTENT
-        }
+        config = {key: str(value) for key, value in self.config.to_dict().items() if key not in _NOT_CONTENT}
         return fingerprint([tensor_fingerprint(self.model.state_dict()), config])
+
+
+class Deferred(LanguageModel):
+    """A model whose weights are loaded when first asked for: tokenizer, shapes and, where the store remembers it, the
+    fingerprint are had without them, so that a run whose results are all stored loads no model."""
+
+    def __init__(
+        self,
+        name: str,
+        tokenizer: PreTrainedTokenizerBase,
+        architecture: Architecture,
+        structure: PreTrainedModel,
+        device: torch.device,
+        load: Callable[[], PreTrainedModel],
+        content: object,
+        store: Store,
+    ) -> None:
+        """``structure`` lies on the meta device; ``content`` is what the weights follow from, to be hashed."""
+        super().__init__(name, structure, tokenizer, architecture)
+        self._load, self._content, self._store = load, content, store
+        self._device, self._loaded = device, False
+
+    @property
+    def model(self) -> PreTrainedModel:
+        if not self._loaded:
+            self._model, self._loaded = self._load(), True
+        return self._model
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the weights are in memory."""
+        return self._loaded
+
+    @property
+    def device(self) -> torch.device:
+        return self._model.device if self._loaded else self._device
+
+    def move(self, device: str) -> None:
+        super().move(device)
+        self._device = self._model.device
+
+    def twin(self, name: str, seed: int) -> Deferred:
+        """The untrained twin, whose weights are drawn when first asked for."""
+        return Deferred(
+            name,
+            self.tokenizer,
+            self.architecture,
+            self.structure if not self._loaded else copy.deepcopy(self.structure).to("meta"),
+            self.device,
+            lambda: _fresh(self, seed).to(self._device),
+            {"twin of": self._content, "seed": seed},
+            self._store,
+        )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        # the libraries name the tensors and draw the fresh ones
+        versions = {
+            name: str(module.__version__) for name, module in (("torch", torch), ("hf", transformers))
+        }
+        key = fingerprint(
+            {"what": "model fingerprint", "content": self._content, "dtype": str(self.dtype), **versions}
+        )
+        entry = self._store.get(key)
+        if entry is None:
+            known = LanguageModel(self.name, self.model, self.tokenizer, self.architecture).fingerprint
+            entry = self._store.put(key, {}, {"fingerprint": known})
+        return str(entry.meta["fingerprint"])
 
 
 # "dtype" is that of the file or of the last call that made a model from the configuration; the tensors' own counts
@@ -131,26 +227,89 @@ def load_model(
         UnavailableModelError: a gated or absent repository, no network.
         OptionError: an unknown device or dtype, a hub id without a pinned revision, or a folder with one.
     """
-    torch_dtype, torch_device = _dtype(dtype), _device(device)
-    name, title, folder = _locate(os.fspath(name_or_path), revision)
-    architecture = _check_folder(folder, title)
-    with _explained(f"the configuration of {title}", "compare its config.json with the original"):
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    with _explained(f"the tokenizer of {title}", "put the original's tokenizer files into the folder"):
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    with _explained(title, "get a sound copy"), _bar_on_terminals_only():
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder,
-            config=config,
-            dtype=torch_dtype,
-            use_safetensors=True,
-            trust_remote_code=False,
-            ignore_mismatched_sizes=True,  # so that the report names them, and the error below too
-            output_loading_info=True,
+    return _Source.of(name_or_path, device, dtype, revision).whole()
+
+
+def defer_model(
+    name_or_path: str | os.PathLike[str], device: str, dtype: str, store: Store, revision: str | None = None
+) -> LanguageModel:
+    """As `load_model`, but the weights are loaded when first asked for; what is wrong with them is told then."""
+    return _Source.of(name_or_path, device, dtype, revision).deferred(store)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A folder whose files were looked at, and how to load from it."""
+
+    name: str
+    title: str
+    folder: Path
+    architecture: Architecture
+    config: PreTrainedConfig
+    tokenizer: PreTrainedTokenizerBase
+    device: torch.device
+    dtype: torch.dtype
+
+    @classmethod
+    def of(
+        cls, name_or_path: str | os.PathLike[str], device: str, dtype: str, revision: str | None
+    ) -> _Source:
+        torch_dtype, torch_device = _dtype(dtype), _device(device)
+        name, title, folder = _locate(os.fspath(name_or_path), revision)
+        architecture = _check_folder(folder, title)
+        with _explained(f"the configuration of {title}", "compare its config.json with the original"):
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        with _explained(f"the tokenizer of {title}", "put the original's tokenizer files into the folder"):
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        return cls(name, title, folder, architecture, config, tokenizer, torch_device, torch_dtype)
+
+    def whole(self) -> LanguageModel:
+        """The model with its weights."""
+        return wrap(self.name, self.weights(), self.tokenizer, self.architecture)
+
+    def weights(self) -> PreTrainedModel:
+        """The weights, checked."""
+        with _explained(self.title, "get a sound copy"), _bar_on_terminals_only():
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                self.folder,
+                config=copy.deepcopy(self.config),
+                dtype=self.dtype,
+                use_safetensors=True,
+                trust_remote_code=False,
+                ignore_mismatched_sizes=True,  # so that the report names them, and the error below too
+                output_loading_info=True,
+            )
+        model, report = loaded
+        _check_loaded(model, report, self.title)
+        placed: PreTrainedModel = model.to(self.device).eval()
+        return placed
+
+    def deferred(self, store: Store) -> LanguageModel:
+        """The model without its weights, for now."""
+        with _explained(self.title, "compare its config.json with the original"), torch.device("meta"):
+            structure = AutoModelForCausalLM.from_config(copy.deepcopy(self.config), dtype=self.dtype)
+        files = sorted(self.folder.glob("*.safetensors"))
+        content = {
+            "weights": {file.name: _hash_of(file) for file in files},
+            "config": (self.folder / "config.json").read_text(encoding="utf-8"),
+        }
+        lm = Deferred(
+            self.name,
+            self.tokenizer,
+            self.architecture,
+            structure,
+            self.device,
+            self.weights,
+            content,
+            store,
         )
-    model, report = loaded
-    _check_loaded(model, report, title)
-    return wrap(name, model.to(torch_device).eval(), tokenizer, architecture)
+        _check_sizes(lm)
+        return lm
+
+
+def _hash_of(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def wrap(
@@ -165,12 +324,17 @@ def wrap(
         ModelError: an unsupported family, or layers whose MLPs differ in size.
     """
     lm = LanguageModel(name, model, tokenizer, architecture or architecture_of(model.config.model_type))
-    sizes = {_inputs(lm.architecture.mlp_out_of(layer)) for layer in lm.layers}
+    _check_sizes(lm)
+    return lm
+
+
+def _check_sizes(lm: LanguageModel) -> None:
+    layers = lm.architecture.decoder_layers(lm.structure)
+    sizes = {_inputs(lm.architecture.mlp_out_of(layer)) for layer in layers}
     if len(sizes) != 1:
         raise ModelError(
-            f"model {name!r} has layers of {sorted(sizes)} neurons; all must have the same number"
+            f"model {lm.name!r} has layers of {sorted(sizes)} neurons; all must have the same number"
         )
-    return lm
 
 
 def untrained_twin(lm: LanguageModel, seed: int = 0) -> LanguageModel:
@@ -178,13 +342,19 @@ def untrained_twin(lm: LanguageModel, seed: int = 0) -> LanguageModel:
 
     The caller's random state is left as it was.
     """
+    name = f"{lm.name}-untrained-{seed}"
+    if isinstance(lm, Deferred):
+        return lm.twin(name, seed)
+    return wrap(name, _fresh(lm, seed).to(lm.device), lm.tokenizer, lm.architecture)
+
+
+def _fresh(lm: LanguageModel, seed: int) -> PreTrainedModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        config = copy.deepcopy(lm.model.config)  # from_config writes into it
-        twin = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    return wrap(
-        f"{lm.name}-untrained-{seed}", twin.to(lm.device, lm.dtype).eval(), lm.tokenizer, lm.architecture
-    )
+        config = copy.deepcopy(lm.config)  # from_config writes into it
+        twin: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    made: PreTrainedModel = twin.to(lm.dtype).eval()
+    return made
 
 
 @contextmanager
