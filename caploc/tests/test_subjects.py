@@ -11,7 +11,7 @@ from caploc.errors import ExampleError, ModelError
 from caploc.examples import Example, tokenize
 from caploc.model.loading import LanguageModel, load_model
 from caploc.model.registry import embedded_folder
-from caploc.subjects import subject_characters, subject_tokens, with_subject
+from caploc.examples import subject_characters, subject_tokens, with_subject
 from caploc.tests.tiny import SHARED, tiny_lm
 
 STORIES = SHARED / "models" / "stories260K"

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import torch
 
-from caploc.benchmarks.attribution import methods
-from caploc.benchmarks.attribution.sizes import bench_llama, random_example
+from caploc.benchmarks.attribution import speed as methods
+from caploc.benchmarks.models import random_llama as bench_llama, random_example
 from caploc.examples import TokenizedExample
 from caploc.model.loading import LanguageModel
 

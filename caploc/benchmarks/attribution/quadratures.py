@@ -11,10 +11,10 @@ from caploc.attribution.adaptive import Tolerance
 from caploc.attribution.engine import Attributor, Method
 from caploc.attribution.sums import ScoreSums
 from caploc.benchmarks import Options
-from caploc.benchmarks.attribution.sizes import Sizes
-from caploc.benchmarks.attribution.work import STEPS
+from caploc.benchmarks.attribution.speed import Sizes
+from caploc.benchmarks.attribution.speed import STEPS
 from caploc.benchmarks.tables import Spread, Table
-from caploc.benchmarks.timing import cpu_seconds
+from caploc.benchmarks.measuring import timed as cpu_seconds
 from caploc.errors import CaplocError
 from caploc.examples import TokenizedExample, tokenize
 from caploc.model.loading import LanguageModel

@@ -10,7 +10,8 @@ from types import MappingProxyType
 import torch
 
 import caploc
-from caploc.benchmarks.attribution.sizes import VOCABULARY, bench_llama
+from caploc.benchmarks.attribution.speed import VOCABULARY
+from caploc.benchmarks.models import random_llama as bench_llama
 from caploc.datasets.edits import EditRequest, load_edits
 from caploc.interventions.rank_one.prefixes import draw_prefixes
 from caploc.interventions.rank_one.prompts import EditPrompt, EditPrompts, edit_prompts

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from tqdm import tqdm
 
 from caploc.benchmarks import Options
-from caploc.benchmarks.editing.cases import TOKENS, Sizes, corpus, requests
+from caploc.benchmarks.editing import TOKENS, Sizes, corpus, requests
 from caploc.benchmarks.tables import Table, Value
 from caploc.errors import CaplocError
 from caploc.interventions.rank_one.covariance import KeyCovariance, key_covariance

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from caploc.benchmarks import Options
-from caploc.benchmarks.enhancement.cases import Case, Sizes
-from caploc.benchmarks.enhancement.steps import held_bytes
+from caploc.benchmarks.enhancement import Case, Sizes
+from caploc.benchmarks.enhancement import held_bytes
 from caploc.benchmarks.tables import Table
 from caploc.interventions.enhancement.batches import Batches
 from caploc.interventions.enhancement.recipe import Recipe

@@ -10,9 +10,9 @@ from torch import nn
 from tqdm import tqdm
 
 from caploc.benchmarks import Options
-from caploc.benchmarks.enhancement.cases import Case, Sizes
+from caploc.benchmarks.enhancement import Case, Sizes
 from caploc.benchmarks.tables import Spread, Table, Value, at_least, at_most
-from caploc.benchmarks.timing import cpu_seconds
+from caploc.benchmarks.measuring import timed as cpu_seconds
 from caploc.errors import ModelError
 from caploc.interventions.enhancement.batches import Batches
 from caploc.interventions.enhancement.recipe import Recipe

@@ -9,7 +9,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 import caploc
-from caploc.benchmarks.editing.cases import DATA
+from caploc.benchmarks.models import DATA
 from caploc.evaluation import Prepared, prepare
 from caploc.locators.magnitude import random_sets
 from caploc.model.loading import LanguageModel

@@ -10,7 +10,8 @@ from typing import Any, cast
 import torch
 from transformers import GPTJConfig, GPTJForCausalLM
 
-from caploc.benchmarks.attribution.sizes import MAX_LENGTH, VOCABULARY, bench_llama
+from caploc.benchmarks.attribution.speed import MAX_LENGTH, VOCABULARY
+from caploc.benchmarks.models import random_llama as bench_llama
 from caploc.locators.causal_tracing.settings import Kind
 from caploc.model.loading import LanguageModel, wrap
 

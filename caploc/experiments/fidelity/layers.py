@@ -20,7 +20,7 @@ from caploc.locators.causal_tracing.tracer import Tracer
 from caploc.locators.layers import LayerSet
 from caploc.papers import load_paper
 from caploc.statistics import defined_mean
-from caploc.subjects import subject_tokens
+from caploc.examples import subject_tokens
 
 TOP_K = 3
 """Section 3.1's number of layers."""

@@ -14,7 +14,7 @@ from caploc.experiments.study import NotRunError, Study
 from caploc.fingerprints import fingerprint
 from caploc.model.loading import LanguageModel
 from caploc.store import Compute
-from caploc.subjects import with_subject
+from caploc.examples import with_subject
 
 CPU_FACTS = 20
 """Causal tracing and pruning cost ten times as much a prompt as KN."""

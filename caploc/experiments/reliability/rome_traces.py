@@ -20,7 +20,7 @@ from caploc.locators.causal_tracing.settings import Tracing
 from caploc.locators.causal_tracing.tracer import Tracer
 from caploc.model.loading import LanguageModel
 from caploc.streams import Stream, stream
-from caploc.subjects import subject_tokens
+from caploc.examples import subject_tokens
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from caploc.datasets.edits import EditRequest
 from caploc.examples import Example, tokenize
 from caploc.interventions.rank_one.settings import Token
 from caploc.model.loading import LanguageModel
-from caploc.subjects import subject_tokens
+from caploc.examples import subject_tokens
 
 
 @dataclass(frozen=True, eq=False)

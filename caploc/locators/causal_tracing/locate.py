@@ -15,7 +15,7 @@ from caploc.locators.causal_tracing.trace import Rank, Trace, check_rank
 from caploc.locators.causal_tracing.tracer import Tracer
 from caploc.locators.layers import LayerSet, check_top_k
 from caploc.model.loading import LanguageModel
-from caploc.subjects import subject_tokens
+from caploc.examples import subject_tokens
 
 
 def trace(

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from caploc.benchmarks import BENCHMARKS, Options
-from caploc.benchmarks.circuits import QUESTIONS, cases, methods, speed
-from caploc.benchmarks.circuits.cases import QUICK
+from caploc.benchmarks.circuits import QUESTIONS
+from caploc.benchmarks import circuits as cases, circuits as methods, circuits as speed
+from caploc.benchmarks.circuits import QUICK
 from caploc.circuits import Circuit, DecomposedModel, prune
 from caploc.errors import ModelError, UnknownNameError
 from caploc.tests.oracles.circuits import prune_directly

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from caploc.benchmarks import BENCHMARKS, Options
-from caploc.benchmarks.erasure import FULL, QUESTIONS, QUICK, ratios
-from caploc.benchmarks.erasure.cases import Case, Sizes
-from caploc.benchmarks.erasure.ratios import Contest, counted, measure_ratios, spread_over
+from caploc.benchmarks.erasure import FULL, QUESTIONS, QUICK
+from caploc.benchmarks import erasure as ratios
+from caploc.benchmarks.erasure import Case, Sizes
+from caploc.benchmarks.erasure import Contest, counted, measure_ratios, spread_over
 from caploc.errors import ModelError
 from caploc.evaluation import Prepared
 from caploc.model.loading import LanguageModel

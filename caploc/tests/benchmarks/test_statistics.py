@@ -10,9 +10,10 @@ import pytest
 
 from caploc.benchmarks import BENCHMARKS, Options
 from caploc.benchmarks.__main__ import main
-from caploc.benchmarks.statistics import QUESTIONS, coverage, levels, power, proportions, times
+from caploc.benchmarks.statistics import QUESTIONS, intervals as coverage, intervals as proportions
+from caploc.benchmarks import statistics as levels, statistics as power, statistics as times
 from caploc.benchmarks.statistics.nulls import Null
-from caploc.benchmarks.statistics.rates import Sizes, percent
+from caploc.benchmarks.statistics.intervals import Sizes, percent
 from caploc.statistics import Interval
 
 TINY = Sizes(samples=60, nulls=60, units=(12,), items=(10,))

@@ -19,7 +19,7 @@ from caploc.interventions.rank_one import draw_prefixes, edit_all_layers, key_co
 from caploc.locators.causal_tracing.noise import draw_noise, embedding_deviation
 from caploc.locators.causal_tracing.settings import Tracing
 from caploc.store import Store
-from caploc.subjects import subject_tokens
+from caploc.examples import subject_tokens
 from caploc.tests.tiny import tiny_lm
 
 

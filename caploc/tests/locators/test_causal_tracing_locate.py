@@ -19,7 +19,7 @@ from caploc.locators.layers import LayerSet
 from caploc.metrics import chance_overlap, iou, overlap
 from caploc.model.loading import load_model
 from caploc.model.registry import embedded_folder
-from caploc.subjects import subject_tokens
+from caploc.examples import subject_tokens
 from caploc.tests.tiny import SHAPE, SHARED, tiny_lm
 
 FACTS = [

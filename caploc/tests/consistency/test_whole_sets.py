@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caploc.consistency import neurons as feasibility
+from caploc.consistency import neurons
 from caploc.consistency.neurons import iou_range
 
 
@@ -53,10 +53,10 @@ def test_honest_digits_of_two_sets_are_possible(sets: tuple[int, int, int]) -> N
     a, b, _ = sets
     overlap, iou = overlap_and_iou(*sets)
     printed = percent(overlap), percent(iou)
-    assert feasibility._possible_iou(printed[0]).meets(feasibility._as_fractions(printed[1]))
+    assert neurons._possible_iou(printed[0]).meets(neurons._as_fractions(printed[1]))
     ratio = min(a, b) / max(a, b)
     # the ratio is a square root of a small difference near equal sizes, and so is its error
-    assert feasibility._size_ratio(overlap, iou) == pytest.approx(ratio, abs=1e-6)
+    assert neurons._size_ratio(overlap, iou) == pytest.approx(ratio, abs=1e-6)
 
 
 @settings(deadline=None)
@@ -64,8 +64,8 @@ def test_honest_digits_of_two_sets_are_possible(sets: tuple[int, int, int]) -> N
 def test_sets_of_the_printed_size_are_found(a: int, b: int, data: st.DataObject) -> None:
     common = data.draw(st.integers(1, min(a, b)))
     overlap, iou = overlap_and_iou(a, b, common)
-    neurons = 352256  # 0.14 % are 475.5 to 510.8 of them
-    found = feasibility._has_whole_sets(percent(overlap), percent(iou), "0.14", neurons)
+    in_all = 352256  # 0.14 % are 475.5 to 510.8 of them
+    found = neurons._has_whole_sets(percent(overlap), percent(iou), "0.14", in_all)
     if min(a, b) > 475:
         assert found
 
@@ -79,4 +79,4 @@ def test_digits_that_no_sets_of_that_size_have_are_not_found() -> None:
     }
     overlaps, ious = ({pair[side] for pair in possible} for side in (0, 1))
     for pair in product(sorted(overlaps)[-12:], sorted(ious)[-12:]):
-        assert feasibility._has_whole_sets(*pair, "0.14", 20_000) == (pair in possible)
+        assert neurons._has_whole_sets(*pair, "0.14", 20_000) == (pair in possible)
