@@ -15,7 +15,7 @@ from torch import Tensor
 
 from caploc.attribution.clean import run_clean
 from caploc.errors import ExampleError, ModelError
-from caploc.examples import TokenizedExample
+from caploc.examples import TokenizedExample, subject_tokens
 from caploc.locators.causal_tracing.noise import draw_noise
 from caploc.locators.causal_tracing.recording import record
 from caploc.locators.causal_tracing.restoration import Restoration
@@ -25,7 +25,6 @@ from caploc.locators.causal_tracing.tracer import Tracer
 from caploc.locators.layers import LayerSet
 from caploc.locators.method import Arrays, Asked, FactMethod, SampleMethod
 from caploc.model.loading import LanguageModel
-from caploc.subjects import subject_tokens
 
 TOP_K = 3
 """Section 3.1's number of layers."""
