@@ -19,8 +19,8 @@ from caploc.consistency.printed import (
     whole,
 )
 from caploc.findings import Effect, Measurement
-from caploc.papers import Claim, Paper, PrintedNumber
 from caploc.model.registry import REGISTRY
+from caploc.papers import Claim, Paper, PrintedNumber
 
 
 def disagreements(claim: Claim) -> tuple[int, list[str]]:

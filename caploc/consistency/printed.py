@@ -11,8 +11,8 @@ from fractions import Fraction
 
 from caploc.errors import UnknownNameError
 from caploc.findings import Aside, Count, Measurement
-from caploc.papers import Claim, Paper, PrintedCell, PrintedNumber
 from caploc.model.registry import REGISTRY
+from caploc.papers import Claim, Paper, PrintedCell, PrintedNumber
 
 Check = Callable[[Paper, Claim], Measurement]
 CHECKS: dict[str, Check] = {}

@@ -40,9 +40,9 @@ from caploc.statistics import (
     compare_pairs,
     compare_with_random,
     if_nothing_changed,
+    mcnemar,
     score_interval,
 )
-from caploc.statistics import mcnemar
 
 AVERAGE = "average"
 COLUMNS = ("gsm8k", "emotion", "code25k")

@@ -7,8 +7,10 @@ a weak control.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,7 +20,8 @@ from torch import Tensor, nn
 from caploc.attribution.clean import run_clean
 from caploc.attribution.restoring import frozen_eval
 from caploc.errors import OptionError
-from caploc.examples import TokenizedExample
+from caploc.examples import Example, TokenizedExample, tokenize
+from caploc.locators.method import Arrays, Asked, SampleMethod
 from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask
 from caploc.streams import Stream, stream
@@ -94,6 +97,46 @@ def magnitude(lm: LanguageModel, examples: Sequence[TokenizedExample]) -> Magnit
             total += torch.stack(clean.activations).abs().double().mean(1)
     norms = torch.stack([_output_norms(lm.architecture.mlp_out_of(layer)) for layer in lm.layers])
     return Magnitude((total / len(examples) * norms).float().cpu())
+
+
+def locate(lm: LanguageModel, examples: Sequence[Example], top_k: int = 20) -> NeuronMask:
+    """The ``top_k`` largest neurons on ``examples``, of equal ones the first.
+
+    Raises:
+        OptionError: no examples, or a ``top_k`` beyond the model's neurons.
+        ExampleError: an example that cannot be tokenized.
+    """
+    values = magnitude(lm, [tokenize(lm, example) for example in examples]).values
+    if isinstance(top_k, bool) or not 1 <= top_k <= values.numel():
+        raise OptionError(
+            f"top_k must be a number of neurons from 1 to the model's {values.numel()}, got {top_k!r}"
+        )
+    chosen = torch.zeros(values.numel(), dtype=torch.bool)
+    chosen[values.flatten().argsort(descending=True, stable=True)[:top_k]] = True
+    return NeuronMask(chosen.reshape(values.shape), lm.fingerprint)
+
+
+@dataclass(frozen=True)
+class Magnitudes(SampleMethod):
+    """The magnitudes on one example."""
+
+    what: ClassVar[str] = "magnitudes"
+
+    def content(self, lm: LanguageModel, asked: Asked) -> Mapping[str, Any]:
+        """The tokens, and the id."""
+        return {"id": asked.tokens.id, "tokens": asked.tokens.content}
+
+    def measuring(self, lm: LanguageModel) -> AbstractContextManager[Callable[[Asked], Arrays]]:
+        """``magnitude``."""
+        return nullcontext(lambda asked: {"values": magnitude(lm, [asked.tokens]).values.numpy(force=True)})
+
+    def evidence(self, lm: LanguageModel, arrays: Arrays) -> Float[np.ndarray, "layers neurons"]:
+        """The magnitudes."""
+        return arrays["values"].astype(np.float64)
+
+    def rank(self, lm: LanguageModel, means: Float[np.ndarray, "rows ..."]) -> np.ndarray:
+        """The mean magnitudes."""
+        return means
 
 
 def random_sets(mask: NeuronMask, draws: int, seed: int) -> Bool[Tensor, "draws layers neurons"]:

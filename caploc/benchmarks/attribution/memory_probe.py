@@ -20,7 +20,8 @@ from pathlib import Path
 import torch
 
 from caploc.benchmarks.attribution import speed as methods
-from caploc.benchmarks.models import random_llama as bench_llama, random_example
+from caploc.benchmarks.models import random_example
+from caploc.benchmarks.models import random_llama as bench_llama
 from caploc.examples import TokenizedExample
 from caploc.model.loading import LanguageModel
 

@@ -11,10 +11,9 @@ from caploc.attribution.adaptive import Tolerance
 from caploc.attribution.engine import Attributor, Method
 from caploc.attribution.sums import ScoreSums
 from caploc.benchmarks import Options
-from caploc.benchmarks.attribution.speed import Sizes
-from caploc.benchmarks.attribution.speed import STEPS
-from caploc.benchmarks.tables import Spread, Table
+from caploc.benchmarks.attribution.speed import STEPS, Sizes
 from caploc.benchmarks.measuring import timed as cpu_seconds
+from caploc.benchmarks.tables import Spread, Table
 from caploc.errors import CaplocError
 from caploc.examples import TokenizedExample, tokenize
 from caploc.model.loading import LanguageModel

@@ -13,12 +13,11 @@ from tqdm import tqdm
 
 from caploc.benchmarks import Options
 from caploc.benchmarks.attribution import speed as methods
-from caploc.benchmarks.attribution.speed import Pair
-from caploc.benchmarks.attribution.speed import Sizes
-from caploc.benchmarks.models import random_llama as bench_llama, random_example
-from caploc.benchmarks.attribution.speed import all_pairs_work, packed_work, pair_work
-from caploc.benchmarks.tables import Spread, Table, Value, at_least
+from caploc.benchmarks.attribution.speed import Pair, Sizes, all_pairs_work, packed_work, pair_work
 from caploc.benchmarks.measuring import timed as cpu_seconds
+from caploc.benchmarks.models import random_example
+from caploc.benchmarks.models import random_llama as bench_llama
+from caploc.benchmarks.tables import Spread, Table, Value, at_least
 from caploc.errors import ModelError
 from caploc.examples import TokenizedExample
 from caploc.model.loading import LanguageModel

@@ -11,10 +11,10 @@ import torch
 from scipy import stats
 
 from caploc.benchmarks import Options
-from caploc.benchmarks.circuits import Case, Sizes
 from caploc.benchmarks import circuits as cases
-from caploc.benchmarks.tables import Table, Value
+from caploc.benchmarks.circuits import Case, Sizes
 from caploc.benchmarks.measuring import timed as cpu_seconds
+from caploc.benchmarks.tables import Table, Value
 from caploc.circuits import Circuit, DecomposedModel, EdgeScores, Prompt, attribute_edges, edge_effects, prune
 
 T = TypeVar("T")

@@ -9,10 +9,10 @@ import torch
 from tqdm import tqdm
 
 from caploc.benchmarks import Options
-from caploc.benchmarks.circuits import Case, Sizes
 from caploc.benchmarks import circuits as cases
-from caploc.benchmarks.tables import Spread, Table, Value, at_least
+from caploc.benchmarks.circuits import Case, Sizes
 from caploc.benchmarks.measuring import timed as cpu_seconds
+from caploc.benchmarks.tables import Spread, Table, Value, at_least
 from caploc.circuits import Circuit, DecomposedModel, Pruning, prune
 from caploc.circuits.pruning import RESOLUTION
 from caploc.errors import ModelError

@@ -12,8 +12,8 @@ from tqdm import tqdm
 from caploc.attribution.restoring import frozen_eval
 from caploc.benchmarks import Options
 from caploc.benchmarks.editing import TOKENS, Sizes, embedded_case, random_case
-from caploc.benchmarks.tables import Spread, Table, Value, at_least
 from caploc.benchmarks.measuring import timed as cpu_seconds
+from caploc.benchmarks.tables import Spread, Table, Value, at_least
 from caploc.errors import CaplocError, ModelError
 from caploc.interventions.rank_one.prompts import EditPrompts
 from caploc.interventions.rank_one.recording import record

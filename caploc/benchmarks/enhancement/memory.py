@@ -7,8 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from caploc.benchmarks import Options
-from caploc.benchmarks.enhancement import Case, Sizes
-from caploc.benchmarks.enhancement import held_bytes
+from caploc.benchmarks.enhancement import Case, Sizes, held_bytes
 from caploc.benchmarks.tables import Table
 from caploc.interventions.enhancement.batches import Batches
 from caploc.interventions.enhancement.recipe import Recipe

@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from caploc.benchmarks import Options
 from caploc.benchmarks.enhancement import Case, Sizes
-from caploc.benchmarks.tables import Spread, Table, Value, at_least, at_most
 from caploc.benchmarks.measuring import timed as cpu_seconds
+from caploc.benchmarks.tables import Spread, Table, Value, at_least, at_most
 from caploc.errors import ModelError
 from caploc.interventions.enhancement.batches import Batches
 from caploc.interventions.enhancement.recipe import Recipe

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from caploc.benchmarks import Options
-from caploc.benchmarks.measuring import Operations, executed
 from caploc.benchmarks.erasure import Case, Sizes
-from caploc.benchmarks.tables import Spread, Table, Value
+from caploc.benchmarks.measuring import Operations, executed
 from caploc.benchmarks.measuring import timed as cpu_seconds
+from caploc.benchmarks.tables import Spread, Table, Value
 from caploc.errors import CaplocError, ModelError
 from caploc.evaluation import Outcomes, evaluate
 from caploc.model.loading import LanguageModel, load_model

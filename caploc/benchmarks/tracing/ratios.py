@@ -10,10 +10,10 @@ from tqdm import tqdm
 
 from caploc.benchmarks import Options
 from caploc.benchmarks.attribution.speed import sample_pairs
-from caploc.benchmarks.models import random_example
 from caploc.benchmarks.measuring import executed
-from caploc.benchmarks.tables import Spread, Table, Value, at_least
 from caploc.benchmarks.measuring import timed as cpu_seconds
+from caploc.benchmarks.models import random_example
+from caploc.benchmarks.tables import Spread, Table, Value, at_least
 from caploc.benchmarks.tracing import MODELS, SUBJECT_TOKENS, Case
 from caploc.errors import ModelError
 from caploc.examples import TokenizedExample

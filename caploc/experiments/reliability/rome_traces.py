@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from caploc.examples import TokenizedExample
+from caploc.examples import TokenizedExample, subject_tokens
 from caploc.experiments.fidelity.prompts import for_each_prompt
 from caploc.experiments.reliability.rome_facts import RomeFacts
 from caploc.experiments.study import Study
@@ -20,7 +20,6 @@ from caploc.locators.causal_tracing.settings import Tracing
 from caploc.locators.causal_tracing.tracer import Tracer
 from caploc.model.loading import LanguageModel
 from caploc.streams import Stream, stream
-from caploc.examples import subject_tokens
 
 
 @dataclass(frozen=True, eq=False)

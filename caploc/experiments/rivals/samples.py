@@ -19,8 +19,8 @@ from caploc.experiments.shards import MOST_SHARDS, sharded_sums
 from caploc.experiments.study import Study
 from caploc.locators.causal_tracing.settings import Tracing
 from caploc.locators.knowledge_neurons import example_scores
-from caploc.locators.last_token import LastTokenTracer
 from caploc.locators.magnitude import magnitude
+from caploc.locators.traced_layers import LastTokenTracer
 
 CPU_SAMPLES = 32
 """On a CPU, unless ``--samples`` says how many; never more than ``MOST_SHARDS``, so that every sample is a shard."""

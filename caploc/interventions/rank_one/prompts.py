@@ -10,10 +10,9 @@ from jaxtyping import Int
 from torch import Tensor
 
 from caploc.datasets.edits import EditRequest
-from caploc.examples import Example, tokenize
+from caploc.examples import Example, subject_tokens, tokenize
 from caploc.interventions.rank_one.settings import Token
 from caploc.model.loading import LanguageModel
-from caploc.examples import subject_tokens
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from caploc.benchmarks import BENCHMARKS, Options
-from caploc.benchmarks.circuits import QUESTIONS
-from caploc.benchmarks import circuits as cases, circuits as methods, circuits as speed
-from caploc.benchmarks.circuits import QUICK
+from caploc.benchmarks import circuits as cases
+from caploc.benchmarks import circuits as methods
+from caploc.benchmarks import circuits as speed
+from caploc.benchmarks.circuits import QUESTIONS, QUICK
 from caploc.circuits import Circuit, DecomposedModel, prune
 from caploc.errors import ModelError, UnknownNameError
 from caploc.tests.oracles.circuits import prune_directly

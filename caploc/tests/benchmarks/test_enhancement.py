@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from caploc.benchmarks import BENCHMARKS, Options
-from caploc.benchmarks.enhancement import FULL, QUICK
 from caploc.benchmarks import enhancement as steps
-from caploc.benchmarks.enhancement import Case
+from caploc.benchmarks.enhancement import FULL, QUICK, Case
 from caploc.errors import ModelError
 
 

@@ -10,10 +10,18 @@ import torch
 from torch import Tensor
 
 from caploc.benchmarks import BENCHMARKS, Options
-from caploc.benchmarks.erasure import FULL, QUESTIONS, QUICK
 from caploc.benchmarks import erasure as ratios
-from caploc.benchmarks.erasure import Case, Sizes
-from caploc.benchmarks.erasure import Contest, counted, measure_ratios, spread_over
+from caploc.benchmarks.erasure import (
+    FULL,
+    QUESTIONS,
+    QUICK,
+    Case,
+    Contest,
+    Sizes,
+    counted,
+    measure_ratios,
+    spread_over,
+)
 from caploc.errors import ModelError
 from caploc.evaluation import Prepared
 from caploc.model.loading import LanguageModel

@@ -9,7 +9,7 @@ import torch
 from caploc.examples import Example, tokenize
 from caploc.locators.causal_tracing.settings import Tracing
 from caploc.locators.causal_tracing.tracer import Tracer
-from caploc.locators.last_token import LastTokenTracer
+from caploc.locators.traced_layers import LastTokenTracer
 from caploc.tests.tiny import tiny_lm
 
 
