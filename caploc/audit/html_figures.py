@@ -6,8 +6,7 @@ import base64
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from caploc.audit.plot_style import Theme, size
-from caploc.audit.plots import draw
+from caploc.audit.plots import Theme, draw, size
 from caploc.audit.results import Result
 from caploc.audit.text import escaped
 

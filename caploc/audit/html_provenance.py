@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from caploc.audit.html_parts import scroll
-from caploc.audit.provenance import fingerprints
 from caploc.audit.session import Books
+from caploc.audit.summary import fingerprints
 from caploc.audit.text import escaped
 
 _SHOWN_ELSEWHERE = ("models", "datasets", "departures")

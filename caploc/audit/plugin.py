@@ -22,10 +22,10 @@ from caploc.audit.ledger import Ledger
 from caploc.audit.options import MARKERS, add_options
 from caploc.audit.outcomes import settle
 from caploc.audit.planning import group_by_model, parametrize, plan_of, skip_without_gpu
-from caploc.audit.provenance import provenance
 from caploc.audit.results import Planned, Result, Status
 from caploc.audit.session import Books, record_expectations, start_ledger
 from caploc.audit.settings import PAPER, AuditSettings, read_settings
+from caploc.audit.summary import provenance
 from caploc.audit.terminal import header, status_of, write_summary
 from caploc.papers import load_paper
 
