@@ -71,7 +71,7 @@ class Audit:
         self.coverage: Coverage | None = None
         html = config.getoption("htmlpath", None)
         if html and not self.worker:
-            from caploc.audit.html import HtmlReport
+            from caploc.audit.report import HtmlReport
 
             config.option.self_contained_html = True
             config.pluginmanager.register(HtmlReport(self), "caploc-html")
