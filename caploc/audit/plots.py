@@ -242,7 +242,7 @@ def _splits(figure: Figure, data: Mapping[str, Any]) -> None:
         finite = [value for value in values if value == value]
         spread = [index + 0.28 * math.sin(12.9898 * i) for i in range(len(finite))]
         single = len(finite) == 1  # a dot among clouds would be lost
-        axes.scatter(finite, [index] if single else spread, s=70 if single else 9, alpha=1 if single else 0.55,
+        axes.scatter(finite, [index] if single else spread, s=70 if single else 12, alpha=1 if single else 0.75,
                      linewidths=0, color=_colour(index))  # fmt: skip
     marked = [
         (name, mark, shade, data.get(name))

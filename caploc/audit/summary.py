@@ -69,7 +69,7 @@ def fingerprints(results: Iterable[Result]) -> dict[str, str]:
         cell = result.planned.cell
         if cell.variant:
             continue
-        names = (f"model {cell.model}", f"data {cell.dataset} for {cell.model}")
+        names = (f"model {cell.model}", f"data {cell.dataset or 'across datasets'} for {cell.model}")
         for key, name in zip(FINGERPRINTS, names, strict=True):
             if isinstance(settings.get(key), str):
                 found[name] = settings[key]

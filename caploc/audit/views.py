@@ -184,7 +184,7 @@ class RunView:
         }
         for name, value in head.get("settings", {}).items():
             if name not in _SHOWN_ELSEWHERE and value not in (None, [], {}):
-                entries[f"setting {name}"] = value
+                entries[f"setting {name}"] = _listed(value)
         return entries | fingerprints(self.results)
 
     def group(self, result: Result) -> str:
@@ -414,6 +414,13 @@ def rule_parameters(claim: Claim) -> list[str]:
     if claim.rule.detectable is not None:
         parts.append(f"meant to detect an effect of {claim.rule.detectable:g}")
     return parts
+
+
+def _listed(value: Any) -> str:
+    """A setting's value on a line."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {item}" for name, item in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _cells(claim: Claim) -> str:
