@@ -22,6 +22,14 @@ from caploc.findings import Effect, Measurement
 from caploc.model.registry import REGISTRY
 from caploc.papers import Claim, Paper, PrintedNumber
 
+CHANGES = ("doubled", "zeroed")
+WHICH = ("located", "random")
+PREDICTED = {"doubled": "rising", "zeroed": "falling"}
+"""What the target's probability should do if the neurons express the fact."""
+_OPPOSITE = {"rising": "falling", "falling": "rising"}
+DECOUPLING_MODEL = "gptj-6b"
+"""Section 4 names no model; section 3, whose method it uses, names this one."""
+
 
 def disagreements(claim: Claim) -> tuple[int, list[str]]:
     """How many keys of a claim's numbers are printed in several places, and a sentence for each that differs there."""
@@ -103,13 +111,6 @@ def chain_share(paper: Paper, claim: Claim) -> Measurement:
         if violations and item.value == recalling.value
     ]
     return consistent(claim, checked, violations, remarks)
-
-
-CHANGES = ("doubled", "zeroed")
-WHICH = ("located", "random")
-PREDICTED = {"doubled": "rising", "zeroed": "falling"}
-"""What the target's probability should do if the neurons express the fact."""
-_OPPOSITE = {"rising": "falling", "falling": "rising"}
 
 
 @check("print-kn-percentages")
@@ -267,10 +268,6 @@ def _located_and_random(claim: Claim, change: str, way: str) -> tuple[PrintedNum
 
 def _p(value: float) -> str:
     return f"is {value:.3f}" if value >= 0.0005 else "is below 0.001"
-
-
-DECOUPLING_MODEL = "gptj-6b"
-"""Section 4 names no model; section 3, whose method it uses, names this one."""
 
 
 @check("print-cr-same-task")

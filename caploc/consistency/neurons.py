@@ -26,6 +26,8 @@ from caploc.findings import Measurement
 from caploc.papers import Claim, Paper, PrintedCell, PrintedNumber
 
 _TITLE = {"overlap": "overlap", "iou": "IoU"}
+LABELLED = ("table2", "table3")
+"""The tables whose blocks carry a sigma in both documents; the poster has no Table 4."""
 
 
 def iou_range(overlap: Fraction) -> Span:
@@ -199,10 +201,6 @@ def _has_whole_sets(overlap: str, iou: str, neuron: str, neurons: int) -> bool:
             if math.ceil(low) <= min(a, math.floor(high)):
                 return True
     return False
-
-
-LABELLED = ("table2", "table3")
-"""The tables whose blocks carry a sigma in both documents; the poster has no Table 4."""
 
 
 @check("print-sigma-labels")

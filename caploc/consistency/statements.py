@@ -39,6 +39,9 @@ GRADIENTS: Mapping[str, tuple[Callable[[float], float], float]] = {
     "exp(-5 alpha)": (lambda alpha: math.exp(-5 * alpha), (1 - math.exp(-5)) / 5),
 }
 """Gradients along the path, and their integrals from 0 to 1."""
+LIMITATIONS_MODEL = "gpt2"
+"""The only model that Appendix B says was used."""
+_SIZE = re.compile(r"(\d+)b\b")
 
 
 @check("print-eq7-weights")
@@ -147,11 +150,6 @@ def protocol(paper: Paper, claim: Claim) -> Measurement:
     ]
     remarks += [f"Not compared, as they are no settings here: {listed(rest)}."] if rest else []
     return consistent(claim, len(compared), violations, remarks)
-
-
-LIMITATIONS_MODEL = "gpt2"
-"""The only model that Appendix B says was used."""
-_SIZE = re.compile(r"(\d+)b\b")
 
 
 @check("print-tables-agree")

@@ -32,6 +32,12 @@ from caploc.consistency.printed import (
 from caploc.findings import Measurement
 from caploc.papers import Claim, Paper, PrintedCell
 
+RUNS = 3
+"""A mean over three runs is the usual one; it is a share of three times as many items."""
+MOST_ITEMS = 10_000
+"""Beyond this, every number with two decimals is a share of whole items."""
+DOCUMENTS = ("paper", "poster")
+
 
 @check("print-table2-averages", "print-table3-averages")
 def averages(paper: Paper, claim: Claim) -> Measurement:
@@ -114,12 +120,6 @@ def _same_row(paper: Paper, average: PrintedCell, dataset: str) -> PrintedCell:
     )[0]
 
 
-RUNS = 3
-"""A mean over three runs is the usual one; it is a share of three times as many items."""
-MOST_ITEMS = 10_000
-"""Beyond this, every number with two decimals is a share of whole items."""
-
-
 @check("print-gsm8k-granularity", "print-emotion-granularity", "print-code25k-granularity")
 def granularity(paper: Paper, claim: Claim) -> Measurement:
     """Every score of a dataset in Tables 2 and 3 is a share of the number of samples that is printed for it."""
@@ -200,9 +200,6 @@ def blocks_of(cells: Sequence[PrintedCell]) -> dict[str, list[PrintedCell]]:
     for cell in cells:
         blocks.setdefault(block_name(cell), []).append(cell)
     return blocks
-
-
-DOCUMENTS = ("paper", "poster")
 
 
 @check("print-marks-wrong")
