@@ -18,7 +18,8 @@ from caploc.audit.results import Planned, Result, Status
 from caploc.audit.session import Books
 from caploc.audit.views import Log, RunView
 from caploc.findings import PRINTED, Cell, Finding, Plot
-from caploc.papers import Paper, decisive_p, judge, load_paper
+from caploc.papers import Paper, load_paper
+from caploc.rules import decisive_p, judge
 
 ROOT = Path(__file__).parents[3]
 PAPER = load_paper("capability_localization")
