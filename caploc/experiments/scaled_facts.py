@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from caploc.errors import OptionError
-from caploc.experiments.facts.fact_set import FactSet
-from caploc.experiments.facts.kn import CUTS, DEFAULT
-from caploc.experiments.facts.stored import stored
+from caploc.experiments.fact_methods import DEFAULT_CUT
+from caploc.experiments.facts import FactSet, passes_flops
+from caploc.experiments.locating_facts import LocatedFacts
+from caploc.experiments.specs import Spec, Task, keyed
 from caploc.experiments.study import Study
 from caploc.interventions.scaling import Scaling
-from caploc.locators.knowledge_neurons import example_scores
-from caploc.locators.magnitude import Magnitude, magnitude, random_sets
+from caploc.magnitude import Magnitude, magnitude, random_sets
 from caploc.neurons import NeuronMask
+from caploc.store import Entry
 from caploc.streams import Stream, derived_seeds
 
 RANDOM_SETS = 10
-"""For each fact. It has its own located set, so luck with sets is luck with facts, and averages out over facts."""
+"""For each fact. It has a located set of its own, so the sampling error of sets averages out over facts."""
 RESOLUTION = 1e-6
 """Nats a token. Float32 logits of size 10 resolve no less; a smaller change is none, and counts as a tie."""
 
@@ -98,56 +100,70 @@ class Scaled:
         return float(-self.clean.mean())
 
 
-def scaled_facts(study: Study, facts: FactSet) -> Scaled:
-    """Scales the located and the random neurons of every fact, in its original wording; made once, and stored."""
-    settings = study.settings
-    what = {
-        "facts": facts.data_fingerprint,
-        "method": settings.attribution.settings,
-        "seed": settings.seed,
-        "random sets": RANDOM_SETS,
-        "threshold": CUTS[DEFAULT].threshold,
-    }
+@dataclass(frozen=True)
+class ScaledFacts(Spec[Scaled]):
+    """The located and the random neurons of every one of ``facts``, in its original wording, doubled and zeroed."""
 
-    def make() -> Scaled:
-        arrays = stored(study, "scaled activations", what, lambda: vars(_scaled(study, facts)))
-        return Scaled(**{one.name: arrays[one.name] for one in fields(Scaled)})
+    facts: Spec[FactSet]
 
-    return study.once(("scaled", facts.data_fingerprint), make)
+    @property
+    def _located(self) -> LocatedFacts:
+        return LocatedFacts("kn", self.facts)
 
+    def after(self, study: Study) -> Iterable[Spec[Any]]:
+        return (self.facts, self._located)
 
-def _scaled(study: Study, facts: FactSet) -> Scaled:
-    lm, settings = study.model_for(), study.settings
-    prompts = [facts.prompts[index] for index in facts.first]
-    sizes = magnitude(lm, prompts)
-    found: list[tuple[np.ndarray | float, ...]] = []
-    # all scores are there before the model is made ready to be scaled: the two would change it at once
-    scores = example_scores(lm, prompts, settings.attribution, settings.store)
-    with Scaling(lm) as scaling:
-        for index, (prompt, one) in enumerate(zip(prompts, scores, strict=True)):
-            located = CUTS[DEFAULT].locate(one.values)
-            if not located.count:
-                continue
-            sets, is_there = _sets(located, sizes, settings.seed, index)
-            result = scaling.log_probs(
-                prompt, torch.cat([sets, sets]), np.repeat(FACTORS, len(sets)).tolist()
-            )
-            change = (result.log_probs - result.clean).sum(1).reshape(2, -1).numpy()
-            found.append(
-                (
-                    np.where(is_there, change, np.nan),
-                    (sets * one.values).sum((1, 2)).numpy(),
-                    sizes.mean_of(sets).numpy(),
-                    float(result.clean.sum()),
-                    max(result.rounding, RESOLUTION) * prompt.num_answer_tokens,
-                    located.count,
-                    facts.clusters[index],
-                    facts.known[index],
+    def tasks(self, study: Study) -> Iterable[Task]:
+        facts, settings = study.result(self.facts), study.settings
+        depends_on = {
+            "facts": facts.data_fingerprint,
+            "method": settings.attribution.settings,
+            "seed": settings.seed,
+            "random sets": RANDOM_SETS,
+            "threshold": DEFAULT_CUT.threshold,
+        }
+        yield keyed(study, "scaled activations", depends_on, lambda: vars(self._scaled(study, facts)))
+
+    def read(self, study: Study, entries: Iterator[Entry]) -> Scaled:
+        (entry,) = entries
+        return Scaled(**{one.name: entry.arrays[one.name] for one in fields(Scaled)})
+
+    def flops(self, study: Study) -> float:
+        return passes_flops(study, study.result(self.facts), 2.0 * ARMS[LARGEST].stop)
+
+    def _scaled(self, study: Study, facts: FactSet) -> Scaled:
+        prompts = [facts.prompts[index] for index in facts.first]
+        tasks = list(self._located.tasks(study))
+        scores = study.settings.store.compute_all([tasks[index] for index in facts.first])
+        lm = study.weights()
+        sizes = magnitude(lm, prompts)
+        found: list[tuple[np.ndarray | float, ...]] = []
+        with Scaling(lm) as scaling:
+            for index, (prompt, entry) in enumerate(zip(prompts, scores, strict=True)):
+                values = torch.from_numpy(np.array(entry.arrays["values"]))
+                located = DEFAULT_CUT.locate(values)
+                if not located.count:
+                    continue
+                sets, is_there = _sets(located, sizes, study.settings.seed, index)
+                result = scaling.log_probs(
+                    prompt, torch.cat([sets, sets]), np.repeat(FACTORS, len(sets)).tolist()
                 )
-            )
-    if not found:
-        return _of_no_fact()
-    return Scaled(*(np.stack(column) for column in zip(*found, strict=True)))
+                change = (result.log_probs - result.clean).sum(1).reshape(2, -1).numpy()
+                found.append(
+                    (
+                        np.where(is_there, change, np.nan),
+                        (sets * values).sum((1, 2)).numpy(),
+                        sizes.mean_of(sets).numpy(),
+                        float(result.clean.sum()),
+                        max(result.rounding, RESOLUTION) * prompt.num_answer_tokens,
+                        located.count,
+                        facts.clusters[index],
+                        facts.known[index],
+                    )
+                )
+        if not found:
+            return _of_no_fact()
+        return Scaled(*(np.stack(column) for column in zip(*found, strict=True)))
 
 
 def _of_no_fact() -> Scaled:

@@ -1,4 +1,5 @@
-"""What a method located for many prompts, kept sparse, and how much any two of the sets share (eq. 9)."""
+"""What a method located for many prompts, kept sparse: how much any two of the sets share (eq. 9), within a fact and
+across facts."""
 
 from __future__ import annotations
 
@@ -9,7 +10,20 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from caploc.experiments.evidence import difference
+from caploc.experiments.facts import FactSet
+from caploc.findings import Effect
 from caploc.neurons import NeuronMask
+from caploc.statistics import (
+    Within,
+    across_facts,
+    cluster_weights,
+    defined_interval,
+    defined_mean,
+    weighted_mean,
+    weighted_pair_mean,
+    within_facts,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +116,76 @@ class LocatedSets:
         least = np.minimum.outer(self.counts, second.counts)
         both_empty = np.maximum.outer(self.counts, second.counts) == 0
         return np.where(both_empty, np.nan, np.nan_to_num(_share(self.common(second), least)))
+
+
+class Agreements:
+    """Overlaps of the sets of chosen prompts, within facts and across them; F counts all facts, chosen or not.
+
+    Unrelated facts, the baseline, have another subject and another answer.
+    """
+
+    def __init__(self, facts: FactSet, sets: LocatedSets, chosen: np.ndarray) -> None:
+        self.facts, self.sets, self.fact = facts, sets[chosen], facts.fact[chosen]
+        self.matrix = self.sets.overlap()
+        self.within: Within = within_facts(self.matrix, self.fact, len(facts))
+        across = across_facts(self.matrix, self.fact, len(facts))
+        subject = np.equal.outer(facts.clusters, facts.clusters)
+        answer = np.equal.outer(facts.answers, facts.answers)
+        self._unrelated = np.where(subject | answer, np.nan, across)
+        self._same_answer = np.where(answer & ~subject, across, np.nan)
+        self.mean, self.unrelated = defined_mean(self.within.values), defined_mean(self._unrelated)
+        self.controls = {
+            "unrelated facts": self.unrelated,
+            "same answer, another subject": defined_mean(self._same_answer),
+            "same subject, another answer": defined_mean(across[subject & ~answer]),
+        }
+
+    @property
+    def chance(self) -> float:
+        """The mean overlap of random sets in the place of two wordings', matched in every stratum."""
+        return self.mean_chance(self.sets.chance())
+
+    def mean_chance(self, matrix: np.ndarray) -> float:
+        """As ``mean``, of the chance levels ``matrix [P, P]`` of every two sets."""
+        return defined_mean(within_facts(matrix, self.fact, len(self.facts)).values)
+
+    @property
+    def baselines(self) -> np.ndarray:
+        """``[F]`` each fact's mean overlap with unrelated ones."""
+        return np.array([defined_mean(row) for row in self._unrelated])
+
+    @property
+    def of_same_answer(self) -> np.ndarray:
+        """``[F]`` each fact's mean overlap with those of other subjects that have its answer."""
+        return np.array([defined_mean(row) for row in self._same_answer])
+
+    @property
+    def effect_size(self) -> float | None:
+        """Within a fact minus its own baseline, in standard deviations over facts."""
+        gaps = self.within.values - self.baselines
+        gaps = gaps[np.isfinite(gaps)]
+        return float(gaps.mean() / gaps.std(ddof=1)) if len(gaps) > 1 and np.ptp(gaps) > 0 else None
+
+    def gaps(self, seed: int) -> tuple[Effect, Effect]:
+        """How far wordings of one fact lie above unrelated facts, and above other facts with the same answer."""
+        weights = cluster_weights(self.facts.clusters, seed)
+        within = weighted_mean(self.within.values, weights)
+        unrelated, same_answer = (
+            difference(
+                self.mean - defined_mean(across),
+                defined_interval(within - weighted_pair_mean(across, weights)),
+                "facts",
+            )
+            for across in (self._unrelated, self._same_answer)
+        )
+        return unrelated, same_answer
+
+    def equal_share(self) -> float:
+        """Mean over facts of the share of pairs whose sets are the same and not empty."""
+        counts = self.sets.counts
+        common = self.sets.common()
+        equal = (common == counts[:, None]) & (common == counts[None]) & (counts > 0)
+        return defined_mean(within_facts(equal.astype(float), self.fact, len(self.facts)).values)
 
 
 def _overlap(common: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
