@@ -31,7 +31,7 @@ Result = TypeVar("Result")
 Made = TypeVar("Made")
 Arrays = Mapping[str, np.ndarray]
 
-# Part of every key that `keyed` makes: raise it when a change of the code changes numbers by more than rounding.
+# Part of every key that `key_of` makes: raise it when a change of the code changes numbers by more than rounding.
 CODE_VERSION = 1
 
 
@@ -85,8 +85,8 @@ class Spec(Generic[Result]):
         return f"{type(self).__name__.lower()} {fields}".strip()
 
 
-def keyed(study: Study, what: str, depends_on: Mapping[str, Any], make: Callable[[], Arrays]) -> Task:
-    """A task whose key hashes the study's model, dtype and device type, and all else that the result depends on."""
+def key_of(study: Study, what: str, depends_on: Mapping[str, Any]) -> str:
+    """A key that hashes the study's model, dtype and device type, and all else that the result depends on."""
     common = {
         "what": what,
         "code": CODE_VERSION,
@@ -94,7 +94,12 @@ def keyed(study: Study, what: str, depends_on: Mapping[str, Any], make: Callable
         "dtype": study.settings.dtype,
         "device": study.settings.device.partition(":")[0],
     }
-    return Task(fingerprint({**common, **depends_on}), lambda: (make(), {}))
+    return fingerprint({**common, **depends_on})
+
+
+def keyed(study: Study, what: str, depends_on: Mapping[str, Any], make: Callable[[], Arrays]) -> Task:
+    """A task of arrays alone, under its `key_of`."""
+    return Task(key_of(study, what, depends_on), lambda: (make(), {}))
 
 
 class Need(NamedTuple):
