@@ -18,7 +18,7 @@ from torch import Tensor
 
 from caploc.attribution.engine import Attributor, Method
 from caploc.circuits import Circuit, DecomposedModel, Graph, attribute_edges, prune
-from caploc.circuits.families import family_of
+from caploc.circuits.weights import family_of
 from caploc.circuits.weights import graph_of
 from caploc.errors import ModelError
 from caploc.examples import Example, TokenizedExample
@@ -27,10 +27,10 @@ from caploc.locators.causal_tracing.settings import Tracing
 from caploc.locators.causal_tracing.tracer import Tracer
 from caploc.locators.knowledge_neurons import Cut
 from caploc.locators.layers import LayerSet
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask
-from caploc.store import fingerprint
-from caploc.subjects import subject_tokens
+from caploc.fingerprints import fingerprint
+from caploc.examples import subject_tokens
 
 CUTS: Mapping[str, Cut] = MappingProxyType(
     {

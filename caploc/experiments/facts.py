@@ -21,14 +21,15 @@ import torch
 from caploc.attribution.restoring import frozen_eval
 from caploc.datasets import load_examples
 from caploc.datasets.edits import load_edits
-from caploc.datasets.sampling import digest
+from caploc.datasets.base import digest
 from caploc.errors import DatasetError, ModelError, TooLongError, UnavailableDatasetError
 from caploc.examples import Example, TokenizedExample, tokenize
 from caploc.experiments.specs import Arrays, FloorError, NotRunError, Spec, Task, keyed
 from caploc.experiments.study import Study
-from caploc.models import LanguageModel
-from caploc.store import Entry, fingerprint
-from caploc.subjects import with_subject
+from caploc.model.loading import LanguageModel
+from caploc.store import Entry
+from caploc.fingerprints import fingerprint
+from caploc.examples import with_subject
 
 CPU_FACTS, CPU_FEWER_FACTS = 48, 20
 """Facts taken on a CPU, unless ``--samples`` says how many: causal tracing and pruning cost ten times as much a prompt

@@ -18,7 +18,7 @@ from caploc.experiments.locating_facts import LocatedFacts
 from caploc.experiments.specs import Spec, Task, keyed
 from caploc.experiments.study import Study
 from caploc.interventions.scaling import Scaling
-from caploc.magnitude import Magnitude, magnitude, random_sets
+from caploc.locators.magnitude import Magnitude, magnitude, random_sets
 from caploc.neurons import NeuronMask
 from caploc.store import Entry
 from caploc.streams import Stream, derived_seeds
