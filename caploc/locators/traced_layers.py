@@ -46,6 +46,10 @@ class TracedLayers(FactMethod):
                 f"{lm.name} has {lm.num_layers} layers, and {TOP_K} are to be chosen of more; take a deeper model"
             )
 
+    def settings(self, lm: LanguageModel) -> Mapping[str, Any]:
+        """How many layers are taken, and how they are traced."""
+        return {"top_k": TOP_K, **self.tracing.settings}
+
     def content(self, lm: LanguageModel, asked: Asked) -> Mapping[str, Any]:
         """The settings, the tokens, the subject's place; and the id, from which the noise is drawn."""
         tokens, subject = asked.tokens, self._subject(lm, asked)

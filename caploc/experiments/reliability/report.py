@@ -9,7 +9,7 @@ import numpy as np
 
 from caploc.experiments.endings import FloorError
 from caploc.experiments.facts import FEWEST_FACTS, FactSet, facts_of
-from caploc.experiments.fact_methods import CUTS
+from caploc.locators.knowledge_neurons import CUTS
 from caploc.experiments.facts.kn import DEFAULT
 from caploc.experiments.facts.report import finding_of, require_known
 from caploc.experiments.scaled_facts import ARMS, DOUBLED, LARGEST, LOCATED, RANDOM_ARMS, RANDOM_SETS, ZEROED, Scaled, scaled_facts

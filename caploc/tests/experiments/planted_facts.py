@@ -11,7 +11,7 @@ import torch
 
 from caploc.examples import Example, TokenizedExample
 from caploc.experiments.facts import Fact, FactSet, LocatedSets
-from caploc.experiments.fact_methods import CUTS
+from caploc.locators.knowledge_neurons import CUTS
 from caploc.experiments.facts.kn import KnowledgeNeurons
 from caploc.experiments.scaled_facts import ARMS, LARGEST, Scaled
 from caploc.experiments.study import Study, StudySettings
