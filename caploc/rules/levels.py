@@ -174,7 +174,7 @@ class OverlapBelow(IntervalBelow, kind="overlap_below"):
 
 class Within(Rule, kind="within"):
     """The value's interval lies within ``supported_low`` .. ``supported_high`` / wholly outside ``refuted_low`` ..
-    ``refuted_high``. The range is set round a printed number: where the measurement has parts that are a Number, and the
+    ``refuted_high``. The range is set round a printed number: where the measurement names a Number, and the
     paper's numbers are about other cells, INCONCLUSIVE."""
 
     supported_low: Threshold
