@@ -65,7 +65,7 @@ def effect_of(
     the result is None: see `rank_among_draws`.
     """
     tested = _by_tested(pairs)
-    error, freedom = _luck(pairs, drawn)
+    error, freedom = _error_of_runs(pairs, drawn)
     mean = sum(float(values.mean()) for values in tested)
 
     def joined(level: float) -> Interval:
@@ -147,7 +147,7 @@ def _by_tested(pairs: Sequence[Pair]) -> list[np.ndarray]:
     ]
 
 
-def _luck(pairs: Sequence[Pair], drawn: bool) -> tuple[float, float]:
+def _error_of_runs(pairs: Sequence[Pair], drawn: bool) -> tuple[float, float]:
     """The standard error that runs add, and its degrees of freedom."""
     terms: list[tuple[float, int]] = []
     for name in dict.fromkeys(one.trained for one in pairs):

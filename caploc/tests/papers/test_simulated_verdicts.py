@@ -167,7 +167,7 @@ def test_the_planted_effect_is_mostly_supported(claim: str) -> None:
 
 
 def test_every_comparison_of_this_family_is_simulated() -> None:
-    """Those of other families compare outcomes per item: ``caploc/tests/test_comparisons_simulated.py``."""
+    """Those of other families compare outcomes per item: ``caploc/tests/statistics/test_comparisons_simulated.py``."""
     compared = {
         claim.id
         for claim in PAPER.claims.values()
