@@ -18,7 +18,6 @@ import math
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 from scipy import stats
@@ -109,12 +108,9 @@ def sets_p(pairs: Sequence[Pair], seed: int) -> float:
     return stratified_permutation(values, located, strata, alternative="greater", seed=seed).p
 
 
-Cell = TypeVar("Cell", bound=tuple[str, str])
-
-
 def resampled_changes(
-    cells: Mapping[Cell, tuple[np.ndarray, np.ndarray]], resamples: int, seed: int
-) -> dict[Cell, np.ndarray]:
+    cells: Mapping[tuple[str, str], tuple[np.ndarray, np.ndarray]], resamples: int, seed: int
+) -> dict[tuple[str, str], np.ndarray]:
     """``[resamples]`` mean changes of every cell of a matrix on bootstrap samples of items and, where there are
     several, runs.
 
