@@ -172,8 +172,8 @@ def _tables(lm: LanguageModel, sizes: Sizes, missing: str | None) -> tuple[Table
     }
     notes = [
         (
-            "X prompt tokens, Y answer tokens; naive: caploc.attribution.reference, the whole sequence for each answer "
-            "position, layer and point; captum: IntegratedGradients, one call for each position and layer"
+            "X prompt tokens, Y answer tokens; naive: caploc.tests.oracles.attribution, the whole sequence for each "
+            "answer position, layer and point; captum: IntegratedGradients, one call for each position and layer"
         ),
         (
             "a (position, layer) pair costs both the same whatever else is attributed, so a sample is timed (in every "

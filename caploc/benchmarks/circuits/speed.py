@@ -14,9 +14,9 @@ from caploc.benchmarks.tables import Spread, Table, Value, at_least
 from caploc.benchmarks.timing import cpu_seconds
 from caploc.circuits import Circuit, DecomposedModel, Pruning, prune
 from caploc.circuits.pruning import RESOLUTION
-from caploc.circuits.reference import prune_directly
 from caploc.errors import ModelError
 from caploc.examples import TokenizedExample
+from caploc.tests.oracles.circuits import prune_directly
 
 # An effect this many resolutions from the threshold is a tie, which rounding may decide either way.
 _TIE = 3
@@ -45,8 +45,8 @@ def measure_speed(sizes: Sizes, options: Options) -> Iterator[Table]:
         },
         notes=[
             (
-                "direct: caploc.circuits.reference, every edge one whole forward pass of the decomposed model; exact: "
-                "caploc.circuits.prune, the prompt's clean pass included; every round takes another fact"
+                "direct: caploc.tests.oracles.circuits, every edge one whole forward pass of the decomposed model; "
+                "exact: caploc.circuits.prune, the prompt's clean pass included; every round takes another fact"
             ),
             (
                 "left: edges of the circuit; differ: edges that only one of the two circuits has, over all rounds: an "

@@ -17,10 +17,10 @@ from caploc.benchmarks.timing import cpu_seconds
 from caploc.errors import CaplocError, ModelError
 from caploc.interventions.rank_one.prompts import EditPrompts
 from caploc.interventions.rank_one.recording import record
-from caploc.interventions.rank_one.reference import reference_delta, reference_key
 from caploc.interventions.rank_one.settings import Editing, Token
 from caploc.interventions.rank_one.value import find_values
 from caploc.models import LanguageModel
+from caploc.tests.oracles.rank_one import reference_delta, reference_key
 
 # Losses of the same search in float32 drift apart by Adam's division by small gradients, not by more than this.
 _SAME = 0.01
@@ -67,7 +67,7 @@ def measure_speed(sizes: Sizes, options: Options) -> Iterator[Table]:
     )
     table.notes.append("difference of losses: the largest, over the largest loss")
     table.notes.append(
-        "one by one: caploc.interventions.rank_one.reference, whole sequences of all prompts in one batch, one hook"
+        "one by one: caploc.tests.oracles.rank_one, whole sequences of all prompts in one batch, one hook"
     )
     for token in TOKENS:
         for name, made in _cases(sizes, token).items():

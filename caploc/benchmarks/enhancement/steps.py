@@ -16,8 +16,8 @@ from caploc.benchmarks.timing import cpu_seconds
 from caploc.errors import ModelError
 from caploc.interventions.enhancement.batches import Batches
 from caploc.interventions.enhancement.recipe import Recipe
-from caploc.interventions.enhancement.reference import MaskedFineTuning
 from caploc.interventions.enhancement.trainer import Trainer
+from caploc.tests.oracles.enhancement import MaskedFineTuning
 
 # Far above float32's rounding, far below what another batch or a missing update makes.
 _SAME = 1e-4
@@ -75,7 +75,7 @@ def measure_steps(sizes: Sizes, options: Options) -> Iterator[Table]:
     }
     notes = [
         (
-            "masked: caploc.interventions.enhancement.reference, gradients of all parameters times a mask, torch's "
+            "masked: caploc.tests.oracles.enhancement, gradients of all parameters times a mask, torch's "
             "Adam on all; rows: caploc.interventions.enhancement; a step is forward, backward and update of one batch"
         ),
         "memory: gradients and optimizer state, bytes of the tensors after a step; MB = 10^6 bytes",

@@ -10,11 +10,11 @@ from torch import Tensor
 
 import caploc
 from caploc.benchmarks.editing.cases import DATA
-from caploc.benchmarks.erasure.reference import Way
 from caploc.evaluation import Prepared, prepare
 from caploc.magnitude import random_sets
 from caploc.models import LanguageModel
 from caploc.neurons import NeuronMask
+from caploc.tests.oracles.evaluation import Way
 
 
 @dataclass(frozen=True)

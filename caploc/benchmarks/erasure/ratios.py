@@ -13,12 +13,12 @@ from tqdm import tqdm
 from caploc.benchmarks import Options
 from caploc.benchmarks.attribution.work import Operations, executed
 from caploc.benchmarks.erasure.cases import Case, Sizes
-from caploc.benchmarks.erasure.reference import direct_scores
 from caploc.benchmarks.tables import Spread, Table, Value
 from caploc.benchmarks.timing import cpu_seconds
 from caploc.errors import CaplocError, ModelError
 from caploc.evaluation import Outcomes, evaluate
 from caploc.models import LanguageModel, load_model
+from caploc.tests.oracles.evaluation import direct_scores
 
 # Two tokens or labels may be equally likely but for rounding, which then decides: more scores than this never differ.
 _TIES = 0.01
@@ -97,7 +97,7 @@ def measure_ratios(sizes: Sizes, options: Options) -> Iterator[Table]:
     notes = [
         (
             "together: caploc.evaluation.evaluate, which gives every item's loss beside its score; direct: "
-            "caploc.benchmarks.erasure.reference, set by set with the weights zeroed, all items in one batch, the "
+            "caploc.tests.oracles.evaluation, set by set with the weights zeroed, all items in one batch, the "
             "score alone"
         ),
         (

@@ -18,10 +18,10 @@ from caploc.benchmarks.tracing.cases import MODELS, SUBJECT_TOKENS, Case
 from caploc.errors import ModelError
 from caploc.examples import TokenizedExample
 from caploc.locators.causal_tracing.noise import draw_noise, embedding_deviation
-from caploc.locators.causal_tracing.reference import reference_trace
 from caploc.locators.causal_tracing.settings import Tracing
 from caploc.locators.causal_tracing.tracer import Tracer
 from caploc.models import LanguageModel
+from caploc.tests.oracles.causal_tracing import reference_trace
 
 # Far above float32's rounding (1e-7 to 1e-6 of the largest probability), far below any real difference.
 _SAME = 1e-5
@@ -74,7 +74,7 @@ def measure_ratios(cases: Sequence[Case], options: Options) -> Iterator[Table]:
     }
     notes = [
         (
-            "direct: caploc.locators.causal_tracing.reference, for every (token, layer) one run of the whole sequence "
+            "direct: caploc.tests.oracles.causal_tracing, for every (token, layer) one run of the whole sequence "
             "in a batch of the clean row and 10 corrupted ones, as in ROME's own code"
         ),
         (

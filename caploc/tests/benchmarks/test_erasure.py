@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from caploc.benchmarks import BENCHMARKS, Options
-from caploc.benchmarks.erasure import FULL, QUESTIONS, QUICK, ratios, reference
+from caploc.benchmarks.erasure import FULL, QUESTIONS, QUICK, ratios
 from caploc.benchmarks.erasure.cases import Case, Sizes
 from caploc.benchmarks.erasure.ratios import Contest, counted, measure_ratios, spread_over
 from caploc.errors import ModelError
 from caploc.evaluation import Prepared
 from caploc.models import LanguageModel
+from caploc.tests.oracles.evaluation import Way, direct_scores
 
 
 def test_a_row_for_each_case() -> None:
@@ -37,7 +38,7 @@ def test_a_row_for_each_case() -> None:
         ("code25k", "one forward"),
     ],
 )
-def test_both_ways_score_alike_where_scores_vary(model: str, dataset: str, way: reference.Way) -> None:
+def test_both_ways_score_alike_where_scores_vary(model: str, dataset: str, way: Way) -> None:
     """Of all layers a tenth to nearly all neurons: some answers go wrong and others do not."""
     contest = Contest(Case(model, dataset, way), Sizes(4, 12, 1, ()))
     shares = torch.tensor([0.1, 0.3, 0.6, 0.9])[:, None, None]
@@ -91,10 +92,8 @@ def test_a_sample_lies_all_over_the_sets(sets: int, timed: int, rounds: int) -> 
 
 
 def test_refuses_to_compare_the_times_of_different_scores(monkeypatch: pytest.MonkeyPatch) -> None:
-    direct = reference.direct_scores
-
-    def wrong(lm: LanguageModel, prepared: Prepared, members: Tensor, way: reference.Way) -> np.ndarray:
-        scores = direct(lm, prepared, members, way)
+    def wrong(lm: LanguageModel, prepared: Prepared, members: Tensor, way: Way) -> np.ndarray:
+        scores = direct_scores(lm, prepared, members, way)
         scores[0] = 1 - scores[0]
         return scores
 

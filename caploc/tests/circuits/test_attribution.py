@@ -13,7 +13,7 @@ from caploc.errors import ExampleError, OptionError
 from caploc.examples import tokenize
 from caploc.models import load_model
 from caploc.tests.circuits.models import attention_in_its_dtype, random_example, small_model
-from caploc.tests.circuits.oracle import Oracle
+from caploc.tests.oracles.circuits import Oracle
 from caploc.tests.tiny import REPOSITORY
 
 FAMILIES = ("llama", "gptj", "gpt2")

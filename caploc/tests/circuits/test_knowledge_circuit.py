@@ -17,7 +17,7 @@ from caploc.locators import LOCATORS
 from caploc.locators.knowledge_circuit import locate
 from caploc.models import LanguageModel, load_model, untrained_twin
 from caploc.tests.circuits.models import small_model
-from caploc.tests.circuits.oracle import Oracle
+from caploc.tests.oracles.circuits import Oracle
 from caploc.tests.tiny import REPOSITORY, SHARED
 
 SHORT = Example("short", "the cat sat on", "m")

@@ -16,7 +16,6 @@ from torch import Tensor
 import caploc
 from caploc.attribution.engine import Method
 from caploc.attribution.quadrature import fixed_rule
-from caploc.attribution.reference import reference_scores
 from caploc.errors import ExampleError, OptionError
 from caploc.examples import Example, tokenize
 from caploc.interventions.scaling import probabilities
@@ -27,7 +26,8 @@ from caploc.models import LanguageModel
 from caploc.neurons import NeuronMask, NeuronScores
 from caploc.registry import embedded_folder
 from caploc.store import Store
-from caploc.tests.attribution.test_exactness import captum_scores, relative_error
+from caploc.tests.attribution.test_exactness import relative_error
+from caploc.tests.oracles.attribution import captum_scores, reference_scores
 from caploc.tests.tiny import SHAPE, SHARED, tiny_lm
 
 FACT = [
@@ -59,13 +59,13 @@ def test_scores_equal_the_oracle(family: str, answer_tokens: int | None) -> None
 
 
 def test_scores_equal_captum() -> None:
-    captum = pytest.importorskip("captum.attr", reason="captum is not installed (extra: test)")
+    pytest.importorskip("captum", reason="captum is not installed (extra: test)")
     lm = tiny_lm(dtype=torch.float64)
     tokenized = tokenize(lm, ONE_TOKEN)
     assert tokenized.num_answer_tokens == 1
     projections = [layer.mlp.down_proj for layer in lm.layers]
     prompt, target = tokenized.prompt_ids, int(tokenized.answer_ids[0])
-    expected = torch.stack([captum_scores(captum, lm, module, prompt, target) for module in projections])
+    expected = torch.stack([captum_scores(lm, module, prompt, target) for module in projections])
     (found,) = scores_of(lm, [ONE_TOKEN])
     assert relative_error(found.values, expected) <= 1e-6
 

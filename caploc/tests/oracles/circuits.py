@@ -1,18 +1,19 @@
-"""Circuits by way of the Hugging Face model itself, head by head: slow, and none of ``caploc.circuits``' code.
-
-Each head is run by a forward pass of the whole model whose query, key and value projections of one layer are given the
-inputs of that head, and of which only that head's part of the attention output is read.
-"""
+"""Circuits by whole forward passes: of the Hugging Face model head by head, of the decomposed one edge by edge."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from caploc.circuits.circuit import Circuit
+from caploc.circuits.decomposed import DecomposedModel
+from caploc.circuits.prompt import Prompt
+from caploc.circuits.pruning import RESOLUTION
 from caploc.examples import TokenizedExample
 from caploc.models import LanguageModel
 
@@ -23,10 +24,14 @@ _PARTS["gptj"] = ("ln_1", "ln_1", "transformer.ln_f", "transformer.wte")
 
 
 class Oracle:
-    """``outputs`` and ``logits`` of one prompt with any weight on any edge."""
+    """``outputs`` and ``logits`` of one prompt with any weight on any edge, by none of ``caploc.circuits``' code.
+
+    Each head is run by a forward pass of the whole model whose query, key and value projections of one layer are given
+    the inputs of that head, and of which only that head's part of the attention output is read.
+    """
 
     def __init__(self, lm: LanguageModel, example: TokenizedExample) -> None:
-        self.lm, self.model = lm, lm.model
+        self.lm, self.model = lm, cast(Any, lm.model)
         self.family = str(lm.model.config.model_type)
         self.ids = example.input_ids[:-1]
         self.targets = example.answer_ids
@@ -71,6 +76,7 @@ class Oracle:
             receiver += 1
             return total
 
+        layer: Any
         for layer in self.lm.layers:
             before = biases
             attention_norm, mlp_norm = layer.get_submodule(norm1), layer.get_submodule(norm2)
@@ -91,7 +97,7 @@ class Oracle:
             else:
                 outputs += made
                 mlp_input = received()
-            down = self.lm.architecture.mlp_out_of(layer)
+            down: Any = self.lm.architecture.mlp_out_of(layer)
             written = layer.mlp(mlp_norm(mlp_input)[None])[0]
             outputs.append(written if down.bias is None else written - down.bias)
             biases = biases if down.bias is None else biases + down.bias
@@ -135,3 +141,26 @@ class Oracle:
             (module, lambda module, args, output, states=states: module.forward(states[None]))
             for module, states in zip(projections, (query, key, value), strict=True)
         ]
+
+
+def prune_directly(model: DecomposedModel, prompts: Sequence[Prompt], threshold: float) -> Circuit:
+    """The circuit of ``caploc.circuits.pruning.prune``, by one whole forward pass for each edge."""
+    graph, resolution = model.graph, RESOLUTION[model.lm.dtype]
+    kept = graph.possible.copy()
+
+    def log_prob() -> float:
+        edges = torch.from_numpy(kept)[None]
+        return float(
+            np.mean([model.log_probs(prompt, model.run(prompt, edges)).item() for prompt in prompts])
+        )
+
+    current = log_prob()
+    for receiver in reversed(range(graph.receivers)):
+        for sender in reversed(range(graph.seen[receiver])):
+            kept[receiver, sender] = False
+            ablated = log_prob()
+            if np.round((current - ablated) / resolution) * resolution < threshold:
+                current = ablated
+            else:
+                kept[receiver, sender] = True
+    return Circuit.of(graph, kept)

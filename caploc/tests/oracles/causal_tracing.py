@@ -1,4 +1,4 @@
-"""Causal tracing without any reuse: the oracle that the fast one is tested and timed against.
+"""Causal tracing without any reuse.
 
 As in ROME's own code, every (token, layer) is one run of the whole sequence in a batch of the clean row and one
 corrupted row for each draw, with one hook for each state, which copies the clean row's state into the others. Too slow

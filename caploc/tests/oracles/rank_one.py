@@ -1,4 +1,4 @@
-"""The search for a value without any reuse: the oracle that the fast one is tested and timed against.
+"""The search for a value without any reuse.
 
 Every layer by itself: all prompts as whole sequences in one batch, one hook that adds the delta, gradients by autograd,
 Adam written out. It is how ROME's own code works. ``find_values`` equals it
