@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from caploc.benchmarks.attribution.work import executed
+from caploc.benchmarks.measuring import executed
 from caploc.errors import CaplocError, ExampleError, ModelError, OptionError
 from caploc.examples import TokenizedExample
 from caploc.fingerprints import tensor_fingerprint
