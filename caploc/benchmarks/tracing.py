@@ -61,6 +61,7 @@ FULL = (
     Case("llama", 6, 256, 30, 1, "mlp"),
     Case("gptj", 6, 256, 30, 6, "mlp", least_ratio=6.0),
     Case("llama", 12, 256, 40, 8, "mlp"),
+    Case("llama", 6, 256, 30, 6, "mlp", window=10),  # ROME's own default
 )
 
 QUICK = (Case("llama", 3, 32, 9, 2, "mlp", window=2), Case("gptj", 2, 32, 7, 1, "hidden"))
