@@ -110,11 +110,7 @@ def packed_by_position(lm: LanguageModel, example: TokenizedExample) -> Tensor:
 
 def naive(lm: LanguageModel, example: TokenizedExample, pair: Pair) -> Tensor:
     """The oracle, for the answer token at a position (0..Y-1) and a layer: ``[neurons]``."""
-    rule = fixed_rule("paper", STEPS)
-    scores = reference_scores(
-        lm.model, lm.architecture, example.input_ids, example.answer_start, *rule, only=[pair]
-    )
-    return scores[pair.layer]
+    return reference_scores(lm, example, Method(STEPS), only=[pair])[pair.layer]
 
 
 def captum(lm: LanguageModel, example: TokenizedExample, pair: Pair) -> Tensor:

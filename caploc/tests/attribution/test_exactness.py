@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from caploc.architectures import ARCHITECTURES, architecture_of
 from caploc.attribution.engine import Attributor, Method
 from caploc.attribution.packing import MOST_COLUMNS
-from caploc.attribution.quadrature import fixed_rule
 from caploc.errors import ModelError
 from caploc.examples import TokenizedExample
 from caploc.models import LanguageModel, wrap
@@ -44,13 +43,6 @@ def packed(lm: LanguageModel, example: TokenizedExample, method: Method) -> torc
         return torch.from_numpy(attributor.one(example).total)
 
 
-def oracle(lm: LanguageModel, example: TokenizedExample, method: Method) -> torch.Tensor:
-    nodes, weights = fixed_rule(method.quadrature, method.steps)
-    return reference_scores(
-        lm.model, lm.architecture, example.input_ids, example.answer_start, nodes, weights
-    )
-
-
 def relative_error(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a - b).abs().max() / b.abs().max())
 
@@ -65,7 +57,7 @@ def test_equals_the_oracle(family: str, dtype: torch.dtype) -> None:
     """The answer is longer than the sliding window, key heads are grouped, chunks cut layers in two."""
     lm, example, method = small_model(family, dtype), random_example(11, 9), Method(steps=5, chunk_tokens=30)
     bound = 2e-6 if dtype == torch.float32 else 1e-6 if family in FLOAT32_ATTENTION else 1e-12
-    assert relative_error(packed(lm, example, method), oracle(lm, example, method)) <= bound
+    assert relative_error(packed(lm, example, method), reference_scores(lm, example, method)) <= bound
 
 
 @settings(max_examples=25, deadline=None)
@@ -90,7 +82,7 @@ def test_equals_the_oracle_whatever_the_shape(
         Method(steps, quadrature, chunk_tokens=chunk),
     )
     with softmax_in_float64():
-        error = relative_error(packed(lm, example, method), oracle(lm, example, method))
+        error = relative_error(packed(lm, example, method), reference_scores(lm, example, method))
     assert error <= (1e-6 if family == "gptj" else 1e-12)  # GPT-J casts queries and keys to float32 itself
 
 
@@ -109,7 +101,7 @@ def test_an_answer_wider_than_a_pass() -> None:
         random_example(9, MOST_COLUMNS + 7),
         Method(steps=2),
     )
-    assert relative_error(packed(lm, example, method), oracle(lm, example, method)) <= 1e-12
+    assert relative_error(packed(lm, example, method), reference_scores(lm, example, method)) <= 1e-12
 
 
 @pytest.mark.parametrize("value", ["post", "pre"])

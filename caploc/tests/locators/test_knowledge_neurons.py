@@ -15,7 +15,6 @@ from torch import Tensor
 
 import caploc
 from caploc.attribution.engine import Method
-from caploc.attribution.quadrature import fixed_rule
 from caploc.errors import ExampleError, OptionError
 from caploc.examples import Example, tokenize
 from caploc.interventions.scaling import probabilities
@@ -49,10 +48,7 @@ def test_scores_equal_the_oracle(family: str, answer_tokens: int | None) -> None
     lm = tiny_lm(family)
     for example, found in zip(FACT, scores_of(lm, FACT, answer_tokens=answer_tokens), strict=True):
         tokenized = tokenize(lm, example, answer_tokens)
-        nodes, weights = fixed_rule("paper", 19)
-        expected = reference_scores(
-            lm.model, lm.architecture, tokenized.input_ids, tokenized.answer_start, nodes, weights
-        )
+        expected = reference_scores(lm, tokenized, Method())
         assert found.values.dtype == torch.float32 and found.count == 1
         assert relative_error(found.values, expected) <= 2e-6
         assert (found.gap > 0).all() and (found.completeness >= 0).all() and (found.points == 20).all()

@@ -8,66 +8,62 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from caploc.architectures import Architecture
-from caploc.attribution.engine import Method
+from caploc.attribution.method import Method
 from caploc.attribution.quadrature import fixed_rule
 from caploc.examples import TokenizedExample
 from caploc.models import LanguageModel
 
 
 def reference_scores(
-    model: PreTrainedModel,
-    architecture: Architecture,
-    input_ids: Tensor,
-    answer_start: int,
-    nodes: Sequence[float] | np.ndarray,
-    weights: Sequence[float] | np.ndarray,
+    lm: LanguageModel,
+    example: TokenizedExample,
+    method: Method,
     only: Iterable[tuple[int, int]] | None = None,
-    path: str = "layer",
-    value: str = "post",
 ) -> Tensor:
-    """Scores ``[layers, neurons]`` of one example: (1/Y) sum_m a sum_i weights_i dP(y_m | z_m, nodes_i a)/da.
+    """Scores ``[layers, neurons]``: (1/Y) sum_m a sum_i weights_i dP(y_m | z_m, nodes_i a)/da (eq. 7).
 
     For every answer position m and layer l the whole sequence z_m runs with the neurons of layer l at its last position
-    replaced by alpha times their clean value, for every alpha (as one batch); autograd gives the gradient there.
+    replaced by alpha times their clean value, for every alpha (as one batch); autograd gives the gradient there. With
+    the path "neuron" the rule is applied to each neuron alone, the others at their clean values; with the value "pre" a
+    stands for the input of the MLP's nonlinearity.
 
-    ``only`` restricts the work to some (answer index, layer) pairs, for timing a sample of it; others score zero.
-    ``path`` and ``value`` as in ``Method``: with "neuron" the rule is applied to each neuron alone, the others at their
-    clean values; with "pre" a stands for the input of the MLP's nonlinearity.
+    Args:
+        method: its rule (a fixed one), path and value.
+        only: restricts the work to some (answer index, layer) pairs, for timing a sample of it; others score zero.
     """
-    layers = architecture.decoder_layers(model)
-    answer_length = len(input_ids) - answer_start
-    pairs = (
-        [(m, layer) for m in range(answer_length) for layer in range(len(layers))]
-        if only is None
-        else list(only)
-    )
-    module_of = architecture.mlp_out_of if value == "post" else architecture.activation_of
+    nodes, weights = fixed_rule(method.quadrature, method.steps)
+    if only is None:
+        only = [(m, layer) for m in range(example.num_answer_tokens) for layer in range(lm.num_layers)]
     scores: Tensor | None = None
-    for m, layer in pairs:
-        sequence = input_ids[: answer_start + m]
-        target = int(input_ids[answer_start + m])
-        module = module_of(layers[layer])
-        clean = _entering(model, module, sequence)
-        if path == "layer":
-            gradients = _gradients(model, module, sequence, target, [node * clean for node in nodes])
+    for m, layer in only:
+        sequence = example.input_ids[: example.answer_start + m]
+        target = int(example.input_ids[example.answer_start + m])
+        module = module_of(lm, layer, method.value)
+        clean = _entering(lm.model, module, sequence)
+        if method.path == "layer":
+            gradients = _gradients(lm.model, module, sequence, target, [node * clean for node in nodes])
         else:
             gradients = torch.zeros(len(nodes), len(clean), dtype=clean.dtype, device=clean.device)
             for neuron in range(len(clean)):
                 along = [_with_one_scaled(clean, neuron, node) for node in nodes]
-                gradients[:, neuron] = _gradients(model, module, sequence, target, along)[:, neuron]
+                gradients[:, neuron] = _gradients(lm.model, module, sequence, target, along)[:, neuron]
         weight = torch.tensor(weights, dtype=clean.dtype, device=clean.device)
         attributed = clean * (weight[:, None] * gradients).sum(0)
         if scores is None:
-            scores = torch.zeros(len(layers), len(attributed), dtype=torch.float64)
-        scores[layer] += attributed.double().cpu() / answer_length
+            scores = torch.zeros(lm.num_layers, len(attributed), dtype=torch.float64)
+        scores[layer] += attributed.double().cpu() / example.num_answer_tokens
     assert scores is not None
     return scores
+
+
+def module_of(lm: LanguageModel, layer: int, value: str) -> nn.Module:
+    """What a neuron's value enters: the output projection ("post") or the nonlinearity ("pre")."""
+    of = lm.architecture.mlp_out_of if value == "post" else lm.architecture.activation_of
+    return of(lm.layers[layer])
 
 
 def _with_one_scaled(clean: Tensor, neuron: int, alpha: float) -> Tensor:
@@ -108,25 +104,6 @@ def _entering(model: PreTrainedModel, module: nn.Module, sequence: Tensor) -> Te
     finally:
         handle.remove()
     return kept[0].reshape(len(sequence), -1)[-1]
-
-
-def module_of(lm: LanguageModel, layer: int, value: str) -> nn.Module:
-    """What a neuron's value enters: the output projection ("post") or the nonlinearity ("pre")."""
-    of = lm.architecture.mlp_out_of if value == "post" else lm.architecture.activation_of
-    return of(lm.layers[layer])
-
-
-def gradient_oracle(lm: LanguageModel, example: TokenizedExample, method: Method) -> Tensor:
-    """``[layers, neurons]`` the slow reference, with the method's rule, path and value."""
-    return reference_scores(
-        lm.model,
-        lm.architecture,
-        example.input_ids,
-        example.answer_start,
-        *fixed_rule(method.quadrature, method.steps),
-        path=method.path,
-        value=method.value,
-    )
 
 
 @contextmanager
