@@ -11,6 +11,8 @@ import torch
 
 from caploc.circuits.decomposed import DecomposedModel
 from caploc.circuits.pruning import prune
+from caploc.examples import Example
+from caploc.experiments import locating_facts
 from caploc.experiments.facts import (
     CPU_FEWER_FACTS,
     Fact,
@@ -23,9 +25,10 @@ from caploc.experiments.fidelity import EnteredShare
 from caploc.experiments.locating_facts import HALVES, LocatedFacts, LocatedHalves
 from caploc.experiments.specs import Need, NotRunError, Plan
 from caploc.experiments.study import Study, StudySettings
-from caploc.locators import LOCATORS, knowledge_circuit
+from caploc.locators import LOCATORS, Locator, knowledge_circuit
 from caploc.locators.causal_tracing import locate
 from caploc.locators.knowledge_neurons import Cut, example_scores
+from caploc.locators.layers import LayerSet
 from caploc.metrics import overlap
 from caploc.model.loading import LanguageModel
 from caploc.statistics import random_sides
@@ -151,8 +154,26 @@ def test_knowledge_neurons_and_their_averaged_halves(tmp_path: Path) -> None:
         assert measured == pytest.approx(expected, nan_ok=True)
 
 
-def test_any_registered_locator_of_facts_can_be_asked() -> None:
-    assert {"kn", "rome", "kc"} <= {key for key, one in LOCATORS.items() if one.aim == "fact"}
+def test_any_registered_locator_of_facts_can_be_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that has nothing but ``locate``: its locations are kept, and it is asked again for none of them."""
+    asked: list[str] = []
+
+    def locate(lm: LanguageModel, examples: list[Example], first: int) -> LayerSet:
+        asked.extend(example.id for example in examples)
+        return LayerSet((first, len(asked) % 2 + 2), lm.num_layers)
+
+    own = Locator("own", "my own", "here", LayerSet, "fact", locate, options={"first": 1})
+    monkeypatch.setattr(locating_facts, "LOCATORS", {**LOCATORS, "own": own})
+    lm = small_model("llama")
+    facts, spec = real_facts(lm, 2), LocatedFacts("own", FACTS)
+    found = study_of(lm, facts, store=Store(tmp_path)).result(spec)
+    assert asked == [prompt.id for prompt in facts.prompts]
+    assert [row.indices.tolist() for row in found.sets.members] == [[1, 3], [1, 2], [1, 3], [1, 2]]
+    assert (found.cut, found.settings) == ("own", {"first": 1}) and not found.variants
+    again = study_of(lm, facts, store=Store(tmp_path)).result(spec)
+    assert np.array_equal(again.sets.overlap(), found.sets.overlap()) and len(asked) == 4
 
 
 def test_wordings_without_their_subject_are_left_out() -> None:
