@@ -14,27 +14,29 @@ if TYPE_CHECKING:
     from caploc.datasets import load_examples
     from caploc.errors import CaplocError
     from caploc.examples import Example, tokenize
-    from caploc.locators import LOCATORS
-    from caploc.metrics import iou, neuron_ratio, overlap
-    from caploc.models import LanguageModel, load_model, untrained_twin
+    from caploc.locators import LOCATORS, register_locator
+    from caploc.metrics import Location, iou, neuron_ratio, overlap
+    from caploc.model.loading import LanguageModel, load_model, untrained_twin
     from caploc.neurons import NeuronMask, NeuronScores
 
 _HOMES = {
     "CaplocError": "caploc.errors",
     "Example": "caploc.examples",
     "LOCATORS": "caploc.locators",
-    "LanguageModel": "caploc.models",
+    "LanguageModel": "caploc.model.loading",
+    "Location": "caploc.metrics",
     "NeuronMask": "caploc.neurons",
     "NeuronScores": "caploc.neurons",
     "Tolerance": "caploc.attribution.adaptive",
     "attribute": "caploc.attribution.engine",
     "iou": "caploc.metrics",
     "load_examples": "caploc.datasets",
-    "load_model": "caploc.models",
+    "load_model": "caploc.model.loading",
     "neuron_ratio": "caploc.metrics",
     "overlap": "caploc.metrics",
+    "register_locator": "caploc.locators",
     "tokenize": "caploc.examples",
-    "untrained_twin": "caploc.models",
+    "untrained_twin": "caploc.model.loading",
 }
 
 __all__ = [
@@ -42,6 +44,7 @@ __all__ = [
     "CaplocError",
     "Example",
     "LanguageModel",
+    "Location",
     "NeuronMask",
     "NeuronScores",
     "Tolerance",
@@ -51,6 +54,7 @@ __all__ = [
     "load_model",
     "neuron_ratio",
     "overlap",
+    "register_locator",
     "tokenize",
     "untrained_twin",
 ]

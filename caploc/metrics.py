@@ -1,21 +1,25 @@
-"""How much two located sets agree, and how much they would by chance (eq. 9).
+"""Locations, how much two of them agree, and how much they would by chance (eq. 9).
 
-A set is a bool tensor or array [layers, neurons] (or of any shape), an object whose `values` is one, such as
-a `NeuronMask`, or a Python set. Both operands are masks of one shape, or both are Python sets. Results are
+The functions take a bool tensor or array [layers, neurons] (or of any shape), an object whose `values` is one, such as
+every `Location`, or a Python set. Both operands are masks of one shape, or both are Python sets. Results are
 fractions; one that is undefined, such as the overlap with an empty set, is nan.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Set
-from typing import Any, Protocol
+from collections.abc import Hashable, Mapping, Set
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from caploc.errors import OptionError
+
+if TYPE_CHECKING:
+    from caploc.model.loading import LanguageModel
 
 
 class HasValues(Protocol):
@@ -23,6 +27,82 @@ class HasValues(Protocol):
 
     @property
     def values(self) -> Tensor: ...
+
+
+class Places:
+    """What every kind of location inherits: its size, and how it compares with another of its kind in one model."""
+
+    @property
+    def count(self: HasValues) -> int:
+        """How many places are in the set."""
+        return int(self.values.sum())
+
+    @property
+    def ratio(self: HasValues) -> float:
+        """The share of all places; for neurons the paper's *neuron* ratio (eq. 9). A fraction."""
+        return int(self.values.sum()) / self.values.numel()
+
+    def overlap(self: HasValues, other: HasValues) -> float:
+        """`caploc.overlap` with ``other``."""
+        return overlap(self, other)
+
+    def iou(self: HasValues, other: HasValues) -> float:
+        """`caploc.iou` with ``other``."""
+        return iou(self, other)
+
+
+@runtime_checkable
+class Location(Protocol):
+    """What a method located in a model: a set of neurons, of layers, or of edges.
+
+    ``NeuronMask``, ``LayerSet`` and ``Circuit`` are the three; one of your own derives from ``Places``, which brings
+    ``count``, ``ratio``, ``overlap`` and ``iou``, and adds the rest.
+    """
+
+    unit: ClassVar[str]
+    """What the places are called, in the plural: "neurons"."""
+
+    @property
+    def values(self) -> Bool[Tensor, "*places"]:
+        """True where a place belongs to the set."""
+
+    @property
+    def count(self) -> int:
+        """How many places are in the set."""
+
+    @property
+    def ratio(self) -> float:
+        """The share of all places, a fraction."""
+
+    def overlap(self, other: HasValues) -> float:
+        """The mean of what the two share of each (eq. 9); nan if either is empty."""
+
+    def iou(self, other: HasValues) -> float:
+        """Intersection over union (eq. 9); nan if both are empty."""
+
+    def parameter_share(self, lm: LanguageModel) -> float:
+        """The places' own weights as a fraction of all of the model's parameters."""
+
+    def random_like(self, seed: int) -> Self:
+        """A random set of the same size in the same model, and of the same size in each of ``strata``' layers where
+        the kind has layers to match."""
+
+    @property
+    def strata(self) -> Int[np.ndarray, " places"]:
+        """For each place, in the order of ``values.flatten()``, the group within which chance places it: its layer; all
+        0 where any place can take any other's."""
+
+    @property
+    def votes(self) -> Float[np.ndarray, "layers neurons"] | Float[np.ndarray, " layers"]:
+        """How strongly it points at each neuron or, where its places are no neurons, at each layer's MLP: what is
+        averaged over examples where methods must name equally many neurons."""
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """What a store keeps of it."""
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Self:
+        """Back from ``to_arrays``."""
 
 
 Located = Tensor | np.ndarray | HasValues | Set[Hashable]

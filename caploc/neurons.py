@@ -8,14 +8,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, ClassVar, Literal, Protocol, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from caploc.errors import OptionError
+from caploc.metrics import Places
 
 Dispersion = Literal["std", "variance"]
 Scope = Literal["model", "layer"]
@@ -35,12 +36,14 @@ class HasMLPs(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class NeuronMask:
+class NeuronMask(Places):
     """A set of neurons: ``values [layers, neurons]`` is True where a neuron belongs to it.
 
     ``model`` is the fingerprint of the model that they were located in, where it is known: what changes weights refuses
     a mask of another model. ``NeuronMask(mask.values)`` is one of no model in particular.
     """
+
+    unit: ClassVar[str] = "neurons"
 
     values: Bool[Tensor, "layers neurons"]
     model: str | None = None
@@ -52,19 +55,9 @@ class NeuronMask:
             )
 
     @property
-    def count(self) -> int:
-        """How many neurons are in the set."""
-        return int(self.values.sum())
-
-    @property
     def per_layer(self) -> list[int]:
         """How many neurons of each layer are in the set."""
         return self.values.sum(1).tolist()
-
-    @property
-    def ratio(self) -> float:
-        """The paper's *neuron* ratio (eq. 9): located over all neurons, a fraction."""
-        return self.count / self.values.numel()
 
     def parameter_share(self, lm: HasMLPs) -> float:
         """The neurons' own weights (rows of the input projections, column of the output projection, input biases)
@@ -88,6 +81,26 @@ class NeuronMask:
         else:
             raise OptionError(f"match must be 'layer' or 'count', got {match!r}")
         return NeuronMask(torch.from_numpy(drawn).to(self.values.device), self.model)
+
+    @property
+    def strata(self) -> Int[np.ndarray, " places"]:
+        """Each neuron's layer."""
+        layers, neurons = self.values.shape
+        return np.repeat(np.arange(layers), neurons)
+
+    @property
+    def votes(self) -> Float[np.ndarray, "layers neurons"]:
+        """1 for each neuron of the set."""
+        return self.values.numpy(force=True).astype(np.float64)
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """The mask alone: a store's key says which model it is of."""
+        return {"values": self.values.numpy(force=True)}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> NeuronMask:
+        """Back from ``to_arrays``; of no model in particular."""
+        return cls(torch.from_numpy(np.array(arrays["values"])))
 
 
 @dataclass(frozen=True, eq=False)

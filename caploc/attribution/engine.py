@@ -25,7 +25,7 @@ from caploc.attribution.selfcheck import check_against_clean
 from caploc.attribution.sums import ScoreSums
 from caploc.errors import ModelError, OptionError
 from caploc.examples import Example, TokenizedExample, tokenize
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronScores
 
 __all__ = ["Attributor", "Method", "attribute"]

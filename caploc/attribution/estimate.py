@@ -9,7 +9,7 @@ from torch import Tensor
 
 from caploc.attribution.method import Method
 from caploc.examples import TokenizedExample
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 
 # Larger passes page-fault more than they save on a CPU; a GPU wants far larger ones to be busy.
 _CPU_CHUNK, _LARGEST_GPU_CHUNK, _SMALLEST_GPU_CHUNK = 1280, 65536, 256
@@ -26,7 +26,7 @@ def packed_flops(lm: LanguageModel, examples: Sequence[TokenizedExample], method
     """
     embedding = _embedding(lm).numel()
     per_layer = (
-        sum(parameter.numel() for layer in lm.layers for parameter in layer.parameters()) / lm.num_layers
+        sum(parameter.numel() for layer in lm.architecture.decoder_layers(lm.structure) for parameter in layer.parameters()) / lm.num_layers
     )
     answers = sum(example.num_answer_tokens for example in examples)
     prompts = sum(len(example.input_ids) for example in examples)
@@ -41,7 +41,7 @@ def packed_flops(lm: LanguageModel, examples: Sequence[TokenizedExample], method
 
 
 def _embedding(lm: LanguageModel) -> Tensor:
-    weight: Tensor = lm.model.get_input_embeddings().weight  # type: ignore[assignment]
+    weight: Tensor = lm.structure.get_input_embeddings().weight  # type: ignore[assignment]
     return weight
 
 

@@ -8,8 +8,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from caploc.audit.compare import Comparison, load_run
-from caploc.audit.compare_text import report
+from caploc.audit.compare import Comparison, load_run, report
 from caploc.errors import CaplocError
 
 SAME, MOVED, BAD_INPUT = 0, 1, 2

@@ -1,10 +1,13 @@
-"""Two runs side by side: verdicts that moved, estimates that left the other's interval, settings that differ."""
+"""Two runs side by side: verdicts that moved, estimates outside the other's interval, settings that differ.
+
+`Comparison` finds what changed, `report` puts it into words, aligned for a terminal.
+"""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,13 +15,15 @@ from typing import Any, NoReturn
 
 from caploc.audit.results import Status
 from caploc.audit.summary import KIND, SCHEMA
-from caploc.audit.text import visible
+from caploc.audit.text import number, plural, unit_sign, visible
 from caploc.errors import CaplocError
 
 Key = tuple[str, str]
+_LONGEST = 100
+_NUMBERS = ("estimate", "interval", "p")
 
 # what differs between any two runs, or cannot change a number
-_UNTOLD = ("schema", "started", "command", "settings.store", "settings.departures")
+_LEFT_OUT = ("schema", "started", "command", "settings.store", "settings.departures")
 
 
 class CompareError(CaplocError):
@@ -81,7 +86,7 @@ class Comparison:
 
     @cached_property
     def moved_derived(self) -> list[Key]:
-        """Verdicts that follow from others and moved with them."""
+        """Derived verdicts that moved with those that they follow from."""
         both = (key for key in self.b.derived if key in self.a.derived)
         return [key for key in both if _moved(self.a.derived[key], self.b.derived[key])]
 
@@ -92,13 +97,26 @@ class Comparison:
 
     @cached_property
     def equal(self) -> list[Key]:
-        """Cells with the same verdict and, digit by digit, the same estimate."""
-        names = ("status", "estimate")
+        """Cells with the same verdict and, to the last digit, the same estimate, interval and p value."""
+        names = ("status", *_NUMBERS)
         return [
             key
             for key in self.common
             if all(self.a.cells[key].get(n) == self.b.cells[key].get(n) for n in names)
         ]
+
+    @cached_property
+    def largest_change(self) -> float:
+        """The largest relative difference between the runs in any estimate, end of an interval or p value."""
+        pairs = (
+            pair
+            for key in self.common
+            for name in _NUMBERS
+            for pair in zip(
+                _flat(self.a.cells[key].get(name)), _flat(self.b.cells[key].get(name)), strict=False
+            )
+        )
+        return max((abs(x - y) / max(abs(x), abs(y)) for x, y in pairs if x != y), default=0.0)
 
     @cached_property
     def not_run(self) -> Counter[tuple[str, str]]:
@@ -138,17 +156,17 @@ def _by_key(entries: Any, second: str, place: str) -> dict[Key, Mapping[str, Any
     if not isinstance(entries, list):
         raise CompareError(f"{place}: a list is expected; the file is damaged")
     found: dict[Key, Mapping[str, Any]] = {}
-    for number, entry in enumerate(entries, 1):
+    for count, entry in enumerate(entries, 1):
         names = ("claim", second, "status")
         if not isinstance(entry, dict) or not all(isinstance(entry.get(name), str) for name in names):
-            raise CompareError(f"{place}: entry {number} lacks {', '.join(names)}; the file is damaged")
+            raise CompareError(f"{place}: entry {count} lacks {', '.join(names)}; the file is damaged")
         found[entry["claim"], entry[second]] = entry
     return found
 
 
 def _facts(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
     """Nested tables as lines of ``name.name: value``."""
-    if name in _UNTOLD:
+    if name in _LEFT_OUT:
         return
     if isinstance(value, dict):
         for key, item in value.items():
@@ -191,5 +209,106 @@ def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
+def _flat(value: Any) -> list[float]:
+    """The numbers of an estimate or an interval; none where there is none."""
+    found = map(_number, value if isinstance(value, list) else [value])
+    return [item for item in found if item is not None]
+
+
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no number in JSON")
+
+
+def report(comparison: Comparison) -> Iterator[str]:
+    """The comparison line by line; a section without entries is left out."""
+    a, b = comparison.a, comparison.b
+    yield from _table([_run("A", a), _run("B", b)])
+    cells = {key: _change(a.cells[key], b.cells[key]) for key in comparison.common}
+    follow = {
+        key: f"{a.derived[key]['status']} -> {b.derived[key]['status']}" for key in comparison.moved_derived
+    }
+    yield from _section("verdicts that moved", ((key[1], cells[key]) for key in comparison.moved))
+    yield from _section(
+        "derived verdicts that moved",
+        ((f"{key[0]} {key[1]}", text) for key, text in follow.items()),
+    )
+    # a cell whose verdict moved stands above with both its estimates
+    left = [key for key in comparison.left if key not in set(comparison.moved)]
+    yield from _section("estimates outside the other run's interval", ((key[1], cells[key]) for key in left))
+    yield from _section(
+        "cells that one run could not run",
+        (
+            (plural(count, "cell"), f"in {name}: {reason}")
+            for (name, reason), count in comparison.not_run.items()
+        ),
+    )
+    for name, keys in comparison.only.items():
+        yield from _section(
+            f"cells only in {name}", ((key[1], _cell(_of(comparison, name), key)) for key in keys)
+        )
+    yield from _section(
+        "settings and sources that differ", ((n, f"{x} -> {y}") for n, x, y in comparison.facts)
+    )
+    yield ""
+    yield sentence(comparison)
+
+
+def sentence(comparison: Comparison) -> str:
+    """The comparison in one line: how many cells are identical, how many verdicts moved, how far any number did."""
+    moved = len(comparison.moved) + len(comparison.moved_derived)
+    change = comparison.largest_change
+    return (
+        f"{plural(len(comparison.common), 'cell')} in both runs, {len(comparison.equal)} of them identical in verdict, "
+        f"estimate, interval and p; {plural(moved, 'verdict') if moved else 'no verdict'} moved"
+        + (f"; the largest relative change of a number is {change:.2g}" if change else "")
+    )
+
+
+def _run(name: str, run: Run) -> tuple[str, ...]:
+    commit = run.facts.get("commit", "-")
+    dirty = " (with changes)" if run.facts.get("dirty") == "True" else ""
+    return (
+        name,
+        visible(run.path, 2 * _LONGEST),
+        plural(len(run.cells), "cell"),
+        f"commit {visible(commit[:12])}{dirty}",
+    )
+
+
+def _of(comparison: Comparison, name: str) -> Run:
+    return comparison.a if name == "A" else comparison.b
+
+
+def _cell(run: Run, key: Key) -> str:
+    return f"{run.cells[key]['status']} {_measured(run.cells[key])}"
+
+
+def _change(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
+    verdict = a["status"] if a["status"] == b["status"] else f"{a['status']} -> {b['status']}"
+    return f"{visible(verdict, _LONGEST)}  {_measured(a)} -> {_measured(b)}"
+
+
+def _measured(cell: Mapping[str, Any]) -> str:
+    unit = str(cell.get("unit"))
+    try:
+        shown = number(cell.get("estimate"), unit)
+        if cell.get("interval"):
+            low, high = cell["interval"]
+            shown += f" [{number(low, unit)}, {number(high, unit)}]"
+    except (TypeError, ValueError):  # a hand-made file may hold anything
+        return "?"
+    return shown if cell.get("estimate") is None else shown + unit_sign(unit)
+
+
+def _section(title: str, rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    listed = [[visible(part, 2 * _LONGEST) for part in row] for row in rows]
+    if listed:
+        yield ""
+        yield f"{title} ({len(listed)})"
+        yield from (f"  {line}" for line in _table(listed))
+
+
+def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    widths = [min(90, max(map(len, column))) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(f"{part:<{width}}" for part, width in zip(row, widths, strict=True)).rstrip()

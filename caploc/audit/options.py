@@ -6,16 +6,7 @@ from typing import Any
 
 import pytest
 
-DEFAULTS: dict[str, Any] = {
-    "samples": None,
-    "draws": "100",
-    "store": None,
-    "device": "auto",
-    "dtype": "auto",
-    "seed": "0",
-    "steps": "19",
-    "quadrature": None,
-}
+from caploc.defaults import DEFAULTS
 
 MARKERS = (
     "gpu: needs a CUDA GPU; deselect with -m 'not gpu', run alone with -m gpu",

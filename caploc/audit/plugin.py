@@ -23,11 +23,11 @@ from caploc.audit.expectations import Expectation, ExpectationsError, load_expec
 from caploc.audit.ledger import Ledger
 from caploc.audit.options import MARKERS, add_options
 from caploc.audit.outcomes import settle
-from caploc.audit.provenance import provenance
 from caploc.audit.results import Planned, Result, Status
 from caploc.audit.running import ProgressLine, Run, Told
 from caploc.audit.session import Books, record_expectations, start_ledger
 from caploc.audit.settings import AuditSettings, read_settings
+from caploc.audit.summary import provenance
 from caploc.audit.terminal import header, status_of, write_summary
 from caploc.papers import Paper, load_paper, paper_names
 
@@ -72,7 +72,7 @@ class Audit:
         self.coverage: list[Coverage] = []
         html = config.getoption("htmlpath", None)
         if html and not self.worker:
-            from caploc.audit.html import HtmlReport
+            from caploc.audit.report import HtmlReport
 
             config.option.self_contained_html = True
             config.pluginmanager.register(HtmlReport(self), "caploc-html")

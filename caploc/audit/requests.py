@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from caploc.registry import REGISTRY
+from caploc.model.registry import REGISTRY
 
 EMBEDDED_MODELS = ("tiny-llama", "tiny-gptj")
 FACT_DATASETS = ("counterfact", "zsre", "pararel", "known_1000")
@@ -110,7 +110,7 @@ def holds_facts(dataset: DatasetRequest) -> bool:
     """Whether a dataset is one of facts: by its name, or in a user's own file by the first record's ``subject``."""
     if dataset.path is None:
         return dataset.label in FACT_DATASETS
-    from caploc.datasets.files import read_file
+    from caploc.datasets.sources import read_file
     from caploc.errors import CaplocError
 
     try:

@@ -126,12 +126,12 @@ class Run:
         claim = paper.claim(planned.claim)
         experiment = item.stash[CLAIM_TEST].load()
         if not (request.model or request.each):
-            return assemble(paper, claim, planned.cell, experiment(paper, claim))
+            return assemble(claim, planned.cell, experiment(paper, claim))
         _settle_torch()
         studies = self._studies.all_of(request, paper)
         self._studies.keep_only(studies)
         measurement = experiment(studies if request.each else studies[0], planned.cell, claim)
-        return assemble(paper, claim, planned.cell, measurement, studies)
+        return assemble(claim, planned.cell, measurement, studies)
 
 
 def _settle_torch() -> None:

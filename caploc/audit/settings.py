@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from caploc.audit.options import DEFAULTS
 from caploc.audit.requests import DatasetRequest, ModelRequest, default_models, holds_facts, request_models
+from caploc.defaults import DEFAULTS
 from caploc.errors import CaplocError, OptionError
 from caploc.experiments import FEWEST_DRAWS, FEWEST_SAMPLES
 from caploc.experiments.readings import Reading

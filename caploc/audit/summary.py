@@ -1,32 +1,95 @@
-"""A whole run as one JSON file: counts, an entry a cell, verdicts that follow, and where the numbers come from."""
+"""A run as JSON: where its numbers come from, written when it begins, and how every cell ended, when it ends.
+
+`provenance` is the ledger's first line; `summary` is the file beside the ledger, which ``python -m caploc.audit
+compare`` reads.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import platform
+import subprocess
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from caploc.audit.provenance import SCHEMA, fingerprints
+import caploc
 from caploc.audit.results import Result, Status
 from caploc.audit.sensitivity import flips
+from caploc.audit.settings import AuditSettings
 from caploc.audit.text import visible
 from caploc.findings import plain
+from caploc.papers import Paper
 
 KIND = "caploc audit"
+SCHEMA = 2
+"""Of the ledger and of the summary. 1: a finding's numbers lay in flat quantities and p values, and there was one paper.
+2: they are typed parts and asides, and every cell names its paper."""
+PACKAGES = (
+    "caploc",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "datasets",
+    "numpy",
+    "scipy",
+    "safetensors",
+    "pytest",
+)
+FINGERPRINTS = ("model_fingerprint", "data_fingerprint")
+
+
+def provenance(
+    settings: AuditSettings, papers: Iterable[Paper], root: Path, command: Iterable[str]
+) -> dict[str, Any]:
+    """What is known when a run begins. The machine is named by system and processor, never by its host name."""
+    commit, dirty = _git(root)
+    return {
+        "schema": SCHEMA,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": list(command),
+        "commit": commit,
+        "dirty": dirty,
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "packages": {name: _version(name) for name in PACKAGES},
+        "settings": asdict(settings),
+        "papers": {paper.key: paper.digest for paper in papers},
+    }
+
+
+def fingerprints(results: Iterable[Result]) -> dict[str, str]:
+    """The content hashes of models, and of datasets as each model's tokens, that findings name in their settings.
+
+    Cells under other readings are left out: they may read a dataset in another form.
+    """
+    found: dict[str, str] = {}
+    for result in results:
+        settings: Mapping[str, Any] = (result.finding or {}).get("settings") or {}
+        cell = result.planned.cell
+        if cell.variant:
+            continue
+        names = (f"model {cell.model}", f"data {cell.dataset or 'across datasets'} for {cell.model}")
+        for key, name in zip(FINGERPRINTS, names, strict=True):
+            if isinstance(settings.get(key), str):
+                found[name] = settings[key]
+    return dict(sorted(found.items()))
 
 
 def summary(
-    run: str, results: Sequence[Result], derived: Sequence[Result], provenance: Mapping[str, Any]
+    run: str, results: Sequence[Result], derived: Sequence[Result], head: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The run as JSON data; ``provenance`` is the ledger's first line."""
-    head = {key: value for key, value in provenance.items() if key not in ("type", "run")}
+    """The run as JSON data; ``head`` is the ledger's first line."""
+    first = {key: value for key, value in head.items() if key not in ("type", "run")}
     return {
         "kind": KIND,
         "schema": SCHEMA,
         "run": run,
-        "provenance": {**head, "fingerprints": fingerprints(results)},
+        "provenance": {**first, "fingerprints": fingerprints(results)},
         **outcome(results),
         "derived": [_follows(result) for result in derived],
         "cells": [_cell(result) for result in results],
@@ -104,3 +167,24 @@ def _follows(result: Result) -> dict[str, Any]:
         "status": result.status,
         "reason": visible(result.reason),
     }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return caploc.__version__ if name == "caploc" else None  # run from a checkout
+
+
+def _git(root: Path) -> tuple[str | None, bool | None]:
+    """The commit and whether tracked or new files differ from it; (None, None) outside a repository."""
+    answers = []
+    for arguments in (("rev-parse", "HEAD"), ("status", "--porcelain")):
+        try:
+            answer = subprocess.run(
+                ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=20, check=True
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None, None
+        answers.append(answer.stdout.strip())
+    return answers[0], bool(answers[1])

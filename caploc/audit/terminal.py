@@ -1,30 +1,38 @@
-"""What the audit says in the terminal: a header line, a word a test, and the run in plain words at the end."""
+"""What the audit prints in the terminal: a header line, a word per test, and a summary in plain words at the end."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from caploc.audit.results import Result, Status
+from caploc.audit.results import Result, Status, Tally
 from caploc.audit.session import Books
 from caploc.audit.settings import PAPER, AuditSettings
-from caploc.audit.terminal_table import family_table
 from caploc.audit.text import in_ascii, plural
-from caploc.papers import load_paper
+from caploc.papers import Paper, load_paper
 
 MOST_LISTED = 20
+WIDEST = 100
+_NARROWEST = 50
+_GAP = 2
+LEGEND = (
+    "supported, refuted: the evidence is for, or against, what the paper claims; inconclusive: it does not decide"
+    " either way"
+)
 
 
 def header(settings: AuditSettings, recording: bool) -> str:
-    """One line under pytest's own header: what is compared with what was reviewed."""
+    """One line under pytest's own header: the settings, and whether verdicts are compared with the reviewed ones."""
     if recording:
         expectations = "expectations are being recorded"
     elif settings.departures:
         expectations = (
-            f"expectations are off, since the run departs from the defaults: {', '.join(settings.departures)}"
+            f"expectations are off, as the run departs from the defaults: {', '.join(settings.departures)}"
         )
     else:
         expectations = "expectations apply to the embedded models"
@@ -46,8 +54,8 @@ def status_of(report: pytest.TestReport) -> tuple[str, str, str] | None:
 def write_summary(
     reporter: Any, books: Books, config: pytest.Config, recorded_to: Path | None, recorded: int
 ) -> None:
-    """The verdicts by family and in all, what moved, erred or is missing, what hangs on a reading of the paper or on
-    the number of tests, and where the report and the ledger are. Plain ASCII."""
+    """The verdicts by family and in total; what moved, erred or is missing; which verdicts depend on a reading of the
+    paper or on the number of tests; where the report and the ledger are. Plain ASCII."""
     reporter.write_sep("=", "audit")
     paper = load_paper(PAPER)
     for line in family_table(paper, books.by_group(paper), config.get_terminal_writer().fullwidth):
@@ -68,6 +76,44 @@ def write_summary(
     reporter.write_line(f"ledger: {_short(books.ledger.path, config)}")
 
 
+def family_table(paper: Paper, tallies: Mapping[str, Tally], width: int) -> Iterator[str]:
+    """Two columns, what was asked and how it came out, in lines of ``width`` characters, but 50 to 100 at any width.
+
+    ``tallies`` are by group of claims; "" is the group of claims that are not registered.
+    """
+    width = max(_NARROWEST, min(width, WIDEST))
+    left = (width - _GAP) // 2
+    yield from textwrap.wrap(LEGEND, width)
+    for name, tally in tallies.items():
+        questions = textwrap.wrap(in_ascii(_question(paper, name)), left)
+        counts = textwrap.wrap(in_ascii(in_words(tally)), width - _GAP - left)
+        for question, count in zip_longest(questions, counts, fillvalue=""):
+            yield f"{question:<{left + _GAP}}{count}".rstrip()
+
+
+def in_words(tally: Tally) -> str:
+    """The counts that are not zero: ``44 supported, 39 refuted (as expected here), 125 inconclusive``."""
+    counts = tally.by_status
+    parts = {
+        f"supported{tally.supported_note}": counts[Status.SUPPORTED],
+        f"refuted{tally.refuted_note}": counts[Status.REFUTED],
+        "inconclusive": counts[Status.INCONCLUSIVE],
+        "MOVED": tally.moved,
+        "ended in an error": counts[Status.ERROR],
+        "MISSING": counts[Status.MISSING],
+        "not run": counts[Status.NOT_RUN],
+        "under other readings": tally.other_readings.total(),
+    }
+    return ", ".join(f"{count} {words}" for words, count in parts.items() if count)
+
+
+def _question(paper: Paper, name: str) -> str:
+    group = paper.groups.get(name)
+    if group is None:
+        return "Claims that the paper's files do not list"
+    return f"{group.title}: {group.question[:1].lower()}{group.question[1:]}"
+
+
 def _totals(reporter: Any, books: Books) -> None:
     tally = books.tally
     sentence = tally.sentence()
@@ -80,18 +126,18 @@ def _totals(reporter: Any, books: Books) -> None:
             reporter.write_line(f"  not run ({count}): {in_ascii(reason, 200)}")
     if tally.not_after_holm:
         reporter.write_line(
-            "  Holm: with so many tests in a family some p values are small by luck; the report marks the supported"
-            " cells whose own is not small enough"
+            "  Holm: among so many tests in a family some p values are small by chance; the report flags the supported"
+            " cells whose p value is not small enough"
         )
 
 
 def _other_readings(reporter: Any, books: Books) -> None:
-    """Where a verdict is another one under another reading of the paper, if the run tried any (--sensitivity)."""
+    """The verdicts that depend on how the paper is read, if the run tried other readings (--sensitivity)."""
     if not books.tally.other_readings:
         return
     flips = books.flips()
     count = plural(len(flips), "verdict") if flips else "no verdict"
-    reporter.write_line(f"{count} would be another one under another reading of the paper")
+    reporter.write_line(f"{count} would change under another reading of the paper")
     _list(reporter, "FLIP", ((flip.base, flip.sentence) for flip in flips), red=False)
 
 

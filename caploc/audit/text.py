@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 import re
 
@@ -37,11 +36,6 @@ def visible_lines(text: str, limit: int = LONGEST_SHOWN, most: int = 400) -> str
         left_out = len(lines) - most
         lines[most // 2 : most // 2 + left_out] = [f"... {plural(left_out, 'line')} left out ..."]
     return "\n".join(visible(line, limit) for line in lines)
-
-
-def escaped(value: object, limit: int = LONGEST_SHOWN) -> str:
-    """``value`` as HTML text or attribute value, on one line."""
-    return html.escape(visible(value, limit), quote=True)
 
 
 FRACTIONS = ("fraction", "share")

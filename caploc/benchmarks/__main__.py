@@ -89,7 +89,7 @@ def _run(chosen: argparse.Namespace) -> None:
         )
     tables = [(benchmark, benchmark.run(options)) for benchmark in benchmarks]
 
-    from caploc.benchmarks.machine import header, load, machine, one_thread
+    from caploc.benchmarks.measuring import header, load, machine, one_thread
 
     with one_thread():
         facts = machine()

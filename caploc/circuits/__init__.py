@@ -1,21 +1,17 @@
 """Knowledge circuits (paper, Section 2.3 and Appendix D): the edges of a model's graph that a fact needs.
 
 ``DecomposedModel(lm)`` runs a model edge by edge; ``prune`` finds circuits exactly (ACDC), ``attribute_edges`` by
-gradients (EAP-IG). ``caploc.LOCATORS["kc"]`` does either for examples; ``caploc.interventions.circuit`` runs a circuit
-alone.
+gradients (EAP-IG). ``caploc.LOCATORS["kc"]`` does either for examples; ``run_alone`` runs a circuit alone.
 """
 
 from __future__ import annotations
 
 from caploc.circuits.attribution import EdgeScores, attribute_edges, edge_effects
-from caploc.circuits.circuit import Circuit
-from caploc.circuits.decomposed import DecomposedModel
-from caploc.circuits.families import GPT_NEO
+from caploc.circuits.circuit import Circuit, Recall, run_alone
+from caploc.circuits.decomposed import DecomposedModel, Prompt, mean_outputs
 from caploc.circuits.graph import Graph
-from caploc.circuits.means import mean_outputs
-from caploc.circuits.prompt import Prompt
-from caploc.circuits.pruning import Pruning, edge_score, edge_score_as_printed, prune
-from caploc.circuits.sizing import prune_to
+from caploc.circuits.pruning import Pruning, edge_score, edge_score_as_printed, prune, prune_to
+from caploc.circuits.weights import GPT_NEO
 
 __all__ = [
     "GPT_NEO",
@@ -25,6 +21,7 @@ __all__ = [
     "Graph",
     "Prompt",
     "Pruning",
+    "Recall",
     "attribute_edges",
     "edge_effects",
     "edge_score",
@@ -32,4 +29,5 @@ __all__ = [
     "mean_outputs",
     "prune",
     "prune_to",
+    "run_alone",
 ]

@@ -14,10 +14,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from caploc.circuits.circuit import Circuit
-from caploc.circuits.decomposed import DecomposedModel
-from caploc.circuits.downstream import Downstream
+from caploc.circuits.decomposed import DecomposedModel, Flow, Prompt
 from caploc.circuits.graph import Graph
-from caploc.circuits.prompt import Flow, Prompt
+from caploc.circuits.pruning import Downstream
 from caploc.errors import ExampleError, OptionError
 
 

@@ -7,18 +7,72 @@ its output minus its ablation value (zero, or a mean): pruning an edge takes the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import cast
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from caploc.circuits.families import family_of
-from caploc.circuits.prompt import Flow, Prompt
-from caploc.circuits.weights import blocks_of, graph_of, rotary_of
-from caploc.errors import ModelError, OptionError
-from caploc.examples import TokenizedExample
-from caploc.models import LanguageModel
+from caploc.circuits.weights import Rotary, blocks_of, family_of, graph_of, rotary_of
+from caploc.errors import ExampleError, ModelError, OptionError
+from caploc.examples import Example, TokenizedExample, tokenize
+from caploc.model.loading import LanguageModel
+
+
+@dataclass(frozen=True, eq=False)
+class Flow:
+    """The whole model's run of B inputs: what every sender wrote and every receiver got.
+
+    Attributes:
+        outputs: per layer ``[heads + 1, B, rows, width]``, its heads and its MLP; rows are all tokens, but in the last
+            layer only those that are read.
+        attention_inputs: per layer ``[receivers, B, tokens, width]``, one tensor for all queries, keys and values.
+        mlp_inputs: per layer ``[1, B, rows, width]``.
+        output_input: ``[1, B, rows read, width]``.
+        logits: ``[B, rows read, vocabulary]``.
+    """
+
+    outputs: list[Tensor]
+    attention_inputs: list[Tensor]
+    mlp_inputs: list[Tensor]
+    output_input: Tensor
+    logits: Tensor
+
+
+@dataclass(eq=False)
+class Prompt:
+    """One prompt with its teacher-forced answer: T tokens fed (all but the last answer token), Y of them read.
+
+    Attributes:
+        id: the example's.
+        targets: ``[Y]`` the answer's tokens; the last Y rows of logits predict them.
+        embedded: ``[T, width]``.
+        rotary: None in families with learned positions.
+        masks: per layer ``[T, T]``, added to attention scores: 0 or minus infinity.
+        deviations: ``[senders, T, width]`` in the whole model; in the last layer zero but for the last Y rows.
+        log_prob: of the answer in the whole model, mean over its tokens.
+    """
+
+    id: str
+    targets: Tensor
+    embedded: Tensor
+    rotary: Rotary | None
+    masks: list[Tensor]
+    deviations: Tensor = field(default_factory=lambda: torch.empty(0))
+    log_prob: float = 0.0
+
+    @property
+    def tokens(self) -> int:
+        """T."""
+        return len(self.embedded)
+
+    @property
+    def rows(self) -> int:
+        """Y."""
+        return len(self.targets)
+
 
 # Far above float32's rounding (1e-6), far below any error of taking the model apart.
 _SAME = 1e-3
@@ -37,7 +91,7 @@ class DecomposedModel:
     """
 
     def __init__(self, lm: LanguageModel, means: Tensor | None = None) -> None:
-        self._family = family_of(str(lm.model.config.model_type))
+        self._family = family_of(str(lm.config.model_type))
         if lm.dtype not in (torch.float32, torch.float64):
             raise ModelError(
                 f"circuits need model {lm.name!r} in float32 or float64, not {str(lm.dtype).removeprefix('torch.')}; "
@@ -196,3 +250,25 @@ class DecomposedModel:
         that logits which are all the same recall nothing."""
         targets = logits[:, torch.arange(prompt.rows), prompt.targets]
         return (logits >= targets[..., None]).sum(2).amax(1)
+
+
+def mean_outputs(lm: LanguageModel, examples: Sequence[Example]) -> Float[Tensor, "senders width"]:
+    """Every sender's output, mean over all tokens of all prompts (answers are left out), each token counted once.
+
+    Raises:
+        ExampleError: no example, one that cannot be tokenized, or a prompt of a single token.
+    """
+    if not examples:
+        raise ExampleError("there is no example to take means over; give at least one")
+    model = DecomposedModel(lm)
+    total, tokens = torch.zeros_like(model.means), 0
+    for example in examples:
+        ids = tokenize(lm, example).prompt_ids
+        if len(ids) < 2:
+            raise ExampleError(f"example {example.id!r}: its prompt has one token; means need at least two")
+        everything = model.prompt(
+            TokenizedExample(ids, 1, example.id)
+        )  # an answer from the start: all rows are read
+        total += everything.deviations.sum(1)
+        tokens += everything.tokens
+    return total / tokens

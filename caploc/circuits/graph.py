@@ -138,3 +138,13 @@ class Graph:
             for n in range(self.layers)
         )
         return (*(name for layer in layers for name in layer), "output")
+
+
+def mlps_of(graph: Graph) -> Bool[np.ndarray, "edges layers"]:
+    """Whether each edge begins or ends at each layer's MLP."""
+    receivers, senders = graph.possible.nonzero()
+    mlps = range(graph.layers)
+    return np.stack(
+        [(senders == graph.mlp_of(layer)) | (receivers == graph.mlp_input_of(layer)) for layer in mlps],
+        axis=1,
+    )

@@ -11,8 +11,7 @@ import numpy as np
 import torch
 
 from caploc.circuits.circuit import Circuit
-from caploc.circuits.decomposed import DecomposedModel
-from caploc.circuits.prompt import Prompt
+from caploc.circuits.decomposed import DecomposedModel, Prompt
 from caploc.circuits.pruning import RESOLUTION
 
 

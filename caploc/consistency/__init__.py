@@ -1,57 +1,22 @@
 """The paper against itself: arithmetic on its printed numbers and equations, without any model.
 
-Each check takes the paper and returns the finding of one claim: its estimate counts what does not fit, and its notes
-say, in a sentence each, what that is. Numbers are read as they are printed, digit by digit, from ``caploc/papers``;
-averages, differences and bounds are computed exactly. Importing this package does not import torch.
+Each check takes the paper and one of its claims and returns a measurement: its value counts what does not fit, and its
+notes say, in a sentence each, what that is. Numbers are read as they are printed, digit by digit, from
+``caploc/papers``; averages, differences and bounds are computed exactly. Importing this package does not import torch.
 
-    finding = caploc.consistency.CHECKS["print-table2-averages"](load_paper("capability_localization"))
+    caploc.consistency.check(paper, paper.claim("print-table2-averages"))
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
-
-from caploc.consistency import (
-    averages,
-    decoupling,
-    documents,
-    equations,
-    feasibility,
-    fidelity,
-    granularity,
-    marks,
-    protocol,
-    reliability,
-    scores,
-    thresholds,
-)
-from caploc.findings import Finding
+from caploc.consistency import facts, neurons, scores, statements, tables
+from caploc.consistency.printed import CHECKS
+from caploc.findings import Measurement
 from caploc.papers import Claim, Paper
 
-__all__ = ["CHECKS"]
-
-_TOPICS = (
-    averages,
-    granularity,
-    feasibility,
-    fidelity,
-    reliability,
-    decoupling,
-    equations,
-    thresholds,
-    scores,
-    marks,
-    documents,
-    protocol,
-)
+__all__ = ["CHECKS", "check", "facts", "neurons", "scores", "statements", "tables"]
 
 
-def _check(claim: str, check: Callable[[Paper, Claim], Finding]) -> Callable[[Paper], Finding]:
-    return lambda paper: check(paper, paper.claim(claim))
-
-
-CHECKS: Mapping[str, Callable[[Paper], Finding]] = MappingProxyType(
-    {claim: _check(claim, check) for topic in _TOPICS for claim, check in topic.CHECKS.items()}
-)
-"""Claim id -> the check that decides it."""
+def check(paper: Paper, claim: Claim) -> Measurement:
+    """What the claim's own check finds."""
+    return CHECKS[claim.id](paper, claim)

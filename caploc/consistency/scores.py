@@ -1,7 +1,7 @@
 """Tables 2 and 3: are the differences that the text builds on larger than sampling error?
 
-The number of items is not printed beside the tables; it is the one that the digits imply (see `granularity`). Code25K
-and the averages have none, so that they are compared by value alone.
+The number of items is not printed beside the tables; it is the one that the digits imply (see
+`caploc.consistency.tables`). Code25K and the averages have none, so that they are compared by value alone.
 """
 
 from __future__ import annotations
@@ -10,17 +10,27 @@ from collections import Counter
 from collections.abc import Iterable
 from fractions import Fraction
 
-from caploc.consistency.facts import cell_name, dataset_name, listed, model_name, number, share, whole
-from caploc.consistency.finding import consistent
-from caploc.consistency.granularity import scores_of
-from caploc.consistency.proportions import Difference, difference, from_known, significant
-from caploc.findings import Finding
+from caploc.consistency.arithmetic import Difference, difference, from_known, significant
+from caploc.consistency.printed import (
+    cell_name,
+    check,
+    consistent,
+    dataset_name,
+    listed,
+    model_name,
+    number,
+    share,
+    whole,
+)
+from caploc.consistency.tables import scores_of
+from caploc.findings import Measurement
 from caploc.papers import Claim, Paper, PrintedCell
 
 COUNTED = ("gsm8k", "emotion")
 
 
-def guessing(paper: Paper, claim: Claim) -> Finding:
+@check("print-gsm8k-guessing")
+def guessing(paper: Paper, claim: Claim) -> Measurement:
     """No GSM8K score of a tuned model looks like guessing among four options."""
     chance, floor = number(claim, "guessing"), number(claim, "tuned scores exceed")
     samples = whole(number(claim, "gsm8k"))
@@ -48,7 +58,8 @@ def guessing(paper: Paper, claim: Claim) -> Finding:
     return consistent(claim, len(scores), violations, remarks)
 
 
-def located_best(paper: Paper, claim: Claim) -> Finding:
+@check("print-located-best-average")
+def located_best(paper: Paper, claim: Claim) -> Measurement:
     """In Table 2 the located neurons have the best average in every column."""
     averages = paper.table("table2", method="located", dataset="average")
     violations = [
@@ -67,7 +78,8 @@ def located_best(paper: Paper, claim: Claim) -> Finding:
     )
 
 
-def located_significant(paper: Paper, claim: Claim) -> Finding:
+@check("print-located-significant")
+def located_significant(paper: Paper, claim: Claim) -> Measurement:
     """Tuning the located neurons beats both alternatives in every cell of Table 2 where sampling error is known."""
     pairs = [
         (cell, rival)
@@ -131,7 +143,8 @@ def _code_gains(paper: Paper) -> list[str]:
     return found
 
 
-def erasure_significant(paper: Paper, claim: Claim) -> Finding:
+@check("print-erasure-significant")
+def erasure_significant(paper: Paper, claim: Claim) -> Measurement:
     """Erasing located neurons lowers Emotion further than erasing random ones, in every block of Table 3."""
     located = paper.table("table3", method="located", dataset="emotion")
     pairs = [(cell, _same_block(paper, cell, "random")) for cell in located]
@@ -152,7 +165,8 @@ def erasure_significant(paper: Paper, claim: Claim) -> Finding:
     return consistent(claim, len(pairs), violations, remarks, {"z_least": scores[0], "z_most": scores[-1]})
 
 
-def erasure_room(paper: Paper, claim: Claim) -> Finding:
+@check("print-erasure-room")
+def erasure_room(paper: Paper, claim: Claim) -> Measurement:
     """Every base score of Table 3 can fall by as much as an effect must have to count."""
     least = claim.margin.value if claim.margin else 0.0
     bases = [cell for cell in paper.table("table3", method="base") if cell.dataset != "average"]
@@ -169,7 +183,8 @@ def erasure_room(paper: Paper, claim: Claim) -> Finding:
     return consistent(claim, len(bases), violations)
 
 
-def random_noise(paper: Paper, claim: Claim) -> Finding:
+@check("print-random-noise")
+def random_noise(paper: Paper, claim: Claim) -> Measurement:
     """Erasing random neurons changes no score of Table 3 by more than sampling error."""
     cells = [cell for dataset in COUNTED for cell in paper.table("table3", method="random", dataset=dataset)]
     bases = [paper.table("table3", model=c.model, method="base", dataset=c.dataset)[0] for c in cells]
@@ -202,13 +217,3 @@ def _rivals(paper: Paper, cell: PrintedCell) -> list[PrintedCell]:
 
 def _same_block(paper: Paper, cell: PrintedCell, method: str) -> PrintedCell:
     return next(other for other in _rivals(paper, cell) if other.method == method)
-
-
-CHECKS = {
-    "print-gsm8k-guessing": guessing,
-    "print-located-best-average": located_best,
-    "print-located-significant": located_significant,
-    "print-erasure-significant": erasure_significant,
-    "print-erasure-room": erasure_room,
-    "print-random-noise": random_noise,
-}

@@ -9,7 +9,6 @@ load_examples("mytask", path="FILE.jsonl")                   # records of your o
 from __future__ import annotations
 
 from caploc.datasets.base import Dataset, Record
-from caploc.datasets.load import load_examples
-from caploc.datasets.registry import DATASETS
+from caploc.datasets.loading import DATASETS, load_examples
 
 __all__ = ["DATASETS", "Dataset", "Record", "load_examples"]

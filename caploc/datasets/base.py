@@ -1,14 +1,21 @@
-"""What a dataset is: where its records live, and how one of them becomes examples."""
+"""What a dataset is: where its records live, how one of them becomes examples, and which of them are taken.
+
+Sides of a file and random subsets are decided by hashes of the content: nothing depends on the order of a file, on the
+process or on Python's own `hash`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
 from caploc.errors import DatasetError
 from caploc.examples import Example
+
+LOCATING_SHARE = 0.7
 
 Row = tuple[str, Mapping[str, object]]
 """A raw record, and in front of it where it stands ("gsm8k.jsonl:17"), for error messages."""
@@ -122,6 +129,8 @@ class Dataset:
     split_names    the source's own locating and evaluation splits; one name: a single part, split by hash
     hub_files      split -> file in the repository
     read_folder    for a layout of its own: the rows of a folder, or None if the folder is laid out otherwise
+    labels         the answers to choose from, where the task is to classify
+    scoring        how answers are scored (`caploc.evaluation.SCORINGS`); None: as the task is
     paper_samples  how many examples the paper locates with (section 5.3); None where it names no number
     """
 
@@ -138,6 +147,8 @@ class Dataset:
     split_names: tuple[str, ...] = ("train", "test")
     hub_files: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     read_folder: Callable[[Path], Iterable[Row] | None] | None = None
+    labels: tuple[str, ...] = ()
+    scoring: str | None = None
     paper_samples: int | None = None
     forms: Mapping[str, Callable[[Record], list[Example]]] = field(
         default_factory=lambda: MappingProxyType({})
@@ -146,3 +157,39 @@ class Dataset:
 
 def _dotted(path: tuple[str, ...]) -> str:
     return repr(".".join(path)) if path else "'(record)'"
+
+
+def on_locating_side(key: str) -> bool:
+    """Whether records with this key are located with (about 70 % of keys) rather than evaluated on.
+
+    The dataset's name does not enter: a subject or question that two datasets share falls on one side.
+    """
+    return int.from_bytes(digest(key)[:8]) < LOCATING_SHARE * 2**64
+
+
+def subset(examples: Sequence[Example], limit: int, seed: int) -> list[Example]:
+    """A random choice of at most `limit` of the examples, without replacement, in random order.
+
+    A smaller limit gives a prefix of what a larger one gives. Examples of one group follow each other, so
+    that no group but the last is torn; without a group, prompt and answer decide an example's place.
+    """
+
+    def rank(example: Example) -> bytes:
+        own = (
+            ("group", example.group)
+            if example.group is not None
+            else ("text", example.prompt, example.answer)
+        )
+        return digest(str(seed), *own)
+
+    return sorted(examples, key=rank)[:limit]
+
+
+def digest(*parts: str) -> bytes:
+    """A hash of some texts and of where one ends and the next begins."""
+    digest = hashlib.sha256()
+    for part in parts:
+        content = part.encode()
+        digest.update(len(content).to_bytes(8))  # ("ab", "c") is not ("a", "bc")
+        digest.update(content)
+    return digest.digest()

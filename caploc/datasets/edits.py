@@ -9,8 +9,7 @@ from os import PathLike
 from typing import NamedTuple
 
 from caploc.datasets.base import Record
-from caploc.datasets.load import load_examples
-from caploc.datasets.registry import DATASETS
+from caploc.datasets.loading import DATASETS, load_examples
 from caploc.datasets.sources import WHOLE, open_source
 from caploc.errors import DatasetError, ExampleError, UnknownNameError
 from caploc.examples import Example

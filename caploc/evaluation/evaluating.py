@@ -11,7 +11,7 @@ from caploc.errors import ModelError, OptionError
 from caploc.evaluation.evaluator import Evaluator
 from caploc.evaluation.outcomes import Outcomes
 from caploc.evaluation.preparing import Prepared
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 
 
 def evaluate(
@@ -24,7 +24,7 @@ def evaluate(
 ) -> Outcomes:
     """Score ``lm`` on ``prepared``; for each of ``sets`` with its neurons' activations 0 at every position.
 
-    Zero activations are what zero weights into and out of the neurons give (``caploc.interventions.erasure``).
+    Zero activations are what zero weights into and out of the neurons give (``caploc.interventions.weights``).
 
     Args:
         sets: bool; an empty set gives the model's own outcomes, and None does, without an axis of sets.

@@ -20,7 +20,7 @@ from caploc.evaluation.preparing import Prepared
 from caploc.evaluation.reading import Batch, Reading
 from caploc.evaluation.rows import RowModel
 from caploc.evaluation.sizing import automatic_batch, waiting_bytes
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 
 
 class Evaluator:

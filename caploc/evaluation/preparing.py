@@ -15,7 +15,7 @@ from caploc.evaluation.ends import Ends
 from caploc.evaluation.numbers import final_answer
 from caploc.evaluation.scorings import LABELS, LETTERS, SCORINGS, Scoring, default_scoring, task_of
 from caploc.examples import Example, Exclusion, TokenizedExample, fit, tokenize
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 
 
 @dataclass(frozen=True)

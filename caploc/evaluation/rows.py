@@ -23,7 +23,7 @@ from caploc.attribution.restoring import frozen_eval, replaced_forward
 from caploc.errors import ModelError
 from caploc.evaluation.caches import Recorder, Slots
 from caploc.evaluation.passes import Clean, Pass
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 
 
 class RowModel:

@@ -8,19 +8,14 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any, Literal
 
-from caploc.datasets import DATASETS, emotion, imdb
+from caploc.datasets import DATASETS
 from caploc.evaluation.numbers import final_answer
 
 LETTERS = ("A", "B", "C", "D")
-LABELS: Mapping[str, tuple[str, ...]] = MappingProxyType({"emotion": emotion.LABELS, "imdb": imdb.LABELS})
+LABELS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {name: dataset.labels for name, dataset in DATASETS.items() if dataset.labels}
+)
 """Dataset -> its labels, where the answers are labels."""
-_DEFAULTS = {
-    "gsm8k": "number",
-    "meta_math": "number",
-    "gsm8k_backward": "number",
-    "emotion": "label",
-    "imdb": "label",
-}
 _DEFAULTS_OF_TASKS = {"program": "tokens"}
 
 
@@ -91,7 +86,8 @@ def default_scoring(dataset: str, answers: list[str], labelled: bool) -> str:
         return "label"
     if dataset == "gsm8k" and all(answer in LETTERS for answer in answers):
         return "option"  # its form "choice"
-    return _DEFAULTS.get(dataset) or _DEFAULTS_OF_TASKS.get(task_of(dataset), "exact")
+    own = DATASETS[dataset].scoring if dataset in DATASETS else None
+    return own or _DEFAULTS_OF_TASKS.get(task_of(dataset), "exact")
 
 
 def task_of(dataset: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 
 # Larger passes page-fault more than they save on a CPU; a GPU wants far larger ones to be busy.
 _CPU_BATCH, _LARGEST_GPU_BATCH, _SMALLEST_GPU_BATCH = 1280, 65536, 256

@@ -15,7 +15,7 @@ from caploc.evaluation.evaluating import evaluate
 from caploc.evaluation.preparing import Item, Prepared
 from caploc.evaluation.scorings import SCORINGS
 from caploc.examples import TokenizedExample
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 
 
 def text_loss(

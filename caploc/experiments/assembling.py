@@ -7,12 +7,10 @@ from typing import Any
 
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding, Measurement
-from caploc.papers import Claim, Paper
+from caploc.papers import Claim
 
 
-def assemble(
-    paper: Paper, claim: Claim, cell: Cell, measurement: Measurement, studies: Sequence[Study] = ()
-) -> Finding:
+def assemble(claim: Claim, cell: Cell, measurement: Measurement, studies: Sequence[Study] = ()) -> Finding:
     """The finding on ``claim`` in ``cell``.
 
     Args:
@@ -36,7 +34,7 @@ def assemble(
         claim.id,
         cell,
         measurement,
-        published=paper.published(claim, cell, measurement.column),
+        published=claim.published(cell, measurement.column),
         settings={**settings, **measurement.settings},
         notes=list(dict.fromkeys(notes)),
     )

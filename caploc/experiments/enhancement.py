@@ -164,7 +164,7 @@ def located_beats_random(study: Study, cell: Cell, claim: Claim) -> Measurement:
     Random neurons are matched by layer; see `caploc.statistics.arms` for the sampling error of five draws. Those
     nearest in magnitude and uniform ones stand beside, as do the rank among the draws and nats a token.
     """
-    trained, notes = with_an_ability(Trained.of(study, float(cell.sigma or 0)))
+    trained, notes = with_an_ability(Trained.of(study, float(cell.sigma or 0)), claim)
     seed = study.settings.seed
     found = _by_dataset(trained, LOCATED, RANDOM, seed, drawn=True)
     shown: dict[str, Aside] = {}
@@ -201,7 +201,7 @@ def located_beats_others(study: Study, cell: Cell, claim: Claim) -> Measurement:
 
     The located neurons are zero in the others' arm, as printed; the arm that leaves them as they are stands beside.
     """
-    trained, notes = with_an_ability(Trained.of(study, float(cell.sigma or 0)))
+    trained, notes = with_an_ability(Trained.of(study, float(cell.sigma or 0)), claim)
 
     def minus(arm: str) -> dict[str, Effect]:
         pairs = {after(epoch): _own_pairs(trained, LOCATED, arm, epoch) for epoch in EPOCHS}
@@ -232,7 +232,7 @@ def located_best_average(study: Study, cell: Cell, claim: Claim) -> Measurement:
     The columns are the numbers of epochs at the cell's sigma. Random stands with the mean of its draws, as the table
     has one number for it. With the located neurons frozen in place of zeroed it stands beside.
     """
-    trained, notes = with_an_ability(Trained.of(study, float(cell.sigma or 0)))
+    trained, notes = with_an_ability(Trained.of(study, float(cell.sigma or 0)), claim)
 
     def arrays(arm: str) -> list[np.ndarray]:
         """For each dataset ``[runs, epochs, items]``."""
@@ -313,7 +313,7 @@ def small_portion_suffices(study: Study, cell: Cell, claim: Claim) -> Measuremen
     )
 
 
-def with_an_ability(trained: Trained) -> tuple[Trained, list[str]]:
+def with_an_ability(trained: Trained, claim: Claim) -> tuple[Trained, list[str]]:
     """The datasets on which the base or some method after the last epoch is above chance, and why others are left out:
     where all guess, arms cannot be told apart.
 
@@ -321,10 +321,11 @@ def with_an_ability(trained: Trained) -> tuple[Trained, list[str]]:
         FloorError: none is left.
     """
     found: dict[str, Enhancements] = {}
+    level = float(claim.margins["above-chance-level"])
     notes: list[str] = []
     for name, one in trained.by_dataset.items():
         means = [one.base_score[name], *(one.of(method, name, LAST).mean(0) for method in METHODS)]
-        if any(above_chance(mean, one.chance[name]) for mean in means):
+        if any(above_chance(mean, one.chance[name], level=level) for mean in means):
             found[name] = one
         else:
             best = max(float(mean.mean()) for mean in means)

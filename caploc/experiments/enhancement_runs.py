@@ -46,9 +46,10 @@ from caploc.experiments.evaluating import (
 from caploc.experiments.specs import Arrays, FloorError, Need, NotRunError, Spec, Task, keyed
 from caploc.experiments.study import Study
 from caploc.interventions.enhancement import Recipe, enhance, enhanced
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask
-from caploc.store import Entry, fingerprint
+from caploc.store import Entry
+from caploc.fingerprints import fingerprint
 
 PAPER_DATASETS = ("gsm8k", "emotion", "code25k")
 """Those of Table 2."""

@@ -24,7 +24,7 @@ from caploc.experiments.erasure_sets import (
     LocatedErased,
     nothing_located,
 )
-from caploc.experiments.evaluating import LEVEL, EvaluationItems, Items, evaluated_datasets
+from caploc.experiments.evaluating import EvaluationItems, Items, evaluated_datasets
 from caploc.experiments.evidence import asides, bound, difference, effect, effects, finite
 from caploc.experiments.locating import located_mask
 from caploc.experiments.specs import FloorError, NotRunError, Spec
@@ -290,7 +290,7 @@ def _mcnemar(one: Erasures) -> dict[str, float]:
     if not (np.isin(located, (0, 1)).all() and np.isin(others, (0, 1)).all()):
         return {}
     p = [mcnemar(draw > 0, located[0] > 0, alternative="greater").p for draw in others]
-    share = float(np.mean(np.array(p) < LEVEL))
+    share = float(np.mean(np.array(p) < one.own.level))
     return {f"draws against which McNemar is significant, {one.located_on}": share}
 
 

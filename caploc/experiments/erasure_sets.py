@@ -30,7 +30,7 @@ from caploc.experiments.evaluating import (
 from caploc.experiments.locating import Magnitudes, Scores, located_mask
 from caploc.experiments.specs import FloorError, Spec, Task
 from caploc.experiments.study import Study
-from caploc.magnitude import random_sets
+from caploc.locators.magnitude import random_sets
 from caploc.neurons import NeuronMask
 from caploc.store import Entry
 from caploc.streams import Stream, stream
@@ -73,7 +73,7 @@ class Arms:
     ``located in the untrained twin`` one set: location without an ability; absent where nothing passes
     ================================= =============================================================================
 
-    ``magnitude``: arm -> ``[sets]`` the mean magnitude of each set's neurons (`caploc.magnitude.Magnitude`).
+    ``magnitude``: arm -> ``[sets]`` the mean magnitude of each set's neurons (`caploc.locators.magnitude.Magnitude`).
     """
 
     sets: Mapping[str, Sets]

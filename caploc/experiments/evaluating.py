@@ -21,16 +21,14 @@ from caploc.evaluation import Outcomes, Prepared, evaluate, prepare, text_loss
 from caploc.examples import Example, fit
 from caploc.experiments.specs import Arrays, NotRunError, Spec, Task, keyed
 from caploc.experiments.study import Study
+from caploc.fingerprints import fingerprint
 from caploc.statistics import above_chance
-from caploc.store import Entry, fingerprint
+from caploc.store import Entry
 
 CPU_ITEMS = 40
 CPU_LABELLED_ITEMS = 64
 """Where labels are read off one pass (task "language"): so many that, if none of them changes, a change of 5 points can
 be excluded at level .05."""
-FEWEST_ITEMS = 10
-"""Below this, an interval over items means little."""
-LEVEL = 0.05
 GENERAL_TEXTS, GENERAL_DATASETS = 24, ("counterfact", "known_1000")
 """General text: sentences of facts, which none of the datasets trained on or tested holds; the first that there is."""
 
@@ -42,7 +40,7 @@ class EvaluationItems:
     ``base``: outcomes by name, each ``[items]``: ``score`` in 0 to 1, ``nll`` (nats a token of the reference answer),
     ``exact`` and ``ended`` (see `caploc.evaluation.Outcomes`). ``clusters``: a label an item, shared by those that
     belong together. ``fingerprint`` is part of the keys of results on them. ``least_loss``: the smallest loss of score
-    that counts. ``left_out``: sentences.
+    that counts; ``level``: at which the score must be above chance. ``left_out``: sentences.
     """
 
     dataset: str
@@ -51,6 +49,7 @@ class EvaluationItems:
     base: Mapping[str, np.ndarray]
     fingerprint: str
     least_loss: float
+    level: float = 0.05
     left_out: Sequence[str] = ()
 
     def __len__(self) -> int:
@@ -64,7 +63,7 @@ class EvaluationItems:
     @property
     def floor(self) -> str | None:
         """The floor effect that hides any loss, in words; None where there is something to lose."""
-        return floor_effect(self.dataset, self.base["score"], self.chance, self.least_loss)
+        return floor_effect(self.dataset, self.base["score"], self.chance, self.least_loss, self.level)
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -104,10 +103,11 @@ class PreparedItems(Spec[Preparation]):
             prepared = prepare(study.lm, dataset, examples)
         except TooLongError as error:
             raise NotRunError(str(error)) from error
-        if prepared.items < FEWEST_ITEMS:
+        fewest = int(study.settings.margin("fewest-items"))
+        if prepared.items < fewest:
             raise NotRunError(
                 f"{dataset} has {prepared.items} items to evaluate {study.lm.name} on ({len(prepared.excluded)} left "
-                f"out), and {FEWEST_ITEMS} are the fewest an interval can be taken over; give more data"
+                f"out), and {fewest} are the fewest an interval can be taken over; give more data"
             )
         if prepared.excluded:
             first = prepared.excluded[0].reason
@@ -133,9 +133,9 @@ class Items(Spec[EvaluationItems]):
     def read(self, study: Study, entries: Iterator[Entry]) -> EvaluationItems:
         (entry,) = entries
         one = study.result(PreparedItems(self.dataset))
-        least_loss = study.settings.margin("least-loss")
+        margins = [study.settings.margin(name) for name in ("least-loss", "above-chance-level")]
         return EvaluationItems(
-            self.dataset, one.prepared, one.clusters, entry.arrays, one.fingerprint, least_loss, one.left_out
+            self.dataset, one.prepared, one.clusters, entry.arrays, one.fingerprint, *margins, one.left_out
         )
 
     def flops(self, study: Study) -> float:
@@ -224,13 +224,15 @@ def arrays_of(outcomes: Outcomes) -> dict[str, np.ndarray]:
     return {**floats, **{name: np.asarray(getattr(outcomes, name), bool) for name in ("exact", "ended")}}
 
 
-def floor_effect(dataset: str, score: np.ndarray, chance: float, least_loss: float) -> str | None:
+def floor_effect(
+    dataset: str, score: np.ndarray, chance: float, least_loss: float, level: float = 0.05
+) -> str | None:
     """Why no loss of score can show on a dataset, in words; None where one can.
 
     The base must be above chance, and by more than the least loss that counts: 0.38 % right leave nothing to lose.
     """
     base = f"floor effect: the untouched model scores {score.mean():.1%} on {dataset}"
-    if not above_chance(score, chance):
+    if not above_chance(score, chance, level=level):
         return f"{base}, not above chance ({chance:.1%}), so no loss can show".replace("%", " %")
     if score.mean() - chance <= least_loss:
         return (

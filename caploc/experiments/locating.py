@@ -22,11 +22,12 @@ from caploc.datasets import DATASETS
 from caploc.examples import TokenizedExample
 from caploc.experiments.specs import Arrays, Spec, Task, keyed
 from caploc.experiments.study import Located, Study
-from caploc.magnitude import Magnitude, magnitude
-from caploc.models import LanguageModel
+from caploc.fingerprints import fingerprint
+from caploc.locators.magnitude import Magnitude, magnitude
+from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask, Threshold
 from caploc.statistics import Shards
-from caploc.store import Entry, fingerprint
+from caploc.store import Entry
 from caploc.streams import Stream, stream
 
 # Part of every key of scores: raise it when a change of the engine changes numbers by more than rounding.
@@ -129,7 +130,7 @@ class Scores(Spec[ShardSums]):
 
 @dataclass(frozen=True)
 class Magnitudes(Spec[Magnitude]):
-    """How large every neuron is on all of a dataset's locating examples (`caploc.magnitude`)."""
+    """How large every neuron is on all of a dataset's locating examples (`caploc.locators.magnitude`)."""
 
     dataset: str
 

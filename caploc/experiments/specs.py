@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 import numpy as np
 
 from caploc.errors import CaplocError
-from caploc.store import Compute, Entry, fingerprint
+from caploc.fingerprints import fingerprint
+from caploc.store import Compute, Entry
 
 if TYPE_CHECKING:
     from caploc.experiments.study import Study

@@ -16,10 +16,10 @@ from caploc.experiments import FEWEST_SAMPLES
 from caploc.experiments.settings import CPU_SAMPLES, PAPER_SIGMA, StudySettings
 from caploc.experiments.specs import ENDINGS, FloorError, Need, NotRunError, Result, Spec
 from caploc.findings import Cell, Measurement
-from caploc.models import LanguageModel, load_model, untrained_twin
+from caploc.fingerprints import fingerprint
+from caploc.model.loading import LanguageModel, defer_model, untrained_twin
+from caploc.model.registry import REGISTRY, embedded_folder
 from caploc.papers import Claim
-from caploc.registry import REGISTRY, embedded_folder
-from caploc.store import fingerprint
 
 __all__ = [
     "CPU_SAMPLES",
@@ -113,7 +113,7 @@ class Study:
         if self._given is not None:
             return self._given
         try:
-            return load_model(self.model, self.settings.device, self.settings.dtype)
+            return defer_model(self.model, self.settings.device, self.settings.dtype, self.settings.store)
         except UnavailableModelError as error:
             raise NotRunError(str(error)) from error
 

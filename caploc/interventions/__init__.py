@@ -17,7 +17,6 @@ if TYPE_CHECKING:
         enhanced,
         merge,
     )
-    from caploc.interventions.erasure import erased
     from caploc.interventions.rank_one import (
         Editing,
         RankOneEdit,
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
         score_edit,
         summarize_edits,
     )
-    from caploc.interventions.weights import replaced_weights
+    from caploc.interventions.weights import erased, replaced_weights
 
 _HOMES = {
     "Editing": "caploc.interventions.rank_one",
@@ -38,7 +37,7 @@ _HOMES = {
     "edit_all_layers": "caploc.interventions.rank_one",
     "enhance": "caploc.interventions.enhancement",
     "enhanced": "caploc.interventions.enhancement",
-    "erased": "caploc.interventions.erasure",
+    "erased": "caploc.interventions.weights",
     "key_covariance": "caploc.interventions.rank_one",
     "merge": "caploc.interventions.enhancement",
     "rank_one_edit": "caploc.interventions.rank_one",

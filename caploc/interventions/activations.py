@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from caploc.attribution.clean import bind
 from caploc.errors import OptionError
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask
 
 Masks = NeuronMask | Sequence[NeuronMask] | Bool[Tensor, "sets layers neurons"]

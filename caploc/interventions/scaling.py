@@ -24,7 +24,7 @@ from caploc.errors import ModelError, OptionError
 from caploc.examples import Example, TokenizedExample, tokenize
 from caploc.interventions.activations import Masks, factor_of_each, stacked
 from caploc.interventions.scaled_rows import ScalingModel
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 
 Positions = Literal["last", "prompt", "all"]
 

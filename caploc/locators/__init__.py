@@ -1,54 +1,165 @@
-"""Methods that locate: one file each, one signature, one registry.
+"""Methods that locate: one file each, one signature, one registry that experiments iterate.
 
-``LOCATORS[key].locate(lm, examples, **options)`` returns a location: something with ``overlap``, ``iou`` (see
-``caploc.metrics``) and ``parameter_share(lm)``. Adding a method is a new file and a line here.
+``LOCATORS[key].locate(lm, examples, **options)`` returns a ``caploc.metrics.Location``. A method of your own takes part
+in every comparison once it is registered, without a line changed elsewhere::
+
+    @register_locator("largest-gradient", name="largest gradient", source="ours", places=NeuronMask)
+    def locate(lm, examples, top_k=20):
+        ...
+        return NeuronMask(chosen)
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal, get_args
 
-from caploc.locators import commonality, knowledge_circuit, knowledge_neurons
+from caploc.circuits.circuit import Circuit
+from caploc.errors import OptionError
+from caploc.locators import commonality, knowledge_circuit, knowledge_neurons, magnitude
 from caploc.locators.causal_tracing.locate import locate as locate_by_tracing
+from caploc.locators.causal_tracing.settings import Tracing
+from caploc.locators.layers import LayerSet
+from caploc.locators.method import Conditions, EachAlone, FactMethod, SampleMethod
+from caploc.locators.traced_layers import LastTokenLayers, TracedLayers
+from caploc.metrics import Location
+from caploc.neurons import NeuronMask
+
+Aim = Literal["fact", "dataset"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Locator:
-    """One method: its key, its name, where it is described, and ``locate(lm, examples, **options)``."""
+    """One method.
+
+    =============  ============================================================================================
+    ``key``        what ``LOCATORS`` and results call it
+    ``name``       what reports call it
+    ``source``     where it is described
+    ``places``     the kind of ``Location`` that it returns
+    ``aim``        what its authors locate with it: a single ``fact``, prompt by prompt, or what the examples of a
+                   ``dataset`` have in common
+    ``locate``     ``locate(lm, examples, **options)``
+    ``facts``      how experiments locate single facts with it; None: by ``locate``, each prompt alone
+    ``samples``    how experiments average it over a dataset; None: by ``locate``, each example alone
+    ``version``    raise it when ``locate`` changes its results, which the store's keys cannot see
+    ``options``    what ``locate`` is given where ``facts`` or ``samples`` is None
+    =============  ============================================================================================
+    """
 
     key: str
     name: str
     source: str
-    locate: Callable[..., Any]
+    places: type[Location]
+    aim: Aim
+    locate: Callable[..., Location]
+    facts: Callable[[Conditions], FactMethod] | None = None
+    samples: Callable[[Conditions], SampleMethod] | None = None
+    version: int = 1
+    options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
-    def __call__(self, *args: Any, **options: Any) -> Any:
+    def __call__(self, *args: Any, **options: Any) -> Location:
         """``locate`` itself."""
         return self.locate(*args, **options)
 
+    def on_facts(self, conditions: Conditions) -> FactMethod:
+        """How experiments locate the fact behind one prompt."""
+        return self._each_alone() if self.facts is None else self.facts(conditions)
 
-_TABLE = (
-    Locator("cnl", "commonality neurons", "Capability Localization, section 5.1", commonality.locate),
+    def on_samples(self, conditions: Conditions) -> SampleMethod:
+        """How experiments locate from means over the examples of a dataset."""
+        return self._each_alone() if self.samples is None else self.samples(conditions)
+
+    def _each_alone(self) -> EachAlone:
+        return EachAlone(self.key, self.locate, self.places, self.version, tuple(self.options.items()))
+
+
+_ENTRIES = (
+    Locator(
+        "cnl",
+        "commonality neurons",
+        "Capability Localization, section 5.1",
+        NeuronMask,
+        "dataset",
+        commonality.locate,
+        samples=lambda conditions: commonality.CommonalityScores(conditions.attribution),
+    ),
     Locator(
         "kn",
         "knowledge neurons",
         "Dai et al., 2022; Capability Localization, section 2.1",
+        NeuronMask,
+        "fact",
         knowledge_neurons.locate,
+        facts=lambda conditions: knowledge_neurons.KnowledgeNeuronScores(conditions.attribution),
+        samples=lambda conditions: knowledge_neurons.KnowledgeNeuronScores(conditions.attribution, 1),
     ),
     Locator(
         "rome",
         "causal tracing",
         "Meng et al., 2022; Capability Localization, section 2.2 and appendix C",
+        LayerSet,
+        "fact",
         locate_by_tracing,
+        facts=lambda conditions: TracedLayers(Tracing(seed=conditions.seed)),
+        samples=lambda conditions: LastTokenLayers(Tracing(seed=conditions.seed)),
     ),
     Locator(
         "kc",
         "knowledge circuits",
         "Yao et al., 2024; Capability Localization, section 2.3 and appendix D",
+        Circuit,
+        "fact",
         knowledge_circuit.locate,
+        facts=lambda _: knowledge_circuit.FactCircuits(),
+        samples=lambda _: knowledge_circuit.MlpEdges(),
+    ),
+    Locator(
+        "magnitude",
+        "plain magnitude",
+        "mean |activation| times the norm of the output weights: the strongest rival that needs no gradient",
+        NeuronMask,
+        "dataset",
+        magnitude.locate,
+        samples=lambda _: magnitude.Magnitudes(),
     ),
 )
 
-LOCATORS: Mapping[str, Locator] = MappingProxyType({locator.key: locator for locator in _TABLE})
+_REGISTERED: dict[str, Locator] = {entry.key: entry for entry in _ENTRIES}
+LOCATORS: Mapping[str, Locator] = MappingProxyType(_REGISTERED)
+"""Key -> locator: the paper's own, those that it compares with, plain magnitude, then those that were registered."""
+
+
+def register_locator(
+    key: str,
+    *,
+    name: str,
+    source: str,
+    places: type[Location],
+    aim: Aim = "dataset",
+    facts: Callable[[Conditions], FactMethod] | None = None,
+    samples: Callable[[Conditions], SampleMethod] | None = None,
+    version: int = 1,
+    **options: Any,
+) -> Callable[[Callable[..., Location]], Callable[..., Location]]:
+    """Enter the decorated ``locate(lm, examples, **options)`` into ``LOCATORS``; see ``Locator`` for the arguments.
+
+    ``options`` are given to ``locate`` in experiments. A locator without ``facts`` or ``samples`` is run on each
+    example by itself, and its locations are kept in the store.
+
+    Raises:
+        OptionError: the key is taken, or a value makes no sense.
+    """
+    if key in _REGISTERED:
+        raise OptionError(f"there is a locator {key!r} already ({_REGISTERED[key].name}); choose another key")
+    if aim not in get_args(Aim):
+        raise OptionError(f"aim must be 'fact' or 'dataset', got {aim!r}")
+
+    def enter(locate: Callable[..., Location]) -> Callable[..., Location]:
+        frozen = MappingProxyType(options)
+        _REGISTERED[key] = Locator(key, name, source, places, aim, locate, facts, samples, version, frozen)
+        return locate
+
+    return enter

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
-from caploc.attribution.engine import attribute
+import numpy as np
+from jaxtyping import Float
+
+from caploc.attribution.engine import Attributor, Method, attribute
 from caploc.examples import Example
-from caploc.models import LanguageModel
+from caploc.locators.method import Arrays, Asked, SampleMethod
+from caploc.model.loading import LanguageModel
 from caploc.neurons import Deviation, Dispersion, NeuronMask, Scope, Threshold
 
 
@@ -27,3 +33,30 @@ def locate(
     """
     Threshold(sigma, dispersion, scope, deviation)
     return attribute(lm, examples, **options).mask(sigma, dispersion, scope, deviation)
+
+
+@dataclass(frozen=True)
+class CommonalityScores(SampleMethod):
+    """Eq. (7) on one example, its whole answer: an entry is a shard of one example, as ``experiments.shards`` keeps."""
+
+    what: ClassVar[str] = "score sums"
+
+    method: Method
+
+    def content(self, lm: LanguageModel, asked: Asked) -> Mapping[str, Any]:
+        """How scores are computed, and the tokens."""
+        return {"method": self.method.settings, "examples": [asked.tokens.content]}
+
+    @contextmanager
+    def measuring(self, lm: LanguageModel) -> Iterator[Callable[[Asked], Arrays]]:
+        """An ``Attributor``."""
+        with Attributor(lm, self.method) as attributor:
+            yield lambda asked: attributor.sums([asked.tokens]).arrays()
+
+    def evidence(self, lm: LanguageModel, arrays: Arrays) -> Float[np.ndarray, "layers neurons"]:
+        """The scores."""
+        return arrays["total"]
+
+    def rank(self, lm: LanguageModel, means: Float[np.ndarray, "rows ..."]) -> np.ndarray:
+        """The mean scores; eq. (8) cuts them (``Threshold.locate``)."""
+        return means

@@ -7,28 +7,32 @@ packed engine, so they equal its oracle and captum (``caploc/tests/attribution/t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from caploc.attribution.engine import Attributor, Method
 from caploc.attribution.estimate import automatic_chunk, describe
 from caploc.errors import OptionError
 from caploc.examples import Example, TokenizedExample, tokenize
-from caploc.models import LanguageModel
+from caploc.locators.method import Arrays, Asked, FactMethod, SampleMethod, measured
+from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask, NeuronScores
-from caploc.store import Store, fingerprint
+from caploc.store import Store
 
-# Part of every key: raise it when a change of the engine changes numbers by more than rounding.
-CODE_VERSION = 1
 _NUMBERS = (int, float, np.integer, np.floating)
+
+
+def _check_fraction(name: str, value: float, whole: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, _NUMBERS) or not 0 < value <= 1:
+        raise OptionError(f"{name} must be a fraction of {whole}, in (0, 1], got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,17 @@ class Cut:
             chosen[flat.argsort(descending=True, stable=True)[: self.top_k]] = True
             chosen &= flat > 0
         return NeuronMask(chosen.reshape(values.shape))
+
+
+CUTS: Mapping[str, Cut] = MappingProxyType(
+    {
+        "threshold 0.2": Cut(),
+        "threshold 0.1": Cut(0.1),
+        "threshold 0.3": Cut(0.3),
+        "top 15": Cut(top_k=15),
+    }
+)
+"""The cut that verdicts rest on, and those that show how much hangs on it (ambiguity ``kn-threshold``)."""
 
 
 def shared(masks: Sequence[NeuronMask], share: float) -> NeuronMask:
@@ -134,48 +149,62 @@ def example_scores(
     """
     method = method or Method()
     title = describe(lm, examples, method, method.chunk_tokens or automatic_chunk(lm)) if progress else None
-    with ExitStack() as stack:
-        attributor: list[Attributor] = []
-
-        def compute(example: TokenizedExample) -> tuple[Mapping[str, np.ndarray], Mapping[str, Any]]:
-            if not attributor:  # at the first missing example: a warm run touches no weight
-                attributor.append(stack.enter_context(Attributor(lm, method)))
-            sums = attributor[0].one(example)
-            arrays = {"values": sums.total.astype(np.float32), "completeness": sums.completeness}
-            return {**arrays, "gap": sums.gap, "points": sums.points}, {"example": example.id}
-
-        if store is None:
-            bar = tqdm(examples, desc=title, unit="example", disable=None if progress else True)
-            found: Iterator[Mapping[str, np.ndarray]] = iter([compute(example)[0] for example in bar])
-        else:
-            tasks = [
-                (_key(lm, example, method), lambda example=example: compute(example)) for example in examples
-            ]
-            found = (entry.arrays for entry in store.compute_all(tasks, progress=title))
+    asked = [Asked(example) for example in examples]
+    found = measured(KnowledgeNeuronScores(method), lm, asked, store, title)
     return (_scores(arrays, method) for arrays in found)
 
 
-def _scores(arrays: Mapping[str, np.ndarray], method: Method) -> NeuronScores:
+@dataclass(frozen=True)
+class KnowledgeNeuronScores(FactMethod, SampleMethod):
+    """KN's scores of one example.
+
+    Attributes:
+        answer_tokens: only the first so many tokens of the answer; None for all.
+    """
+
+    what: ClassVar[str] = "neuron scores of one example"
+
+    method: Method
+    answer_tokens: int | None = None
+
+    def content(self, lm: LanguageModel, asked: Asked) -> Mapping[str, Any]:
+        """How scores are computed, and the tokens."""
+        return {"method": self.method.settings, "example": self._read(asked).content}
+
+    @contextmanager
+    def measuring(self, lm: LanguageModel) -> Iterator[Callable[[Asked], Arrays]]:
+        """An ``Attributor``; scores are kept as float32."""
+        with Attributor(lm, self.method) as attributor:
+
+            def measure(asked: Asked) -> Arrays:
+                sums = attributor.one(self._read(asked))
+                arrays = {"values": sums.total.astype(np.float32), "completeness": sums.completeness}
+                return {**arrays, "gap": sums.gap, "points": sums.points}
+
+            yield measure
+
+    def cuts(self, lm: LanguageModel, arrays: Arrays) -> Mapping[str, NeuronMask]:
+        """By every one of ``CUTS``."""
+        values = torch.from_numpy(arrays["values"])
+        return {name: cut.locate(values) for name, cut in CUTS.items()}
+
+    def evidence(self, lm: LanguageModel, arrays: Arrays) -> Float[np.ndarray, "layers neurons"]:
+        """The scores."""
+        return arrays["values"].astype(np.float64)
+
+    def rank(self, lm: LanguageModel, means: Float[np.ndarray, "rows ..."]) -> np.ndarray:
+        """The mean scores."""
+        return means
+
+    def _read(self, asked: Asked) -> TokenizedExample:
+        if self.answer_tokens is None:
+            return asked.tokens
+        ids, start, name = asked.tokens.input_ids, asked.tokens.answer_start, asked.tokens.id
+        return TokenizedExample(ids[: start + self.answer_tokens], start, name)
+
+
+def _scores(arrays: Arrays, method: Method) -> NeuronScores:
     values, completeness, gap, points = (
         torch.from_numpy(arrays[name]) for name in ("values", "completeness", "gap", "points")
     )
     return NeuronScores(values, completeness, gap, points, 1, method.settings)
-
-
-def _key(lm: LanguageModel, example: TokenizedExample, method: Method) -> str:
-    return fingerprint(
-        {
-            "what": "neuron scores of one example",
-            "code": CODE_VERSION,
-            "model": lm.fingerprint,
-            "dtype": str(lm.dtype),
-            "device": lm.device.type,
-            "method": method.settings,
-            "example": [example.answer_start, *example.input_ids.tolist()],
-        }
-    )
-
-
-def _check_fraction(name: str, value: float, whole: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, _NUMBERS) or not 0 < value <= 1:
-        raise OptionError(f"{name} must be a fraction of {whole}, in (0, 1], got {value!r}")

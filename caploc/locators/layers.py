@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import ClassVar, Literal, Protocol, get_args
 
+import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from caploc.architectures import Architecture
 from caploc.errors import OptionError
+from caploc.metrics import Places
 
 Extent = Literal["mlp", "block"]
+_UNIFORM = 0x6C7901  # part of every seed, so that no other draw from the same number repeats these
 
 
 class HasLayers(Protocol):
@@ -30,7 +33,7 @@ class HasLayers(Protocol):
 
 
 @dataclass(frozen=True)
-class LayerSet:
+class LayerSet(Places):
     """Some of a model's layers: ``layers`` in the order of their rank, the best first, out of ``num_layers``.
 
     ``caploc.overlap``, ``caploc.iou`` and ``caploc.metrics.chance_overlap`` compare two of them by ``values``.
@@ -38,6 +41,8 @@ class LayerSet:
     Raises:
         OptionError: a layer that the model does not have, or one named twice.
     """
+
+    unit: ClassVar[str] = "layers"
 
     layers: tuple[int, ...]
     num_layers: int
@@ -74,11 +79,6 @@ class LayerSet:
         members[list(self.layers)] = True
         return members
 
-    @property
-    def count(self) -> int:
-        """How many layers are in the set."""
-        return len(self.layers)
-
     def parameter_share(self, lm: HasLayers, extent: Extent = "mlp") -> float:
         """The set's parameters as a fraction of all of the model's: of its layers' MLPs (``mlp``), or of its whole
         decoder layers with attention and norms (``block``).
@@ -98,6 +98,30 @@ class LayerSet:
         modules = [lm.layers[layer].get_submodule(path) for layer in self.layers for path in paths]
         total = sum(parameter.numel() for module in modules for parameter in module.parameters())
         return total / lm.num_parameters
+
+    def random_like(self, seed: int) -> LayerSet:
+        """As many layers, drawn uniformly."""
+        drawn = np.random.default_rng([seed, _UNIFORM]).choice(self.num_layers, self.count, replace=False)
+        return LayerSet(tuple(drawn.tolist()), self.num_layers)
+
+    @property
+    def strata(self) -> Int[np.ndarray, " places"]:
+        """All 0: any layer can take another's place."""
+        return np.zeros(self.num_layers, dtype=np.int64)
+
+    @property
+    def votes(self) -> Float[np.ndarray, " layers"]:
+        """1 for each layer of the set."""
+        return self.values.numpy().astype(np.float64)
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """The layers in their order, and how many the model has."""
+        return {"layers": np.array(self.layers, dtype=np.int64), "num_layers": np.array(self.num_layers)}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> LayerSet:
+        """Back from ``to_arrays``."""
+        return cls(tuple(arrays["layers"].tolist()), int(arrays["num_layers"]))
 
 
 def check_top_k(count: int, num_layers: int) -> None:

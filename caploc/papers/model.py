@@ -316,6 +316,7 @@ class Paper:
     definitions: Mapping[str, Definition]
     controls: Mapping[str, Control]
     cells: tuple[PrintedCell, ...]
+    margins: Mapping[str, float]
     digest: str
 
     def claim(self, claim_id: str) -> Claim:

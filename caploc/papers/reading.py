@@ -146,6 +146,7 @@ def parse_paper(files: Mapping[str, str]) -> Paper:
         },
         controls=controls,
         cells=cells,
+        margins=margins,
         digest=hashlib.sha256(canonical.encode()).hexdigest(),
     )
 

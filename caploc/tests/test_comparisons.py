@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caploc.findings import Cell, Finding, Outcome
-from caploc.papers import judge
+from caploc.rules import judge
 from caploc.statistics import (
     Effect,
     Interval,
@@ -28,9 +28,6 @@ from caploc.statistics import (
     holm_parts,
     part_quantities,
 )
-from caploc.findings import Cell, Finding, Outcome
-from caploc.rules import judge
-from caploc.statistics import Interval, StatisticsError, bootstrap_mean, holm
 from caploc.tests.papers.examples import claim_of
 
 FEW: dict[str, Any] = {"resamples": 200, "flips": 199}

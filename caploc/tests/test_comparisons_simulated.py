@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from caploc.findings import Cell, Finding, Verdict
-from caploc.papers import Claim, judge, load_paper
+from caploc.papers import Claim, load_paper
+from caploc.rules import judge
 from caploc.statistics import (
     Effect,
     against_the_best,
@@ -24,9 +25,6 @@ from caploc.statistics import (
     holm_parts,
     part_quantities,
 )
-from caploc.findings import Cell, Finding, Verdict
-from caploc.papers import Claim, load_paper
-from caploc.rules import judge
 from caploc.tests.papers.rates import assert_often, assert_seldom
 
 CLAIMS = load_paper("capability_localization").claims

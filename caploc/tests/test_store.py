@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from safetensors import safe_open
 
-from caploc.entries import DamagedError, decode, encode
 from caploc.errors import CaplocError
-from caploc.store import Entry, Store, StoreError, StoreWarning, fingerprint
+from caploc.fingerprints import fingerprint
+from caploc.store import DamagedError, Entry, Store, StoreError, StoreWarning, decode, encode
 
 KEY = fingerprint("an entry")
 ARRAYS = {"sum": np.array([[1.5, np.nan], [np.inf, -0.0]]), "count": np.array(3)}

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from caploc.store import Store, StoreError, fingerprint
+from caploc.fingerprints import fingerprint
+from caploc.store import Store, StoreError
 
 SHARDS = 12
 KEYS = [fingerprint(["shard", i]) for i in range(SHARDS)]

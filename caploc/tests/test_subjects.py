@@ -8,10 +8,9 @@ from hypothesis import strategies as st
 
 from caploc.datasets import load_examples
 from caploc.errors import ExampleError, ModelError
-from caploc.examples import Example, tokenize
-from caploc.models import LanguageModel, load_model
-from caploc.registry import embedded_folder
-from caploc.subjects import subject_characters, subject_tokens, with_subject
+from caploc.examples import Example, subject_characters, subject_tokens, tokenize, with_subject
+from caploc.model.loading import LanguageModel, load_model
+from caploc.model.registry import embedded_folder
 from caploc.tests.tiny import SHARED, tiny_lm
 
 STORIES = SHARED / "models" / "stories260K"

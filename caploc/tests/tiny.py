@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from caploc.models import LanguageModel, load_model, wrap
-from caploc.registry import REGISTRY
+from caploc.model.loading import LanguageModel, load_model, wrap
+from caploc.model.registry import REGISTRY
 from caploc.tests.attribution.families import CONFIGS, VOCABULARY, make_model
 
 REPOSITORY = Path(__file__).resolve().parents[2]

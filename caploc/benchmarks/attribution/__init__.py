@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from caploc.benchmarks import Options
-from caploc.benchmarks.attribution.growth import measure_growth
-from caploc.benchmarks.attribution.memory import measure_memory
-from caploc.benchmarks.attribution.quadratures import measure_quadratures
-from caploc.benchmarks.attribution.rate import measure_rate
-from caploc.benchmarks.attribution.ratios import measure_ratios
-from caploc.benchmarks.attribution.sizes import FULL, QUICK, Sizes
+from caploc.benchmarks.attribution import measure_memory, measure_quadratures, measure_rate
+from caploc.benchmarks.attribution.speed import FULL, QUICK, Sizes, measure_growth, measure_ratios
 from caploc.benchmarks.tables import Table
 
 QUESTIONS: Mapping[str, Callable[[Sizes, Options], Iterator[Table]]] = {

@@ -8,11 +8,12 @@ from functools import partial
 from tqdm import tqdm
 
 from caploc.benchmarks import Options
-from caploc.benchmarks.attribution import methods
-from caploc.benchmarks.attribution.sizes import Sizes, bench_llama, random_example
-from caploc.benchmarks.attribution.work import packed_work
+from caploc.benchmarks.attribution import speed as methods
+from caploc.benchmarks.attribution.speed import Sizes, packed_work
+from caploc.benchmarks.measuring import timed as cpu_seconds
+from caploc.benchmarks.models import random_example
+from caploc.benchmarks.models import random_llama as bench_llama
 from caploc.benchmarks.tables import Spread, Table, at_most
-from caploc.benchmarks.timing import cpu_seconds
 
 
 def measure_growth(sizes: Sizes, options: Options) -> Iterator[Table]:

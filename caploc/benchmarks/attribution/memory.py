@@ -11,7 +11,7 @@ from pathlib import Path
 
 import caploc
 from caploc.benchmarks import Options
-from caploc.benchmarks.attribution.sizes import Sizes
+from caploc.benchmarks.attribution.speed import Sizes
 from caploc.benchmarks.tables import Table, Value
 
 _PROBE = "caploc.benchmarks.attribution.memory_probe"

@@ -19,10 +19,11 @@ from pathlib import Path
 
 import torch
 
-from caploc.benchmarks.attribution import methods
-from caploc.benchmarks.attribution.sizes import bench_llama, random_example
+from caploc.benchmarks.attribution import speed as methods
+from caploc.benchmarks.models import random_example
+from caploc.benchmarks.models import random_llama as bench_llama
 from caploc.examples import TokenizedExample
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 

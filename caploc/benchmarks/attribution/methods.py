@@ -14,10 +14,10 @@ from caploc.attribution.estimate import automatic_chunk
 from caploc.attribution.integrate import integrate_fixed
 from caploc.attribution.packed import PackedModel
 from caploc.attribution.quadrature import fixed_rule
-from caploc.attribution.reference import reference_scores
-from caploc.benchmarks.attribution.work import STEPS
+from caploc.benchmarks.attribution.speed import STEPS
 from caploc.examples import TokenizedExample
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
+from caploc.tests.oracles.attribution import reference_scores
 
 
 class Pair(NamedTuple):

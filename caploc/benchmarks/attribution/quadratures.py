@@ -11,13 +11,12 @@ from caploc.attribution.adaptive import Tolerance
 from caploc.attribution.engine import Attributor, Method
 from caploc.attribution.sums import ScoreSums
 from caploc.benchmarks import Options
-from caploc.benchmarks.attribution.sizes import Sizes
-from caploc.benchmarks.attribution.work import STEPS
+from caploc.benchmarks.attribution.speed import STEPS, Sizes
+from caploc.benchmarks.measuring import timed as cpu_seconds
 from caploc.benchmarks.tables import Spread, Table
-from caploc.benchmarks.timing import cpu_seconds
 from caploc.errors import CaplocError
 from caploc.examples import TokenizedExample, tokenize
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 
 MODEL, DATASET = "tiny-llama", "gsm8k"
 _DATA = Path(caploc.__file__).resolve().parent.parent / "fixtures" / "data"

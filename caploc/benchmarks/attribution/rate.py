@@ -11,11 +11,13 @@ from tqdm import tqdm
 
 from caploc.attribution.estimate import automatic_chunk
 from caploc.benchmarks import Options
-from caploc.benchmarks.attribution import methods
-from caploc.benchmarks.attribution.sizes import Sizes, bench_llama, random_example
-from caploc.benchmarks.attribution.work import executed
+from caploc.benchmarks.attribution import speed as methods
+from caploc.benchmarks.attribution.speed import Sizes
+from caploc.benchmarks.measuring import executed
+from caploc.benchmarks.measuring import timed as cpu_seconds
+from caploc.benchmarks.models import random_example
+from caploc.benchmarks.models import random_llama as bench_llama
 from caploc.benchmarks.tables import Spread, Table, Value
-from caploc.benchmarks.timing import cpu_seconds
 
 LARGE = 1024
 _TRIES, _CALLS = 5, 4

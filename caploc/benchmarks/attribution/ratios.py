@@ -12,15 +12,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from caploc.benchmarks import Options
-from caploc.benchmarks.attribution import methods
-from caploc.benchmarks.attribution.methods import Pair
-from caploc.benchmarks.attribution.sizes import Sizes, bench_llama, random_example
-from caploc.benchmarks.attribution.work import all_pairs_work, packed_work, pair_work
+from caploc.benchmarks.attribution import speed as methods
+from caploc.benchmarks.attribution.speed import Pair, Sizes, all_pairs_work, packed_work, pair_work
+from caploc.benchmarks.measuring import timed as cpu_seconds
+from caploc.benchmarks.models import random_example
+from caploc.benchmarks.models import random_llama as bench_llama
 from caploc.benchmarks.tables import Spread, Table, Value, at_least
-from caploc.benchmarks.timing import cpu_seconds
 from caploc.errors import ModelError
 from caploc.examples import TokenizedExample
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 
 # Far above float32's rounding (1e-7 to 1e-6), far below any real difference.
 _SAME = 1e-5

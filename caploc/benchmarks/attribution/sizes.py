@@ -11,7 +11,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from caploc.examples import TokenizedExample
-from caploc.models import LanguageModel, wrap
+from caploc.model.loading import LanguageModel, wrap
 
 VOCABULARY = 1024
 MAX_LENGTH = 1024

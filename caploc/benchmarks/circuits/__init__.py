@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from caploc.benchmarks import Options
-from caploc.benchmarks.circuits.cases import FULL, QUICK, Sizes
-from caploc.benchmarks.circuits.methods import measure_methods
-from caploc.benchmarks.circuits.speed import measure_speed
+from caploc.benchmarks.circuits import FULL, QUICK, Sizes, measure_methods, measure_speed
 from caploc.benchmarks.tables import Table
 
 QUESTIONS: Mapping[str, Callable[[Sizes, Options], Iterator[Table]]] = {

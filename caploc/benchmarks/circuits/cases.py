@@ -14,7 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import caploc
 from caploc.errors import CaplocError
 from caploc.examples import TokenizedExample, tokenize
-from caploc.models import LanguageModel, load_model, wrap
+from caploc.model.loading import LanguageModel, load_model, wrap
 
 DATASET = "counterfact"
 _DATA = Path(caploc.__file__).resolve().parent.parent / "fixtures" / "data"

@@ -11,9 +11,10 @@ import torch
 from scipy import stats
 
 from caploc.benchmarks import Options
-from caploc.benchmarks.circuits.cases import Case, Sizes, cases
+from caploc.benchmarks import circuits as cases
+from caploc.benchmarks.circuits import Case, Sizes
+from caploc.benchmarks.measuring import timed as cpu_seconds
 from caploc.benchmarks.tables import Table, Value
-from caploc.benchmarks.timing import cpu_seconds
 from caploc.circuits import Circuit, DecomposedModel, EdgeScores, Prompt, attribute_edges, edge_effects, prune
 
 T = TypeVar("T")

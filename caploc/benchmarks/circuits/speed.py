@@ -9,14 +9,15 @@ import torch
 from tqdm import tqdm
 
 from caploc.benchmarks import Options
-from caploc.benchmarks.circuits.cases import Case, Sizes, cases
+from caploc.benchmarks import circuits as cases
+from caploc.benchmarks.circuits import Case, Sizes
+from caploc.benchmarks.measuring import timed as cpu_seconds
 from caploc.benchmarks.tables import Spread, Table, Value, at_least
-from caploc.benchmarks.timing import cpu_seconds
 from caploc.circuits import Circuit, DecomposedModel, Pruning, prune
 from caploc.circuits.pruning import RESOLUTION
-from caploc.circuits.reference import prune_directly
 from caploc.errors import ModelError
 from caploc.examples import TokenizedExample
+from caploc.tests.oracles.circuits import prune_directly
 
 # An effect this many resolutions from the threshold is a tie, which rounding may decide either way.
 _TIE = 3

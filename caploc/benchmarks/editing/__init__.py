@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from caploc.benchmarks import Options
-from caploc.benchmarks.editing.cases import FULL, QUICK, Sizes
-from caploc.benchmarks.editing.speed import measure_speed
-from caploc.benchmarks.editing.success import measure_success
+from caploc.benchmarks.editing import FULL, QUICK, Sizes, measure_speed, measure_success
 from caploc.benchmarks.tables import Table
 
 QUESTIONS: Mapping[str, Callable[[Sizes, Options], Iterator[Table]]] = {

@@ -10,12 +10,13 @@ from types import MappingProxyType
 import torch
 
 import caploc
-from caploc.benchmarks.attribution.sizes import VOCABULARY, bench_llama
+from caploc.benchmarks.attribution.speed import VOCABULARY
+from caploc.benchmarks.models import random_llama as bench_llama
 from caploc.datasets.edits import EditRequest, load_edits
 from caploc.interventions.rank_one.prefixes import draw_prefixes
 from caploc.interventions.rank_one.prompts import EditPrompt, EditPrompts, edit_prompts
 from caploc.interventions.rank_one.settings import Editing, Token
-from caploc.models import LanguageModel, load_model
+from caploc.model.loading import LanguageModel, load_model
 
 DATA = Path(caploc.__file__).resolve().parent.parent / "fixtures" / "data"
 TOKENS: tuple[Token, ...] = ("last-subject", "last-prompt")

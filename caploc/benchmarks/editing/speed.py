@@ -11,16 +11,16 @@ from tqdm import tqdm
 
 from caploc.attribution.restoring import frozen_eval
 from caploc.benchmarks import Options
-from caploc.benchmarks.editing.cases import TOKENS, Sizes, embedded_case, random_case
+from caploc.benchmarks.editing import TOKENS, Sizes, embedded_case, random_case
+from caploc.benchmarks.measuring import timed as cpu_seconds
 from caploc.benchmarks.tables import Spread, Table, Value, at_least
-from caploc.benchmarks.timing import cpu_seconds
 from caploc.errors import CaplocError, ModelError
 from caploc.interventions.rank_one.prompts import EditPrompts
 from caploc.interventions.rank_one.recording import record
-from caploc.interventions.rank_one.reference import reference_delta, reference_key
 from caploc.interventions.rank_one.settings import Editing, Token
 from caploc.interventions.rank_one.value import find_values
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
+from caploc.tests.oracles.rank_one import reference_delta, reference_key
 
 # Losses of the same search in float32 drift apart by Adam's division by small gradients, not by more than this.
 _SAME = 0.01

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from tqdm import tqdm
 
 from caploc.benchmarks import Options
-from caploc.benchmarks.editing.cases import TOKENS, Sizes, corpus, requests
+from caploc.benchmarks.editing import TOKENS, Sizes, corpus, requests
 from caploc.benchmarks.tables import Table, Value
 from caploc.errors import CaplocError
 from caploc.interventions.rank_one.covariance import KeyCovariance, key_covariance
@@ -15,7 +15,7 @@ from caploc.interventions.rank_one.edit import edit_all_layers
 from caploc.interventions.rank_one.prefixes import draw_prefixes
 from caploc.interventions.rank_one.scores import EditScore, score_edit, summarize_edits
 from caploc.interventions.rank_one.settings import Editing, Token
-from caploc.models import LanguageModel, load_model
+from caploc.model.loading import LanguageModel, load_model
 
 _RIDGE = 1e-4
 

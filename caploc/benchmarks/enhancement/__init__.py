@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from caploc.benchmarks import Options
-from caploc.benchmarks.enhancement.cases import FULL, QUICK, Sizes
-from caploc.benchmarks.enhancement.memory import measure_memory
-from caploc.benchmarks.enhancement.steps import measure_steps
+from caploc.benchmarks.enhancement import FULL, QUICK, Sizes, measure_memory, measure_steps
 from caploc.benchmarks.tables import Table
 
 QUESTIONS: Mapping[str, Callable[[Sizes, Options], Iterator[Table]]] = {

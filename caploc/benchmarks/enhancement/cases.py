@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from caploc.benchmarks.attribution.sizes import MAX_LENGTH, VOCABULARY
+from caploc.benchmarks.attribution.speed import MAX_LENGTH, VOCABULARY
 from caploc.examples import TokenizedExample
-from caploc.models import LanguageModel, wrap
+from caploc.model.loading import LanguageModel, wrap
 from caploc.neurons import NeuronMask
 
 

@@ -7,12 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from caploc.benchmarks import Options
-from caploc.benchmarks.enhancement.cases import Case, Sizes
-from caploc.benchmarks.enhancement.steps import held_bytes
+from caploc.benchmarks.enhancement import Case, Sizes, held_bytes
 from caploc.benchmarks.tables import Table
 from caploc.interventions.enhancement.batches import Batches
 from caploc.interventions.enhancement.recipe import Recipe
-from caploc.interventions.enhancement.trainer import Trainer
+from caploc.interventions.enhancement.training import Trainer
 
 
 def measure_memory(sizes: Sizes, options: Options) -> Iterator[Table]:

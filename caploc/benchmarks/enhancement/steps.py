@@ -10,14 +10,14 @@ from torch import nn
 from tqdm import tqdm
 
 from caploc.benchmarks import Options
-from caploc.benchmarks.enhancement.cases import Case, Sizes
+from caploc.benchmarks.enhancement import Case, Sizes
+from caploc.benchmarks.measuring import timed as cpu_seconds
 from caploc.benchmarks.tables import Spread, Table, Value, at_least, at_most
-from caploc.benchmarks.timing import cpu_seconds
 from caploc.errors import ModelError
 from caploc.interventions.enhancement.batches import Batches
 from caploc.interventions.enhancement.recipe import Recipe
-from caploc.interventions.enhancement.reference import MaskedFineTuning
-from caploc.interventions.enhancement.trainer import Trainer
+from caploc.interventions.enhancement.training import Trainer
+from caploc.tests.oracles.enhancement import MaskedFineTuning
 
 # Far above float32's rounding, far below what another batch or a missing update makes.
 _SAME = 1e-4

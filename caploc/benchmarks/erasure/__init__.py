@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from caploc.benchmarks import Options
-from caploc.benchmarks.erasure.cases import FULL, QUICK, Sizes
-from caploc.benchmarks.erasure.ratios import measure_ratios
+from caploc.benchmarks.erasure import FULL, QUICK, Sizes, measure_ratios
 from caploc.benchmarks.tables import Table
 
 QUESTIONS: Mapping[str, Callable[[Sizes, Options], Iterator[Table]]] = {"ratios": measure_ratios}

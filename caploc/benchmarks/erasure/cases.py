@@ -9,12 +9,12 @@ from jaxtyping import Bool
 from torch import Tensor
 
 import caploc
-from caploc.benchmarks.editing.cases import DATA
-from caploc.benchmarks.erasure.reference import Way
+from caploc.benchmarks.models import DATA
 from caploc.evaluation import Prepared, prepare
-from caploc.magnitude import random_sets
-from caploc.models import LanguageModel
+from caploc.locators.magnitude import random_sets
+from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask
+from caploc.tests.oracles.evaluation import Way
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from caploc.benchmarks import Options
-from caploc.benchmarks.attribution.work import Operations, executed
-from caploc.benchmarks.erasure.cases import Case, Sizes
-from caploc.benchmarks.erasure.reference import direct_scores
+from caploc.benchmarks.erasure import Case, Sizes
+from caploc.benchmarks.measuring import Operations, executed
+from caploc.benchmarks.measuring import timed as cpu_seconds
 from caploc.benchmarks.tables import Spread, Table, Value
-from caploc.benchmarks.timing import cpu_seconds
 from caploc.errors import CaplocError, ModelError
 from caploc.evaluation import Outcomes, evaluate
-from caploc.models import LanguageModel, load_model
+from caploc.model.loading import LanguageModel, load_model
+from caploc.tests.oracles.evaluation import direct_scores
 
 # Two tokens or labels may be equally likely but for rounding, which then decides: more scores than this never differ.
 _TIES = 0.01

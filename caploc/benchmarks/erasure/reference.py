@@ -17,8 +17,8 @@ from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
 from caploc.evaluation import Prepared
-from caploc.interventions.erasure import erased
-from caploc.models import LanguageModel
+from caploc.interventions.weights import erased
+from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask
 
 Way = Literal["generate()", "forward per label", "one forward"]

@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from caploc.benchmarks import Options
-from caploc.benchmarks.statistics.coverage import measure_coverage
-from caploc.benchmarks.statistics.levels import measure_levels
-from caploc.benchmarks.statistics.power import measure_power
-from caploc.benchmarks.statistics.proportions import measure_proportions
-from caploc.benchmarks.statistics.rates import FULL, QUICK, Sizes
-from caploc.benchmarks.statistics.times import measure_times
+from caploc.benchmarks.statistics import measure_levels, measure_power, measure_times
+from caploc.benchmarks.statistics.intervals import FULL, QUICK, Sizes, measure_coverage, measure_proportions
 from caploc.benchmarks.tables import Table
 
 QUESTIONS: Mapping[str, Callable[[Sizes, Options], Iterator[Table]]] = {

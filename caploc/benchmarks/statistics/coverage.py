@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 
 from caploc.benchmarks import Options
-from caploc.benchmarks.statistics.rates import ERROR_NOTE, Sizes, percent
+from caploc.benchmarks.statistics.intervals import ERROR_NOTE, Sizes, percent
 from caploc.benchmarks.tables import Table, Value
 from caploc.statistics import Interval, bootstrap_mean, tost
 

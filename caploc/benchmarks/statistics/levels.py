@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from caploc.benchmarks import Options
+from caploc.benchmarks.statistics.intervals import ERROR_NOTE, Sizes, percent
 from caploc.benchmarks.statistics.nulls import LEVEL, NULLS, rejections
-from caploc.benchmarks.statistics.rates import ERROR_NOTE, Sizes, percent
 from caploc.benchmarks.tables import Table
 from caploc.statistics import binomial_interval
 

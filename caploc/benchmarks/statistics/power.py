@@ -8,7 +8,7 @@ import numpy as np
 
 from caploc import statistics
 from caploc.benchmarks import Options
-from caploc.benchmarks.statistics.rates import ERROR_NOTE, Sizes, percent
+from caploc.benchmarks.statistics.intervals import ERROR_NOTE, Sizes, percent
 from caploc.benchmarks.tables import Table
 
 LEVEL = 0.05

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import stats
 
 from caploc.benchmarks import Options
-from caploc.benchmarks.statistics.rates import Sizes
+from caploc.benchmarks.statistics.intervals import Sizes
 from caploc.benchmarks.tables import Table
 from caploc.statistics import Interval, binomial_interval, mcnemar_from_counts
 

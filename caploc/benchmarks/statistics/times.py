@@ -9,9 +9,9 @@ import numpy as np
 
 from caploc import statistics
 from caploc.benchmarks import Options
-from caploc.benchmarks.statistics.rates import Sizes
+from caploc.benchmarks.measuring import timed as cpu_seconds
+from caploc.benchmarks.statistics.intervals import Sizes
 from caploc.benchmarks.tables import Spread, Table
-from caploc.benchmarks.timing import cpu_seconds
 
 SHORTEST = 0.02
 """CPU seconds that a round lasts at least, so that the clock's grain does not count."""

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from caploc.benchmarks import Options
 from caploc.benchmarks.tables import Table
-from caploc.benchmarks.tracing.cases import FULL, QUICK, Case
-from caploc.benchmarks.tracing.ratios import measure_ratios
+from caploc.benchmarks.tracing import FULL, QUICK, Case, measure_ratios
 
 QUESTIONS: Mapping[str, Callable[[Sequence[Case], Options], Iterator[Table]]] = {"ratios": measure_ratios}
 

@@ -10,9 +10,10 @@ from typing import Any, cast
 import torch
 from transformers import GPTJConfig, GPTJForCausalLM
 
-from caploc.benchmarks.attribution.sizes import MAX_LENGTH, VOCABULARY, bench_llama
+from caploc.benchmarks.attribution.speed import MAX_LENGTH, VOCABULARY
+from caploc.benchmarks.models import random_llama as bench_llama
 from caploc.locators.causal_tracing.settings import Kind
-from caploc.models import LanguageModel, wrap
+from caploc.model.loading import LanguageModel, wrap
 
 SUBJECT_TOKENS = 4
 

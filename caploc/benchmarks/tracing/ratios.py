@@ -9,19 +9,19 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from caploc.benchmarks import Options
-from caploc.benchmarks.attribution.ratios import sample_pairs
-from caploc.benchmarks.attribution.sizes import random_example
-from caploc.benchmarks.attribution.work import executed
+from caploc.benchmarks.attribution.speed import sample_pairs
+from caploc.benchmarks.measuring import executed
+from caploc.benchmarks.measuring import timed as cpu_seconds
+from caploc.benchmarks.models import random_example
 from caploc.benchmarks.tables import Spread, Table, Value, at_least
-from caploc.benchmarks.timing import cpu_seconds
-from caploc.benchmarks.tracing.cases import MODELS, SUBJECT_TOKENS, Case
+from caploc.benchmarks.tracing import MODELS, SUBJECT_TOKENS, Case
 from caploc.errors import ModelError
 from caploc.examples import TokenizedExample
 from caploc.locators.causal_tracing.noise import draw_noise, embedding_deviation
-from caploc.locators.causal_tracing.reference import reference_trace
 from caploc.locators.causal_tracing.settings import Tracing
 from caploc.locators.causal_tracing.tracer import Tracer
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
+from caploc.tests.oracles.causal_tracing import reference_trace
 
 # Far above float32's rounding (1e-7 to 1e-6 of the largest probability), far below any real difference.
 _SAME = 1e-5

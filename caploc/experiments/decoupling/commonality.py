@@ -9,7 +9,7 @@ import numpy as np
 from caploc.experiments.decoupling.rates import decoupling_finding
 from caploc.experiments.decoupling.tasks import TASKS, located_of
 from caploc.experiments.endings import ends_in_a_finding
-from caploc.experiments.facts.sets import LocatedSets
+from caploc.experiments.located_sets import LocatedSets
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding
 from caploc.statistics import (

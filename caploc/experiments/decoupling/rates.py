@@ -9,9 +9,10 @@ import numpy as np
 from caploc.experiments.decoupling.readings import PAIRWISE, decay, one_task, two_tasks
 from caploc.experiments.decoupling.tasks import TASKS, Located, located_of, unrelated_of, untrained_of
 from caploc.experiments.endings import ends_in_a_finding
-from caploc.experiments.facts.kn import CUTS, DEFAULT
+from caploc.experiments.fact_methods import CUTS
+from caploc.experiments.facts.kn import DEFAULT
 from caploc.experiments.facts.report import finding_of, interval_parts, number_is_printed, printed_floor
-from caploc.experiments.facts.sets import LocatedSets
+from caploc.experiments.located_sets import LocatedSets
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding, Plot
 from caploc.statistics import bootstrap_mean, compare_pairs, defined_mean, off_diagonal_mean

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from caploc.experiments.facts.sets import LocatedSets
+from caploc.experiments.located_sets import LocatedSets
 from caploc.statistics import (
     Interval,
     bootstrap_mean,

@@ -8,15 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from caploc.datasets import load_examples
-from caploc.datasets.sampling import digest
+from caploc.datasets.base import digest
 from caploc.errors import UnavailableDatasetError
 from caploc.examples import Example
 from caploc.experiments.endings import FloorError
-from caploc.experiments.facts.fact_set import FactSet, fact_set, facts_of
+from caploc.experiments.facts import FactSet, facts_of
+from caploc.experiments import facts as fact_set
 from caploc.experiments.facts.kn import DEFAULT, knowledge_neurons, located_everywhere
 from caploc.experiments.facts.report import require_known
-from caploc.experiments.facts.sets import LocatedSets
-from caploc.experiments.facts.wordings import Fact
+from caploc.experiments.located_sets import LocatedSets
+from caploc.experiments.facts import Fact
 from caploc.experiments.study import NotRunError, Study
 
 TASKS = ("result", "program")

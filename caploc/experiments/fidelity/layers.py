@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from caploc.examples import subject_tokens
 from caploc.experiments.endings import ends_in_a_finding
 from caploc.experiments.facts import FactSet, LocatedSets, facts_of
 from caploc.experiments.facts.report import OF_EQUATION_8, require_known
@@ -20,7 +21,6 @@ from caploc.locators.causal_tracing.tracer import Tracer
 from caploc.locators.layers import LayerSet
 from caploc.papers import load_paper
 from caploc.statistics import defined_mean
-from caploc.subjects import subject_tokens
 
 TOP_K = 3
 """Section 3.1's number of layers."""

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from caploc.experiments.endings import FloorError
-from caploc.experiments.facts.fact_set import FEWEST_FACTS, FactSet
+from caploc.experiments.facts import FEWEST_FACTS, FactSet
 from caploc.experiments.facts.report import finding_of, interval_parts, number_is_printed
-from caploc.experiments.facts.sets import LocatedSets
+from caploc.experiments.located_sets import LocatedSets
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding, Plot
 from caploc.papers import load_paper

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from caploc.examples import Example
+from caploc.examples import Example, with_subject
 from caploc.experiments.facts import FEWEST_FACTS, Fact, FactSet
 from caploc.experiments.study import NotRunError, Study
-from caploc.models import LanguageModel
-from caploc.store import Compute, fingerprint
-from caploc.subjects import with_subject
+from caploc.fingerprints import fingerprint
+from caploc.model.loading import LanguageModel
+from caploc.store import Compute
 
 CPU_FACTS = 20
 """Causal tracing and pruning cost ten times as much a prompt as KN."""

@@ -14,7 +14,7 @@ from caploc.attribution.precision import wide_head
 from caploc.attribution.quadrature import fixed_rule
 from caploc.examples import TokenizedExample
 from caploc.experiments.endings import ends_in_a_finding
-from caploc.experiments.facts.fact_set import facts_of
+from caploc.experiments.facts import facts_of
 from caploc.experiments.facts.report import finding_of, require_known
 from caploc.experiments.facts.stored import stored
 from caploc.experiments.premises.neuron_path import NeuronPathModel

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from caploc.experiments.endings import ends_in_a_finding
-from caploc.experiments.facts.fact_set import FEWEST_FACTS
+from caploc.experiments.facts import FEWEST_FACTS
 from caploc.experiments.facts.report import finding_of, require_known
 from caploc.experiments.reliability.rome_edits import PROMPT, SUBJECT
 from caploc.experiments.reliability.rome_facts import rome_facts
@@ -20,11 +20,11 @@ from caploc.statistics import (
     compare_successes,
     defined_mean,
     holm_parts,
-    mcnemar,
     part_quantities,
     ratio_interval,
     row_correlations,
 )
+from caploc.statistics import permutation as mcnemar
 
 
 @ends_in_a_finding

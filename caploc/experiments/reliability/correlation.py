@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from caploc.experiments.endings import FloorError
-from caploc.experiments.facts.scaling import ARMS, Scaled
+from caploc.experiments.scaled_facts import ARMS, Scaled
 from caploc.statistics import Interval, largest_rank_correlation, rank_correlations
 
 

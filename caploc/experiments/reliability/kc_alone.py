@@ -23,7 +23,7 @@ THRESHOLDS = (0.1, 1.0)
 """Nats an edge may cost, where graphs are small enough for exact pruning: beside the default of 0.01."""
 
 _COLUMNS = ("first", "worst", "candidate", "shared", "share")
-# Tokens x circuits in one pass, as in caploc.interventions.circuit.
+# Tokens x circuits in one pass, as in caploc.circuits.circuit.
 _CHUNK_TOKENS = 2048
 
 

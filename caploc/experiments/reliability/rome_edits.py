@@ -15,6 +15,7 @@ from caploc.errors import ModelError
 from caploc.experiments.fidelity.prompts import for_each_prompt
 from caploc.experiments.reliability.rome_facts import RomeFacts, editing_of
 from caploc.experiments.study import NotRunError, Study
+from caploc.fingerprints import fingerprint
 from caploc.interventions.rank_one import (
     KeyCovariance,
     SingularCovarianceError,
@@ -25,9 +26,8 @@ from caploc.interventions.rank_one import (
 from caploc.interventions.rank_one.covariance import WORST_CONDITION
 from caploc.interventions.rank_one.layers import check_precise
 from caploc.interventions.rank_one.settings import Token
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 from caploc.statistics import defined_mean
-from caploc.store import fingerprint
 
 SUBJECT: Token = "last-subject"
 PROMPT: Token = "last-prompt"

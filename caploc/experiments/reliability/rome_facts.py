@@ -13,11 +13,11 @@ from caploc.examples import Example, tokenize
 from caploc.experiments.endings import FloorError
 from caploc.experiments.facts import FEWEST_FACTS, Fact, FactSet, facts_of
 from caploc.experiments.facts.report import require_known
-from caploc.experiments.facts.wordings import WITH_PARAPHRASES
+from caploc.experiments.facts import WITH_PARAPHRASES
 from caploc.experiments.study import NotRunError, Study
 from caploc.interventions.rank_one import Editing, draw_prefixes
 from caploc.interventions.rank_one.prompts import edit_prompts
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 
 CPU_EDITED, GPU_EDITED = 24, 200
 """Facts that are edited, unless ``--samples`` says how many: a fact costs two searches in every layer."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from caploc.experiments.endings import FloorError
-from caploc.experiments.facts.scaling import LAYER, LOCATED, UNIFORM, Scaled
-from caploc.statistics import Effect, Interval, binomial_interval, bootstrap_mean, compare_pairs, mcnemar
+from caploc.experiments.scaled_facts import LAYER, LOCATED, UNIFORM, Scaled
+from caploc.statistics import Effect, Interval, binomial_interval, bootstrap_mean, compare_pairs
+from caploc.statistics import permutation as mcnemar
 
 Share = tuple[float, Interval]
 

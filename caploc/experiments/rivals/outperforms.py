@@ -18,7 +18,8 @@ from caploc.experiments.rivals.sets import CNL, MAGNITUDE, RIVALS, located
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding, Outcome, Plot
 from caploc.metrics import chance_overlap
-from caploc.papers import judge, load_paper
+from caploc.papers import load_paper
+from caploc.rules import judge
 from caploc.statistics import (
     Effect,
     against_the_best,

@@ -9,17 +9,18 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
-from caploc.circuits import DecomposedModel, Graph, attribute_edges
+from caploc.circuits import DecomposedModel, attribute_edges
+from caploc.circuits.graph import mlps_of
 from caploc.errors import ModelError
 from caploc.examples import TokenizedExample
 from caploc.experiments.fidelity.prompts import for_each_prompt
-from caploc.experiments.rivals.last_token import LastTokenTracer
 from caploc.experiments.scrambled import scrambled
 from caploc.experiments.shards import MOST_SHARDS, sharded_sums
 from caploc.experiments.study import Study
 from caploc.locators.causal_tracing.settings import Tracing
 from caploc.locators.knowledge_neurons import example_scores
-from caploc.magnitude import magnitude
+from caploc.locators.magnitude import magnitude
+from caploc.locators.traced_layers import LastTokenTracer
 
 CPU_SAMPLES = 32
 """On a CPU, unless ``--samples`` says how many; never more than ``MOST_SHARDS``, so that every sample is a shard."""
@@ -34,7 +35,7 @@ class Samples:
     Attributes:
         commonality: CNL's scores, eq. (7) over the whole answer; ``scrambled`` those of the control text.
         knowledge: KN's, at the prompt's last token for the answer's first.
-        magnitude: how large the neurons are (``caploc.magnitude``).
+        magnitude: how large the neurons are (``caploc.locators.magnitude``).
         restored: the answer's probability with a layer's MLP restored at the prompt's last token.
         edges: EAP-IG's scores of the edges that begin or end at an MLP; ``at`` tells of which layers. None where the
             family cannot be taken apart; ``left_out`` says why.
@@ -127,16 +128,6 @@ def _edges(
         return {"values": scores.values[touching].astype(np.float32)}
 
     return _each(study, "edges of MLPs", examples, {"steps": STEPS}, make), at[touching], None
-
-
-def mlps_of(graph: Graph) -> Bool[np.ndarray, "edges layers"]:
-    """Whether each edge begins or ends at each layer's MLP."""
-    receivers, senders = graph.possible.nonzero()
-    mlps = range(graph.layers)
-    return np.stack(
-        [(senders == graph.mlp_of(layer)) | (receivers == graph.mlp_input_of(layer)) for layer in mlps],
-        axis=1,
-    )
 
 
 def _each(

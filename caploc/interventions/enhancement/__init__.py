@@ -13,8 +13,13 @@ part in the backward pass. Equal to fine-tuning with masked gradients: ``referen
 
 from __future__ import annotations
 
-from caploc.interventions.enhancement.applying import enhanced, merge
-from caploc.interventions.enhancement.difference import DifferenceError, LayerRows, RowDifference
+from caploc.interventions.enhancement.difference import (
+    DifferenceError,
+    LayerRows,
+    RowDifference,
+    enhanced,
+    merge,
+)
 from caploc.interventions.enhancement.recipe import Recipe
 from caploc.interventions.enhancement.training import Enhancement, enhance
 

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from caploc.examples import TokenizedExample
 from caploc.interventions.enhancement.batches import end_token, orders
 from caploc.interventions.enhancement.recipe import Recipe
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask
 
 

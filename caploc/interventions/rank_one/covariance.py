@@ -17,9 +17,10 @@ from tqdm import tqdm
 from caploc.attribution.estimate import automatic_chunk
 from caploc.attribution.restoring import frozen_eval
 from caploc.errors import CaplocError, ExampleError, OptionError
+from caploc.fingerprints import fingerprint
 from caploc.interventions.rank_one.layers import check_layers
-from caploc.models import LanguageModel
-from caploc.store import Store, fingerprint
+from caploc.model.loading import LanguageModel
+from caploc.store import Store
 
 # What C^-1 loses of a float32 key's seven digits is at most its condition number.
 WORST_CONDITION = 1e7

@@ -27,7 +27,7 @@ from caploc.interventions.rank_one.scores import answer_scores
 from caploc.interventions.rank_one.settings import Editing
 from caploc.interventions.rank_one.value import Value, find_values
 from caploc.interventions.weights import replaced_weights
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from caploc.errors import ModelError, OptionError
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 
 
 def check_layers(lm: LanguageModel, layers: Sequence[int] | None) -> list[int]:

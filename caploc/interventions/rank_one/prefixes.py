@@ -11,7 +11,7 @@ import torch
 
 from caploc.attribution.restoring import frozen_eval
 from caploc.errors import ModelError
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 from caploc.streams import Stream, stream
 
 _CANDIDATES = 5  # ROME's code draws from the five most probable tokens

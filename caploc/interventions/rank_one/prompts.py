@@ -10,10 +10,9 @@ from jaxtyping import Int
 from torch import Tensor
 
 from caploc.datasets.edits import EditRequest
-from caploc.examples import Example, tokenize
+from caploc.examples import Example, subject_tokens, tokenize
 from caploc.interventions.rank_one.settings import Token
-from caploc.models import LanguageModel
-from caploc.subjects import subject_tokens
+from caploc.model.loading import LanguageModel
 
 
 @dataclass(frozen=True, eq=False)

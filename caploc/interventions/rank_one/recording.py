@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 
 from caploc.attribution.clean import CleanPass, run_clean
 from caploc.interventions.rank_one.prompts import EditPrompts
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 
 
 @dataclass(eq=False)

@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from caploc.attribution.restoring import frozen_eval
 from caploc.interventions.rank_one.prompts import EditPrompts
 from caploc.interventions.rank_one.settings import Editing
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 
 _FIRST_DECAY, _SECOND_DECAY, _EPSILON = 0.9, 0.999, 1e-8
 

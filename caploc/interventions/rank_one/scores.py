@@ -17,7 +17,7 @@ from caploc.attribution.restoring import frozen_eval
 from caploc.datasets.edits import EditRequest
 from caploc.errors import OptionError
 from caploc.examples import Example, TokenizedExample, tokenize
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 
 _CHUNK_TOKENS = 4096
 

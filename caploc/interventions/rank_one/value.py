@@ -16,7 +16,7 @@ from caploc.interventions.rank_one.joining import EditedLayers
 from caploc.interventions.rank_one.prompts import EditPrompts
 from caploc.interventions.rank_one.recording import Recorded
 from caploc.interventions.rank_one.settings import Editing
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 
 _TOLERANCE = {torch.float64: 1e-5, torch.float32: 2e-3}
 

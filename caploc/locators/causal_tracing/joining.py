@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from caploc.attribution.restoring import replaced_forward
 from caploc.locators.causal_tracing.layer_calls import keywords, last_logits, last_projection, states_of
 from caploc.locators.causal_tracing.rows import KeysKnown, PrefixCache, Rows
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 
 
 class JoiningModel:

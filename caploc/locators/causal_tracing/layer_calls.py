@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from caploc.attribution.clean import bind
 from caploc.locators.causal_tracing.settings import Kind
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 
 
 def keywords(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -9,13 +9,12 @@ import torch
 from tqdm import tqdm
 
 from caploc.errors import OptionError
-from caploc.examples import Example, tokenize
+from caploc.examples import Example, subject_tokens, tokenize
 from caploc.locators.causal_tracing.settings import Kind, Tracing
 from caploc.locators.causal_tracing.trace import Rank, Trace, check_rank
 from caploc.locators.causal_tracing.tracer import Tracer
 from caploc.locators.layers import LayerSet, check_top_k
-from caploc.models import LanguageModel
-from caploc.subjects import subject_tokens
+from caploc.model.loading import LanguageModel
 
 
 def trace(

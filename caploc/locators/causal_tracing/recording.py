@@ -21,7 +21,7 @@ from caploc.locators.causal_tracing.layer_calls import (
     states_of,
 )
 from caploc.locators.causal_tracing.settings import Kind
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 
 
 @dataclass

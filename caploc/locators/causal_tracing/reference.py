@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from caploc.locators.causal_tracing.settings import Tracing
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 
 Hook = Callable[[nn.Module, Any, Any], Any]
 

@@ -21,7 +21,7 @@ from caploc.locators.causal_tracing.restoration import Restoration, probability
 from caploc.locators.causal_tracing.selfcheck import check_reproduced
 from caploc.locators.causal_tracing.settings import Tracing
 from caploc.locators.causal_tracing.trace import Trace
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 
 
 class Tracer:
@@ -53,7 +53,7 @@ class Tracer:
         self._stack.close()
 
     def one(self, example: TokenizedExample, subject: range) -> Trace:
-        """The trace of ``example``, whose tokens ``subject`` are noised (``caploc.subjects.subject_tokens``).
+        """The trace of ``example``, whose tokens ``subject`` are noised (``caploc.examples.subject_tokens``).
 
         On CUDA, passes that do not fit into memory are tried again with half the tokens.
 
@@ -64,7 +64,7 @@ class Tracer:
         if not (subject.step == 1 and 0 <= subject.start < subject.stop <= example.answer_start):
             raise ExampleError(
                 f"example {example.id!r}: the subject's tokens {subject} are no part of the prompt's "
-                f"{example.answer_start}; take those of caploc.subjects.subject_tokens"
+                f"{example.answer_start}; take those of caploc.examples.subject_tokens"
             )
         while True:
             try:

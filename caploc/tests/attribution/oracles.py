@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from caploc.attribution.engine import Method
 from caploc.attribution.quadrature import fixed_rule
-from caploc.attribution.reference import reference_scores
 from caploc.examples import TokenizedExample
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
+from caploc.tests.oracles.attribution import reference_scores
 
 
 def module_of(lm: LanguageModel, layer: int, value: str) -> nn.Module:

@@ -19,7 +19,7 @@ from caploc.attribution.engine import Attributor, Method
 from caploc.attribution.integrate import Integral
 from caploc.errors import ModelError, OptionError
 from caploc.examples import TokenizedExample, fit
-from caploc.models import LanguageModel, load_model
+from caploc.model.loading import LanguageModel, load_model
 from caploc.tests.attribution.analytic import Analytic, polynomial, step
 from caploc.tests.attribution.test_exactness import random_example, relative_error, small_model
 from caploc.tests.tiny import REPOSITORY, SHARED

@@ -11,10 +11,10 @@ from torch import Tensor
 import caploc
 from caploc import Example
 from caploc.attribution.quadrature import fixed_rule
-from caploc.attribution.reference import reference_scores
 from caploc.examples import TokenizedExample
 from caploc.locators import LOCATORS
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
+from caploc.tests.oracles.attribution import reference_scores
 from caploc.tests.tiny import NEURONS, SHAPE, WIDTH, tiny_lm
 
 EXAMPLES = [

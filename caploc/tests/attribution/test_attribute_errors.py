@@ -11,7 +11,7 @@ import torch
 from caploc import Example
 from caploc.attribution import engine
 from caploc.errors import ExampleError, ModelError, OptionError, TooLongError
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 from caploc.tests.attribution.families import CONTEXT
 from caploc.tests.attribution.test_attribute import EXAMPLES, attribute
 from caploc.tests.tiny import tiny_lm

@@ -11,10 +11,9 @@ from caploc.architectures import ARCHITECTURES, architecture_of
 from caploc.attribution.engine import Attributor, Method
 from caploc.attribution.packing import MOST_COLUMNS
 from caploc.attribution.quadrature import fixed_rule
-from caploc.attribution.reference import reference_scores
 from caploc.errors import ModelError
 from caploc.examples import TokenizedExample
-from caploc.models import LanguageModel, wrap
+from caploc.model.loading import LanguageModel, wrap
 from caploc.tests.attribution.families import (
     CONFIGS,
     VOCABULARY,
@@ -22,6 +21,7 @@ from caploc.tests.attribution.families import (
     make_model,
     softmax_in_float64,
 )
+from caploc.tests.oracles.attribution import reference_scores
 
 # These families' own code computes attention scores in float32 whatever the model's dtype.
 FLOAT32_ATTENTION = {"gptj", "gemma2"}

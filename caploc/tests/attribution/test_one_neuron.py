@@ -13,11 +13,11 @@ from caploc.architectures import ARCHITECTURES
 from caploc.attribution.engine import Attributor, Method
 from caploc.attribution.packing import MOST_COLUMNS
 from caploc.errors import OptionError
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 from caploc.tests.attribution.families import softmax_in_float64
-from caploc.tests.attribution.oracles import ablation_oracle, gradient_oracle
 from caploc.tests.attribution.test_attribute import EXAMPLES, attribute
 from caploc.tests.attribution.test_exactness import packed, random_example, relative_error, small_model
+from caploc.tests.oracles.attribution import ablation_oracle, gradient_oracle
 from caploc.tests.tiny import NEURONS, SHAPE, tiny_lm
 
 ONE = Method(path="neuron")

@@ -14,9 +14,9 @@ from caploc.attribution.adaptive import Tolerance
 from caploc.attribution.engine import Attributor, Method
 from caploc.errors import ModelError
 from caploc.tests.attribution.families import softmax_in_float64
-from caploc.tests.attribution.oracles import gradient_oracle, last_position_scaled, module_of
 from caploc.tests.attribution.test_attribute import EXAMPLES, attribute, tokens
 from caploc.tests.attribution.test_exactness import packed, random_example, relative_error, small_model
+from caploc.tests.oracles.attribution import gradient_oracle, last_position_scaled, module_of
 from caploc.tests.tiny import tiny_lm
 
 

@@ -78,6 +78,17 @@ def visit(page: Path, script: str = "", *options: str) -> Visit:
     return Visit(said=report.pop("said", None), **report)
 
 
+def in_frame(page: Path, to: Path, width: int) -> Path:
+    """A page that shows another in a frame of any width; Chromium's own windows are 500 pixels wide at least."""
+    inside = html.escape(page.read_text(encoding="utf-8"))
+    to.write_text(
+        '<!doctype html><html><head><meta name="color-scheme" content="light dark"><title>frame</title></head>'
+        f'<body><iframe style="border: 0; width: {width}px; height: 2000px" srcdoc="{inside}"></iframe></body></html>',
+        encoding="utf-8",
+    )
+    return to
+
+
 def screenshot(page: Path, to: Path, width: int, height: int, dark: bool = False) -> None:
     """A picture of the page in a window of this size."""
     mode = ("--blink-settings=preferredColorScheme=0",) if dark else ()

@@ -69,7 +69,7 @@ def test_the_same_run_is_the_same(
     assert len(out.splitlines()) == 4
     assert (
         out.splitlines()[-1]
-        == "4 cells in both runs, 4 of them equal in verdict and estimate; no verdict moved"
+        == "4 cells in both runs, 4 of them identical in verdict, estimate, interval and p; no verdict moved"
     )
     assert main(["compare", str(tmp_path / "a.json"), str(tmp_path / "a.json")]) == 0
 
@@ -82,13 +82,22 @@ def test_a_verdict_that_moved(compare: Compare) -> None:
         in out
     )
     assert "outside the other" not in out  # said above already
-    assert out.endswith("3 of them equal in verdict and estimate; 1 verdict moved\n")
+    assert out.endswith(
+        "3 of them identical in verdict, estimate, interval and p; 1 verdict moved; the largest relative change of a "
+        "number is 0.81\n"
+    )
 
 
 @pytest.mark.parametrize("status", ["ERROR", "MISSING"])
 def test_a_verdict_that_an_error_took_away_moved(compare: Compare, status: str) -> None:
     code, out, _ = compare(lambda run: run["cells"].__setitem__(0, cell("a", status, None)))
     assert code == 1 and f"SUPPORTED -> {status}" in out
+
+
+def test_a_number_that_changed_in_its_last_digit_is_not_identical(compare: Compare) -> None:
+    status, out, _ = compare(lambda run: run["cells"][0].update(interval=[0.85, 0.95 * (1 + 2e-7)], p=None))
+    assert status == 0 and "4 cells in both runs, 3 of them identical" in out
+    assert out.endswith("no verdict moved; the largest relative change of a number is 2e-07\n")
 
 
 def test_what_one_run_could_not_run_did_not_move(compare: Compare) -> None:
@@ -100,7 +109,7 @@ def test_what_one_run_could_not_run_did_not_move(compare: Compare) -> None:
 def test_a_derived_verdict_that_moved(compare: Compare) -> None:
     status, out, _ = compare(lambda run: run["derived"][0].update(status="REFUTED"))
     assert status == 1
-    assert "verdicts that follow from others and moved (1)\n  x m  INCONCLUSIVE -> REFUTED" in out
+    assert "derived verdicts that moved (1)\n  x m  INCONCLUSIVE -> REFUTED" in out
 
 
 @pytest.mark.parametrize(
@@ -129,13 +138,13 @@ def test_without_intervals_any_difference_is_told(compare: Compare, monkeypatch:
 def test_cells_of_one_run_alone(compare: Compare) -> None:
     status, out, _ = compare(lambda run: run["cells"].__setitem__(3, cell("e")))
     assert status == 0
-    assert "cells in A alone (1)\n  d  SUPPORTED" in out and "cells in B alone (1)\n  e  SUPPORTED" in out
+    assert "cells only in A (1)\n  d  SUPPORTED" in out and "cells only in B (1)\n  e  SUPPORTED" in out
     assert "3 cells in both runs" in out
 
 
 def test_runs_without_a_cell_in_common_are_not_taken_for_equal(compare: Compare) -> None:
     status, out, err = compare(lambda run: run.update(cells=[cell("other")]))
-    assert status == 2 and "cells in B alone (1)" in out
+    assert status == 2 and "cells only in B (1)" in out
     assert err == "error: the two runs have no cell in common; nothing was compared\n"
 
 

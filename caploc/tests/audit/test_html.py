@@ -9,7 +9,7 @@ from typing import Any
 import html5lib
 import pytest
 
-from caploc.audit.text import duration, escaped, in_ascii, number, p_value, visible, visible_lines
+from caploc.audit.text import duration, in_ascii, number, p_value, visible, visible_lines
 from caploc.tests.audit.conftest import ClaimsRun
 
 SHOWN = """
@@ -111,13 +111,13 @@ def test_around_the_table_stand_verdicts_rules_plots_and_provenance(page: Any) -
     assert "Overlap (tiny-llama-gsm8k-s6): supported" in images[0].get("alt")
 
 
-def test_an_error_of_ours_is_not_shown_as_a_verdict(page: Any) -> None:
+def test_an_error_in_the_audit_is_not_shown_as_a_verdict(page: Any) -> None:
     shown = page(SHOWN)
     (row,) = [row for row in shown.rows if "ERROR" in row[2]]
-    assert row[1:3] == ["tiny-llama-emotion-s6", "! ERROR (ours)"]
+    assert row[1:3] == ["tiny-llama-emotion-s6", "! AUDIT ERROR"]
     (body,) = [body for body in shown.cells if body.get("data-verdict") == "error"]
     assert 'raise RuntimeError("no such tensor")' in " ".join(body.itertext())  # the traceback
-    assert "Errors of ours: no evidence for or against a claim (1)" in shown.text
+    assert "Errors in the audit: no evidence for or against a claim (1)" in shown.text
 
 
 def test_claims_have_one_row_each_and_pytest_htmls_table_only_the_other_tests(page: Any) -> None:
@@ -167,7 +167,6 @@ def test_texts_and_numbers() -> None:
     assert visible("x" * 10, 4) == "xxxx... (10 characters)"
     assert in_ascii("\u00e9\u202e\U0001f600") == "\\xe9\\u202e\\U0001f600"
     assert visible_lines("a\x00\nb\nc\nd", most=2) == "a\\x00\n... 2 lines left out ...\nd"
-    assert escaped("<a href='x'>&\"") == "&lt;a href=&#x27;x&#x27;&gt;&amp;&quot;"
     assert [number(0.9642), number(None), number(1234, "count"), number(0.00123, "nats"), number(1.5, "nats")] == [
         "96.42", "-", "1,234", "0.0012", "1.500",
     ]  # fmt: skip

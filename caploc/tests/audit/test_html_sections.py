@@ -8,19 +8,13 @@ from typing import Any
 import html5lib
 import pytest
 
-from caploc.audit import html_figures
-from caploc.audit.html_cards import cards
-from caploc.audit.html_consistency import consistency
-from caploc.audit.html_figures import Figures
-from caploc.audit.html_matrix import matrix
-from caploc.audit.html_rows import table_of_cells
-from caploc.audit.html_sensitivity import sensitivity
-from caploc.audit.html_summary import page
+from caploc.audit import report
+from caploc.audit.report import Figure, Figures, page, section
 from caploc.audit.results import Planned, Result, Status
-from caploc.audit.sensitivity import flips
 from caploc.audit.session import Books
+from caploc.audit.views import RunView
 from caploc.findings import PRINTED, Cell
-from caploc.tests.audit.thousand import NOTES, PAPER, thousand
+from caploc.tests.audit.thousand import NOTES, PAPER, thousand, view
 
 PLOT = {"kind": "matrix", "title": "Overlap", "data": {"labels": ["a"], "values": [[1.0]]}}
 
@@ -47,7 +41,7 @@ def books(tmp_path_factory: pytest.TempPathFactory) -> Books:
 
 
 def test_the_matrix_counts_families_and_their_claims_by_model(books: Books) -> None:
-    shown = tree(matrix(PAPER, books.results, books.derived))
+    shown = tree(section("verdicts", view(books)))
     assert texts(shown, ".//thead//th") == ["Claims", "tiny-llama", "tiny-gptj", "printed numbers"]
     families = [body.find("tr") for body in shown.iter("tbody")]
     names = [texts(row, ".//summary")[0] for row in families]
@@ -72,34 +66,35 @@ def test_the_matrix_outlines_what_follows_and_names_what_was_not_audited() -> No
         result("fidelity-conclusion", Status.INCONCLUSIVE),
         result("fidelity-answer-a", Status.REFUTED),
     ]
-    text = matrix(PAPER, [result("table1-overlap", Status.SUPPORTED)], derived)
+    text = section("verdicts", RunView(PAPER, [result("table1-overlap", Status.SUPPORTED)], derived))
     shown = tree(text)
     badges = [span for span in shown.iter("span") if "derived" in (span.get("class") or "")]
     assert ["".join(badge.itertext()) for badge in badges[:2]] == ["\u2717 1", "? 1"]
     assert 'title="fidelity-answer-a: so it is"' in text
-    assert "An outlined verdict follows from other claims" in text
+    assert "An outlined verdict is derived from other claims" in text
     assert "Not audited in this run: Reliability of single facts; Decoupling;" in text
 
 
 def test_an_unregistered_claim_is_shown_as_such() -> None:
     lost = [result("<no>-such", Status.ERROR)]
-    assert "Claims that are not registered" in matrix(PAPER, lost, [])
-    assert 'href="#claim-&lt;no&gt;-such"' not in matrix(PAPER, lost, []) + table_of_cells(PAPER, lost, {})
+    text = section("verdicts", RunView(PAPER, lost))
+    assert "Unregistered claims" in text and "&lt;no&gt;-such" in text
+    assert 'href="#claim-&lt;no&gt;-such"' not in text + section("cells", RunView(PAPER, lost))
 
 
 def test_a_supported_cell_is_flagged_where_correction_undoes_it() -> None:
     flagged = result(
         "table1-overlap", Status.SUPPORTED, p=0.04, p_holm=0.32, p_by=0.5, tests=8, after_holm=False
     )
-    text = table_of_cells(PAPER, [flagged, replace(flagged, after_holm=True)], {})
+    text = section("cells", RunView(PAPER, [flagged, replace(flagged, after_holm=True)]))
     verdicts = texts(tree(text), ".//tbody/tr[1]/td[2]")
     assert verdicts == ["\u2713 SUPPORTED not after Holm over 8 tests", "\u2713 SUPPORTED"]
     assert texts(tree(text), ".//tbody[1]/tr[1]/td")[4:6] == ["0.04", "0.32"]
-    assert "over the 8 tests of its family 0.32 (Holm), 0.5 (Benjamini-Yekutieli)" in text
+    assert "corrected over the 8 tests of its family 0.32 (Holm), 0.5 (Benjamini-Yekutieli)" in text
 
 
 def test_the_paper_against_itself_puts_contradictions_first(books: Books) -> None:
-    shown = tree(consistency(PAPER, books.results))
+    shown = tree(section("consistency", view(books)))
     rows = [texts(row, "td") for row in shown.findall(".//tbody/tr")]
     assert [row[:2] for row in rows] == [["\u2717 REFUTED", "1 of 27"]] * 2 + [
         ["\u2713 SUPPORTED", "0 of 27"]
@@ -107,11 +102,8 @@ def test_the_paper_against_itself_puts_contradictions_first(books: Books) -> Non
     assert texts(shown, ".//tbody/tr[1]/td[3]/p") == list(NOTES)
     kinds = [[note.get("class") for note in row.findall("td[3]/p")] for row in shown.findall(".//tbody/tr")]
     assert kinds == [[None, "audit-note"]] * 2 + [["audit-note", "audit-note"]]  # violations stand out
-    assert (
-        "3 checks, for which no model is needed; 2 of them find the paper at odds with itself."
-        in texts(shown, "p")[0]
-    )
-    assert consistency(PAPER, [result("table1-overlap", Status.REFUTED)]) == ""
+    assert "3 checks, none of which needs a model; 2 of them find a contradiction." in texts(shown, "p")[0]
+    assert section("consistency", RunView(PAPER, [result("table1-overlap", Status.REFUTED)])) == ""
 
 
 def test_a_long_list_of_contradictions_is_folded_but_not_the_remarks() -> None:
@@ -121,7 +113,12 @@ def test_a_long_list_of_contradictions_is_folded_but_not_the_remarks() -> None:
         "n": 27,
         "notes": [f"sentence {place}" for place in range(13)],
     }
-    shown = tree(consistency(PAPER, [result("print-sigma-labels", Status.REFUTED, PRINTED, finding=finding)]))
+    shown = tree(
+        section(
+            "consistency",
+            RunView(PAPER, [result("print-sigma-labels", Status.REFUTED, PRINTED, finding=finding)]),
+        )
+    )
     assert texts(shown, ".//td/p") == [f"sentence {place}" for place in (*range(6), 12)]
     assert texts(shown, ".//td/details/summary") == ["and 6 more"]
 
@@ -132,7 +129,7 @@ def test_a_check_that_counts_nothing_says_why_it_is_against_the_paper() -> None:
         result("print-kn-similar-to-random", Status.REFUTED, PRINTED, finding=finding),
         result("general-limitations-models", Status.NOT_RUN, PRINTED),
     ]
-    rows = tree(consistency(PAPER, checks)).findall(".//tbody/tr")
+    rows = tree(section("consistency", RunView(PAPER, checks))).findall(".//tbody/tr")
     assert [texts(row, "td")[1:] for row in rows] == [["-", "far apart"], ["-", "so it is"]]
     assert [row.find("td[3]/p").get("class") for row in rows] == [None, "audit-note"]
 
@@ -143,17 +140,17 @@ def test_other_readings_are_counted_and_listed() -> None:
         result("table1-overlap", Status.REFUTED, variant="scope=layer"),
         result("table1-overlap", Status.SUPPORTED, variant="quadrature=adaptive"),
     ]
-    text = sensitivity(results, flips(results))
+    text = section("readings", RunView(PAPER, results))
     assert "1 cell would get another verdict under another reading." in text
     rows = [texts(row, "*") for row in tree(text).findall(".//tbody/tr")]
     assert rows[:2] == [["scope=layer", "1 of 1"], ["quadrature=adaptive", "0 of 1"]]
     assert rows[2] == ["table1-overlap", "tiny-llama-gsm8k", "\u2713 SUPPORTED", "\u2717 REFUTED scope=layer"]
-    assert sensitivity(results[:1], []) == ""
-    assert "No cell would get another verdict." in sensitivity([results[2]], [])
+    assert section("readings", RunView(PAPER, results[:1])) == ""
+    assert "No cell would get another verdict." in section("readings", RunView(PAPER, [results[2]]))
 
 
 def test_a_card_says_where_a_claim_stands_and_what_decides_it() -> None:
-    text = cards(PAPER, [result("abstract-gsm8k-overlap", Status.REFUTED)], [])
+    text = section("claims", RunView(PAPER, [result("abstract-gsm8k-overlap", Status.REFUTED)]))
     (card,) = list(tree(text).iter("section"))
     facts = dict(zip(texts(card, ".//dt"), texts(card, ".//dd"), strict=True))
     assert "Abstract: achieves a neuron overlap rate of 96.42% on the GSM8K dataset" in facts["where"]
@@ -165,21 +162,20 @@ def test_a_card_says_where_a_claim_stands_and_what_decides_it() -> None:
         == "lower_bound, supported above 0.9, refuted below 0.9, agrees with a printed number within 0.05"
     )
     assert facts["test"].endswith("; level 0.05")
-    assert "Taken: std; else: variance (--sensitivity varies dispersion)" in facts["open in the text"]
+    assert "Taken: std; else: variance (--sensitivity varies dispersion)" in facts["ambiguities"]
     assert facts["controls"].startswith("control-half-split-random-text: means over many samples agree")
     assert 'id="claim-table1-overlap"' in text  # those without a cell are named, so that links lead to them
 
 
 def test_every_claim_has_a_card() -> None:
     everything = [result(claim, Status.SUPPORTED) for claim in PAPER.claims]
-    shown = tree(cards(PAPER, everything, []))
+    shown = tree(section("claims", RunView(PAPER, everything)))
     assert {part.get("id") for part in shown.iter("section")} == {f"claim-{name}" for name in PAPER.claims}
 
 
 def test_a_figure_comes_in_light_and_dark() -> None:
     drawn = result("table1-overlap", Status.SUPPORTED, finding={"plots": [PLOT]})
-    (text,) = Figures().of([drawn])
-    (picture,) = tree(text).iter("picture")
+    (picture,) = tree(section("claims", RunView(PAPER, [drawn]))).iter("picture")
     source, image = picture
     assert source.get("media") == "(prefers-color-scheme: dark)"
     assert source.get("srcset").startswith("data:image/png;base64,") and source.get("srcset") != image.get(
@@ -192,21 +188,24 @@ def test_a_figure_comes_in_light_and_dark() -> None:
 def test_a_plot_that_cannot_be_drawn_costs_a_sentence_and_too_many_are_not_drawn(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(html_figures, "MOST_FIGURES", 1)
+    monkeypatch.setattr(report, "MOST_FIGURES", 1)
     odd = result(
         "table1-overlap", Status.SUPPORTED, finding={"plots": [{"kind": "pie", "title": "<i>"}, PLOT, PLOT]}
     )
     first, second, third = Figures().of([odd])
-    assert first.startswith("<p>no figure for &lt;i&gt; (tiny-llama-gsm8k): KeyError")
-    assert second.startswith("<figure>") and third.startswith(
-        "<p>Overlap (tiny-llama-gsm8k): its data are in the ledger"
-    )
+    assert str(first).startswith("no figure for <i> (tiny-llama-gsm8k): KeyError")
+    assert isinstance(second, Figure)
+    assert third == "Overlap (tiny-llama-gsm8k): not drawn, after 1 figures; the ledger has its data"
+    text = section("claims", RunView(PAPER, [odd]))
+    assert "<p>no figure for &lt;i&gt; (tiny-llama-gsm8k): KeyError" in text and text.count("<figure>") == 1
 
 
 def test_alarms_stand_above_all_and_long_ones_are_folded(books: Books) -> None:
-    text = page(books, PAPER, {}, other_tests=False)
+    text = page(view(books))
     assert (
-        text.index("Missing: planned, but never reported") < text.index("Errors of ours") < text.index("<nav")
+        text.index("Missing: planned, but never reported")
+        < text.index("Errors in the audit")
+        < text.index("<nav")
     )
     (missing, errors, moved) = [part for part in tree(text).iter("div") if part.get("class") == "audit-alarm"]
     assert texts(missing, "h2") == [f"Missing: planned, but never reported ({len(books.of(Status.MISSING))})"]

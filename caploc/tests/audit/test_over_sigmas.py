@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from caploc.audit.cells import cell_parameters, model_cell_parameters
-from caploc.audit.options import DEFAULTS
 from caploc.audit.settings import AuditSettings, read_settings
+from caploc.defaults import DEFAULTS
 from caploc.findings import Cell
 
 BOTH = {"model": ["tiny-llama"], "dataset": ["gsm8k", "mbpp"], "sigma": ["3", "12"]}

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from caploc.audit.cells import models_cell_parameters
-from caploc.audit.options import DEFAULTS
 from caploc.audit.settings import AuditSettings, read_settings
-from caploc.registry import REGISTRY
+from caploc.defaults import DEFAULTS
+from caploc.model.registry import REGISTRY
 from caploc.tests.audit.conftest import ClaimsRun
 
 

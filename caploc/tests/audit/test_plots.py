@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from caploc.audit.plot_style import Theme, size
-from caploc.audit.plots import KINDS, draw
+from caploc.audit.plots import KINDS, Theme, draw, size
 
 CURVE = {"mean": [0.5, 0.7, 0.8], "low": [0.4, 0.6, 0.7], "high": [0.6, 0.8, 0.9]}
 DATA: dict[str, dict[str, Any]] = {

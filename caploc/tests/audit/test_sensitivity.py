@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from caploc.audit.cells import cell_parameters
-from caploc.audit.options import DEFAULTS
 from caploc.audit.planning import other_readings
 from caploc.audit.results import Planned, Result, Status
 from caploc.audit.sensitivity import flips
 from caploc.audit.settings import AuditSettings, read_settings
+from caploc.defaults import DEFAULTS
 from caploc.experiments.readings import CHOICES
 from caploc.findings import Cell
 from caploc.papers import load_paper

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from caploc.audit.cells import cell_parameters, model_cell_parameters
-from caploc.audit.options import DEFAULTS
 from caploc.audit.settings import AuditSettings, read_settings
+from caploc.defaults import DEFAULTS
 from caploc.tests.audit.conftest import ClaimsRun
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

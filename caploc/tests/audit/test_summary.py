@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from caploc.audit.ledger import Ledger
-from caploc.audit.provenance import fingerprints
 from caploc.audit.results import Planned, Result, Status
 from caploc.audit.session import Books
+from caploc.audit.summary import fingerprints
 from caploc.findings import Cell, Finding, Outcome, Verdict
 from caploc.papers import load_paper
 from caploc.tests.audit.conftest import ClaimsRun

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from caploc.audit.results import Status, Tally
-from caploc.audit.terminal_table import LEGEND, WIDEST, family_table, in_words
+from caploc.audit.terminal import LEGEND, WIDEST, family_table, in_words
 from caploc.papers import load_paper
 from caploc.tests.audit.conftest import ClaimsRun
 from caploc.tests.audit.test_html_sections import result
@@ -35,8 +35,8 @@ def test_counts_are_words_and_zeros_are_left_out() -> None:
 def test_the_table_at_80_columns() -> None:
     few = Tally.of([result("fidelity-kn-overlap", Status.REFUTED)] * 3)
     assert list(family_table(PAPER, {"A-fidelity": few, "D-table1": MANY}, 80)) == [
-        "supported, refuted: the evidence speaks for, or against, what the paper claims;",
-        "inconclusive: it decides neither way",
+        "supported, refuted: the evidence is for, or against, what the paper claims;",
+        "inconclusive: it does not decide either way",
         "Fidelity of single facts: do             3 refuted",
         "paraphrases of one fact lead to the",
         "same neurons, layers or circuits?",
@@ -79,7 +79,7 @@ def test_overlap(audit, cell):
         "2 supported, 0 refuted, 0 inconclusive, 2 not run: needs \\u2265 40 samples \\u202e\\x1b[31m (2)"
         in ours
     )
-    assert "2 verdicts would be another one under another reading of the paper" in ours
+    assert "2 verdicts would change under another reading of the paper" in ours
     assert "  FLIP test_share[tiny-llama-gsm8k-s6]: SUPPORTED, but REFUTED with scope=layer" in ours
     assert "report: reports/x.html\nledger: reports/x.jsonl" in ours
     assert ours.isascii()

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from caploc.audit.corrections import corrected
-from caploc.audit.html_parts import Log
-from caploc.audit.html_summary import page
 from caploc.audit.ledger import Ledger
+from caploc.audit.report import page
 from caploc.audit.results import Planned, Result, Status
 from caploc.audit.session import Books
+from caploc.audit.views import Log, RunView
 from caploc.findings import PRINTED, Cell, Finding, Plot
 from caploc.papers import Paper, load_paper
 from caploc.rules import decisive_p, judge
@@ -80,10 +80,15 @@ def framed(folder: Path, body: str) -> Path:
     return report
 
 
+def view(books: Books, **more: Any) -> RunView:
+    """The run as the templates see it."""
+    return RunView(PAPER, books.results, books.derived, head=books.ledger.read()[0], **more)
+
+
 def thousand_report(folder: Path) -> Path:
     """The report as a file."""
     books = thousand(folder)
-    return framed(folder, page(books, PAPER, logs(books), other_tests=True))
+    return framed(folder, page(view(books, logs=logs(books), other_tests=True)))
 
 
 def run(folder: Path, *arguments: str) -> Path:

@@ -9,10 +9,15 @@ import pytest
 import torch
 
 from caploc.benchmarks import BENCHMARKS, Options
-from caploc.benchmarks.attribution import QUESTIONS, memory, methods, quadratures, ratios
-from caploc.benchmarks.attribution.methods import Pair
-from caploc.benchmarks.attribution.sizes import QUICK, bench_llama, random_example
-from caploc.benchmarks.attribution.work import all_pairs_work, executed, packed_work, pair_work
+from caploc.benchmarks import attribution as memory
+from caploc.benchmarks import attribution as quadratures
+from caploc.benchmarks.attribution import QUESTIONS
+from caploc.benchmarks.attribution import speed as methods
+from caploc.benchmarks.attribution import speed as ratios
+from caploc.benchmarks.attribution.speed import QUICK, Pair, all_pairs_work, packed_work, pair_work
+from caploc.benchmarks.measuring import executed
+from caploc.benchmarks.models import random_example
+from caploc.benchmarks.models import random_llama as bench_llama
 from caploc.errors import ModelError
 
 LAYERS, WIDTH = 3, 16

@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from caploc.benchmarks import BENCHMARKS, Options
-from caploc.benchmarks.circuits import QUESTIONS, cases, methods, speed
-from caploc.benchmarks.circuits.cases import QUICK
+from caploc.benchmarks import circuits as cases
+from caploc.benchmarks import circuits as methods
+from caploc.benchmarks import circuits as speed
+from caploc.benchmarks.circuits import QUESTIONS, QUICK
 from caploc.circuits import Circuit, DecomposedModel, prune
-from caploc.circuits.reference import prune_directly
 from caploc.errors import ModelError, UnknownNameError
+from caploc.tests.oracles.circuits import prune_directly
 
 
 def test_the_registry_lists_the_questions_that_are_answered() -> None:

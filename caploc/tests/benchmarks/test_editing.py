@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from caploc.benchmarks import BENCHMARKS, Options
+from caploc.benchmarks import editing as speed
 from caploc.benchmarks.__main__ import main
-from caploc.benchmarks.editing import QUESTIONS, speed
-from caploc.benchmarks.editing.cases import QUICK, TOKENS, random_case
+from caploc.benchmarks.editing import QUESTIONS, QUICK, TOKENS, random_case
 from caploc.interventions.rank_one.settings import Editing
 
 

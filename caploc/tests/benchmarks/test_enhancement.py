@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from caploc.benchmarks import BENCHMARKS, Options
-from caploc.benchmarks.enhancement import FULL, QUICK, steps
-from caploc.benchmarks.enhancement.cases import Case
+from caploc.benchmarks import enhancement as steps
+from caploc.benchmarks.enhancement import FULL, QUICK, Case
 from caploc.errors import ModelError
 
 

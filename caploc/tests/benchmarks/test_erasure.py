@@ -10,12 +10,22 @@ import torch
 from torch import Tensor
 
 from caploc.benchmarks import BENCHMARKS, Options
-from caploc.benchmarks.erasure import FULL, QUESTIONS, QUICK, ratios, reference
-from caploc.benchmarks.erasure.cases import Case, Sizes
-from caploc.benchmarks.erasure.ratios import Contest, counted, measure_ratios, spread_over
+from caploc.benchmarks import erasure as ratios
+from caploc.benchmarks.erasure import (
+    FULL,
+    QUESTIONS,
+    QUICK,
+    Case,
+    Contest,
+    Sizes,
+    counted,
+    measure_ratios,
+    spread_over,
+)
 from caploc.errors import ModelError
 from caploc.evaluation import Prepared
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
+from caploc.tests.oracles import evaluation as reference
 
 
 def test_a_row_for_each_case() -> None:

@@ -9,10 +9,15 @@ import numpy as np
 import pytest
 
 from caploc.benchmarks import BENCHMARKS, Options
+from caploc.benchmarks import statistics as levels
+from caploc.benchmarks import statistics as power
+from caploc.benchmarks import statistics as times
 from caploc.benchmarks.__main__ import main
-from caploc.benchmarks.statistics import QUESTIONS, coverage, levels, power, proportions, times
+from caploc.benchmarks.statistics import QUESTIONS
+from caploc.benchmarks.statistics import intervals as coverage
+from caploc.benchmarks.statistics import intervals as proportions
+from caploc.benchmarks.statistics.intervals import Sizes, percent
 from caploc.benchmarks.statistics.nulls import Null
-from caploc.benchmarks.statistics.rates import Sizes, percent
 from caploc.statistics import Interval
 
 TINY = Sizes(samples=60, nulls=60, units=(12,), items=(10,))

@@ -8,10 +8,9 @@ import pytest
 import torch
 
 from caploc.benchmarks import BENCHMARKS, Options
-from caploc.benchmarks.attribution.work import executed
-from caploc.benchmarks.tracing import ratios
-from caploc.benchmarks.tracing.cases import FULL, QUICK, Case
-from caploc.benchmarks.tracing.ratios import Contest, measure_ratios
+from caploc.benchmarks import tracing as ratios
+from caploc.benchmarks.measuring import executed
+from caploc.benchmarks.tracing import FULL, QUICK, Case, Contest, measure_ratios
 from caploc.errors import ModelError
 
 CASE = Case("llama", 3, 32, 8, 2, "mlp")

@@ -13,9 +13,9 @@ from transformers.models.gpt_neo.modeling_gpt_neo import GPTNeoSelfAttention
 from transformers.models.gptj.modeling_gptj import GPTJAttention
 
 from caploc.circuits import GPT_NEO
-from caploc.circuits.families import FAMILIES
+from caploc.circuits.weights import FAMILIES
 from caploc.examples import TokenizedExample
-from caploc.models import LanguageModel, wrap
+from caploc.model.loading import LanguageModel, wrap
 from caploc.tests.attribution.families import CONFIGS, CONTEXT, VOCABULARY, make_model
 from caploc.tests.tiny import tokenizer
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from caploc.examples import TokenizedExample
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 
 _LLAMA = ("input_layernorm", "post_attention_layernorm", "model.norm", "model.embed_tokens")
 _GPT = ("ln_1", "ln_2", "transformer.ln_f", "transformer.wte")

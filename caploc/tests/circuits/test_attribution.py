@@ -11,9 +11,9 @@ from caploc.circuits import DecomposedModel, EdgeScores, Graph, attribute_edges,
 from caploc.datasets import load_examples
 from caploc.errors import ExampleError, OptionError
 from caploc.examples import tokenize
-from caploc.models import load_model
+from caploc.model.loading import load_model
 from caploc.tests.circuits.models import attention_in_its_dtype, random_example, small_model
-from caploc.tests.circuits.oracle import Oracle
+from caploc.tests.oracles.circuits import Oracle
 from caploc.tests.tiny import REPOSITORY
 
 FAMILIES = ("llama", "gptj", "gpt2")

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from caploc.circuits import DecomposedModel
 from caploc.errors import ModelError, OptionError
-from caploc.models import wrap
+from caploc.model.loading import wrap
 from caploc.tests.attribution.families import CONFIGS, make_model
 from caploc.tests.circuits.models import SUPPORTED, attention_in_its_dtype, random_example, small_model
-from caploc.tests.circuits.oracle import Oracle
+from caploc.tests.oracles.circuits import Oracle
 from caploc.tests.tiny import tokenizer
 
 

@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from caploc.circuits import Circuit, DecomposedModel, attribute_edges, mean_outputs, prune
+from caploc.circuits.circuit import run_alone
 from caploc.datasets import load_examples
 from caploc.errors import ExampleError, ModelError, OptionError
 from caploc.examples import Example, tokenize
-from caploc.interventions.circuit import run_alone
 from caploc.locators import LOCATORS
 from caploc.locators.knowledge_circuit import locate
-from caploc.models import LanguageModel, load_model, untrained_twin
+from caploc.model.loading import LanguageModel, load_model, untrained_twin
 from caploc.tests.circuits.models import small_model
-from caploc.tests.circuits.oracle import Oracle
+from caploc.tests.oracles.circuits import Oracle
 from caploc.tests.tiny import REPOSITORY, SHARED
 
 SHORT = Example("short", "the cat sat on", "m")

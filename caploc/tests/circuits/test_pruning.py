@@ -19,13 +19,10 @@ from caploc.circuits import (
     prune,
     prune_to,
 )
-from caploc.circuits.downstream import Downstream
-from caploc.circuits.pruning import RESOLUTION
-from caploc.circuits.reference import prune_directly
-from caploc.circuits.sizing import LOWEST
+from caploc.circuits.pruning import LOWEST, RESOLUTION, Downstream
 from caploc.errors import ExampleError, OptionError
 from caploc.tests.circuits.models import SUPPORTED, random_example, small_model
-from caploc.tests.circuits.oracle import Oracle
+from caploc.tests.oracles.circuits import Oracle, prune_directly
 
 SHAPES = st.sampled_from([(1, 2, 1), (2, 2, 2), (2, 4, 2), (3, 2, 1)])
 THRESHOLDS = st.sampled_from([-math.inf, -0.01, 0.0, 1e-4, 0.001, 0.01, 0.1, 1.0, math.inf])

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable
 from importlib import resources
 
+from caploc.consistency import CHECKS
+from caploc.findings import PRINTED, Cell, Finding
 from caploc.papers import Paper, parse_paper
 
 KEY = "capability_localization"
@@ -17,6 +19,17 @@ FILES = {
 TABLES = f"{KEY}/tables.toml"
 
 Change = tuple[str, str]
+
+
+def finding_of(claim: str, paper: Paper) -> Finding:
+    """What the check of a claim finds in a paper."""
+    return Finding(claim, Cell(model=PRINTED), CHECKS[claim](paper, paper.claim(claim)))
+
+
+def violations(claim: str, paper: Paper) -> float | None:
+    """How many things do not fit."""
+    value = finding_of(claim, paper).measurement.value
+    return value.estimate if value else None
 
 
 def with_tables(*changes: Change) -> Paper:

@@ -8,15 +8,11 @@ import pytest
 
 from caploc.consistency import CHECKS
 from caploc.findings import Outcome
-from caploc.papers import Paper, load_paper
+from caploc.papers import load_paper
 from caploc.rules import judge
-from caploc.tests.consistency.changed import KEY, Change, with_claim, with_tables
+from caploc.tests.consistency.changed import KEY, Change, finding_of, violations, with_claim, with_tables
 
 PRINTED_PAPER = load_paper(KEY)
-
-
-def violations(claim: str, paper: Paper) -> float | None:
-    return CHECKS[claim](paper).estimate
 
 
 # claim, violations left, digits of the tables
@@ -50,7 +46,7 @@ TABLES: list[tuple[str, float, list[Change]]] = [
     ("print-table1-iou", 1, [("93.08", "92.80")]),
     ("print-table1-chebyshev", 1, [('"0.28"', '"2.79"')]),
     ("print-abstract-overlap", 1, [("96.42", "96.43")]),
-    ("print-sigma-labels", 0, [("poster_sigma = 3", "poster_sigma = 6")]),
+    ("print-sigma-labels", 0, [("sigma_in.poster = 3", "sigma_in.poster = 6")]),
     ("print-share-table1", 0, [('"0.28", "0.19", "0.11"', '"0.15", "0.19", "0.11"')]),
     (
         "print-share-both-sigmas",
@@ -67,16 +63,16 @@ TABLES: list[tuple[str, float, list[Change]]] = [
     (
         "print-marks-wrong",
         2,
-        [('second_in_paper = ["random 5:emotion"', 'second_in_paper = ["located 1:emotion"')],
+        [('second_in.paper = ["random 5:emotion"', 'second_in.paper = ["located 1:emotion"')],
     ),
     (
         "print-marks-missing",
         13,
         [
             (
-                '"located 1:gsm8k"]\nsecond_in_poster = ["random 1:code25k", "random 5:code25k"',
+                '"located 1:gsm8k"]\nsecond_in.poster = ["random 1:code25k", "random 5:code25k"',
                 '"located 1:gsm8k", "random 1:code25k"]\n'
-                'second_in_poster = ["random 1:code25k", "random 5:code25k"',
+                'second_in.poster = ["random 1:code25k", "random 5:code25k"',
             )
         ],
     ),
@@ -146,10 +142,10 @@ def test_equal_shares_are_equivalent() -> None:
     paper = with_claim(
         claim, ('printed = "85.1"', 'printed = "72.3"'), ('printed = "72.4"', 'printed = "82.6"')
     )
-    finding = CHECKS[claim](paper)
+    finding = finding_of(claim, paper)
     assert judge(paper.claim(claim), finding).outcome is Outcome.SUPPORTED
     few = with_claim(claim, ('printed = "1000"', 'printed = "20"'))
-    assert judge(few.claim(claim), CHECKS[claim](few)).outcome is Outcome.INCONCLUSIVE
+    assert judge(few.claim(claim), finding_of(claim, few)).outcome is Outcome.INCONCLUSIVE
 
 
 def test_a_ratio_that_leaves_no_whole_neuron_is_impossible() -> None:
@@ -168,15 +164,15 @@ def test_models_that_are_in_all_tables_are_not_missed() -> None:
 def test_limitations_would_fit_tables_of_gpt2() -> None:
     cells = tuple(replace(cell, model="gpt2") for cell in PRINTED_PAPER.cells)
     paper = replace(PRINTED_PAPER, cells=cells)
-    finding = CHECKS["general-limitations-models"](paper)
-    assert (finding.estimate, finding.n, finding.notes) == (0, 1, [])
+    found = finding_of("general-limitations-models", paper).measurement
+    assert (found.value and found.value.estimate, found.n, found.notes) == (0, 1, [])
 
 
 def test_a_cell_that_the_poster_lacks_is_found() -> None:
     claim = PRINTED_PAPER.claim("print-tables-agree")
     shorter = replace(claim, numbers=claim.numbers[1:])
     paper = replace(PRINTED_PAPER, claims={**PRINTED_PAPER.claims, claim.id: shorter})
-    assert "is missing from the poster" in CHECKS[claim.id](paper).notes[0]
+    assert "is missing from the poster" in finding_of(claim.id, paper).measurement.notes[0]
 
 
 def test_every_check_is_changed_somewhere() -> None:

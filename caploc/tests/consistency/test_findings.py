@@ -8,9 +8,10 @@ import sys
 import pytest
 
 from caploc.consistency import CHECKS
-from caploc.findings import PRINTED, Cell, Finding, Outcome
+from caploc.findings import Count, Effect, Finding, Outcome
 from caploc.papers import load_paper
 from caploc.rules import judge
+from caploc.tests.consistency.changed import finding_of
 
 PAPER = load_paper("capability_localization")
 
@@ -158,22 +159,23 @@ SAID = {
 
 
 def found(claim: str) -> Finding:
-    return CHECKS[claim](PAPER)
+    return finding_of(claim, PAPER)
 
 
 @pytest.mark.parametrize("claim", FOUND)
 def test_violations_are_those_found_by_hand(claim: str) -> None:
     finding = found(claim)
-    assert (finding.claim, finding.cell, finding.unit) == (claim, Cell(model=PRINTED), "count")
-    assert (finding.estimate, finding.n) == FOUND[claim]
-    assert len(finding.notes) >= (finding.estimate or 0)
-    expected = Outcome.REFUTED if finding.estimate else Outcome.SUPPORTED
+    value, measured = finding.measurement.value, finding.measurement
+    assert isinstance(value, Count) and value.unit == "count"
+    assert (value.estimate, measured.n) == FOUND[claim]
+    assert len(measured.notes) >= (value.estimate or 0)
+    expected = Outcome.REFUTED if value.estimate else Outcome.SUPPORTED
     assert judge(PAPER.claim(claim), finding).outcome is expected
 
 
 @pytest.mark.parametrize("claim", SAID)
 def test_notes_name_the_numbers(claim: str) -> None:
-    notes = " ".join(found(claim).notes)
+    notes = " ".join(found(claim).measurement.notes)
     for words in SAID[claim]:
         assert words in notes
 
@@ -181,16 +183,18 @@ def test_notes_name_the_numbers(claim: str) -> None:
 def test_equivalence_of_located_and_random_neurons_is_refuted_by_the_printed_shares() -> None:
     finding = found("print-kn-similar-to-random")
     assert judge(PAPER.claim(finding.claim), finding).outcome is Outcome.REFUTED
-    assert finding.estimate == pytest.approx(0.128)
-    assert all(p > 0.99 for p in finding.p_values.values())
-    assert finding.quantities["effect:doubled:low90"] > 0.05
-    assert finding.quantities["effect:zeroed:high90"] < -0.05
+    value, parts = finding.measurement.value, finding.measurement.of(Effect)
+    assert value is not None and value.estimate == pytest.approx(0.128)
+    assert list(parts) == ["doubled", "zeroed"]
+    assert all((one.p or 0) > 0.99 for one in parts.values())
+    doubled, zeroed = (one.interval90 or (0, 0) for one in parts.values())
+    assert doubled[0] > 0.05 and zeroed[1] < -0.05
 
 
 def test_protocol_is_our_default() -> None:
-    finding = found("general-protocol-counts")
-    assert finding.estimate == 0
-    assert finding.n >= 7  # S, sigma and five numbers of samples
+    measured = found("general-protocol-counts").measurement
+    assert measured.value is not None and measured.value.estimate == 0
+    assert measured.n >= 7  # S, sigma and five numbers of samples
 
 
 def test_every_claim_of_the_group_has_its_check() -> None:
@@ -213,7 +217,7 @@ def test_numbers_of_one_place_are_the_same_in_every_claim() -> None:
 
 def test_notes_are_sentences_without_markup() -> None:
     for claim in CHECKS:
-        for note in found(claim).notes:
+        for note in found(claim).measurement.notes:
             assert note[-1] in ".", note
             assert "  " not in note and "\n" not in note and note.isascii(), note
 

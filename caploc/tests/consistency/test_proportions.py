@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from caploc.consistency.proportions import difference, fewest_trials, from_known, significant
+from caploc.consistency.arithmetic import difference, fewest_trials, from_known, significant
 
 counts = st.integers(2, 3000).flatmap(lambda n: st.tuples(st.integers(0, n), st.integers(0, n), st.just(n)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections import Counter
 
@@ -9,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caploc.datasets import DATASETS, load_examples, multiple_choice
+from caploc.datasets import DATASETS, load_examples
 from caploc.datasets.base import Record
-from caploc.datasets.multiple_choice import LETTERS, distractors, to_multiple_choice
+from caploc.datasets.math import LETTERS, distractors, to_multiple_choice
 from caploc.errors import DatasetError, OptionError
 from caploc.tests.tiny import REPOSITORY
 
@@ -70,7 +71,7 @@ def test_the_example_of_the_documentation() -> None:
         if "Tina buys 9 pears every day for 8 days" in example.prompt
     ]
     shown = "\n".join(f"    {line}" for line in f"{example.prompt}{example.answer}".splitlines())
-    assert shown in (multiple_choice.__doc__ or "")
+    assert shown in (inspect.getdoc(to_multiple_choice) or "")
 
 
 def test_the_answer_is_the_letter_of_the_final_number() -> None:

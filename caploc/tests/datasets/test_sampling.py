@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caploc.datasets import load_examples
-from caploc.datasets.sampling import on_locating_side, subset
+from caploc.datasets.base import on_locating_side, subset
 from caploc.examples import Example
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8).filter(str.strip)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from caploc.examples import Example, tokenize
-from caploc.models import LanguageModel
-from caploc.tests.evaluation.oracle import ENDS
+from caploc.model.loading import LanguageModel
+from caploc.tests.evaluation.cases import ENDS
 
 _LETTERS = "abcdefghij 0123456789\n#:"
 

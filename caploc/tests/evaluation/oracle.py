@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from caploc.evaluation import Prepared
 from caploc.examples import Example, tokenize
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 from caploc.tests.tiny import tiny_lm
 
 # the tokenizer's own end of sequence, and letters, so that a random model ends some of its texts

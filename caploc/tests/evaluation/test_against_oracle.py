@@ -13,10 +13,10 @@ from torch import Tensor
 
 from caploc.evaluation import Prepared, evaluate, prepare, text_loss
 from caploc.examples import Example
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 from caploc.tests.attribution.families import CONFIGS, softmax_in_float64
-from caploc.tests.evaluation.cases import examples, labelled, sets
-from caploc.tests.evaluation.oracle import evaluate_slowly, tiny_ending_lm, without
+from caploc.tests.evaluation.cases import examples, labelled, sets, tiny_ending_lm
+from caploc.tests.oracles.evaluation import evaluate_slowly, without
 
 LABELS = ("abc", "abd", "bca", "c")  # three letters are three tokens
 

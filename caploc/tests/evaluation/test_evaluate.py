@@ -13,9 +13,9 @@ from caploc import load_examples, load_model
 from caploc.errors import ModelError
 from caploc.evaluation import Prepared, evaluate, prepare
 from caploc.evaluation.rows import RowModel
-from caploc.models import LanguageModel
-from caploc.tests.evaluation.cases import examples, labelled, sets
-from caploc.tests.evaluation.oracle import evaluate_slowly, tiny_ending_lm
+from caploc.model.loading import LanguageModel
+from caploc.tests.evaluation.cases import examples, labelled, sets, tiny_ending_lm
+from caploc.tests.oracles.evaluation import evaluate_slowly
 from caploc.tests.tiny import REPOSITORY, tiny_lm
 
 DATA = REPOSITORY / "fixtures" / "data"

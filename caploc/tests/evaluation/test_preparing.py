@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from caploc import Example, load_examples, load_model
 from caploc.errors import CaplocError, DatasetError, OptionError, TooLongError, UnknownNameError
 from caploc.evaluation import SCORINGS, evaluate, prepare, text_loss
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 from caploc.tests.evaluation.cases import labelled
 from caploc.tests.tiny import REPOSITORY, tiny_lm
 

@@ -15,7 +15,8 @@ from caploc.experiments.erasure.measured import Erasures
 from caploc.experiments.evaluation_data import EvaluationItems
 from caploc.experiments.study import Study, StudySettings
 from caploc.findings import Cell, Finding, Verdict
-from caploc.papers import judge, load_paper
+from caploc.papers import load_paper
+from caploc.rules import judge
 
 ITEMS, DRAWS, NEURONS = 64, 100, 24
 PAPER = load_paper("capability_localization")

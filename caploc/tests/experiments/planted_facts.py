@@ -11,11 +11,13 @@ import torch
 
 from caploc.examples import Example, TokenizedExample
 from caploc.experiments.facts import Fact, FactSet, LocatedSets
-from caploc.experiments.facts.kn import CUTS, KnowledgeNeurons
-from caploc.experiments.facts.scaling import ARMS, LARGEST, Scaled
+from caploc.experiments.fact_methods import CUTS
+from caploc.experiments.facts.kn import KnowledgeNeurons
+from caploc.experiments.scaled_facts import ARMS, LARGEST, Scaled
 from caploc.experiments.study import Study, StudySettings
 from caploc.findings import Cell, Finding, Verdict
-from caploc.papers import judge, load_paper
+from caploc.papers import load_paper
+from caploc.rules import judge
 
 LAYERS, NEURONS = 3, 200
 PLACES = LAYERS * NEURONS

@@ -10,7 +10,8 @@ import numpy as np
 
 from caploc.experiments.cross_dataset.matrix import Change, Intervention, Matrix
 from caploc.findings import Cell, Finding, Verdict
-from caploc.papers import judge, load_paper
+from caploc.papers import load_paper
+from caploc.rules import judge
 from caploc.tests.experiments.planted import PlantedStudy, noise
 
 PAPER = load_paper("capability_localization")

@@ -10,7 +10,8 @@ import pytest
 from caploc.experiments import enhancement
 from caploc.experiments.enhancement.arms import FROZEN, LOCATED, METHODS, OTHERS, RANDOM
 from caploc.findings import Cell, Finding, Outcome, Verdict
-from caploc.papers import judge, load_paper
+from caploc.papers import load_paper
+from caploc.rules import judge
 from caploc.tests.experiments.trained import TrainedStudy
 
 PAPER = load_paper("capability_localization")

@@ -20,9 +20,10 @@ from caploc.experiments.evaluation_data import evaluation_items
 from caploc.experiments.study import Study, StudySettings
 from caploc.findings import Cell, Outcome
 from caploc.interventions.enhancement import enhance, enhanced
-from caploc.models import LanguageModel
-from caploc.papers import judge, load_paper
-from caploc.registry import REGISTRY
+from caploc.model.loading import LanguageModel
+from caploc.model.registry import REGISTRY
+from caploc.papers import load_paper
+from caploc.rules import judge
 from caploc.store import Store
 from caploc.tests.experiments.planted import PlantedStudy, planted
 from caploc.tests.tiny import tiny_lm

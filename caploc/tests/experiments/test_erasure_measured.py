@@ -24,9 +24,10 @@ from caploc.experiments.evaluation_data import EvaluationItems, check_disjoint, 
 from caploc.experiments.study import Study, StudySettings
 from caploc.findings import Cell, Finding, Outcome
 from caploc.interventions import erased
-from caploc.models import LanguageModel, untrained_twin, wrap
+from caploc.model.loading import LanguageModel, untrained_twin, wrap
 from caploc.neurons import NeuronMask
-from caploc.papers import judge, load_paper
+from caploc.papers import load_paper
+from caploc.rules import judge
 from caploc.statistics import above_chance
 from caploc.store import Store
 from caploc.tests.attribution.families import VOCABULARY, make_model

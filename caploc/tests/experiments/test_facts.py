@@ -13,11 +13,11 @@ from caploc.errors import DatasetError
 from caploc.examples import tokenize
 from caploc.experiments import fidelity, reliability
 from caploc.experiments.facts import facts_of
-from caploc.experiments.facts.knowing import answers_known
-from caploc.experiments.facts.wordings import load_facts
+from caploc.experiments.facts import answers_known
+from caploc.experiments.facts import load_facts
 from caploc.experiments.study import NotRunError, Study, StudySettings
 from caploc.findings import Cell
-from caploc.models import load_model
+from caploc.model.loading import load_model
 from caploc.store import Store
 from caploc.tests.experiments.planted_facts import fact_set
 from caploc.tests.tiny import REPOSITORY, tiny_lm

@@ -9,23 +9,11 @@ import pytest
 import torch
 
 from caploc.experiments.facts import facts_of
-from caploc.experiments.facts.scaling import (
-    ARMS,
-    DOUBLED,
-    LARGEST,
-    LAYER,
-    LOCATED,
-    MAGNITUDE,
-    RANDOM_SETS,
-    UNIFORM,
-    ZEROED,
-    _sets,
-    scaled_facts,
-)
+from caploc.experiments.scaled_facts import ARMS, DOUBLED, LARGEST, LAYER, LOCATED, MAGNITUDE, RANDOM_SETS, UNIFORM, ZEROED, _sets, scaled_facts
 from caploc.experiments.study import Study, StudySettings
 from caploc.interventions.activations import scaled
 from caploc.locators.knowledge_neurons import Cut, example_scores
-from caploc.magnitude import magnitude
+from caploc.locators.magnitude import magnitude
 from caploc.neurons import NeuronMask
 from caploc.store import Store
 from caploc.tests.experiments.planted_facts import scaled_of
@@ -87,7 +75,7 @@ def test_arms_have_the_located_count() -> None:
     values = torch.zeros(3, 50, dtype=torch.bool)
     values[0, torch.randperm(50, generator=generator)[:7]] = True
     values[2, 4] = True
-    from caploc.magnitude import Magnitude
+    from caploc.locators.magnitude import Magnitude
 
     sizes = Magnitude(torch.rand(3, 50, generator=generator))
     sets, is_there = _sets(NeuronMask(values), sizes, 0, 3)

@@ -17,7 +17,7 @@ from caploc.experiments.fidelity.prompts import CPU_FACTS, fewer, with_subjects
 from caploc.experiments.study import NotRunError, Study, StudySettings
 from caploc.findings import Cell, Outcome
 from caploc.locators.causal_tracing import locate
-from caploc.models import LanguageModel, wrap
+from caploc.model.loading import LanguageModel, wrap
 from caploc.store import Store
 from caploc.tests.attribution.families import CONFIGS, make_model
 from caploc.tests.experiments.planted_facts import PlantedFacts, fact_set, run

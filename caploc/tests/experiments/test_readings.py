@@ -12,7 +12,7 @@ import pytest
 
 from caploc.attribution.method import PATHS, VALUES, Method
 from caploc.attribution.quadrature import QUADRATURES
-from caploc.datasets.registry import DATASETS
+from caploc.datasets.loading import DATASETS
 from caploc.errors import OptionError
 from caploc.experiments.readings import CHOICES, Reading
 from caploc.experiments.study import StudySettings

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caploc.circuits import Circuit, DecomposedModel, Graph, prune
+from caploc.circuits.circuit import run_alone
 from caploc.examples import Example, TokenizedExample, tokenize
 from caploc.experiments import reliability
 from caploc.experiments.facts import Fact, FactSet
@@ -29,8 +30,7 @@ from caploc.experiments.reliability.kc_alone import (
 )
 from caploc.experiments.reliability.kc_report import with_wrong_answers
 from caploc.experiments.study import Study, StudySettings
-from caploc.interventions.circuit import run_alone
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 from caploc.store import Store
 from caploc.tests.experiments.planted_facts import fact_set, run
 from caploc.tests.experiments.test_fidelity_layers import small_model

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from caploc.experiments import premises, reliability
-from caploc.experiments.facts.scaling import ARMS, LARGEST, RANDOM_SETS, Scaled
+from caploc.experiments.scaled_facts import ARMS, LARGEST, RANDOM_SETS, Scaled
 from caploc.findings import Outcome
 from caploc.tests.experiments.planted_facts import run, scaled_of, scaled_study
 

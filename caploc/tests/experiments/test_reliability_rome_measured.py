@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from caploc.examples import tokenize
+from caploc.examples import subject_tokens, tokenize
 from caploc.experiments.reliability import rome_edits, rome_facts, rome_traces
 from caploc.experiments.reliability.rome_edits import PROMPT, STORED, SUBJECT, layer_edits, ridge_of
 from caploc.experiments.reliability.rome_traces import noised_elsewhere
@@ -19,7 +19,6 @@ from caploc.interventions.rank_one import draw_prefixes, edit_all_layers, key_co
 from caploc.locators.causal_tracing.noise import draw_noise, embedding_deviation
 from caploc.locators.causal_tracing.settings import Tracing
 from caploc.store import Store
-from caploc.subjects import subject_tokens
 from caploc.tests.tiny import tiny_lm
 
 

@@ -15,20 +15,22 @@ import torch
 
 from caploc.attribution.engine import attribute
 from caploc.circuits import DecomposedModel, attribute_edges
+from caploc.circuits.graph import mlps_of
 from caploc.evaluation import Outcomes
 from caploc.examples import Example, tokenize
 from caploc.experiments import rivals
 from caploc.experiments.rivals import erased as erasing
 from caploc.experiments.rivals import samples as sampling
 from caploc.experiments.rivals.erased import Erased, erased_of
-from caploc.experiments.rivals.samples import CPU_SAMPLES, Samples, mlps_of, samples_of
+from caploc.experiments.rivals.samples import CPU_SAMPLES, Samples, samples_of
 from caploc.experiments.rivals.sets import CIRCUITS, CNL, KN, LAYERS, MAGNITUDE
 from caploc.experiments.study import Located, Study, StudySettings
 from caploc.findings import Cell, Finding, Outcome, Verdict
-from caploc.magnitude import magnitude
-from caploc.models import LanguageModel
+from caploc.locators.magnitude import magnitude
+from caploc.model.loading import LanguageModel
 from caploc.neurons import Threshold
-from caploc.papers import judge, load_paper
+from caploc.papers import load_paper
+from caploc.rules import judge
 from caploc.store import Store
 from caploc.tests.tiny import NEURONS, tiny_lm
 

@@ -8,7 +8,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from caploc.circuits import Graph
-from caploc.experiments.rivals.samples import Samples, mlps_of
+from caploc.circuits.graph import mlps_of
+from caploc.experiments.rivals.samples import Samples
 from caploc.experiments.rivals.sets import CIRCUITS, CNL, KN, LAYERS, MAGNITUDE, located
 from caploc.neurons import NeuronScores, Threshold
 

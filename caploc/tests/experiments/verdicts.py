@@ -9,7 +9,8 @@ import numpy as np
 
 from caploc.experiments import commonality as experiments
 from caploc.findings import Cell, Finding, Verdict
-from caploc.papers import judge, load_paper
+from caploc.papers import load_paper
+from caploc.rules import judge
 from caploc.tests.experiments.planted import CONTROLS, PlantedStudy, noise
 
 A = [(0, 3), (0, 77), (1, 5), (1, 200), (2, 9), (2, 130), (3, 4), (3, 249)]

@@ -17,7 +17,7 @@ from caploc.errors import ModelError, OptionError
 from caploc.examples import Example, TokenizedExample, tokenize
 from caploc.interventions.activations import scaled
 from caploc.interventions.scaling import AnswerLogProbs, Positions, Scaling, probabilities
-from caploc.models import LanguageModel, wrap
+from caploc.model.loading import LanguageModel, wrap
 from caploc.neurons import NeuronMask
 from caploc.tests.attribution.families import gpt_neo_config, make_model, softmax_in_float64
 from caploc.tests.attribution.test_exactness import random_example, small_model

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from caploc.benchmarks.attribution.work import executed
+from caploc.benchmarks.measuring import executed
 from caploc.errors import CaplocError, ExampleError, ModelError, OptionError
 from caploc.examples import TokenizedExample
 from caploc.fingerprints import tensor_fingerprint
 from caploc.interventions.enhancement import Enhancement, Recipe, enhance, enhanced
 from caploc.interventions.enhancement.batches import Batches, end_token
-from caploc.interventions.enhancement.trainer import Trainer
-from caploc.models import LanguageModel
+from caploc.interventions.enhancement.training import Trainer
+from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask
 from caploc.tests.attribution.families import VOCABULARY
 from caploc.tests.interventions.enhancing import random_examples, random_mask, recipe_of

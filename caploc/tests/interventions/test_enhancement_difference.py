@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from caploc.interventions.enhancement import DifferenceError, RowDifference, enhance, enhanced, merge
-from caploc.models import load_model
+from caploc.model.loading import load_model
 from caploc.neurons import NeuronMask
 from caploc.tests.interventions.enhancing import random_examples, random_mask, recipe_of
 from caploc.tests.tiny import save_tiny, tiny_lm, tokenizer

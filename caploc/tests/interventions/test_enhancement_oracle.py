@@ -16,12 +16,12 @@ from transformers.models.gptj.modeling_gptj import GPTJAttention
 
 from caploc.architectures import ARCHITECTURES
 from caploc.interventions.enhancement import Recipe, enhance
-from caploc.interventions.enhancement.applying import changed_weights
-from caploc.interventions.enhancement.reference import MaskedFineTuning
-from caploc.models import LanguageModel
+from caploc.interventions.enhancement.difference import changed_weights
+from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask
 from caploc.tests.attribution.families import softmax_in_float64
 from caploc.tests.interventions.enhancing import random_examples, random_mask, recipe_of
+from caploc.tests.oracles.enhancement import MaskedFineTuning
 from caploc.tests.tiny import tiny_lm
 
 FEW, MANY = 0.1, 0.9

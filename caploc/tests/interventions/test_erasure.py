@@ -15,7 +15,7 @@ from caploc.examples import Example
 from caploc.fingerprints import tensor_fingerprint
 from caploc.interventions import erased
 from caploc.interventions.activations import scaled
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask
 from caploc.tests.attribution.families import CONFIGS, softmax_in_float64
 from caploc.tests.tiny import NEURONS, SHAPE, tiny_lm

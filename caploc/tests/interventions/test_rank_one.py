@@ -28,9 +28,9 @@ from caploc.interventions.rank_one import (
     summarize_edits,
 )
 from caploc.interventions.rank_one.prompts import edit_prompts
-from caploc.interventions.rank_one.reference import reference_key
-from caploc.models import LanguageModel, load_model
+from caploc.model.loading import LanguageModel, load_model
 from caploc.tests.attribution.families import CONFIGS
+from caploc.tests.oracles.rank_one import reference_key
 from caploc.tests.tiny import NEURONS, REPOSITORY, tiny_lm
 
 DATA = REPOSITORY / "fixtures" / "data"

@@ -17,7 +17,7 @@ from caploc.interventions.rank_one import (
     identity_covariance,
     key_covariance,
 )
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 from caploc.store import Store
 from caploc.tests.tiny import NEURONS, tiny_lm
 

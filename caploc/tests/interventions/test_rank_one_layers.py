@@ -20,10 +20,10 @@ from caploc.interventions.rank_one import Editing
 from caploc.interventions.rank_one.joining import EditedLayers
 from caploc.interventions.rank_one.prompts import EditPrompts, edit_prompts
 from caploc.interventions.rank_one.recording import record
-from caploc.interventions.rank_one.reference import reference_delta, reference_key
 from caploc.interventions.rank_one.value import Value, find_values
-from caploc.models import LanguageModel, wrap
+from caploc.model.loading import LanguageModel, wrap
 from caploc.tests.attribution.families import CONFIGS, make_model, softmax_in_float64
+from caploc.tests.oracles.rank_one import reference_delta, reference_key
 from caploc.tests.tiny import tiny_lm, tokenizer
 
 REQUEST = EditRequest("f1", "in the town of ab cd lives", "ab cd", " xyz", " q")

@@ -11,7 +11,7 @@ from caploc.datasets.edits import EditRequest, Neighbour
 from caploc.errors import OptionError
 from caploc.examples import Example, tokenize
 from caploc.interventions.rank_one import EditScore, answer_scores, score_edit, scores, summarize_edits
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 from caploc.tests.tiny import tiny_lm
 
 REQUEST = EditRequest(

@@ -19,7 +19,7 @@ from caploc.interventions import Editing, RankOneEdit, edit_all_layers, replaced
 from caploc.interventions.activations import scaled
 from caploc.interventions.rank_one import identity_covariance
 from caploc.interventions.rank_one.joining import EditedLayers
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask
 from caploc.tests.tiny import tiny_lm
 

@@ -13,13 +13,13 @@ from caploc.architectures import ARCHITECTURES
 from caploc.errors import ExampleError, ModelError
 from caploc.examples import TokenizedExample
 from caploc.locators.causal_tracing.noise import draw_noise, embedding_deviation
-from caploc.locators.causal_tracing.reference import reference_trace
 from caploc.locators.causal_tracing.settings import Tracing
 from caploc.locators.causal_tracing.trace import Trace
 from caploc.locators.causal_tracing.tracer import Tracer
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 from caploc.tests.attribution.families import CONFIGS, softmax_in_float64
 from caploc.tests.attribution.test_exactness import random_example, relative_error, small_model
+from caploc.tests.oracles.causal_tracing import reference_trace
 
 KINDS = ["hidden", "mlp", "attention"]
 SUBJECT = range(2, 4)

@@ -11,15 +11,14 @@ import torch
 import caploc
 from caploc.datasets import load_examples
 from caploc.errors import ExampleError, OptionError
-from caploc.examples import Example
+from caploc.examples import Example, subject_tokens
 from caploc.locators.causal_tracing.locate import best_layers, locate, trace
 from caploc.locators.causal_tracing.settings import Tracing
 from caploc.locators.causal_tracing.trace import Trace
 from caploc.locators.layers import LayerSet
 from caploc.metrics import chance_overlap, iou, overlap
-from caploc.models import load_model
-from caploc.registry import embedded_folder
-from caploc.subjects import subject_tokens
+from caploc.model.loading import load_model
+from caploc.model.registry import embedded_folder
 from caploc.tests.tiny import SHAPE, SHARED, tiny_lm
 
 FACTS = [

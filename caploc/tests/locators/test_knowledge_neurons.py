@@ -16,18 +16,18 @@ from torch import Tensor
 import caploc
 from caploc.attribution.engine import Method
 from caploc.attribution.quadrature import fixed_rule
-from caploc.attribution.reference import reference_scores
 from caploc.errors import ExampleError, OptionError
 from caploc.examples import Example, tokenize
 from caploc.interventions.scaling import probabilities
 from caploc.locators import knowledge_neurons
 from caploc.locators.knowledge_neurons import Cut, example_scores, locate, shared
 from caploc.metrics import overlap
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
+from caploc.model.registry import embedded_folder
 from caploc.neurons import NeuronMask, NeuronScores
-from caploc.registry import embedded_folder
 from caploc.store import Store
-from caploc.tests.attribution.test_exactness import captum_scores, relative_error
+from caploc.tests.attribution.test_exactness import relative_error
+from caploc.tests.oracles.attribution import captum_scores, reference_scores
 from caploc.tests.tiny import SHAPE, SHARED, tiny_lm
 
 FACT = [

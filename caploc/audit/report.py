@@ -1,0 +1,226 @@
+"""The HTML report: pytest-html is its frame, the templates beside this file its hand.
+
+Claims have a page of their own, made from `caploc.audit.views.RunView`; other tests keep pytest-html's table. A
+template prints whatever it is given as text: what comes from data, models or exceptions is made visible
+(`caploc.audit.text`) and escaped on its way into the page. Only markup that this module or a template made is exempt.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+import pytest
+from markupsafe import Markup, escape
+
+from caploc.audit import views
+from caploc.audit.plots import Theme, draw, size
+from caploc.audit.results import Result, Status
+from caploc.audit.text import duration, plural, visible, visible_lines
+from caploc.audit.views import Log, RunView
+from caploc.findings import PRINTED
+
+if TYPE_CHECKING:
+    from caploc.audit.plugin import Audit
+
+SECTIONS = {
+    "verdicts": "Verdicts",
+    "consistency": "The paper against itself",
+    "readings": "Other readings",
+    "not-run": "Not run",
+    "cells": "Cells",
+    "claims": "Claims, rules and plots",
+    "provenance": "Provenance",
+}
+"""The page's sections, a template each, and what the list of contents calls them."""
+
+SIGNS = {
+    Status.SUPPORTED: "\u2713",
+    Status.REFUTED: "\u2717",
+    Status.INCONCLUSIVE: "?",
+    Status.NOT_RUN: "\u2013",
+    Status.ERROR: "!",
+    Status.MISSING: "\u2205",
+}
+MOST_FIGURES = 150
+"""More than these are left to the ledger, which holds their data: a page of them would open slowly."""
+MOST_ITEMS = 60
+LONGEST_TRACE = 100_000
+LONGEST_VALUE = 300
+
+
+def page(run: RunView) -> str:
+    """Everything between the title and pytest-html's own table, which is hidden unless there are other tests."""
+    sections = {name: section(name, run) for name in SECTIONS}
+    return _render("page", run, sections={name: text for name, text in sections.items() if text})
+
+
+def section(name: str, run: RunView) -> Markup:
+    """One section of the page; empty where the run has nothing to show in it."""
+    return Markup(_render(name, run).strip())
+
+
+def _render(name: str, run: RunView, **more: Any) -> str:
+    return _environment().get_template(f"{name}.html.j2").render(run=run, **more)
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    loader = jinja2.PackageLoader("caploc.audit")
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, finalize=_shown,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {
+        "css": lambda status: status.value.lower().replace(" ", "-"),
+        "cut": _cut,
+        "duration": duration,
+        "lines": lambda text: escape(visible_lines(text)),
+        "plural": plural,
+        "value": _value,
+        "word": lambda status: "AUDIT ERROR" if status is Status.ERROR else status.value,
+    }
+    environment.globals |= {
+        "COLUMNS": views.COLUMNS,
+        "Figures": Figures,
+        "MOST_ITEMS": MOST_ITEMS,
+        "PRINTED": PRINTED,
+        "SECTIONS": SECTIONS,
+        "SIGNS": SIGNS,
+        "STATUSES": list(Status),
+        "printed": views.printed,
+        "rule_parameters": views.rule_parameters,
+        **{name: Markup(loader.get_source(environment, f"report.{name}")[0]) for name in ("css", "js")},
+    }
+    return environment
+
+
+def _shown(value: object) -> object:
+    """What a template prints for a value; markup, which our own code made, stays as it is."""
+    return value if isinstance(value, Markup) else visible(value)
+
+
+def _cut(value: object, limit: int) -> Markup:
+    """Text of another length than a template prints by itself."""
+    return escape(visible(value, limit))
+
+
+def _value(value: Any) -> Markup:
+    """A number or setting of a finding, with more digits than its place in the table has room for."""
+    if isinstance(value, float):
+        return Markup(f"{value:.6g}")
+    if isinstance(value, list) and value and all(isinstance(item, (int, float)) for item in value):
+        return _cut(", ".join(f"{item:.3g}" for item in value[:MOST_ITEMS]), LONGEST_VALUE)
+    return _cut(value, LONGEST_VALUE)
+
+
+def _as_text(value: object) -> str:
+    """A value as HTML, for pytest-html, which inserts what it is given."""
+    return str(escape(visible(value)))
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawn plot: its picture for light and for dark pages, and what it shows in words."""
+
+    light: Markup
+    dark: Markup
+    size: tuple[int, int]
+    alternative: str
+
+
+class Figures:
+    """Draws the plots of results, `MOST_FIGURES` of them, in the order in which it is asked."""
+
+    def __init__(self) -> None:
+        self._drawn = 0
+
+    def of(self, results: Iterable[Result]) -> Iterator[Figure | str]:
+        """Each plot; a sentence in place of one that cannot be drawn, so that it does not cost the reader the page."""
+        for result in results:
+            for plot in (result.finding or {}).get("plots") or ():
+                yield self._figure(plot, result)
+
+    def _figure(self, plot: Mapping[str, Any], result: Result) -> Figure | str:
+        cell, caption = result.planned.cell, str(plot.get("title", ""))
+        caption += "" if cell.model in caption else f" ({cell.label})"
+        if self._drawn >= MOST_FIGURES:
+            return f"{caption}: not drawn, after {MOST_FIGURES} figures; the ledger has its data"
+        try:
+            light, dark = (draw(plot["kind"], caption, plot["data"], theme) for theme in Theme)
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            return f"no figure for {caption}: {type(error).__name__}: {error}"
+        self._drawn += 1
+        words = f"{caption}: {result.status.lower()}, {result.reason}"
+        return Figure(_embedded(light), _embedded(dark), size(light), words)
+
+
+def _embedded(png: bytes) -> Markup:
+    return Markup("data:image/png;base64,") + base64.b64encode(png).decode()
+
+
+class HtmlReport:
+    """pytest-html's hooks, on the process that writes the report."""
+
+    def __init__(self, audit: Audit) -> None:
+        self._audit = audit
+        self._frame: Any = None
+        self._logs: dict[str, Log] = {}
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        """Escapes the environment table, which pytest-html inserts as it is."""
+        try:
+            from pytest_metadata.plugin import metadata_key
+        except ImportError:
+            return
+        table = session.config.stash[metadata_key]
+        for key, value in list(table.items()):
+            table[key] = (
+                {_as_text(name): _as_text(part) for name, part in value.items()}
+                if isinstance(value, dict)
+                else _as_text(value)
+            )
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keeps what the page says of a claim's test beyond its result."""
+        if report.nodeid not in self._audit.books.planned:
+            return
+        log = self._logs.get(report.nodeid, Log())
+        error = getattr(report, "caploc_word", None) == Status.ERROR
+        trace = "\n".join([report.longreprtext, *(text for _, text in report.sections)]) if error else ""
+        self._logs[report.nodeid] = Log(log.seconds + report.duration, log.trace or trace[:LONGEST_TRACE])
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_html_report_title(self, report: Any) -> None:
+        self._frame = report
+        report.title = "caploc audit"
+        report.set_data("renderCollapsed", ["all"])
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_html_results_table_row(self, report: Any, cells: list[str]) -> None:
+        if report.nodeid in self._audit.books.planned:
+            cells.clear()  # pytest-html leaves out a row without cells
+            return
+        phase = "" if report.when == "call" else f"::{report.when}"
+        cells[1] = f'<td class="col-testId"><bdi>{_as_text(report.nodeid + phase)}</bdi></td>'
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_html_results_table_html(self, report: Any, data: list[str]) -> None:
+        data[:] = [str(escape(visible_lines(html.unescape(part)))) for part in data]
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_html_results_summary(self, prefix: list[str]) -> None:
+        books = self._audit.books
+        if books.results:
+            head = next(iter(books.ledger.read()), {})
+            other_tests = bool(self._frame.data["tests"])
+            run = RunView(
+                self._audit.bench.paper, books.results, books.derived, self._logs, head, other_tests
+            )
+            prefix.append(page(run))

@@ -1,0 +1,177 @@
+"""How large neurons are, the strongest rival of any attribution, and random sets of neurons that match a located one.
+
+A neuron's magnitude is its mean |activation| times the norm of its output weights: the length of what it adds to the
+residual stream. Scores are activation times gradient, so located neurons are large ones, and a uniformly random set is
+a weak control.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from caploc.attribution.clean import run_clean
+from caploc.attribution.restoring import frozen_eval
+from caploc.errors import OptionError
+from caploc.examples import Example, TokenizedExample, tokenize
+from caploc.locators.method import Arrays, Asked, SampleMethod
+from caploc.model.loading import LanguageModel
+from caploc.neurons import NeuronMask
+from caploc.streams import Stream, stream
+
+
+@dataclass(frozen=True, eq=False)
+class Magnitude:
+    """``values [layers, neurons]``: mean |activation| times the norm of the neuron's output weights, float32."""
+
+    values: Float[Tensor, "layers neurons"]
+
+    def top_like(self, mask: NeuronMask) -> NeuronMask:
+        """As many neurons of each layer as ``mask`` has there: the largest."""
+        top = torch.zeros_like(mask.values)
+        for layer, count in enumerate(mask.per_layer):
+            top[layer, self.values[layer].topk(count).indices] = True
+        return NeuronMask(top, mask.model)
+
+    def mean_of(self, sets: Bool[Tensor, "sets layers neurons"]) -> Float[Tensor, " sets"]:
+        """The mean magnitude of each set's neurons, nan for an empty set: how well random sets match a located one."""
+        return (sets * self.values).sum((1, 2)) / sets.sum((1, 2))
+
+    def random_like(
+        self, mask: NeuronMask, draws: int, seed: int, nearest: int = 5
+    ) -> Bool[Tensor, "draws layers neurons"]:
+        """Random sets that match ``mask`` in magnitude, neuron by neuron, and have none of its neurons.
+
+        In each layer the located neurons are taken from the largest to the smallest; each is replaced by one of its
+        ``nearest`` neurons in magnitude, drawn uniformly, that are not located nor in the draw yet. So a set has the
+        located count in every layer. The first draws do not depend on how many there are.
+
+        Where the located neurons are a layer's largest, the nearest others are smaller, whatever ``nearest`` is: show
+        ``mean_of`` beside a comparison.
+
+        Raises:
+            OptionError: ``draws`` or ``nearest`` below 1, or a layer of which more than half is located.
+        """
+        _check_draws(draws)
+        if nearest < 1:
+            raise OptionError(f"nearest must be at least 1, got {nearest}")
+        generator = stream(Stream.NEAREST_SETS, seed)
+        uniform = generator.random((draws, mask.count))
+        located, drawn = mask.values.numpy(force=True), np.zeros((draws, *mask.values.shape), dtype=bool)
+        begin = 0
+        for layer, count in enumerate(mask.per_layer):
+            outside = located.shape[1] - count
+            if outside < count:
+                raise OptionError(
+                    f"{count} of {located.shape[1]} neurons of layer {layer} are located, so {outside} others cannot "
+                    "match them; locate with a higher threshold"
+                )
+            sizes = self.values[layer].double().numpy(force=True)
+            _draw_nearest(sizes, located[layer], uniform[:, begin : begin + count], nearest, drawn[:, layer])
+            begin += count
+        return torch.from_numpy(drawn)
+
+
+def magnitude(lm: LanguageModel, examples: Sequence[TokenizedExample]) -> Magnitude:
+    """Magnitudes on ``examples``: |activation| at eq. (7)'s positions, the last tokens of prompt and answer so far,
+    averaged over the positions of an example and then over examples.
+
+    Raises:
+        OptionError: no examples.
+    """
+    if not examples:
+        raise OptionError("no examples to measure magnitudes on; pass at least one")
+    total = torch.zeros(lm.num_layers, lm.num_neurons, dtype=torch.float64, device=lm.device)
+    with frozen_eval(lm.model):
+        for example in examples:
+            clean = run_clean(
+                lm.model, lm.architecture, example.input_ids.to(lm.device), example.answer_start
+            )
+            total += torch.stack(clean.activations).abs().double().mean(1)
+    norms = torch.stack([_output_norms(lm.architecture.mlp_out_of(layer)) for layer in lm.layers])
+    return Magnitude((total / len(examples) * norms).float().cpu())
+
+
+def locate(lm: LanguageModel, examples: Sequence[Example], top_k: int = 20) -> NeuronMask:
+    """The ``top_k`` largest neurons on ``examples``, of equal ones the first.
+
+    Raises:
+        OptionError: no examples, or a ``top_k`` beyond the model's neurons.
+        ExampleError: an example that cannot be tokenized.
+    """
+    values = magnitude(lm, [tokenize(lm, example) for example in examples]).values
+    if isinstance(top_k, bool) or not 1 <= top_k <= values.numel():
+        raise OptionError(
+            f"top_k must be a number of neurons from 1 to the model's {values.numel()}, got {top_k!r}"
+        )
+    chosen = torch.zeros(values.numel(), dtype=torch.bool)
+    chosen[values.flatten().argsort(descending=True, stable=True)[:top_k]] = True
+    return NeuronMask(chosen.reshape(values.shape), lm.fingerprint)
+
+
+@dataclass(frozen=True)
+class Magnitudes(SampleMethod):
+    """The magnitudes on one example."""
+
+    what: ClassVar[str] = "magnitudes"
+
+    def content(self, lm: LanguageModel, asked: Asked) -> Mapping[str, Any]:
+        """The tokens, and the id."""
+        return {"id": asked.tokens.id, "tokens": asked.tokens.content}
+
+    def measuring(self, lm: LanguageModel) -> AbstractContextManager[Callable[[Asked], Arrays]]:
+        """``magnitude``."""
+        return nullcontext(lambda asked: {"values": magnitude(lm, [asked.tokens]).values.numpy(force=True)})
+
+    def evidence(self, lm: LanguageModel, arrays: Arrays) -> Float[np.ndarray, "layers neurons"]:
+        """The magnitudes."""
+        return arrays["values"].astype(np.float64)
+
+    def rank(self, lm: LanguageModel, means: Float[np.ndarray, "rows ..."]) -> np.ndarray:
+        """The mean magnitudes."""
+        return means
+
+
+def random_sets(mask: NeuronMask, draws: int, seed: int) -> Bool[Tensor, "draws layers neurons"]:
+    """Uniformly random sets with ``mask``'s count in every layer; located neurons may be among them.
+
+    The first draws do not depend on how many there are.
+
+    Raises:
+        OptionError: ``draws`` below 1.
+    """
+    _check_draws(draws)
+    seeds = stream(Stream.LAYER_SETS, seed).integers(2**63, size=draws)
+    return torch.stack([mask.random_like(int(one)).values for one in seeds])
+
+
+def _draw_nearest(
+    sizes: np.ndarray, located: np.ndarray, uniform: np.ndarray, nearest: int, drawn: np.ndarray
+) -> None:
+    """Fill ``drawn [draws, neurons]`` for one layer, given ``uniform [draws, located]`` numbers in [0, 1)."""
+    others, members, every = np.flatnonzero(~located), np.flatnonzero(located), np.arange(len(drawn))
+    for done, neuron in enumerate(members[np.argsort(-sizes[members], kind="stable")]):
+        order = np.argsort(np.abs(sizes[others] - sizes[neuron]), kind="stable")
+        near = others[order[: nearest + done]]  # at most `done` of them are in a draw already
+        free = ~drawn[:, near]
+        rank = free.cumsum(1)
+        chosen = (uniform[:, done] * np.minimum(rank[:, -1], nearest)).astype(np.int64) + 1
+        drawn[every, near[(free & (rank == chosen[:, None])).argmax(1)]] = True
+
+
+def _output_norms(projection: nn.Module) -> Tensor:
+    """``[neurons]``; nn.Linear stores [out, in], GPT-2's Conv1D [in, out]."""
+    weight: Tensor = projection.weight.detach()  # type: ignore[operator]
+    return weight.double().norm(dim=0 if isinstance(projection, nn.Linear) else 1)
+
+
+def _check_draws(draws: int) -> None:
+    if isinstance(draws, bool) or draws < 1:
+        raise OptionError(f"draws must be at least 1, got {draws}")
