@@ -110,7 +110,7 @@ def param_share(study: Study, cell: Cell, claim: Claim) -> Measurement:
         sigma: bound(
             found[0].mean(),
             percentile_interval(found[1:].mean(1), 0.95),
-            "bootstraps over shards",
+            "shards",
             unit="share",
         )
         for sigma, found in draws.items()
