@@ -49,14 +49,7 @@ UNKNOWN = Group(
     "unknown", "Unregistered claims", "Which tests name a claim that the paper's files do not list?"
 )
 _COORDINATES = ("model", "dataset", "quantity", "sigma", "method", "epoch")
-_CONTRADICTIONS_FIRST = (
-    Status.REFUTED,
-    Status.ERROR,
-    Status.MISSING,
-    Status.INCONCLUSIVE,
-    Status.SUPPORTED,
-    Status.NOT_RUN,
-)
+_CONTRADICTIONS_FIRST = ("REFUTED", "ERROR", "MISSING", "INCONCLUSIVE", "SUPPORTED", "NOT RUN")
 _SHOWN_ELSEWHERE = ("models", "datasets", "departures")
 
 
@@ -125,7 +118,7 @@ class RunView:
             for result in self.results
             if result.planned.cell.model == PRINTED and result.planned.claim in self.paper.claims
         ]
-        return sorted(found, key=lambda check: _CONTRADICTIONS_FIRST.index(check.result.status))
+        return sorted(found, key=lambda check: _CONTRADICTIONS_FIRST.index(check.result.status.value))
 
     @cached_property
     def flips(self) -> list[Flip]:
@@ -390,6 +383,12 @@ class Evidence:
             if any(part.get(column) is not None for part in self.parts.values())
         }
 
+    @property
+    def rows(self) -> list[tuple[str, list[str]]]:
+        """The parts by name, with the text of each column."""
+        columns = self.columns
+        return [(name, [_exact(part.get(column)) for column in columns]) for name, part in self.parts.items()]
+
 
 def evidence_of(finding: Mapping[str, Any]) -> Evidence:
     """Reads a finding's JSON; the only place of the report that knows how a finding keeps its numbers."""
@@ -439,6 +438,15 @@ def _coordinate(name: str, value: object) -> str:
     if value is None:
         return ""
     return f"{name} {value:g}" if isinstance(value, (int, float)) else str(value)
+
+
+def _exact(value: Any) -> str:
+    """A part's number or interval, with more digits than the table of cells has room for."""
+    if isinstance(value, list):
+        return f"[{', '.join(_exact(item) or '-' for item in value)}]"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return "" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _key(value: float | None) -> str:
