@@ -1,6 +1,6 @@
-"""What the report's templates show of a run: its results by section, with every number formatted for its place.
+"""The data that the report's templates show: a run's results by section, every number already formatted.
 
-Nothing here is markup: `caploc.audit.report` renders it.
+Nothing here is markup; `caploc.audit.report` renders it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ PART_COLUMNS = {
     "n": "n",
     "unit": "unit",
 }
-"""What the report shows of a part of a finding, and what it calls it."""
+"""The fields of a finding's part that the report shows, and their headings."""
 
 UNKNOWN = Group(
     "unknown", "Unregistered claims", "Which tests name a claim that the paper's files do not list?"
@@ -80,7 +80,7 @@ class RunView:
 
     @cached_property
     def alarms(self) -> dict[str, list[Result]]:
-        """What a reader must know before trusting the rest, by title."""
+        """Results that a reader must know of before trusting the rest, by title."""
         moved = [result for result in self.results if result.moved is not None]
         found = {
             "Missing: planned, but never reported": self._of(Status.MISSING),
@@ -295,7 +295,7 @@ class Row:
 
     @property
     def notes(self) -> Sequence[str]:
-        """What the experiment remarked."""
+        """The experiment's remarks."""
         return self.finding.get("notes") or ()
 
     @property
@@ -323,7 +323,7 @@ class Row:
 
     @property
     def facts(self) -> dict[str, str]:
-        """What unfolds under the row, by name: the verdict in full, and what its numbers are."""
+        """The named lines that unfold under the row: the verdict in full and what it rests on."""
         finding, result = self.finding, self.result
         quantity, size = finding.get("quantity"), finding.get("effect_size")
         facts = {
