@@ -104,6 +104,9 @@ class Study:
         """Let go of results, which the store keeps, and of what is held."""
         self.release()
         self._results.clear()
+        early = vars(self).get("early")
+        if early is not None and early is not self:
+            early.forget()
 
     # ---------------------------------------------------------------------------------------------------- models
 
