@@ -52,7 +52,7 @@ class TracedLayers(FactMethod):
 
     def content(self, lm: LanguageModel, asked: Asked) -> Mapping[str, Any]:
         """The settings, the tokens, the subject's place; and the id, from which the noise is drawn."""
-        tokens, subject = asked.tokens, self._subject(lm, asked)
+        tokens, subject = asked.tokens, self.subject(lm, asked)
         place = [subject.start, subject.stop]
         return {"tracing": self.tracing.settings, "tokens": tokens.content, "subject": place, "id": tokens.id}
 
@@ -62,7 +62,7 @@ class TracedLayers(FactMethod):
         with Tracer(lm, self.tracing) as tracer:
 
             def measure(asked: Asked) -> Arrays:
-                trace = tracer.one(asked.tokens, self._subject(lm, asked))
+                trace = tracer.one(asked.tokens, self.subject(lm, asked))
                 return {
                     "restored": trace.by_layer().numpy(),
                     "clean": np.array(trace.clean),
@@ -77,7 +77,8 @@ class TracedLayers(FactMethod):
         return {f"top {count}": LayerSet.best(scores, count) for count in (TOP_K, 1, 2)}
 
     @staticmethod
-    def _subject(lm: LanguageModel, asked: Asked) -> range:
+    def subject(lm: LanguageModel, asked: Asked) -> range:
+        """The subject's tokens. Raises ``ExampleError`` where only tokens are known."""
         if asked.example is None:
             raise ExampleError(
                 f"example {asked.tokens.id!r} has only tokens; causal tracing needs its subject"
