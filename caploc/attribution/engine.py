@@ -174,7 +174,7 @@ def attribute(
         ExampleError: an example that cannot be tokenized or is too long for the model, by its id.
         ModelError: the model cannot be attributed exactly (the self-check), or its scores are not finite.
 
-    Equals ``attribution.reference`` (caploc/tests/attribution/test_exactness.py).
+    Equals the slow oracle (caploc/tests/attribution/test_exactness.py).
     """
     method = Method(steps, quadrature, tolerance or Tolerance(), chunk_tokens, path, value)
     tokenized = [tokenize(lm, example, answer_tokens) for example in examples]

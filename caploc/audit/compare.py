@@ -19,6 +19,8 @@ from caploc.audit.text import number, plural, unit_sign, visible
 from caploc.errors import CaplocError
 
 Key = tuple[str, str]
+READABLE = (1, SCHEMA)
+"""Schemas of summaries: verdicts, estimates, intervals and p values stand at the same place in both."""
 _LONGEST = 100
 _NUMBERS = ("estimate", "interval", "p")
 
@@ -51,13 +53,16 @@ def load_run(path: Path) -> Run:
         raise CompareError(f"{path}: is not JSON: {visible(error, 200)}") from error
     if not isinstance(content, dict) or content.get("kind") != KIND:
         raise CompareError(f"{path}: is no summary of an audit; give the .json beside a run's ledger")
-    if content.get("schema") != SCHEMA:
+    if content.get("schema") not in READABLE:
         raise CompareError(
-            f"{path}: has schema {visible(content.get('schema'), 40)}, this version reads {SCHEMA}; run the audit again"
+            f"{path}: has schema {visible(content.get('schema'), 40)}, this version reads "
+            f"{' and '.join(map(str, READABLE))}; run the audit again"
         )
     provenance = content.get("provenance")
     if not isinstance(provenance, dict):
         raise CompareError(f"{path}: lacks provenance; it is damaged")
+    if isinstance(paper := provenance.pop("paper", None), dict):  # schema 1 had one paper
+        provenance["papers"] = {str(paper.get("key")): paper.get("digest")}
     return Run(
         str(path),
         str(content.get("run")),

@@ -13,9 +13,9 @@ from caploc.papers import Paper
 def corrected(results: Sequence[Result], papers: Mapping[str, Paper]) -> list[Result]:
     """The results, in order; those with a p value get ``p_holm``, ``p_by``, ``tests`` and ``after_holm``.
 
-    A family is every cell of one group of a paper's claims, one model and one reading of the paper in this run: the tests among
-    which a reader may pick the one that came out well. Holm bounds the chance of any false rejection among them,
-    Benjamini and Yekutieli the expected share of false ones, both whatever their dependence.
+    A family is every cell of one group of a paper's claims, one model and one reading of the paper in this run: the
+    tests among which a reader may pick the one that came out well. Holm bounds the chance of any false rejection among
+    them, Benjamini and Yekutieli the expected share of false ones, both whatever their dependence.
     """
     families: dict[tuple[str, str, str, str], list[int]] = defaultdict(list)
     for place, result in enumerate(results):

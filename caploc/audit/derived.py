@@ -17,9 +17,7 @@ def derived(results: Sequence[Result], paper: Paper) -> list[Result]:
     A cell that erred or is missing might have ended in any way: it counts as inconclusive.
     """
     own = [
-        result
-        for result in results
-        if result.planned.paper == paper.key and not result.planned.cell.variant
+        result for result in results if result.planned.paper == paper.key and not result.planned.cell.variant
     ]
     found = {}
     for model in dict.fromkeys(result.planned.cell.model for result in own):

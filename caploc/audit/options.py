@@ -44,8 +44,8 @@ def add_options(parser: pytest.Parser) -> None:
     option(
         "--paper",
         "NAME",
-        "audit the claims of this paper alone: a name (capability_localization), or a folder with a paper's TOML files. "
-        "Its tests stand in a folder of the same name. Repeatable; default: all papers that caploc has.",
+        "audit the claims of this paper alone: a name (capability_localization), or a folder with a paper's TOML "
+        "files. Its tests stand in a folder of the same name. Repeatable; default: all papers that caploc has.",
         action="append",
     )
     option(

@@ -213,7 +213,9 @@ class Audit:
             write_coverage(terminalreporter, coverage)
         if self.books.results:
             recorded = self.expectations_path if self.recording else None
-            write_summary(terminalreporter, self.books, self.config, recorded, self.recorded)
+            audited = {result.planned.paper for result in self.books.results}
+            papers = [paper for key, paper in self.papers.items() if key in audited]
+            write_summary(terminalreporter, self.books, papers, self.config, recorded, self.recorded)
 
 
 @pytest.fixture

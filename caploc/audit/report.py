@@ -220,7 +220,10 @@ class HtmlReport:
         if books.results:
             head = next(iter(books.ledger.read()), {})
             other_tests = bool(self._frame.data["tests"])
-            run = RunView(
-                self._audit.bench.paper, books.results, books.derived, self._logs, head, other_tests
-            )
-            prefix.append(page(run))
+            for key, paper in self._audit.papers.items():
+                own, derived = (
+                    [one for one in results if one.planned.paper == key]
+                    for results in (books.results, books.derived)
+                )
+                if own:
+                    prefix.append(page(RunView(paper, own, derived, self._logs, head, other_tests)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
@@ -44,7 +44,8 @@ class Planned:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Planned:
         """Reads what ``dataclasses.asdict`` and JSON made of it."""
-        return cls(**{**data, "cell": Cell(**data["cell"])})
+        known = {field.name: data[field.name] for field in fields(cls) if field.name in data}
+        return cls(**{**known, "cell": Cell(**data["cell"])})
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ class Books:
         return Tally.of(self.results)
 
     def by_group(self, paper: Paper) -> dict[str, Tally]:
-        """The counts of each group of a paper's claims that was audited, in its order; "" for claims it does not have."""
+        """The counts of each audited group of a paper's claims, in its order; "" for claims it does not have."""
         groups: dict[str, list[Result]] = {name: [] for name in (*paper.groups, "")}
         for result in (one for one in self.results if one.planned.paper == paper.key):
             claim = paper.claims.get(result.planned.claim)

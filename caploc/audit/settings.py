@@ -38,7 +38,8 @@ class AuditSettings:
 
     ``samples`` None means 80 on a CPU and the paper's number on a GPU; ``store`` None the user's cache folder.
     ``device`` and ``dtype`` may be "auto": see `placement`. ``reading`` is how the whole run reads the paper;
-    ``sensitivity`` adds cells under other readings. ``papers``: names or folders, empty for all that caploc has. ``departures`` lists what may change a number.
+    ``sensitivity`` adds cells under other readings.
+    ``papers``: names or folders, empty for all that caploc has. ``departures`` lists what may change a number.
     """
 
     models: tuple[ModelRequest, ...]

@@ -27,8 +27,8 @@ from caploc.papers import Paper
 
 KIND = "caploc audit"
 SCHEMA = 2
-"""Of the ledger and of the summary. 1: a finding's numbers lay in flat quantities and p values, and there was one paper.
-2: they are typed parts and asides, and every cell names its paper."""
+"""Of the ledger and of the summary. In 1 a finding's numbers were flat quantities and p values, of one paper; in 2 they
+are typed parts and asides, and every cell names its paper."""
 PACKAGES = (
     "caploc",
     "torch",

@@ -12,9 +12,9 @@ import pytest
 
 from caploc.audit.results import Result, Status, Tally
 from caploc.audit.session import Books
-from caploc.audit.settings import PAPER, AuditSettings
+from caploc.audit.settings import AuditSettings
 from caploc.audit.text import in_ascii, plural
-from caploc.papers import Paper, load_paper
+from caploc.papers import Paper
 
 MOST_LISTED = 20
 WIDEST = 100
@@ -52,15 +52,20 @@ def status_of(report: pytest.TestReport) -> tuple[str, str, str] | None:
 
 
 def write_summary(
-    reporter: Any, books: Books, config: pytest.Config, recorded_to: Path | None, recorded: int
+    reporter: Any,
+    books: Books,
+    papers: Iterable[Paper],
+    config: pytest.Config,
+    recorded_to: Path | None,
+    recorded: int,
 ) -> None:
     """The verdicts by family and in total; what moved, erred or is missing; which verdicts depend on a reading of the
     paper or on the number of tests; where the report and the ledger are. Plain ASCII."""
     reporter.write_sep("=", "audit")
-    paper = load_paper(PAPER)
-    for line in family_table(paper, books.by_group(paper), config.get_terminal_writer().fullwidth):
-        reporter.write_line(line)
-    reporter.write_line("")
+    for paper in papers:
+        for line in family_table(paper, books.by_group(paper), config.get_terminal_writer().fullwidth):
+            reporter.write_line(line)
+        reporter.write_line("")
     _totals(reporter, books)
     _list(reporter, "MOVED", ((r, r.moved or "") for r in books.results if r.moved is not None))
     _list(reporter, "ERROR", ((r, r.reason) for r in books.of(Status.ERROR)))

@@ -170,7 +170,7 @@ class RunView:
     def provenance(self) -> dict[str, Any]:
         """Commit, command, packages, settings, the rules' digest, and the fingerprints of models and data."""
         head = self.head
-        commit, paper = head.get("commit"), head.get("paper", {})
+        commit, paper = head.get("commit"), self.paper
         state = "outside a repository" if commit is None else "dirty" if head.get("dirty") else "clean"
         packages = head.get("packages", {}).items()
         entries = {
@@ -180,7 +180,7 @@ class RunView:
             "python": head.get("python"),
             "platform": head.get("platform"),
             "packages": ", ".join(f"{name} {version}" for name, version in packages if version),
-            f"rules of {paper.get('key')}": f"sha256 {paper.get('digest')}",
+            f"rules of {paper.key}": f"sha256 {head.get('papers', {}).get(paper.key)}",
         }
         for name, value in head.get("settings", {}).items():
             if name not in _SHOWN_ELSEWHERE and value not in (None, [], {}):
@@ -393,8 +393,26 @@ class Evidence:
 
 def evidence_of(finding: Mapping[str, Any]) -> Evidence:
     """Reads a finding's JSON; the only place of the report that knows how a finding keeps its numbers."""
-    parts = {name: {"p": p} for name, p in (finding.get("p_values") or {}).items()}
-    return Evidence(parts, finding.get("quantities") or {}, finding.get("controls") or {})
+    return Evidence(
+        finding.get("parts") or {}, _flat(finding.get("asides") or {}), finding.get("controls") or {}
+    )
+
+
+def _flat(asides: Mapping[str, Any]) -> dict[str, Any]:
+    """What stands beside a verdict, a line each: a number, or an estimate with its interval and p value."""
+    return {name: _aside(value) if isinstance(value, Mapping) else value for name, value in asides.items()}
+
+
+def _aside(part: Mapping[str, Any]) -> str:
+    estimate, interval, p = (part.get(name) for name in ("estimate", "interval", "p"))
+    shown = [f"{estimate:.6g}"] if estimate is not None else []
+    shown += (
+        ["[{}]".format(", ".join("-" if end is None else f"{end:.6g}" for end in interval))]
+        if interval
+        else []
+    )
+    shown += [f"p {p_value(p)}"] if p is not None else []
+    return " ".join(shown)
 
 
 def printed(claim: Claim) -> list[str]:

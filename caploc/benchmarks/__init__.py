@@ -1,8 +1,11 @@
 """Benchmarks that anyone can repeat: ``python -m caploc.benchmarks NAME``.
 
-A benchmark is a function that takes ``Options`` and yields one ``Table`` per question, as soon as it is measured. A
-further one is a further entry in ``BENCHMARKS``. Nothing here imports numpy or torch: their threads are limited by the
-environment, which ``__main__`` sets before either is loaded.
+A benchmark yields a ``Table`` for each of its questions, as soon as it is measured. A further one is a further entry in
+``BENCHMARKS`` and a module of that name. They need the oracles of ``caploc/tests/`` and the embedded data of
+``fixtures/``, so they run from a clone of the repository and are no part of the wheel.
+
+Nothing in this file imports numpy or torch: their threads are limited by the environment, which ``__main__`` sets
+before either is loaded.
 """
 
 from __future__ import annotations
@@ -46,15 +49,15 @@ class Options:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One named benchmark: what it asks, question by question, and the module that answers.
+    """One named benchmark and what it asks, question by question.
 
-    That has ``QUESTIONS``, a function of (sizes, options) for each, and the sizes ``FULL`` and ``QUICK``.
+    The module ``caploc.benchmarks.NAME`` answers. It has the sizes ``FULL`` and ``QUICK`` and, for each question, a
+    function ``measure_QUESTION`` of (sizes, options) that yields tables.
     """
 
     name: str
     summary: str
     questions: Mapping[str, str]
-    home: str
 
     def run(self, options: Options) -> Iterator[Table]:
         """The tables of the questions asked, in order, each as soon as it is measured.
@@ -70,11 +73,11 @@ class Benchmark:
         return self._answers(options)
 
     def _answers(self, options: Options) -> Iterator[Table]:
-        module = import_module(self.home)
+        module = import_module(f"{__name__}.{self.name}")
         sizes = module.QUICK if options.quick else module.FULL
-        questions: Mapping[str, Callable[[Any, Options], Iterator[Table]]] = module.QUESTIONS
-        for question, measure in questions.items():
+        for question in self.questions:
             if not options.only or question in options.only:
+                measure: Callable[[Any, Options], Iterator[Table]] = getattr(module, f"measure_{question}")
                 yield from measure(sizes, options)
 
 
@@ -91,7 +94,6 @@ _TABLE = (
                 "quadratures": "points, time and completeness error of the rules for the integral",
             }
         ),
-        "caploc.benchmarks.attribution",
     ),
     Benchmark(
         "circuits",
@@ -102,13 +104,11 @@ _TABLE = (
                 "methods": "time a fact of every method, agreement of EAP-IG with exact ablation, recall",
             }
         ),
-        "caploc.benchmarks.circuits",
     ),
     Benchmark(
         "tracing",
         "causal tracing against one run of the whole sequence for each state, on random Llamas and a GPT-J",
         MappingProxyType({"ratios": "how much less CPU time than the direct way"}),
-        "caploc.benchmarks.tracing",
     ),
     Benchmark(
         "editing",
@@ -119,7 +119,6 @@ _TABLE = (
                 "success": "efficacy, paraphrase and neighbourhood scores by layer",
             }
         ),
-        "caploc.benchmarks.editing",
     ),
     Benchmark(
         "enhancement",
@@ -130,13 +129,11 @@ _TABLE = (
                 "memory": "how gradients and optimizer state grow with the neurons that are trained",
             }
         ),
-        "caploc.benchmarks.enhancement",
     ),
     Benchmark(
         "erasure",
         "scores with many sets of neurons erased, all together against one set after the other with weights zeroed",
         MappingProxyType({"ratios": "how much less CPU time than the direct way"}),
-        "caploc.benchmarks.erasure",
     ),
     Benchmark(
         "statistics",
@@ -150,7 +147,6 @@ _TABLE = (
                 "times": "what a call costs",
             }
         ),
-        "caploc.benchmarks.statistics",
     ),
 )
 

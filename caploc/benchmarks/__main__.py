@@ -108,7 +108,6 @@ def _run(chosen: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    os.environ.update(
-        dict.fromkeys(_THREADS, "1")
-    )  # read when numpy and torch are first imported, which is later
+    # read when numpy and torch are first imported, which is later
+    os.environ.update(dict.fromkeys(_THREADS, "1"))
     sys.exit(main())

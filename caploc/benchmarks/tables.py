@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 import statistics
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeVar
+
+from caploc.errors import CaplocError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,14 @@ class Table:
     columns: Mapping[str, str]
     rows: list[dict[str, Value]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    def made(self, name: str, make: Callable[[], T]) -> T | None:
+        """What ``make()`` returns or, where that is refused, None and a note that ``name`` is not measured and why."""
+        try:
+            return make()
+        except CaplocError as error:
+            self.notes.append(f"{name} not measured: {error}")
+            return None
 
     def text(self) -> str:
         """For a terminal: title, aligned columns (numbers to the right), notes."""

@@ -75,8 +75,8 @@ def prune(
     The answer's log probability is the mean over its tokens, teacher forced, and over ``prompts``. A pruned edge
     carries zero, or the sender's mean if the model was made with means.
 
-    The result is that of one whole forward pass for each edge in turn (``caploc.circuits.reference``; equal in tests),
-    but three things make it cheap. Senders below a receiver are the whole model's, those above run only where they are
+    The result is that of one whole forward pass for each edge in turn (``caploc/tests/oracles/circuits.py``), but
+    three things make it cheap. Senders below a receiver are the whole model's, those above run only where they are
     reached (``Downstream``). An edge into a node that no longer reaches the output scores 0 without running. And edges
     are tried ahead: on the guess which of the next ``batch`` edges are pruned (None: as many as pays), all the circuits
     that this leads to run in one batch, which holds up to the first wrong guess; what it says beyond is the next guess.

@@ -95,7 +95,7 @@ class FactCircuits(FactMethod):
 
     def settings(self, lm: LanguageModel) -> dict[str, Any]:
         """How circuits of ``lm`` are found."""
-        exact = self._graph(lm).edges <= EXACT_EDGES
+        exact = self.graph(lm).edges <= EXACT_EDGES
         threshold = THRESHOLD if exact else None
         return {"ablation": "zero", "steps": STEPS, "exact": exact, "threshold": threshold}
 
@@ -122,7 +122,7 @@ class FactCircuits(FactMethod):
 
         A share is met to the edge: edges on no path stay, which ``EdgeScores.top`` drops, and which can be nearly all.
         """
-        graph, size = self._graph(lm), np.abs(arrays["eap-ig"])
+        graph, size = self.graph(lm), np.abs(arrays["eap-ig"])
         counts = {f"{share:.0%} of the edges": max(1, round(share * graph.edges)) for share in SHARES}
         found = {f"EAP-IG, {name}": _largest(graph, size, count) for name, count in counts.items()}
         if "kept" not in arrays:
@@ -137,7 +137,8 @@ class FactCircuits(FactMethod):
         return {"exact": Circuit(graph, torch.from_numpy(kept)), **found, **exact}
 
     @staticmethod
-    def _graph(lm: LanguageModel) -> Graph:
+    def graph(lm: LanguageModel) -> Graph:
+        """The graph whose edges are located."""
         return graph_of(lm, family_of(str(lm.model.config.model_type)))
 
 

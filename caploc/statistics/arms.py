@@ -18,7 +18,6 @@ import math
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 from scipy import stats
@@ -65,7 +64,7 @@ def effect_of(
     the result is None: see `rank_among_draws`.
     """
     tested = _by_tested(pairs)
-    error, freedom = _luck(pairs, drawn)
+    error, freedom = _error_of_runs(pairs, drawn)
     mean = sum(float(values.mean()) for values in tested)
 
     def joined(level: float) -> Interval:
@@ -109,12 +108,9 @@ def sets_p(pairs: Sequence[Pair], seed: int) -> float:
     return stratified_permutation(values, located, strata, alternative="greater", seed=seed).p
 
 
-Cell = TypeVar("Cell", bound=tuple[str, str])
-
-
 def resampled_changes(
-    cells: Mapping[Cell, tuple[np.ndarray, np.ndarray]], resamples: int, seed: int
-) -> dict[Cell, np.ndarray]:
+    cells: Mapping[tuple[str, str], tuple[np.ndarray, np.ndarray]], resamples: int, seed: int
+) -> dict[tuple[str, str], np.ndarray]:
     """``[resamples]`` mean changes of every cell of a matrix on bootstrap samples of items and, where there are
     several, runs.
 
@@ -147,7 +143,7 @@ def _by_tested(pairs: Sequence[Pair]) -> list[np.ndarray]:
     ]
 
 
-def _luck(pairs: Sequence[Pair], drawn: bool) -> tuple[float, float]:
+def _error_of_runs(pairs: Sequence[Pair], drawn: bool) -> tuple[float, float]:
     """The standard error that runs add, and its degrees of freedom."""
     terms: list[tuple[float, int]] = []
     for name in dict.fromkeys(one.trained for one in pairs):

@@ -54,9 +54,9 @@ AnyChange = TypeVar("AnyChange", bound=Change)
 class Effect(Change):
     """A mean difference per item that was tested.
 
-    ``p_items`` asks whether it could be luck with the items, ``p_sets`` whether a random set would do as well (None
-    where there were none). ``effect_size`` is the difference over the standard deviation of the items' differences
-    (Cohen's d_z), None where all items differ equally.
+    ``p_items`` asks whether sampling error of the items could explain it, ``p_sets`` whether a random set would do as
+    well (None where there were none). ``effect_size`` is the difference over the standard deviation of the items'
+    differences (Cohen's d_z), None where all items differ equally.
     """
 
     p_items: float
@@ -67,7 +67,7 @@ class Effect(Change):
 
     @property
     def p(self) -> float:
-        """The larger of the two p values: a claim about this set and these tasks needs both kinds of luck excluded."""
+        """The larger of the two p values: a claim about this set and these tasks must exclude both explanations."""
         return self.p_items if self.p_sets is None else max(self.p_items, self.p_sets)
 
 

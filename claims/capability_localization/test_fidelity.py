@@ -12,7 +12,13 @@ from caploc.audit.claims import claim, experiments
 fidelity = experiments.fidelity
 
 
-@claim("fidelity-kn-overlap", fidelity.kn_overlap, over="facts", dataset="counterfact", embedded="pararel")
+@claim(
+    "fidelity-kn-overlap",
+    fidelity.overlap(method="kn"),
+    over="facts",
+    dataset="counterfact",
+    embedded="pararel",
+)
 def test_kn_wordings_overlap_little() -> None:
     """Section 3.1, *distributed parameters*: "only 37.3%" between wordings of one fact."""
 
@@ -29,13 +35,23 @@ def test_kn_locates_15_neurons() -> None:
 
 
 @claim(
-    "fidelity-rome-overlap", fidelity.rome_overlap, over="facts", dataset="counterfact", embedded="pararel"
+    "fidelity-rome-overlap",
+    fidelity.overlap(method="rome"),
+    over="facts",
+    dataset="counterfact",
+    embedded="pararel",
 )
 def test_traced_layers_of_wordings_overlap_little() -> None:
     """Section 3.1, *parameter layer*: "only 32.7%" of the three layers that causal tracing finds."""
 
 
-@claim("fidelity-kc-overlap", fidelity.kc_overlap, over="facts", dataset="counterfact", embedded="pararel")
+@claim(
+    "fidelity-kc-overlap",
+    fidelity.overlap(method="kc"),
+    over="facts",
+    dataset="counterfact",
+    embedded="pararel",
+)
 def test_circuits_of_wordings_overlap_little() -> None:
     """Section 3.1, *parameter chain*, and the poster: circuits of one fact coincide 7.2%."""
 

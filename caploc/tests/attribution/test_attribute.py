@@ -10,7 +10,7 @@ from torch import Tensor
 
 import caploc
 from caploc import Example
-from caploc.attribution.quadrature import fixed_rule
+from caploc.attribution.engine import Method
 from caploc.examples import TokenizedExample
 from caploc.locators import LOCATORS
 from caploc.model.loading import LanguageModel
@@ -32,18 +32,14 @@ def tokens(lm: LanguageModel, answer_tokens: int | None = None) -> list[Tokenize
     return [caploc.tokenize(lm, example, answer_tokens) for example in EXAMPLES]
 
 
-def oracle(lm: LanguageModel, example: TokenizedExample, rule: str = "paper", steps: int = 19) -> Tensor:
-    return reference_scores(
-        lm.model, lm.architecture, example.input_ids, example.answer_start, *fixed_rule(rule, steps)
-    )
-
-
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 @pytest.mark.parametrize(("rule", "steps"), [("paper", 19), ("trapezoid", 4), ("gauss-legendre", 3)])
 def test_scores_are_the_mean_of_the_oracles(family: str, rule: str, steps: int) -> None:
     lm = tiny_lm(family, torch.float64)
     scores = attribute(lm, steps=steps, quadrature=rule)
-    expected = torch.stack([oracle(lm, example, rule, steps) for example in tokens(lm)]).mean(0)
+    expected = torch.stack(
+        [reference_scores(lm, example, Method(steps, rule)) for example in tokens(lm)]
+    ).mean(0)
     assert scores.values.shape == (SHAPE[0], NEURONS) and scores.values.dtype == torch.float64
     assert (scores.values - expected).abs().max() <= 1e-12 * expected.abs().max()
     assert scores.count == 3 and (scores.points == steps + 1).all()
@@ -57,7 +53,9 @@ def test_the_defaults_are_the_papers() -> None:
 
 def test_answer_tokens_takes_the_first_ones() -> None:
     lm = tiny_lm(dtype=torch.float64)
-    expected = torch.stack([oracle(lm, example) for example in tokens(lm, answer_tokens=2)]).mean(0)
+    expected = torch.stack(
+        [reference_scores(lm, example, Method()) for example in tokens(lm, answer_tokens=2)]
+    ).mean(0)
     scores = attribute(lm, answer_tokens=2)
     assert (scores.values - expected).abs().max() <= 1e-12 * expected.abs().max()
     assert scores.settings["answer_tokens"] == 2
@@ -90,7 +88,7 @@ def test_completeness_is_that_of_an_independent_computation(family: str) -> None
             cut = example.answer_start + m
             target = int(example.input_ids[cut])
             one = TokenizedExample(example.input_ids[: cut + 1], cut)
-            attributed = oracle(lm, one).sum(1)
+            attributed = reference_scores(lm, one, Method()).sum(1)
             ends = [
                 [probability(lm, example.input_ids[:cut], target, layer, alpha) for alpha in (0.0, 1.0)]
                 for layer in range(lm.num_layers)

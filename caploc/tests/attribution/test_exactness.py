@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from caploc.architectures import ARCHITECTURES, architecture_of
 from caploc.attribution.engine import Attributor, Method
 from caploc.attribution.packing import MOST_COLUMNS
-from caploc.attribution.quadrature import fixed_rule
 from caploc.errors import ModelError
 from caploc.examples import TokenizedExample
 from caploc.model.loading import LanguageModel, wrap
@@ -21,7 +20,7 @@ from caploc.tests.attribution.families import (
     make_model,
     softmax_in_float64,
 )
-from caploc.tests.oracles.attribution import reference_scores
+from caploc.tests.oracles.attribution import captum_scores, reference_scores
 
 # These families' own code computes attention scores in float32 whatever the model's dtype.
 FLOAT32_ATTENTION = {"gptj", "gemma2"}
@@ -44,13 +43,6 @@ def packed(lm: LanguageModel, example: TokenizedExample, method: Method) -> torc
         return torch.from_numpy(attributor.one(example).total)
 
 
-def oracle(lm: LanguageModel, example: TokenizedExample, method: Method) -> torch.Tensor:
-    nodes, weights = fixed_rule(method.quadrature, method.steps)
-    return reference_scores(
-        lm.model, lm.architecture, example.input_ids, example.answer_start, nodes, weights
-    )
-
-
 def relative_error(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a - b).abs().max() / b.abs().max())
 
@@ -65,7 +57,7 @@ def test_equals_the_oracle(family: str, dtype: torch.dtype) -> None:
     """The answer is longer than the sliding window, key heads are grouped, chunks cut layers in two."""
     lm, example, method = small_model(family, dtype), random_example(11, 9), Method(steps=5, chunk_tokens=30)
     bound = 2e-6 if dtype == torch.float32 else 1e-6 if family in FLOAT32_ATTENTION else 1e-12
-    assert relative_error(packed(lm, example, method), oracle(lm, example, method)) <= bound
+    assert relative_error(packed(lm, example, method), reference_scores(lm, example, method)) <= bound
 
 
 @settings(max_examples=25, deadline=None)
@@ -90,7 +82,7 @@ def test_equals_the_oracle_whatever_the_shape(
         Method(steps, quadrature, chunk_tokens=chunk),
     )
     with softmax_in_float64():
-        error = relative_error(packed(lm, example, method), oracle(lm, example, method))
+        error = relative_error(packed(lm, example, method), reference_scores(lm, example, method))
     assert error <= (1e-6 if family == "gptj" else 1e-12)  # GPT-J casts queries and keys to float32 itself
 
 
@@ -109,14 +101,14 @@ def test_an_answer_wider_than_a_pass() -> None:
         random_example(9, MOST_COLUMNS + 7),
         Method(steps=2),
     )
-    assert relative_error(packed(lm, example, method), oracle(lm, example, method)) <= 1e-12
+    assert relative_error(packed(lm, example, method), reference_scores(lm, example, method)) <= 1e-12
 
 
 @pytest.mark.parametrize("value", ["post", "pre"])
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_equals_captum(family: str, value: str) -> None:
     """captum's right Riemann sum with n = 19 has the points 1/19..1; the term at 0 is added by hand (eq. 7)."""
-    captum = pytest.importorskip("captum.attr", reason="captum is not installed (extra: test)")
+    pytest.importorskip("captum", reason="captum is not installed (extra: test)")
     lm, example = small_model(family, torch.float64), random_example(6, 3)
     layers, total = lm.layers, None
     for m in range(example.num_answer_tokens):
@@ -126,48 +118,12 @@ def test_equals_captum(family: str, value: str) -> None:
         for layer in layers:
             architecture = lm.architecture
             module = (architecture.mlp_out_of if value == "post" else architecture.activation_of)(layer)
-            rows.append(captum_scores(captum, lm, module, sequence, target))
+            rows.append(captum_scores(lm, module, sequence, target))
         total = torch.stack(rows) if total is None else total + torch.stack(rows)
     assert total is not None
     assert (
         relative_error(packed(lm, example, Method(value=value)), total / example.num_answer_tokens) <= 1e-12
     )
-
-
-def captum_scores(
-    captum: object, lm: LanguageModel, module: torch.nn.Module, sequence: torch.Tensor, target: int
-) -> torch.Tensor:
-    """One answer position and layer: IntegratedGradients on what enters ``module`` at the last position."""
-    kept: list[torch.Tensor] = []
-    handle = module.register_forward_pre_hook(lambda _, args: kept.append(args[0]))
-    with torch.no_grad():
-        lm.model(input_ids=sequence[None])
-    handle.remove()
-    clean = kept[0].reshape(len(sequence), -1)[-1:]
-
-    def probability(last: torch.Tensor) -> torch.Tensor:
-        def replace(_: torch.nn.Module, args: tuple) -> tuple:
-            return (torch.cat([args[0][:, :-1], last[:, None]], dim=1),)
-
-        hook = module.register_forward_pre_hook(replace)
-        try:
-            return lm.model(input_ids=sequence.expand(len(last), -1)).logits[:, -1].softmax(-1)[:, target]
-        finally:
-            hook.remove()
-
-    gradients = captum.IntegratedGradients(probability)  # type: ignore[attr-defined]
-    torch.set_default_dtype(torch.float64)  # captum makes its points in the default dtype
-    try:
-        integral = gradients.attribute(
-            clean, baselines=torch.zeros_like(clean), n_steps=19, method="riemann_right"
-        )
-    finally:
-        torch.set_default_dtype(torch.float32)
-    at_zero = torch.zeros_like(clean, requires_grad=True)
-    (gradient,) = torch.autograd.grad(probability(at_zero).sum(), at_zero)
-    # captum keeps its weights 1/19 in float32 whatever the dtype: undo that rounding, a common factor
-    rounding = float(torch.tensor(1 / 19, dtype=torch.float32)) * 19
-    return (integral / rounding + clean * gradient / 19)[0]
 
 
 def test_refuses_a_model_it_cannot_reproduce() -> None:

@@ -17,7 +17,7 @@ from caploc.model.loading import LanguageModel
 from caploc.tests.attribution.families import softmax_in_float64
 from caploc.tests.attribution.test_attribute import EXAMPLES, attribute
 from caploc.tests.attribution.test_exactness import packed, random_example, relative_error, small_model
-from caploc.tests.oracles.attribution import ablation_oracle, gradient_oracle
+from caploc.tests.oracles.attribution import ablation_oracle, reference_scores
 from caploc.tests.tiny import NEURONS, SHAPE, tiny_lm
 
 ONE = Method(path="neuron")
@@ -29,7 +29,7 @@ SMALL = (2, 4, 2, 5)  # layers, heads, key heads, window
 def test_the_difference_is_the_integral(family: str, value: str) -> None:
     """Completeness along one neuron's path: the oracle integrates autograd's gradient with 16 Gauss-Legendre points."""
     lm, example = small_model(family, torch.float64, SMALL), random_example(4, 2)
-    integrated = gradient_oracle(lm, example, Method(15, "gauss-legendre", path="neuron", value=value))
+    integrated = reference_scores(lm, example, Method(15, "gauss-legendre", path="neuron", value=value))
     error = relative_error(packed(lm, example, Method(path="neuron", value=value)), integrated)
     assert error <= (1e-6 if family == "gptj" else 1e-12)  # GPT-J casts queries and keys to float32 itself
 

@@ -16,7 +16,7 @@ from caploc.errors import ModelError
 from caploc.tests.attribution.families import softmax_in_float64
 from caploc.tests.attribution.test_attribute import EXAMPLES, attribute, tokens
 from caploc.tests.attribution.test_exactness import packed, random_example, relative_error, small_model
-from caploc.tests.oracles.attribution import gradient_oracle, last_position_scaled, module_of
+from caploc.tests.oracles.attribution import last_position_scaled, module_of, reference_scores
 from caploc.tests.tiny import tiny_lm
 
 
@@ -25,9 +25,9 @@ def test_equals_the_oracle(family: str) -> None:
     lm, example = small_model(family, torch.float64, (2, 4, 2, 5)), random_example(7, 6)
     method = Method(steps=4, value="pre", chunk_tokens=25)
     with softmax_in_float64():
-        error = relative_error(packed(lm, example, method), gradient_oracle(lm, example, method))
+        error = relative_error(packed(lm, example, method), reference_scores(lm, example, method))
     assert error <= (1e-6 if family == "gptj" else 1e-12)  # GPT-J casts queries and keys to float32 itself
-    assert relative_error(packed(lm, example, Method(steps=4)), gradient_oracle(lm, example, method)) > 0.01
+    assert relative_error(packed(lm, example, Method(steps=4)), reference_scores(lm, example, method)) > 0.01
 
 
 @settings(max_examples=15, deadline=None)
@@ -46,7 +46,7 @@ def test_equals_the_oracle_whatever_the_shape(
     lm = small_model(family, torch.float64, (layers, 4, 2, 5))
     example = random_example(prompt, answer, seed=prompt)
     method = Method(steps, quadrature, chunk_tokens=chunk, value="pre")
-    assert relative_error(packed(lm, example, method), gradient_oracle(lm, example, method)) <= 1e-12
+    assert relative_error(packed(lm, example, method), reference_scores(lm, example, method)) <= 1e-12
 
 
 @pytest.mark.parametrize("family", ["llama", "gptj"])

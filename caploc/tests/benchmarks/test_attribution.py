@@ -8,16 +8,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from caploc.benchmarks import BENCHMARKS, Options
-from caploc.benchmarks import attribution as memory
-from caploc.benchmarks import attribution as quadratures
-from caploc.benchmarks.attribution import QUESTIONS
-from caploc.benchmarks.attribution import speed as methods
-from caploc.benchmarks.attribution import speed as ratios
-from caploc.benchmarks.attribution.speed import QUICK, Pair, all_pairs_work, packed_work, pair_work
-from caploc.benchmarks.measuring import executed
-from caploc.benchmarks.models import random_example
-from caploc.benchmarks.models import random_llama as bench_llama
+from caploc.benchmarks import Options, attribution
+from caploc.benchmarks.attribution import QUICK, speed
+from caploc.benchmarks.attribution.speed import all_pairs_work, packed_work, pair_work
+from caploc.benchmarks.measuring import Pair, executed, sample_pairs
+from caploc.benchmarks.models import random_example, random_llama
 from caploc.errors import ModelError
 
 LAYERS, WIDTH = 3, 16
@@ -26,36 +21,36 @@ LAYERS, WIDTH = 3, 16
 @pytest.mark.parametrize(("prompt", "answer"), [(5, 3), (2, 40)])
 def test_the_packed_engines_work_is_counted_exactly(prompt: int, answer: int) -> None:
     """Against the matrix products that torch executes; the second size needs several passes."""
-    lm, example = bench_llama(LAYERS, WIDTH), random_example(prompt, answer)
+    lm, example = random_llama(LAYERS, WIDTH), random_example(prompt, answer)
     with executed() as operations:
-        methods.packed(lm, example)
+        speed.packed(lm, example)
     assert operations.matrix == packed_work(lm, prompt, answer).operations(lm)
     assert operations.attention > 0
 
 
 @pytest.mark.parametrize("pair", [Pair(0, 2), Pair(3, 0), Pair(1, 1)])
 def test_the_rivals_work_is_counted_exactly(pair: Pair) -> None:
-    lm, example = bench_llama(LAYERS, WIDTH), random_example(5, 4)
+    lm, example = random_llama(LAYERS, WIDTH), random_example(5, 4)
     counted = pair_work(LAYERS, 5, *pair).operations(lm)
     with executed() as operations:
-        methods.naive(lm, example, pair)
+        speed.naive(lm, example, pair)
     assert operations.matrix == counted
     pytest.importorskip("captum", reason="captum is not installed (extra: test)")
     with executed() as operations:
-        methods.captum(lm, example, pair)
+        speed.captum(lm, example, pair)
     assert operations.matrix == counted
 
 
 def test_all_methods_give_the_same_scores() -> None:
-    lm, example = bench_llama(LAYERS, WIDTH), random_example(6, 3)
-    ours = methods.packed_by_position(lm, example)
+    lm, example = random_llama(LAYERS, WIDTH), random_example(6, 3)
+    ours = speed.packed_by_position(lm, example)
     torch.testing.assert_close(
-        methods.packed(lm, example), ours.sum(1), rtol=0, atol=2e-6 * float(ours.abs().max())
+        speed.packed(lm, example), ours.sum(1), rtol=0, atol=2e-6 * float(ours.abs().max())
     )
     pytest.importorskip("captum", reason="captum is not installed (extra: test)")
     for pair in (Pair(0, 0), Pair(2, 1), Pair(1, 2)):
         own = ours[pair.layer, pair.position]
-        for rival in (methods.naive, methods.captum):
+        for rival in (speed.naive, speed.captum):
             torch.testing.assert_close(
                 rival(lm, example, pair), own, rtol=0, atol=2e-6 * float(own.abs().max())
             )
@@ -64,7 +59,7 @@ def test_all_methods_give_the_same_scores() -> None:
 @pytest.mark.parametrize(("layers", "answer"), [(8, 8), (8, 64), (4, 3), (3, 10)])
 def test_the_sample_is_even_and_scales_without_bias(layers: int, answer: int) -> None:
     """Every pair equally often in the long run, every layer once a round, positions over the whole answer."""
-    rounds = ratios.sample_pairs(layers, answer, rounds=3000)
+    rounds = sample_pairs(layers, answer, rounds=3000)
     for pairs in rounds[:20]:
         assert [pair.layer for pair in pairs] == list(range(layers))
         stretches = [pair.position * layers // answer for pair in pairs]
@@ -82,35 +77,36 @@ def test_the_sample_is_even_and_scales_without_bias(layers: int, answer: int) ->
 
 
 def test_refuses_to_compare_the_times_of_different_results(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(methods, "naive", lambda lm, example, pair: 1.001 * methods.captum(lm, example, pair))
+    monkeypatch.setattr(speed, "naive", lambda lm, example, pair: 1.001 * speed.captum(lm, example, pair))
     pytest.importorskip("captum", reason="captum is not installed (extra: test)")
     with pytest.raises(ModelError, match=r"the packed engine and naive differ by 0\.001"):
-        list(ratios.measure_ratios(QUICK, Options(quick=True, repeat=1)))
+        list(attribution.measure_ratios(QUICK, Options(quick=True, repeat=1)))
 
 
 def test_whole_times_every_pair() -> None:
-    table, _ = ratios.measure_ratios(QUICK, Options(quick=True, whole=True, repeat=1))
+    table, _ = attribution.measure_ratios(QUICK, Options(quick=True, whole=True, repeat=1))
     assert [row["pairs"] for row in table.rows] == ["12 of 12"]
 
 
 def test_without_captum_its_column_is_empty_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(methods, "find_spec", lambda name: None)
-    table, _ = ratios.measure_ratios(QUICK, Options(quick=True, repeat=1))
+    monkeypatch.setattr(speed, "find_spec", lambda name: None)
+    table, _ = attribution.measure_ratios(QUICK, Options(quick=True, repeat=1))
     assert all(row["captum"] is None for row in table.rows)
     assert any("captum not measured: captum is not installed" in note for note in table.notes)
 
 
 def test_memory_is_measured_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "METHODS", ("packed",))  # starting a process takes seconds: one is enough
-    (table,) = memory.measure_memory(QUICK, Options(quick=True))
+    # starting a process takes seconds: one is enough
+    monkeypatch.setattr(attribution, "METHODS", {"packed": speed.packed})
+    (table,) = attribution.measure_memory(QUICK, Options(quick=True))
     for row in table.rows:
         assert isinstance(row["added"], float) and isinstance(row["loaded"], float)
         assert 0 <= row["added"] < row["loaded"]
 
 
 def test_memory_that_cannot_be_measured_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "_PROBE", "caploc.benchmarks.absent")
-    (table,) = memory.measure_memory(QUICK, Options(quick=True))
+    monkeypatch.setattr(attribution, "PROBE", "import caploc.benchmarks.absent")
+    (table,) = attribution.measure_memory(QUICK, Options(quick=True))
     assert all("added" not in row for row in table.rows)
     assert "packed at X=8, Y=4 not measured: " in table.notes[-2] and "absent" in table.notes[-2]
 
@@ -118,7 +114,7 @@ def test_memory_that_cannot_be_measured_says_why(monkeypatch: pytest.MonkeyPatch
 def test_memory_grows_with_the_work() -> None:
     """The naive method keeps 20 x 200 tokens' activations of 3 layers, far above a page. In a process of its own: this
     one has memory to spare from the tests before."""
-    (table,) = memory.measure_memory(
+    (table,) = attribution.measure_memory(
         replace(QUICK, layers=LAYERS, width=64, memory=((200, 1),)), Options(quick=True)
     )
     (naive,) = (row for row in table.rows if row["method"] == "naive")
@@ -126,7 +122,7 @@ def test_memory_grows_with_the_work() -> None:
 
 
 def test_quadratures_of_the_embedded_model() -> None:
-    (table,) = quadratures.measure_quadratures(QUICK, Options(quick=True, repeat=1))
+    (table,) = attribution.measure_quadratures(QUICK, Options(quick=True, repeat=1))
     if not table.rows:
         pytest.skip(f"no embedded model or data: {table.notes[0]}")
     rows = {row["rule"]: row for row in table.rows}
@@ -135,12 +131,8 @@ def test_quadratures_of_the_embedded_model() -> None:
 
 
 def test_quadratures_without_the_embedded_model_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quadratures, "MODEL", "no-such-model")
-    (table,) = quadratures.measure_quadratures(QUICK, Options(quick=True))
+    monkeypatch.setattr(attribution, "MODEL", "no-such-model")
+    (table,) = attribution.measure_quadratures(QUICK, Options(quick=True))
     assert (
         table.rows == [] and table.notes[0].startswith("not measured: ") and "no-such-model" in table.text()
     )
-
-
-def test_the_registry_lists_the_questions_that_are_answered() -> None:
-    assert list(BENCHMARKS["attribution"].questions) == list(QUESTIONS)

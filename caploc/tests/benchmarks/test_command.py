@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from caploc.benchmarks import BENCHMARKS, find_benchmark
+from caploc.benchmarks import BENCHMARKS, Options, find_benchmark
 from caploc.benchmarks.__main__ import main
 from caploc.errors import UnknownNameError
 
@@ -75,3 +76,18 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
 def test_unknown_names_are_refused_by_the_registry() -> None:
     with pytest.raises(UnknownNameError, match="known: attribution"):
         find_benchmark("")
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_every_question_is_answered_at_both_sizes(name: str) -> None:
+    module = importlib.import_module(f"caploc.benchmarks.{name}")
+    answered = {own.removeprefix("measure_") for own in vars(module) if own.startswith("measure_")}
+    assert answered == set(BENCHMARKS[name].questions)
+    assert type(module.FULL) is type(module.QUICK) and module.FULL != module.QUICK
+
+
+def test_an_unknown_question_is_refused() -> None:
+    with pytest.raises(
+        UnknownNameError, match="benchmark 'circuits' has no question 'ratios'; known: speed, methods"
+    ):
+        BENCHMARKS["circuits"].run(Options(only=("ratios",)))

@@ -10,9 +10,18 @@ from torch import Tensor
 
 from caploc.examples import Example, tokenize
 from caploc.model.loading import LanguageModel
-from caploc.tests.evaluation.cases import ENDS
+from caploc.tests.tiny import tiny_lm
 
+# the tokenizer's own end of sequence, and letters, so that a random model ends some of its texts
+ENDS = (2, *range(14, 24))
 _LETTERS = "abcdefghij 0123456789\n#:"
+
+
+def tiny_ending_lm(family: str, dtype: torch.dtype, seed: int) -> LanguageModel:
+    """A random model whose generation stops at ``ENDS``."""
+    lm = tiny_lm(family, dtype, seed)
+    lm.model.generation_config.eos_token_id = list(ENDS)  # type: ignore[union-attr]
+    return lm
 
 
 @torch.no_grad()

@@ -15,7 +15,6 @@ from torch import Tensor
 
 import caploc
 from caploc.attribution.engine import Method
-from caploc.attribution.quadrature import fixed_rule
 from caploc.errors import ExampleError, OptionError
 from caploc.examples import Example, tokenize
 from caploc.interventions.scaling import probabilities
@@ -23,8 +22,8 @@ from caploc.locators import knowledge_neurons
 from caploc.locators.knowledge_neurons import Cut, example_scores, locate, shared
 from caploc.metrics import overlap
 from caploc.model.loading import LanguageModel
-from caploc.model.registry import embedded_folder
 from caploc.neurons import NeuronMask, NeuronScores
+from caploc.model.registry import embedded_folder
 from caploc.store import Store
 from caploc.tests.attribution.test_exactness import relative_error
 from caploc.tests.oracles.attribution import captum_scores, reference_scores
@@ -49,23 +48,20 @@ def test_scores_equal_the_oracle(family: str, answer_tokens: int | None) -> None
     lm = tiny_lm(family)
     for example, found in zip(FACT, scores_of(lm, FACT, answer_tokens=answer_tokens), strict=True):
         tokenized = tokenize(lm, example, answer_tokens)
-        nodes, weights = fixed_rule("paper", 19)
-        expected = reference_scores(
-            lm.model, lm.architecture, tokenized.input_ids, tokenized.answer_start, nodes, weights
-        )
+        expected = reference_scores(lm, tokenized, Method())
         assert found.values.dtype == torch.float32 and found.count == 1
         assert relative_error(found.values, expected) <= 2e-6
         assert (found.gap > 0).all() and (found.completeness >= 0).all() and (found.points == 20).all()
 
 
 def test_scores_equal_captum() -> None:
-    captum = pytest.importorskip("captum.attr", reason="captum is not installed (extra: test)")
+    pytest.importorskip("captum", reason="captum is not installed (extra: test)")
     lm = tiny_lm(dtype=torch.float64)
     tokenized = tokenize(lm, ONE_TOKEN)
     assert tokenized.num_answer_tokens == 1
     projections = [layer.mlp.down_proj for layer in lm.layers]
     prompt, target = tokenized.prompt_ids, int(tokenized.answer_ids[0])
-    expected = torch.stack([captum_scores(captum, lm, module, prompt, target) for module in projections])
+    expected = torch.stack([captum_scores(lm, module, prompt, target) for module in projections])
     (found,) = scores_of(lm, [ONE_TOKEN])
     assert relative_error(found.values, expected) <= 1e-6
 

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from caploc.attribution.sums import ScoreSums
-from caploc.experiments.commonality import across
 from caploc.experiments.shards import ShardSums
 from caploc.experiments.study import Located
 from caploc.findings import Verdict
 from caploc.rules import Comparison
+from caploc.statistics import splits
 from caploc.tests.experiments.planted import LAYERS, NEURONS, PlantedStudy
 from caploc.tests.experiments.verdicts import PAPER, run
 from caploc.tests.papers.rates import assert_often, assert_seldom
@@ -140,7 +140,7 @@ PLANTED: Mapping[str, Callable[[int], tuple[float | None, Verdict]]] = {
 @pytest.fixture(autouse=True)
 def fewer_permutations(monkeypatch: pytest.MonkeyPatch) -> None:
     """As many as one comparison needs; the audit has more, for the correction over a family."""
-    monkeypatch.setattr(across, "PERMUTATIONS", 199)
+    monkeypatch.setattr(splits, "EXCHANGES", 199)
 
 
 @pytest.mark.parametrize("world", NOTHING)
@@ -167,7 +167,7 @@ def test_the_planted_effect_is_mostly_supported(claim: str) -> None:
 
 
 def test_every_comparison_of_this_family_is_simulated() -> None:
-    """Those of other families compare outcomes per item: ``caploc/tests/test_comparisons_simulated.py``."""
+    """Those of other families compare outcomes per item: ``caploc/tests/statistics/test_comparisons_simulated.py``."""
     compared = {
         claim.id
         for claim in PAPER.claims.values()
