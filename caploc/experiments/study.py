@@ -104,6 +104,9 @@ class Study:
         """Let go of results, which the store keeps, and of what is held."""
         self.release()
         self._results.clear()
+        early = vars(self).get("early")
+        if early is not None and early is not self:
+            early.forget()
 
     # ---------------------------------------------------------------------------------------------------- models
 
@@ -161,12 +164,13 @@ class Study:
             stack.close()
 
     def _placed(self, control: str) -> LanguageModel:
-        device, wanted = self.settings.device, self.named(control)
+        device = self.settings.device
         if device == "cpu":
-            return wanted
-        for other in (vars(self).get("lm"), vars(self).get("untrained")):
-            if other is not None and other is not wanted:
-                other.move("cpu")
+            return self.named(control)
+        other = "lm" if control == "untrained" else "untrained"
+        if other == "lm" or other in vars(self):
+            getattr(self, other).move("cpu")  # first, as a twin is drawn where the model lies
+        wanted = self.named(control)
         wanted.move(device)
         return wanted
 

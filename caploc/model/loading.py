@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -155,7 +155,8 @@ class Deferred(LanguageModel):
     @property
     def model(self) -> PreTrainedModel:
         if not self._loaded:
-            self._model, self._loaded = self._load(), True
+            weights: nn.Module = self._load()
+            self._model, self._loaded = cast(PreTrainedModel, weights.to(self._device)), True
         return self._model
 
     @property
@@ -168,8 +169,9 @@ class Deferred(LanguageModel):
         return self._model.device if self._loaded else self._device
 
     def move(self, device: str) -> None:
-        super().move(device)
-        self._device = self._model.device
+        self._device = torch.device(device)
+        if self._loaded:
+            super().move(device)
 
     def twin(self, name: str, seed: int) -> Deferred:
         """The untrained twin, whose weights are drawn when first asked for."""
@@ -179,7 +181,7 @@ class Deferred(LanguageModel):
             self.architecture,
             self.structure if not self._loaded else copy.deepcopy(self.structure).to("meta"),
             self.device,
-            lambda: _fresh(self, seed).to(self._device),
+            partial(_fresh, self, seed),
             {"twin of": self._content, "seed": seed},
             self._store,
         )
@@ -265,7 +267,8 @@ class _Source:
 
     def whole(self) -> LanguageModel:
         """The model with its weights."""
-        return wrap(self.name, self.weights(), self.tokenizer, self.architecture)
+        weights: Any = self.weights()
+        return wrap(self.name, weights.to(self.device), self.tokenizer, self.architecture)
 
     def weights(self) -> PreTrainedModel:
         """The weights, checked."""
@@ -281,8 +284,8 @@ class _Source:
             )
         model, report = loaded
         _check_loaded(model, report, self.title)
-        placed: PreTrainedModel = model.to(self.device).eval()
-        return placed
+        checked: PreTrainedModel = model.eval()
+        return checked
 
     def deferred(self, store: Store) -> LanguageModel:
         """The model without its weights, for now."""

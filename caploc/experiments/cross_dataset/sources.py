@@ -8,8 +8,9 @@ import numpy as np
 
 from caploc.experiments.cross_dataset.matrix import CellKey, Change, Matrix
 from caploc.experiments.endings import FloorError
-from caploc.experiments.enhancement.arms import LOCATED, NEAREST, RANDOM, RUNS
-from caploc.experiments.enhancement.runs import EPOCHS, Enhancements, enhancements, trained_datasets
+from caploc.experiments.enhancement_arms import LOCATED, NEAREST, RANDOM, RUNS
+from caploc.experiments.enhancement_arms import EPOCHS
+from caploc.experiments.enhancement_runs import Enhancements, Enhanced as enhancements, trained_datasets
 from caploc.experiments.erasure.arms import LARGEST, LAYER, MAGNITUDE
 from caploc.experiments.erasure.arms import LOCATED as ERASED
 from caploc.experiments.erasure.measured import erasures

@@ -9,7 +9,19 @@ import pytest
 import torch
 
 from caploc.experiments.facts import facts_of
-from caploc.experiments.scaled_facts import ARMS, DOUBLED, LARGEST, LAYER, LOCATED, MAGNITUDE, RANDOM_SETS, UNIFORM, ZEROED, _sets, scaled_facts
+from caploc.experiments.scaled_facts import (
+    ARMS,
+    DOUBLED,
+    LARGEST,
+    LAYER,
+    LOCATED,
+    MAGNITUDE,
+    RANDOM_SETS,
+    UNIFORM,
+    ZEROED,
+    _sets,
+    scaled_facts,
+)
 from caploc.experiments.study import Study, StudySettings
 from caploc.interventions.activations import scaled
 from caploc.locators.knowledge_neurons import Cut, example_scores

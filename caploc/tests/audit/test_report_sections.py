@@ -8,11 +8,11 @@ from typing import Any
 import html5lib
 import pytest
 
-from caploc.audit import report
+from caploc.audit import report, views
 from caploc.audit.report import Figure, Figures, page, section
 from caploc.audit.results import Planned, Result, Status
 from caploc.audit.session import Books
-from caploc.audit.views import RunView
+from caploc.audit.views import Evidence, RunView
 from caploc.findings import PRINTED, Cell
 from caploc.tests.audit.thousand import NOTES, PAPER, thousand, view
 
@@ -91,6 +91,29 @@ def test_a_supported_cell_is_flagged_where_correction_undoes_it() -> None:
     assert verdicts == ["\u2713 SUPPORTED not after Holm over 8 tests", "\u2713 SUPPORTED"]
     assert texts(tree(text), ".//tbody[1]/tr[1]/td")[4:6] == ["0.04", "0.32"]
     assert "corrected over the 8 tests of its family 0.32 (Holm), 0.5 (Benjamini-Yekutieli)" in text
+
+
+def test_the_parts_that_a_rule_judged_stand_in_a_table_of_the_columns_they_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parts = {
+        "gsm8k": {"kind": "effect", "estimate": 0.1234567, "interval": [0.1, 0.2], "p": 0.04, "n": 1200},
+        "<imdb>": {"kind": "bound", "estimate": 0.5, "interval": [None, 0.6], "interval90": None},
+    }
+    monkeypatch.setattr(
+        views, "evidence_of", lambda finding: Evidence(parts, {"located": 17.0}, {"untrained": 0.25})
+    )
+    shown = tree(section("cells", RunView(PAPER, [result("table1-overlap", Status.SUPPORTED)])))
+    (table,) = [table for table in shown.iter("table") if table.get("class") == "audit parts"]
+    assert [texts(row, "*") for row in table.iter("tr")] == [
+        ["judged", "kind", "estimate", "95 % interval", "p", "n"],
+        ["gsm8k", "effect", "0.123457", "[0.1, 0.2]", "0.04", "1,200"],
+        ["<imdb>", "bound", "0.5", "[-, 0.6]", "", ""],
+    ]
+    (listed,) = list(shown.iter("pre"))
+    assert "".join(listed.itertext()).split("\n")[:4] == [
+        "other quantities", "  located: 17", "controls", "  untrained: 0.25",
+    ]  # fmt: skip
 
 
 def test_the_paper_against_itself_puts_contradictions_first(books: Books) -> None:

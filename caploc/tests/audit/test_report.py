@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from importlib import resources
 from typing import Any
 
 import html5lib
@@ -160,6 +161,14 @@ def test_a_module_that_cannot_be_imported_still_gives_a_report(claims_run: Claim
     shown = page(SHOWN)
     assert shown.own_rows == ["test_broken.py::collect"]
     assert [row[2] for row in shown.rows] == ["\u2205 MISSING"] * 4
+
+
+def test_no_template_lets_markup_through_unescaped() -> None:
+    templates = list(resources.files("caploc.audit").joinpath("templates").iterdir())
+    assert len(templates) > 8
+    for file in templates:
+        text = file.read_text(encoding="utf-8")
+        assert not re.search(r"\|\s*safe|autoescape|Markup", text), file.name
 
 
 def test_texts_and_numbers() -> None:
