@@ -27,7 +27,7 @@ from caploc.experiments.facts import (
     NamingSubject,
     facts_of,
 )
-from caploc.experiments.located_sets import Agreements, LocatedSets
+from caploc.experiments.located_sets import Agreements
 from caploc.experiments.locating_facts import HALVES, FactLocations, LocatedFacts, LocatedHalves
 from caploc.experiments.specs import FloorError, NotRunError, Spec
 from caploc.experiments.study import Study, experiment
@@ -49,6 +49,7 @@ from caploc.statistics import (
     weighted_mean,
 )
 from caploc.statistics.bootstrap import RESAMPLES
+from caploc.store import Entry
 
 FAITHFUL = 0.8
 """The mark of a faithful method, shown beside the 40 % that decide (ambiguity ``faithful-line``)."""
@@ -448,17 +449,32 @@ def rome_granularity(study: Study, cell: Cell, claim: Claim) -> Measurement:
     )
 
 
+@dataclass(frozen=True)
+class EnteredShare(Spec[np.ndarray]):
+    """``[P]`` the share of the model's parameters in the matrices that the edges of each located circuit enter."""
+
+    located: LocatedFacts
+
+    def after(self, study: Study) -> Iterable[Spec[Any]]:
+        yield self.located
+
+    def read(self, study: Study, entries: Iterator[Entry]) -> np.ndarray:
+        graph = FactCircuits.graph(study.lm)
+        kept = (torch.from_numpy(row.toarray()[0] > 0) for row in study.result(self.located).sets.members)
+        return np.array([Circuit(graph, one).parameter_share(study.lm, "entered") for one in kept])
+
+
 def _needs_circuits(study: Study, cell: Cell, claim: Claim) -> Specs:
-    yield LocatedFacts("kc", circuit_facts(cell.dataset or ""))
+    yield EnteredShare(LocatedFacts("kc", circuit_facts(cell.dataset or "")))
 
 
 @experiment(_needs_circuits)
 def kc_param_share(study: Study, cell: Cell, claim: Claim) -> Measurement:
     """Claim ``fidelity-kc-param-share``: a circuit's parameters, mean over a fact's wordings, then facts."""
-    spec = circuit_facts(cell.dataset or "")
-    facts, found = study.result(spec), study.result(LocatedFacts("kc", spec))
+    located = LocatedFacts("kc", circuit_facts(cell.dataset or ""))
+    facts, found = study.result(located.facts), study.result(located)
     shares, usable = _by_fact(facts, found.share)
-    entered, _ = _by_fact(facts, _entered(study, found.sets))
+    entered, _ = _by_fact(facts, study.result(EnteredShare(located)))
     clusters = np.unique(facts.clusters[usable], return_inverse=True)[1]
     spread = bootstrap_mean(shares[usable], seed=study.settings.seed, clusters=clusters)
     mean, n = defined_mean(shares), int(usable.sum())
@@ -527,13 +543,6 @@ def _by_fact(facts: FactSet, values: np.ndarray) -> tuple[np.ndarray, np.ndarray
     if usable.sum() < FEWEST_FACTS:
         raise FloorError(f"the model does not know the facts ({usable.sum()} of {len(facts)})")
     return np.where(usable, total / np.maximum(count, 1), np.nan), usable
-
-
-def _entered(study: Study, sets: LocatedSets) -> np.ndarray:
-    """``[P]`` the share of the parameters in the matrices that each circuit's edges enter."""
-    graph = FactCircuits.graph(study.lm)
-    kept = (torch.from_numpy(row.toarray()[0] > 0) for row in sets.members)
-    return np.array([Circuit(graph, values).parameter_share(study.lm, "entered") for values in kept])
 
 
 def _of_circuits(found: FactLocations) -> dict[str, Any]:

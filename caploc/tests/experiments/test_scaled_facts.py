@@ -19,8 +19,8 @@ from caploc.experiments.scaled_facts import (
     RANDOM_SETS,
     UNIFORM,
     ZEROED,
+    ScaledFacts,
     _sets,
-    scaled_facts,
 )
 from caploc.experiments.study import Study, StudySettings
 from caploc.interventions.activations import scaled
@@ -38,9 +38,8 @@ def test_changes_equal_runs_under_hooks(family: str, tmp_path: Path) -> None:
     exactly = 1e-6 if family == "gptj" else 1e-9  # GPT-J's attention is float32 whatever the model is
     settings = StudySettings(files={"mine": own_file(tmp_path, 40, 1)}, samples=16, store=Store(tmp_path))
     lm = tiny_lm(family, torch.float64)
-    study = Study("tiny", settings, lm)
-    facts = facts_of(study, "mine", wordings=1)
-    found = scaled_facts(study, facts)
+    study, spec = Study("tiny", settings, lm), facts_of("mine", wordings=1)
+    facts, found = study.result(spec), study.result(ScaledFacts(spec))
     sizes = magnitude(lm, facts.prompts)
     scores = list(example_scores(lm, facts.prompts, progress=False))
     kept = [index for index, one in enumerate(scores) if Cut().locate(one.values).count]
@@ -77,7 +76,7 @@ def test_half_precision_runs_without_a_store(tmp_path: Path) -> None:
         files={"mine": own_file(tmp_path, 40, 1)}, samples=16, dtype="bfloat16", store=Store(tmp_path)
     )
     study = Study("tiny", settings, tiny_lm("llama", torch.bfloat16))
-    found = scaled_facts(study, facts_of(study, "mine", wordings=1))
+    found = study.result(ScaledFacts(facts_of("mine", wordings=1)))
     assert np.isfinite(found.change[:, :, ARMS[LOCATED]]).all() and (found.resolution >= 1e-6).all()
 
 
