@@ -64,7 +64,7 @@ def circuit_of(graph: Graph, sets: LocatedSets, number: int) -> Circuit:
 
 
 @dataclass(frozen=True)
-class EnteredShares(Spec[np.ndarray]):
+class EnteredShare(Spec[np.ndarray]):
     """``[P]`` the share of the model's parameters in the matrices that each located circuit's edges enter."""
 
     located: LocatedFacts

@@ -21,7 +21,7 @@ from caploc.experiments.fact_circuits import (
     UNIFORM,
     WHOLE,
     Alone,
-    EnteredShares,
+    EnteredShare,
     RunAlone,
     WithWrongAnswers,
     cut_notes,
@@ -109,7 +109,7 @@ class KnownAlone:
 def needs_alone(study: Study, cell: Cell, claim: Claim) -> Iterator[Spec[Any]]:
     """What every claim about circuits that run alone needs."""
     every = RunAlone(_facts(cell))
-    yield from (every, EnteredShares(every.located), _wrong(cell), _untrained(cell))
+    yield from (every, EnteredShare(every.located), _wrong(cell), _untrained(cell))
 
 
 def known_alone(study: Study, cell: Cell) -> KnownAlone:
@@ -122,7 +122,7 @@ def known_alone(study: Study, cell: Cell) -> KnownAlone:
     facts, every = study.result(run.facts), study.result(run)
     controls = {WRONG: study.result(wrong)} if len(study.result(wrong.facts)) else {}
     controls[UNTRAINED] = study.result(_untrained(cell))
-    entered = study.result(EnteredShares(run.located))[facts.known]
+    entered = study.result(EnteredShare(run.located))[facts.known]
     clusters, known = facts.clusters[facts.known], every.only(facts.known)
     return KnownAlone(facts, study.result(run.located), every, known, controls, clusters, entered)
 

@@ -13,13 +13,9 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from caploc.attribution.clean import run_clean
 from caploc.errors import ExampleError, ModelError
 from caploc.examples import TokenizedExample, subject_tokens
 from caploc.locators.causal_tracing.noise import draw_noise
-from caploc.locators.causal_tracing.recording import record
-from caploc.locators.causal_tracing.restoration import Restoration
-from caploc.locators.causal_tracing.selfcheck import check_reproduced
 from caploc.locators.causal_tracing.settings import Tracing
 from caploc.locators.causal_tracing.tracer import Tracer
 from caploc.locators.layers import LayerSet
@@ -128,19 +124,10 @@ class LastTokenTracer(Tracer):
         Raises:
             ModelError: the rows do not reproduce the model, or its probabilities are not numbers.
         """
-        lm, tracing, prompt = self.lm, self.tracing, example.answer_start
-        ids = example.input_ids[: prompt + 1 if tracing.answer == "first" else None].to(lm.device)
-        clean = run_clean(lm.model, lm.architecture, ids, 1)
+        tracing, last = self.tracing, example.answer_start - 1
+        ids, clean = self._clean(example)
         rows = self._embedding(ids[None, :-1]).repeat(1 + tracing.draws, 1, 1)
-        noise = draw_noise(tracing.seed, example.id, tracing.draws, prompt - 1, rows.shape[-1])
-        rows[1:, : prompt - 1] += (self._deviation * noise).to(rows)
-        runs = record(lm, rows, ids[prompt:], tracing.kind)
-        check_reproduced(
-            runs.log_probs[0], clean.log_probs[prompt - 1 :], lm.dtype, example.id, "the clean run"
-        )
-        restoration = Restoration(self._model, clean, runs, tracing, self._chunk)
-        found = restoration.unrestored(prompt - 1)
-        check_reproduced(
-            found, runs.log_probs[:2].expand_as(found), lm.dtype, example.id, "rows of the same run"
-        )
-        return restoration.probabilities(range(prompt - 1, prompt)).mean(0)[0]
+        noise = draw_noise(tracing.seed, example.id, tracing.draws, last, rows.shape[-1])
+        rows[1:, :last] += (self._deviation * noise).to(rows)
+        _, restoration = self._restoration(example, ids, clean, rows, last)
+        return restoration.probabilities(range(last, last + 1)).mean(0)[0]
