@@ -42,6 +42,8 @@ WITH_PARAPHRASES = ("counterfact", "zsre")
 """Datasets whose records hold the paraphrases of one prompt; in others the wordings of a fact share a group."""
 OF_EQUATION_8 = ("dispersion", "scope", "deviation", "gsm8k-form")
 """Settings of a study that play no part where single facts are located."""
+BY_SUBJECT = "facts, those of one subject together"
+"""What intervals over facts resample, in words."""
 
 # Part of every key that `prompt_task` makes: raise it when a change of the code changes numbers by more than rounding.
 CODE_VERSION = 1
@@ -246,11 +248,15 @@ class Known(Spec[FactSet]):
         yield self.facts
 
     def read(self, study: Study, entries: Iterator[Entry]) -> FactSet:
-        facts = study.result(self.facts)
-        known = int(facts.known.sum())
-        if known < FEWEST_FACTS:
-            raise FloorError(f"the model does not know the facts ({known} of {len(facts)})")
-        return facts
+        return require_known(study.result(self.facts))
+
+
+def require_known(facts: FactSet) -> FactSet:
+    """``facts``, if the model knows enough of them. Raises FloorError."""
+    known = int(facts.known.sum())
+    if known < FEWEST_FACTS:
+        raise FloorError(f"the model does not know the facts ({known} of {len(facts)})")
+    return facts
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,9 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import torch
 
-from caploc.circuits.circuit import Circuit
 from caploc.experiments.evidence import bound, difference, effects, finite, number, printed_mark
+from caploc.experiments.fact_circuits import EnteredShare, cut_notes, cut_settings
 from caploc.experiments.facts import (
     FEWEST_FACTS,
     OF_EQUATION_8,
@@ -33,7 +32,6 @@ from caploc.experiments.specs import FloorError, NotRunError, Spec
 from caploc.experiments.study import Study, experiment
 from caploc.findings import Aside, Bound, Cell, Measurement, Plot, Test
 from caploc.locators import LOCATORS
-from caploc.locators.knowledge_circuit import LARGE_SHARE, THRESHOLD, FactCircuits
 from caploc.locators.layers import LayerSet
 from caploc.locators.traced_layers import TOP_K
 from caploc.papers import Claim
@@ -49,7 +47,6 @@ from caploc.statistics import (
     weighted_mean,
 )
 from caploc.statistics.bootstrap import RESAMPLES
-from caploc.store import Entry
 
 FAITHFUL = 0.8
 """The mark of a faithful method, shown beside the 40 % that decide (ambiguity ``faithful-line``)."""
@@ -163,8 +160,8 @@ def _equal_circuits(study: Study, claim: Claim, own: LocatedFacts, twin: Located
             "equal pairs": float(equal),
             "share of equal pairs": bound(equal / len(first), interval, "pairs", n=len(first)),
         },
-        settings=_of_circuits(found),
-        notes=_notes_on_circuits(found),
+        settings=cut_settings(found),
+        notes=cut_notes(found),
     )
 
 
@@ -449,21 +446,6 @@ def rome_granularity(study: Study, cell: Cell, claim: Claim) -> Measurement:
     )
 
 
-@dataclass(frozen=True)
-class EnteredShare(Spec[np.ndarray]):
-    """``[P]`` the share of the model's parameters in the matrices that the edges of each located circuit enter."""
-
-    located: LocatedFacts
-
-    def after(self, study: Study) -> Iterable[Spec[Any]]:
-        yield self.located
-
-    def read(self, study: Study, entries: Iterator[Entry]) -> np.ndarray:
-        graph = FactCircuits.graph(study.lm)
-        kept = (torch.from_numpy(row.toarray()[0] > 0) for row in study.result(self.located).sets.members)
-        return np.array([Circuit(graph, one).parameter_share(study.lm, "entered") for one in kept])
-
-
 def _needs_circuits(study: Study, cell: Cell, claim: Claim) -> Specs:
     yield EnteredShare(LocatedFacts("kc", circuit_facts(cell.dataset or "")))
 
@@ -491,9 +473,9 @@ def kc_param_share(study: Study, cell: Cell, claim: Claim) -> Measurement:
         n=n,
         draws=RESAMPLES,
         basis=[facts],
-        settings={**found.settings, **_of_circuits(found)},
+        settings=cut_settings(found),
         unused=OF_EQUATION_8,
-        notes=_notes_on_circuits(found),
+        notes=cut_notes(found),
     )
 
 
@@ -528,9 +510,9 @@ def kc_granularity(study: Study, cell: Cell, claim: Claim) -> Measurement:
         n=n,
         draws=RESAMPLES,
         basis=[facts],
-        settings={**found.settings, **_of_circuits(found)},
+        settings=cut_settings(found),
         unused=OF_EQUATION_8,
-        notes=_notes_on_circuits(found),
+        notes=cut_notes(found),
     )
 
 
@@ -543,19 +525,3 @@ def _by_fact(facts: FactSet, values: np.ndarray) -> tuple[np.ndarray, np.ndarray
     if usable.sum() < FEWEST_FACTS:
         raise FloorError(f"the model does not know the facts ({usable.sum()} of {len(facts)})")
     return np.where(usable, total / np.maximum(count, 1), np.nan), usable
-
-
-def _of_circuits(found: FactLocations) -> dict[str, Any]:
-    return {"cut": found.cut, "edges": found.sets.places}
-
-
-def _notes_on_circuits(found: FactLocations) -> list[str]:
-    """How edges were cut."""
-    if found.settings["exact"]:
-        return [
-            f"edges that cost less than {THRESHOLD} nats are pruned, one score for all facts (kc-edge-threshold); "
-            "fixed shares of the edges stand beside"
-        ]
-    return [
-        f"{found.sets.places} edges are too many to prune one by one: EAP-IG, {LARGE_SHARE:.0%} of the edges"
-    ]

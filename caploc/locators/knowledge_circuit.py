@@ -14,7 +14,7 @@ from torch import Tensor
 
 from caploc.circuits.attribution import attribute_edges
 from caploc.circuits.circuit import Circuit
-from caploc.circuits.decomposed import DecomposedModel
+from caploc.circuits.decomposed import DecomposedModel, check_decomposable
 from caploc.circuits.graph import Graph, mlps_of
 from caploc.circuits.pruning import prune, prune_to
 from caploc.circuits.weights import family_of, graph_of
@@ -91,7 +91,7 @@ class FactCircuits(FactMethod):
 
     def check(self, lm: LanguageModel) -> None:
         """Raise ``ModelError`` if ``lm`` cannot be taken apart."""
-        DecomposedModel(lm)
+        check_decomposable(lm)
 
     def settings(self, lm: LanguageModel) -> dict[str, Any]:
         """How circuits of ``lm`` are found."""
@@ -139,7 +139,7 @@ class FactCircuits(FactMethod):
     @staticmethod
     def graph(lm: LanguageModel) -> Graph:
         """The graph whose edges are located."""
-        return graph_of(lm, family_of(str(lm.model.config.model_type)))
+        return graph_of(lm, family_of(str(lm.config.model_type)))
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class MlpEdges(SampleMethod):
 
     def check(self, lm: LanguageModel) -> None:
         """Raise ``ModelError`` if ``lm`` cannot be taken apart."""
-        DecomposedModel(lm)
+        check_decomposable(lm)
 
     def content(self, lm: LanguageModel, asked: Asked) -> Mapping[str, Any]:
         """The steps, the tokens and the id."""
@@ -173,7 +173,7 @@ class MlpEdges(SampleMethod):
 
     def rank(self, lm: LanguageModel, means: Float[np.ndarray, "rows ..."]) -> np.ndarray:
         """How much each layer's MLP matters: its edges' |mean score|, summed."""
-        at = mlps_of(graph_of(lm, family_of(str(lm.model.config.model_type))))
+        at = mlps_of(graph_of(lm, family_of(str(lm.config.model_type))))
         strength: np.ndarray = np.abs(means) @ at[at.any(1)].astype(np.float64)
         return strength
 

@@ -7,6 +7,7 @@ import pytest
 from scipy import sparse
 
 from caploc.experiments import fidelity
+from caploc.experiments.fact_circuits import EnteredShare
 from caploc.experiments.facts import FactSet, Fewer, FirstFacts, Known, NamingSubject, facts_of
 from caploc.experiments.located_sets import LocatedSets
 from caploc.experiments.locating_facts import FactLocations, LocatedFacts
@@ -285,7 +286,7 @@ def circuits(
         PRUNED: facts,
         own: locations_of(sets, ("exact", "another"), shares, settings={"exact": True}),
         LocatedFacts("kc", twin, "untrained"): locations_of(sets[first], ("exact",)),
-        fidelity.EnteredShare(own): shares / 2,
+        EnteredShare(own): shares / 2,
     }
     if neurons is not None:
         results[LocatedFacts("kn", PRUNED)] = locations_of(neurons)

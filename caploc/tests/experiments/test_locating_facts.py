@@ -13,6 +13,7 @@ from caploc.circuits.decomposed import DecomposedModel
 from caploc.circuits.pruning import prune
 from caploc.examples import Example
 from caploc.experiments import locating_facts
+from caploc.experiments.fact_circuits import EnteredShare
 from caploc.experiments.facts import (
     CPU_FEWER_FACTS,
     Fact,
@@ -21,7 +22,6 @@ from caploc.experiments.facts import (
     NamingSubject,
     facts_of,
 )
-from caploc.experiments.fidelity import EnteredShare
 from caploc.experiments.locating_facts import HALVES, LocatedFacts, LocatedHalves
 from caploc.experiments.specs import Need, NotRunError, Plan
 from caploc.experiments.study import Study, StudySettings
