@@ -15,12 +15,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from caploc.attribution.clean import run_clean
-from caploc.attribution.restoring import frozen_eval
 from caploc.errors import OptionError
 from caploc.examples import TokenizedExample
 from caploc.models import LanguageModel
 from caploc.neurons import NeuronMask
+from caploc.rows.borrowing import frozen_eval
+from caploc.rows.clean import run_clean
 
 _UNIFORM, _NEAREST = 1, 2  # tags of the random streams
 

@@ -23,10 +23,10 @@ def study_of(settings: AuditSettings) -> Callable[[CellRequest], Study]:
     # imported here, so that --help, --collect-only and usage errors need not wait for torch
     import torch
 
-    from caploc.attribution.allocator import keep_freed_memory
     from caploc.attribution.engine import Method
     from caploc.experiments.readings import Reading
     from caploc.experiments.study import Study, StudySettings
+    from caploc.rows.sizing import keep_freed_memory
     from caploc.store import Store
 
     keep_freed_memory()

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from caploc.attribution.engine import Attributor, Method
-from caploc.attribution.estimate import automatic_chunk, describe
+from caploc.attribution.engine import Attributor, Method, describe
 from caploc.attribution.sums import ScoreSums
 from caploc.examples import TokenizedExample
 from caploc.models import LanguageModel
+from caploc.rows.sizing import automatic_chunk
 from caploc.store import Store, fingerprint
 
 # Part of every key: raise it when a change of the engine changes numbers by more than rounding.

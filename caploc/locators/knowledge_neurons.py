@@ -18,12 +18,12 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from caploc.attribution.engine import Attributor, Method
-from caploc.attribution.estimate import automatic_chunk, describe
+from caploc.attribution.engine import Attributor, Method, describe
 from caploc.errors import OptionError
 from caploc.examples import Example, TokenizedExample, tokenize
 from caploc.models import LanguageModel
 from caploc.neurons import NeuronMask, NeuronScores
+from caploc.rows.sizing import automatic_chunk
 from caploc.store import Store, fingerprint
 
 # Part of every key: raise it when a change of the engine changes numbers by more than rounding.

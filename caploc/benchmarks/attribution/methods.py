@@ -8,16 +8,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from caploc.attribution.clean import run_clean
 from caploc.attribution.engine import Attributor, Method
-from caploc.attribution.estimate import automatic_chunk
 from caploc.attribution.integrate import integrate_fixed
+from caploc.attribution.method import fixed_rule
 from caploc.attribution.packed import PackedModel
-from caploc.attribution.quadrature import fixed_rule
 from caploc.attribution.reference import reference_scores
 from caploc.benchmarks.attribution.work import STEPS
 from caploc.examples import TokenizedExample
 from caploc.models import LanguageModel
+from caploc.rows.clean import run_clean
+from caploc.rows.sizing import automatic_chunk
 
 
 class Pair(NamedTuple):

@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 
 import caploc
-from caploc.attribution.adaptive import Tolerance
 from caploc.attribution.engine import Attributor, Method
+from caploc.attribution.method import Tolerance
 from caploc.attribution.sums import ScoreSums
 from caploc.benchmarks import Options
 from caploc.benchmarks.attribution.sizes import Sizes

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from caploc.attribution.estimate import automatic_chunk
 from caploc.benchmarks import Options
 from caploc.benchmarks.attribution import methods
 from caploc.benchmarks.attribution.sizes import Sizes, bench_llama, random_example
 from caploc.benchmarks.attribution.work import executed
 from caploc.benchmarks.tables import Spread, Table, Value
 from caploc.benchmarks.timing import cpu_seconds
+from caploc.rows.sizing import automatic_chunk
 
 LARGE = 1024
 _TRIES, _CALLS = 5, 4

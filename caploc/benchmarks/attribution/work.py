@@ -16,9 +16,9 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from caploc.attribution.estimate import automatic_chunk
-from caploc.attribution.packing import layers_in_chunks
+from caploc.attribution.integrate import layers_in_chunks
 from caploc.models import LanguageModel
+from caploc.rows.sizing import automatic_chunk
 
 # what sdpa runs on a CPU; torch's own table of operation counts lacks it
 _ATTENTION = "aten._scaled_dot_product_flash_attention_for_cpu"

@@ -9,7 +9,6 @@ from itertools import chain
 
 from tqdm import tqdm
 
-from caploc.attribution.restoring import frozen_eval
 from caploc.benchmarks import Options
 from caploc.benchmarks.editing.cases import TOKENS, Sizes, embedded_case, random_case
 from caploc.benchmarks.tables import Spread, Table, Value, at_least
@@ -21,6 +20,7 @@ from caploc.interventions.rank_one.reference import reference_delta, reference_k
 from caploc.interventions.rank_one.settings import Editing, Token
 from caploc.interventions.rank_one.value import find_values
 from caploc.models import LanguageModel
+from caploc.rows.borrowing import frozen_eval
 
 # Losses of the same search in float32 drift apart by Adam's division by small gradients, not by more than this.
 _SAME = 0.01

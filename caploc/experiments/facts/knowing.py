@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from caploc.attribution.restoring import frozen_eval
 from caploc.errors import ModelError
 from caploc.examples import TokenizedExample
 from caploc.models import LanguageModel
+from caploc.rows.borrowing import frozen_eval
 
 
 def answers_known(

@@ -6,13 +6,13 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from caploc.attribution.clean import run_clean
 from caploc.examples import TokenizedExample
 from caploc.locators.causal_tracing.noise import draw_noise
 from caploc.locators.causal_tracing.recording import record
 from caploc.locators.causal_tracing.restoration import Restoration
 from caploc.locators.causal_tracing.selfcheck import check_reproduced
 from caploc.locators.causal_tracing.tracer import Tracer
+from caploc.rows.clean import run_clean
 
 
 class LastTokenTracer(Tracer):

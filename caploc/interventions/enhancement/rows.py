@@ -14,12 +14,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from caploc.attribution.restoring import replaced_forward
 from caploc.interventions.enhancement.difference import LayerRows, RowDifference
 from caploc.interventions.enhancement.placing import neuron_weights
 from caploc.interventions.enhancement.recipe import Train
 from caploc.models import LanguageModel
 from caploc.neurons import NeuronMask
+from caploc.rows.borrowing import replaced_forward
 
 # By operations, of a frozen pass 2 + 3 k/N against 3 with the gradient of whole matrices.
 MATRIX_SHARE = 1 / 3

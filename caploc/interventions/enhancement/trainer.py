@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from caploc.attribution.precision import wide_head
-from caploc.attribution.restoring import frozen_eval
 from caploc.errors import ModelError
 from caploc.interventions.enhancement.batches import Batch, Batches
 from caploc.interventions.enhancement.placing import zeroed_weights
@@ -20,6 +18,7 @@ from caploc.interventions.enhancement.rows import TrainableRows
 from caploc.interventions.weights import replaced_weights
 from caploc.models import LanguageModel
 from caploc.neurons import NeuronMask
+from caploc.rows.borrowing import frozen_eval, wide_head
 
 
 class Trainer:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from caploc.attribution.restoring import frozen_eval
 from caploc.errors import ModelError
 from caploc.models import LanguageModel
+from caploc.rows.borrowing import frozen_eval
 
 _TAG = 0x5045
 _CANDIDATES = 5  # ROME's code draws from the five most probable tokens

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from caploc.attribution.restoring import replaced_forward
 from caploc.locators.causal_tracing.layer_calls import keywords, last_logits, last_projection, states_of
 from caploc.locators.causal_tracing.rows import KeysKnown, PrefixCache, Rows
 from caploc.models import LanguageModel
+from caploc.rows.borrowing import replaced_forward
 
 
 class JoiningModel:

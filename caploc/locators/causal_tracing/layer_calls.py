@@ -4,25 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from caploc.attribution.clean import bind
 from caploc.locators.causal_tracing.settings import Kind
 from caploc.models import LanguageModel
-
-
-def keywords(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a decoder layer's call, all by name."""
-    named = {name: value for name, value in bind(layer, args, kwargs).arguments.items() if name != "self"}
-    extra = named.pop("kwargs", {})
-    return {**named, **extra}
-
-
-def states_of(output: Any) -> Tensor:
-    """The states in what a decoder layer returns: itself, or the first of a tuple."""
-    return output[0] if isinstance(output, tuple) else output
+from caploc.rows.borrowing import keywords as keywords
+from caploc.rows.borrowing import states_of as states_of
 
 
 @contextmanager

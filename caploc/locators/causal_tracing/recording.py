@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache
 
-from caploc.attribution.probability import target_log_probs
 from caploc.locators.causal_tracing.layer_calls import (
     keywords,
     last_logits,
@@ -22,6 +21,7 @@ from caploc.locators.causal_tracing.layer_calls import (
 )
 from caploc.locators.causal_tracing.settings import Kind
 from caploc.models import LanguageModel
+from caploc.rows.reading import target_log_probs
 
 
 @dataclass

@@ -9,12 +9,12 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from caploc.attribution.clean import CleanPass
-from caploc.attribution.probability import target_log_probs
 from caploc.locators.causal_tracing.joining import JoiningModel
 from caploc.locators.causal_tracing.recording import Recording
 from caploc.locators.causal_tracing.rows import Rows
 from caploc.locators.causal_tracing.settings import Tracing
+from caploc.rows.clean import CleanPass
+from caploc.rows.reading import target_log_probs
 
 
 @dataclass(frozen=True)

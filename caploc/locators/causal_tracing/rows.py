@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
 
-from caploc.attribution.clean import CleanPass
 from caploc.locators.causal_tracing.settings import Kind
+from caploc.rows.clean import CleanPass
 
 # Attention on a CPU takes up to three times as long for 30 keys as for 32: the number of keys is made a multiple of it.
 _KEYS = 16

@@ -8,10 +8,6 @@ from contextlib import ExitStack
 import torch
 from torch import nn
 
-from caploc.attribution.clean import run_clean
-from caploc.attribution.estimate import automatic_chunk
-from caploc.attribution.precision import wide_head
-from caploc.attribution.restoring import frozen_eval
 from caploc.errors import ExampleError, ModelError
 from caploc.examples import TokenizedExample
 from caploc.locators.causal_tracing.joining import JoiningModel
@@ -22,6 +18,9 @@ from caploc.locators.causal_tracing.selfcheck import check_reproduced
 from caploc.locators.causal_tracing.settings import Tracing
 from caploc.locators.causal_tracing.trace import Trace
 from caploc.models import LanguageModel
+from caploc.rows.borrowing import frozen_eval, wide_head
+from caploc.rows.clean import run_clean
+from caploc.rows.sizing import automatic_chunk
 
 
 class Tracer:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from caploc.attribution.engine import Method
-from caploc.attribution.quadrature import fixed_rule
+from caploc.attribution.method import fixed_rule
 from caploc.attribution.reference import reference_scores
 from caploc.examples import TokenizedExample
 from caploc.models import LanguageModel

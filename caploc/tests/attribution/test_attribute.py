@@ -10,7 +10,7 @@ from torch import Tensor
 
 import caploc
 from caploc import Example
-from caploc.attribution.quadrature import fixed_rule
+from caploc.attribution.method import fixed_rule
 from caploc.attribution.reference import reference_scores
 from caploc.examples import TokenizedExample
 from caploc.locators import LOCATORS

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from caploc.architectures import ARCHITECTURES, architecture_of
 from caploc.attribution.engine import Attributor, Method
-from caploc.attribution.packing import MOST_COLUMNS
-from caploc.attribution.quadrature import fixed_rule
+from caploc.attribution.integrate import MOST_COLUMNS
+from caploc.attribution.method import fixed_rule
 from caploc.attribution.reference import reference_scores
 from caploc.errors import ModelError
 from caploc.examples import TokenizedExample

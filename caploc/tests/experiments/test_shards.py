@@ -12,8 +12,8 @@ import torch
 
 import caploc
 from caploc import Example
-from caploc.attribution.adaptive import Tolerance
 from caploc.attribution.engine import Method
+from caploc.attribution.method import Tolerance
 from caploc.examples import TokenizedExample
 from caploc.experiments import shards
 from caploc.experiments.shards import random_halves, resampled, shard_size, sharded_sums

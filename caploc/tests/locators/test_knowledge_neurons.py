@@ -15,7 +15,7 @@ from torch import Tensor
 
 import caploc
 from caploc.attribution.engine import Method
-from caploc.attribution.quadrature import fixed_rule
+from caploc.attribution.method import fixed_rule
 from caploc.attribution.reference import reference_scores
 from caploc.errors import ExampleError, OptionError
 from caploc.examples import Example, tokenize
