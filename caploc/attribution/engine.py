@@ -90,12 +90,7 @@ class Attributor:
         )
         unscaled = packed.run_unscaled(clean)
         check_reproduced(
-            unscaled[0].probabilities[0].log(),
-            clean.log_probs,
-            lm.dtype,
-            f"example {example.id!r}",
-            "the clean run",
-            "packed attribution",
+            unscaled[0].probabilities[0].log(), clean.log_probs, lm.dtype, example.id, "the clean run"
         )
         attribution = self._one_neuron if self.method.path == "neuron" else self._whole_layer
         sums = attribution(clean, unscaled)

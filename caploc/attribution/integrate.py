@@ -240,8 +240,8 @@ def _bisect(
 def one_neuron_scores(
     packed: PackedModel, clean: CleanPass, unscaled: dict[int, Gradients], chunk_tokens: int
 ) -> Tensor:
-    """``[L, Y, neurons]`` P(clean) - P(neuron at zero), in float32 at least: eq. (7) along the path of ONE neuron, while
-    every other neuron of its layer keeps its clean value.
+    """``[L, Y, neurons]`` P(clean) - P(neuron at zero), in float32 at least: eq. (7) along the path of ONE neuron,
+    while every other neuron of its layer keeps its clean value.
 
     The integral from zero to the neuron's value of dP/da_j is this difference, whatever lies between, so no sum
     approximates it: each neuron costs one forward row, and no gradient. The same holds for a value before the

@@ -218,9 +218,7 @@ class Scaling:
         for part in lowest.argsort(stable=True).split(max(1, self._budget.tokens // len(where))):
             logs = self._model.log_probs(clean, members[part], factors[part], lowest[part], where, read)
             rows[part.cpu()] = logs.double().cpu()
-        check_reproduced(
-            rows[0], plain, lm.dtype, f"example {example.id!r}", "the clean run", "a pass of scaled rows"
-        )
+        check_reproduced(rows[0], plain, lm.dtype, example.id, "the clean run")
         if not rows.isfinite().all():
             raise ModelError(
                 f"example {example.id!r}: scaled activations make {lm.name} give log probabilities that are not "

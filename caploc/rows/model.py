@@ -59,7 +59,7 @@ class Rows:
         return None
 
     def in_front(self, layer: int, states: Tensor) -> Tensor | None:
-        """``[rows, C, width]`` of the rows that enter in front of ``layer``; ``states`` are those of the rows before."""
+        """``[rows, C, width]`` of the rows that enter in front of ``layer``; ``states``, of those in the batch."""
         return None
 
     def behind_mlp(self, layer: int) -> tuple[Tensor, Tensor] | None:

@@ -43,9 +43,7 @@ class TargetProbability(torch.autograd.Function):
         return slope.to(logits.dtype), None
 
 
-def check_reproduced(
-    found: Tensor, expected: Tensor, dtype: torch.dtype, name: str, what: str, method: str
-) -> None:
+def check_reproduced(found: Tensor, expected: Tensor, dtype: torch.dtype, name: str, what: str) -> None:
     """Raise unless the log-probabilities ``found [..., Y]`` are those ``expected [..., Y]`` of a plain run.
 
     Every method checks rows that change nothing, on every call: a model whose attention ignores the cache, the mask or
@@ -53,20 +51,19 @@ def check_reproduced(
 
     Args:
         dtype: the model's.
-        name: says which example or edit this is, in errors.
+        name: of the example.
         what: was run.
-        method: does not reproduce the model if they differ.
 
     Raises:
         ModelError: naming the example and the largest difference, or saying that the model's own numbers are nan.
     """
     if expected.isnan().any():
         raise ModelError(
-            f"{name}: the model gives probabilities that are not numbers (nan); check its weights, or try dtype float32"
+            f"example {name!r}: the model gives probabilities that are not numbers (nan); check its weights, or try dtype float32"
         )
     off = (found.clamp_min(_LEAST_LOG_PROB) - expected.clamp_min(_LEAST_LOG_PROB)).abs().max().item()
     if not off <= _LOG_PROB_TOLERANCE[dtype]:
         raise ModelError(
-            f"{method} does not reproduce this model: at {name} a log-probability of {what} differs by {off:.2g} "
+            f"a pass of rows does not reproduce this model: at example {name!r} a log-probability of {what} differs by {off:.2g} "
             f"(allowed {_LOG_PROB_TOLERANCE[dtype]:g}); its family or attention implementation is unsupported"
         )

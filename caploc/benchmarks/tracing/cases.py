@@ -11,7 +11,7 @@ import torch
 from transformers import GPTJConfig, GPTJForCausalLM
 
 from caploc.benchmarks.attribution.sizes import MAX_LENGTH, VOCABULARY, bench_llama
-from caploc.locators.causal_tracing.settings import Kind
+from caploc.locators.causal_tracing.trace import Kind
 from caploc.models import LanguageModel, wrap
 
 SUBJECT_TOKENS = 4

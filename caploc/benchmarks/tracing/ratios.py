@@ -17,9 +17,8 @@ from caploc.benchmarks.timing import cpu_seconds
 from caploc.benchmarks.tracing.cases import MODELS, SUBJECT_TOKENS, Case
 from caploc.errors import ModelError
 from caploc.examples import TokenizedExample
-from caploc.locators.causal_tracing.noise import draw_noise, embedding_deviation
 from caploc.locators.causal_tracing.reference import reference_trace
-from caploc.locators.causal_tracing.settings import Tracing
+from caploc.locators.causal_tracing.trace import Tracing, draw_noise, embedding_deviation
 from caploc.locators.causal_tracing.tracer import Tracer
 from caploc.models import LanguageModel
 

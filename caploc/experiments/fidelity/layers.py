@@ -16,7 +16,7 @@ from caploc.experiments.fidelity.overlap import Located, overlap_finding
 from caploc.experiments.fidelity.prompts import fewer, for_each_prompt, with_subjects, wordings
 from caploc.experiments.study import NotRunError, Study
 from caploc.findings import Cell, Finding
-from caploc.locators.causal_tracing.settings import Tracing
+from caploc.locators.causal_tracing.trace import Tracing
 from caploc.locators.causal_tracing.tracer import Tracer
 from caploc.locators.layers import LayerSet
 from caploc.papers import load_paper

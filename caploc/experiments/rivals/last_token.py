@@ -7,12 +7,11 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from caploc.examples import TokenizedExample
-from caploc.locators.causal_tracing.noise import draw_noise
-from caploc.locators.causal_tracing.recording import record
-from caploc.locators.causal_tracing.restoration import Restoration
-from caploc.locators.causal_tracing.selfcheck import check_reproduced
+from caploc.locators.causal_tracing.rows import Restoration, record
+from caploc.locators.causal_tracing.trace import draw_noise
 from caploc.locators.causal_tracing.tracer import Tracer
 from caploc.rows.clean import run_clean
+from caploc.rows.reading import check_reproduced
 
 
 class LastTokenTracer(Tracer):
@@ -39,7 +38,7 @@ class LastTokenTracer(Tracer):
         check_reproduced(
             runs.log_probs[0], clean.log_probs[prompt - 1 :], lm.dtype, example.id, "the clean run"
         )
-        restoration = Restoration(self._model, clean, runs, tracing, self._chunk)
+        restoration = Restoration(self._model, clean, runs, tracing, self._budget.tokens)
         found = restoration.unrestored(prompt - 1)
         check_reproduced(
             found, runs.log_probs[:2].expand_as(found), lm.dtype, example.id, "rows of the same run"

@@ -17,7 +17,7 @@ from caploc.experiments.rivals.last_token import LastTokenTracer
 from caploc.experiments.scrambled import scrambled
 from caploc.experiments.shards import MOST_SHARDS, sharded_sums
 from caploc.experiments.study import Study
-from caploc.locators.causal_tracing.settings import Tracing
+from caploc.locators.causal_tracing.trace import Tracing
 from caploc.locators.knowledge_neurons import example_scores
 from caploc.magnitude import magnitude
 

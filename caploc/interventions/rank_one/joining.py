@@ -22,9 +22,8 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache
 
 from caploc.interventions.rank_one.recording import Recorded
-from caploc.locators.causal_tracing.layer_calls import keywords, states_of
 from caploc.models import LanguageModel
-from caploc.rows.borrowing import replaced_forward
+from caploc.rows.borrowing import keywords, replaced_forward, states_of
 
 
 @dataclass

@@ -8,7 +8,7 @@ import torch
 
 from caploc.examples import Example, tokenize
 from caploc.experiments.rivals.last_token import LastTokenTracer
-from caploc.locators.causal_tracing.settings import Tracing
+from caploc.locators.causal_tracing.trace import Tracing
 from caploc.locators.causal_tracing.tracer import Tracer
 from caploc.tests.tiny import tiny_lm
 
