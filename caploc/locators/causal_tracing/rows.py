@@ -137,7 +137,10 @@ class RestoredRows(Rows):
         first: the token of the first column.
         kind: whose output is ``held``.
         entries: for each layer behind which rows join, their states ``[rows, C, width]``.
-        branches: for each layer in front of which rows join, the rows in the batch that they have been up to there.
+        leaving: for each layer in front of which shorter windows leave longer ones, the windows, and the rows that they
+            have been up to there.
+        branches: for each layer in front of which such windows join, in this pass or a later one, those of this pass.
+        left: the states ``[D, C, width]`` of windows that have left and not joined yet.
         held: for a layer, which of the rows that have joined before have their first column's MLP or attention put out
             a value ``[width]`` there.
     """
@@ -150,17 +153,22 @@ class RestoredRows(Rows):
         first: int,
         kind: Kind,
         entries: Mapping[int, Tensor],
-        branches: Mapping[int, Tensor] = MappingProxyType({}),
+        leaving: Mapping[int, Sequence[tuple[range, slice]]] = MappingProxyType({}),
+        branches: Mapping[int, Sequence[range]] = MappingProxyType({}),
+        left: dict[range, Tensor] | None = None,
         held: Mapping[int, tuple[Tensor, Tensor]] = MappingProxyType({}),
     ) -> None:
         seen = runs.padding + first
         front = [(keys[of, :, :seen], values[of, :, :seen]) for keys, values in runs.front]
         tokens = len(clean.positions)
         positions = torch.arange(first, tokens, device=clean.positions.device)[None]
-        super().__init__(RowCache(front, first), positions, tuples=clean.tuples)
+        draws = len(front[0][0])
+        rows = sum(map(len, entries.values())) + draws * sum(map(len, branches.values()))
+        super().__init__(RowCache(front, first, rows), positions, tuples=clean.tuples)
         self.narrow = len(runs.targets)
         self._columns, self._kind = tokens - first, kind
-        self._entries, self._branches, self._held = entries, branches, held
+        self._entries, self._held = entries, held
+        self._leaving, self._branches, self._left = leaving, branches, {} if left is None else left
         self._last = len(runs.outputs) - 1
 
         def allowed(visible: Tensor) -> Tensor:
@@ -173,7 +181,10 @@ class RestoredRows(Rows):
         return self._masks[layer]
 
     def in_front(self, layer: int, states: Tensor) -> Tensor | None:
-        return states[self._branches[layer]] if layer in self._branches else None
+        for window, rows in self._leaving.get(layer, ()):
+            self._left[window] = states[rows].clone()
+        windows = self._branches.get(layer)
+        return torch.cat([self._left.pop(window) for window in windows]) if windows else None
 
     def behind(self, layer: int) -> Tensor | None:
         return self._entries.get(layer)
@@ -229,10 +240,11 @@ class Restoration:
         found = corrupted[:, None, None].repeat(1, len(tokens), self._layers)
         for index, token in enumerate(tokens):
             windows = self._windows(token)
-            # of those that begin together the longest first: the others of a pass leave it
+            # of those that begin together the longest first: the others leave it
             ordered = sorted(windows, key=lambda window: (window.start, -window.stop))
+            left: dict[range, Tensor] = {}
             for part in self._passes(ordered, len(corrupted) * (self._tokens - token)):
-                joining, rows = self._restoring(token, part)
+                joining, rows = self._restoring(token, ordered, part, left)
                 restored = probability(self._log_probs(rows)).unflatten(0, (len(part), -1))
                 for window, of_window in zip(joining, restored, strict=True):
                     found[:, index, windows[window]] = of_window[:, None]
@@ -252,42 +264,58 @@ class Restoration:
                 found.setdefault(window, []).append(layer)
         return found
 
-    def _restoring(self, token: int, windows: Sequence[range]) -> tuple[list[range], RestoredRows]:
-        """A pass of rows (window, draw), and the windows in the order in which they join.
+    def _restoring(
+        self, token: int, windows: Sequence[range], part: Sequence[range], left: dict[range, Tensor]
+    ) -> tuple[list[range], RestoredRows]:
+        """The pass of rows (window, draw) for ``part`` of a token's ``windows``, and in which order they join.
 
-        A row joins behind the first layer that is restored and is held in the others; but where a longer window that
-        begins there is in the pass, it is that one's row up to the layer in front of which its own window ends.
+        A row joins behind the first layer that is restored and is held in the others; but where a longer window begins
+        there, it is that one's row up to the layer in front of which its own window ends.
         """
         runs, draws, device = self.runs, len(self.runs.log_probs) - 1, self.clean.targets.device
         longest: dict[int, range] = {}
         for window in windows:
             longest.setdefault(window.start, window)
-        leaves = {window: window is not longest[window.start] for window in windows}
+        shorter = [window for window in windows if window != longest[window.start]]
         joining = sorted(
-            windows, key=lambda one: (one.stop, 0, one.start) if leaves[one] else (one.start, 1, 0)
+            part, key=lambda one: (one.stop, 0, one.start) if one in shorter else (one.start, 1, 0)
         )
-        row_of = {window: draws * index for index, window in enumerate(joining)}
+        rows_of = {window: range(draws * n, draws * (n + 1)) for n, window in enumerate(joining)}
+        leaving: dict[int, list[tuple[range, slice]]] = {}
+        branches: dict[int, list[range]] = {}
+        for window in sorted(shorter, key=lambda one: (one.stop, one.start)):
+            rows = rows_of.get(longest[window.start])
+            if rows:
+                leaving.setdefault(window.stop, []).append((window, slice(rows.start, rows.stop)))
+            if window in rows_of:
+                branches.setdefault(window.stop, []).append(window)
         entries: dict[int, Tensor] = {}
-        branches: dict[int, list[int]] = {}
         held: dict[int, list[int]] = {}
         for window in joining:
-            first_row = row_of[longest[window.start]]
-            rows = range(first_row, first_row + draws)
-            if leaves[window]:
-                branches.setdefault(window.stop, []).extend(rows)
+            if window in shorter:
                 continue
             states = runs.outputs[window.start][1:, token:].clone()
             states[:, 0] = runs.restored[window.start][1:, token]
             entries[window.start] = states
             for later in window[1:]:
-                held.setdefault(later, []).extend(rows)
+                held.setdefault(later, []).extend(rows_of[window])
         values = {
             layer: (torch.tensor(chosen, device=device), runs.parts[layer][token])
             for layer, chosen in held.items()
         }
-        copied = {layer: torch.tensor(rows, device=device) for layer, rows in branches.items()}
-        kind = self.tracing.kind
-        return joining, RestoredRows(self.clean, runs, slice(1, None), token, kind, entries, copied, values)
+        made = RestoredRows(
+            self.clean,
+            runs,
+            slice(1, None),
+            token,
+            self.tracing.kind,
+            entries,
+            leaving,
+            branches,
+            left,
+            values,
+        )
+        return joining, made
 
     def _log_probs(self, rows: RestoredRows) -> Tensor:
         """``[R, Y]``"""
