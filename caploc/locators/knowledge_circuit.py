@@ -138,7 +138,7 @@ class FactCircuits(FactMethod):
 
     @staticmethod
     def _graph(lm: LanguageModel) -> Graph:
-        return graph_of(lm, family_of(str(lm.model.config.model_type)))
+        return graph_of(lm, family_of(str(lm.config.model_type)))
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ class MlpEdges(SampleMethod):
 
     def rank(self, lm: LanguageModel, means: Float[np.ndarray, "rows ..."]) -> np.ndarray:
         """How much each layer's MLP matters: its edges' |mean score|, summed."""
-        at = mlps_of(graph_of(lm, family_of(str(lm.model.config.model_type))))
+        at = mlps_of(graph_of(lm, family_of(str(lm.config.model_type))))
         strength: np.ndarray = np.abs(means) @ at[at.any(1)].astype(np.float64)
         return strength
 

@@ -13,18 +13,16 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from caploc.attribution.clean import run_clean
 from caploc.errors import ExampleError, ModelError
 from caploc.examples import TokenizedExample, subject_tokens
-from caploc.locators.causal_tracing.noise import draw_noise
-from caploc.locators.causal_tracing.recording import record
-from caploc.locators.causal_tracing.restoration import Restoration
-from caploc.locators.causal_tracing.selfcheck import check_reproduced
-from caploc.locators.causal_tracing.settings import Tracing
+from caploc.locators.causal_tracing.rows import Restoration, record
+from caploc.locators.causal_tracing.trace import Tracing, draw_noise
 from caploc.locators.causal_tracing.tracer import Tracer
 from caploc.locators.layers import LayerSet
 from caploc.locators.method import Arrays, Asked, FactMethod, SampleMethod
 from caploc.model.loading import LanguageModel
+from caploc.rows.clean import run_clean
+from caploc.rows.reading import check_reproduced
 
 TOP_K = 3
 """Section 3.1's number of layers."""
@@ -133,7 +131,7 @@ class LastTokenTracer(Tracer):
         check_reproduced(
             runs.log_probs[0], clean.log_probs[prompt - 1 :], lm.dtype, example.id, "the clean run"
         )
-        restoration = Restoration(self._model, clean, runs, tracing, self._chunk)
+        restoration = Restoration(self._model, clean, runs, tracing, self._budget.tokens)
         found = restoration.unrestored(prompt - 1)
         check_reproduced(
             found, runs.log_probs[:2].expand_as(found), lm.dtype, example.id, "rows of the same run"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from caploc.experiments.endings import FloorError, ends_in_a_finding
+from caploc.experiments.endings import ends_in_a_finding
 from caploc.experiments.facts import FEWEST_FACTS, FactSet
 from caploc.experiments.facts.kn import knowledge_neurons
 from caploc.experiments.facts.report import finding_of, interval_parts, printed_floor
 from caploc.experiments.fidelity.circuits import circuit_facts, circuits, notes_of
+from caploc.experiments.specs import FloorError
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding
 from caploc.statistics import bootstrap_mean, cluster_weights, defined_interval, defined_mean, weighted_mean

@@ -12,10 +12,11 @@ import torch
 from caploc.circuits import Circuit, DecomposedModel, Graph, attribute_edges, prune
 from caploc.errors import ModelError
 from caploc.experiments.endings import ends_in_a_finding
-from caploc.experiments.facts import FactSet, LocatedSets, facts_of
+from caploc.experiments.facts import FactSet, facts_of
 from caploc.experiments.facts.report import require_known
 from caploc.experiments.fidelity.overlap import Located, overlap_finding
 from caploc.experiments.fidelity.prompts import fewer, for_each_prompt
+from caploc.experiments.located_sets import LocatedSets
 from caploc.experiments.study import NotRunError, Study
 from caploc.findings import Cell, Finding
 from caploc.statistics import binomial_interval, same_fact_pairs

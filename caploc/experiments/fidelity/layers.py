@@ -10,13 +10,14 @@ import numpy as np
 
 from caploc.examples import subject_tokens
 from caploc.experiments.endings import ends_in_a_finding
-from caploc.experiments.facts import FactSet, LocatedSets, facts_of
-from caploc.experiments.facts.report import OF_EQUATION_8, require_known
+from caploc.experiments.facts import OF_EQUATION_8, FactSet, facts_of
+from caploc.experiments.facts.report import require_known
 from caploc.experiments.fidelity.overlap import Located, overlap_finding
 from caploc.experiments.fidelity.prompts import fewer, for_each_prompt, with_subjects, wordings
+from caploc.experiments.located_sets import LocatedSets
 from caploc.experiments.study import NotRunError, Study
 from caploc.findings import Cell, Finding
-from caploc.locators.causal_tracing.settings import Tracing
+from caploc.locators.causal_tracing.trace import Tracing
 from caploc.locators.causal_tracing.tracer import Tracer
 from caploc.locators.layers import LayerSet
 from caploc.papers import load_paper

@@ -6,13 +6,15 @@ from itertools import pairwise
 
 import numpy as np
 
-from caploc.experiments.endings import FloorError, ends_in_a_finding
-from caploc.experiments.facts import FEWEST_FACTS, LocatedSets
+from caploc.experiments.endings import ends_in_a_finding
+from caploc.experiments.facts import FEWEST_FACTS
 from caploc.experiments.facts.kn import knowledge_neurons
 from caploc.experiments.facts.report import finding_of, interval_parts
 from caploc.experiments.fidelity.circuits import circuits
 from caploc.experiments.fidelity.layers import TOP_K, traced, traced_facts
 from caploc.experiments.fidelity.overlap import Agreements
+from caploc.experiments.located_sets import LocatedSets
+from caploc.experiments.specs import FloorError
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding, Plot
 from caploc.statistics import bootstrap_mean, compare_pairs, holm_parts, part_quantities

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from caploc.experiments.endings import FloorError
 from caploc.experiments.facts import FEWEST_FACTS, FactSet
 from caploc.experiments.facts.report import finding_of, interval_parts, number_is_printed
 from caploc.experiments.located_sets import LocatedSets
+from caploc.experiments.specs import FloorError
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding, Plot
 from caploc.papers import load_paper

@@ -8,10 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from caploc.attribution.clean import run_clean
 from caploc.attribution.engine import Attributor, Method
-from caploc.attribution.precision import wide_head
-from caploc.attribution.quadrature import fixed_rule
+from caploc.attribution.method import fixed_rule
 from caploc.examples import TokenizedExample
 from caploc.experiments.endings import ends_in_a_finding
 from caploc.experiments.facts import facts_of
@@ -21,6 +19,8 @@ from caploc.experiments.premises.neuron_path import NeuronPathModel
 from caploc.experiments.study import NotRunError, Study
 from caploc.findings import Cell, Finding, Plot
 from caploc.locators.knowledge_neurons import example_scores
+from caploc.rows.borrowing import wide_head
+from caploc.rows.clean import run_clean
 from caploc.streams import Stream, stream
 
 FACTS = 5

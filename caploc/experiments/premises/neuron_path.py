@@ -1,7 +1,7 @@
 """Eq. (2) for single neurons, step by step: one neuron scaled from 0 to its value, the others of its layer left alone.
 
-``caploc.attribution.one_neuron`` needs no steps, since what they add up to is known: P(clean) - P(neuron at zero). Here
-the steps are taken, to see how well they add up to it.
+``caploc.attribution.integrate.one_neuron_scores`` needs no steps, since what they add up to is known: P(clean) -
+P(neuron at zero). Here the steps are taken, to see how well they add up to it.
 """
 
 from __future__ import annotations
@@ -10,19 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from caploc.attribution.clean import CleanPass
-from caploc.attribution.packed import PackedModel
-from caploc.attribution.packing import PackedPass
+from caploc.attribution.packed import PackedModel, PackedPass
+from caploc.rows.clean import CleanPass
 
 ROWS_AT_ONCE = 2048
 
 
 class NeuronPathModel(PackedModel):
     """A model prepared for paths of single neurons; use inside ``with``, which restores it."""
-
-    def __enter__(self) -> NeuronPathModel:
-        super().__enter__()
-        return self
 
     def path(
         self, layer: int, clean: CleanPass, neurons: Tensor, alphas: np.ndarray
@@ -48,9 +43,7 @@ class NeuronPathModel(PackedModel):
             fall = self.fall(layer, clean)[:, chosen].T  # [rows, columns]
             with torch.enable_grad():
                 change = ((1 - alpha)[:, None] * fall)[..., None] * weights[:, None]
-                found = self._forward(
-                    PackedPass(clean, columns, {layer: output + change}, additive=False)
-                ).mean(1)
+                found = self.forward(PackedPass(clean, columns, {layer: output + change})).mean(1)
                 (slope,) = torch.autograd.grad(found.sum(), alpha)
             probabilities.append(found.detach().double())
             slopes.append(slope.double())

@@ -14,12 +14,13 @@ from caploc.experiments.reliability.rome_report import edits_finding, measured
 from caploc.experiments.reliability.rome_traces import traced_facts
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding
-from caploc.locators.causal_tracing.settings import Tracing
+from caploc.locators.causal_tracing.trace import Tracing
 from caploc.statistics import (
     bootstrap_mean,
     compare_successes,
     defined_mean,
     holm_parts,
+    mcnemar,
     part_quantities,
     ratio_interval,
     row_correlations,

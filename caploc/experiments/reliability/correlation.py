@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from caploc.experiments.endings import FloorError
 from caploc.experiments.scaled_facts import ARMS, Scaled
+from caploc.experiments.specs import FloorError
 from caploc.statistics import Interval, largest_rank_correlation, rank_correlations
 
 

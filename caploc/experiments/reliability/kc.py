@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from caploc.experiments.endings import FloorError, ends_in_a_finding
+from caploc.experiments.endings import ends_in_a_finding
 from caploc.experiments.facts import FEWEST_FACTS
 from caploc.experiments.facts.report import interval_parts, printed_floor
 from caploc.experiments.reliability.kc_alone import DEGREES, LOCATED, NODES, RANDOM_ARMS, UNIFORM
@@ -15,6 +15,7 @@ from caploc.experiments.reliability.kc_report import (
     recall_controls,
     recall_readings,
 )
+from caploc.experiments.specs import FloorError
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding, Plot
 from caploc.statistics import (

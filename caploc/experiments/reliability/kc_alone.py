@@ -9,9 +9,10 @@ import numpy as np
 import torch
 
 from caploc.circuits import Circuit, DecomposedModel, Graph, Prompt, prune
-from caploc.experiments.facts import FactSet, LocatedSets
+from caploc.experiments.facts import FactSet
 from caploc.experiments.fidelity.circuits import FactCircuits, circuits
 from caploc.experiments.fidelity.prompts import for_each_prompt
+from caploc.experiments.located_sets import LocatedSets
 from caploc.experiments.study import Study
 from caploc.streams import Stream, derived_seeds, stream
 

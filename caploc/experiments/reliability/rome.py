@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from caploc.experiments.endings import FloorError, ends_in_a_finding
+from caploc.experiments.endings import ends_in_a_finding
 from caploc.experiments.facts.report import interval_parts
 from caploc.experiments.reliability.rome_edits import PROMPT, SUBJECT
 from caploc.experiments.reliability.rome_report import (
@@ -16,6 +16,7 @@ from caploc.experiments.reliability.rome_report import (
     layer_curve,
     measured,
 )
+from caploc.experiments.specs import FloorError
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding
 from caploc.interventions.rank_one.settings import Token

@@ -15,8 +15,7 @@ from caploc.examples import TokenizedExample, subject_tokens
 from caploc.experiments.fidelity.prompts import for_each_prompt
 from caploc.experiments.reliability.rome_facts import RomeFacts
 from caploc.experiments.study import Study
-from caploc.locators.causal_tracing.noise import draw_noise, embedding_deviation
-from caploc.locators.causal_tracing.settings import Tracing
+from caploc.locators.causal_tracing.trace import Tracing, draw_noise, embedding_deviation
 from caploc.locators.causal_tracing.tracer import Tracer
 from caploc.model.loading import LanguageModel
 from caploc.streams import Stream, stream

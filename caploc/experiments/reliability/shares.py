@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from caploc.experiments.endings import FloorError
 from caploc.experiments.scaled_facts import LAYER, LOCATED, UNIFORM, Scaled
+from caploc.experiments.specs import FloorError
 from caploc.statistics import Effect, Interval, binomial_interval, bootstrap_mean, compare_pairs
 from caploc.statistics import permutation as mcnemar
 

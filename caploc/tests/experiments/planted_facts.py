@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from caploc.examples import Example, TokenizedExample
-from caploc.experiments.facts import Fact, FactSet, LocatedSets
 from caploc.experiments.fact_methods import CUTS
+from caploc.experiments.facts import Fact, FactSet
 from caploc.experiments.facts.kn import KnowledgeNeurons
+from caploc.experiments.located_sets import LocatedSets
 from caploc.experiments.scaled_facts import ARMS, LARGEST, Scaled
 from caploc.experiments.study import Study, StudySettings
 from caploc.findings import Cell, Finding, Verdict

@@ -12,9 +12,7 @@ import torch
 from caploc.errors import DatasetError
 from caploc.examples import tokenize
 from caploc.experiments import fidelity, reliability
-from caploc.experiments.facts import facts_of
-from caploc.experiments.facts import answers_known
-from caploc.experiments.facts import load_facts
+from caploc.experiments.facts import answers_known, facts_of, load_facts
 from caploc.experiments.study import NotRunError, Study, StudySettings
 from caploc.findings import Cell
 from caploc.model.loading import load_model

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caploc.experiments.facts import LocatedSets
+from caploc.experiments.located_sets import LocatedSets
 from caploc.metrics import chance_overlap, iou, overlap
 from caploc.neurons import NeuronMask
 from caploc.statistics import (

@@ -13,9 +13,9 @@ import torch
 
 from caploc.circuits import DecomposedModel, prune
 from caploc.experiments import fidelity
-from caploc.experiments.facts import LocatedSets
 from caploc.experiments.fidelity import circuits as module
 from caploc.experiments.fidelity.circuits import FactCircuits, circuits
+from caploc.experiments.located_sets import LocatedSets
 from caploc.experiments.study import NotRunError, Study, StudySettings
 from caploc.findings import Outcome
 from caploc.store import Store

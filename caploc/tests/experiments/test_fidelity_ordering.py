@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from caploc.experiments import fidelity
-from caploc.experiments.facts import LocatedSets
 from caploc.experiments.fidelity.circuits import FactCircuits
 from caploc.experiments.fidelity.layers import TracedLayers
+from caploc.experiments.located_sets import LocatedSets
 from caploc.findings import Outcome
 from caploc.tests.experiments.planted_facts import (
     PLACES,
