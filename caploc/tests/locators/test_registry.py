@@ -18,10 +18,10 @@ from caploc import locators
 from caploc.circuits import Circuit, DecomposedModel
 from caploc.errors import ModelError, OptionError
 from caploc.examples import Example, subject_tokens, tokenize
-from caploc.experiments.facts import LocatedSets
 from caploc.experiments.facts.kn import knowledge_neurons
 from caploc.experiments.fidelity.circuits import circuits
 from caploc.experiments.fidelity.layers import traced
+from caploc.experiments.located_sets import LocatedSets
 from caploc.experiments.rivals import samples as sampling
 from caploc.experiments.rivals.sets import node_strength
 from caploc.experiments.study import Study, StudySettings
@@ -34,7 +34,7 @@ from caploc.metrics import Location, Places, chance_overlap, iou, overlap
 from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask
 from caploc.store import Store
-from caploc.tests.experiments.test_fidelity_layers import real_facts, small_model
+from caploc.tests.experiments.planted_facts import real_facts, small_model
 from caploc.tests.experiments.test_rivals import SmallStudy
 from caploc.tests.tiny import NEURONS, SHAPE, tiny_lm
 
