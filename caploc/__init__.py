@@ -9,8 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from caploc.attribution.adaptive import Tolerance
     from caploc.attribution.engine import attribute
+    from caploc.attribution.method import Tolerance
     from caploc.datasets import load_examples
     from caploc.errors import CaplocError
     from caploc.examples import Example, tokenize

@@ -14,7 +14,6 @@ import torch
 from tqdm import tqdm
 
 import caploc
-from caploc.attribution.restoring import frozen_eval
 from caploc.benchmarks import Options
 from caploc.benchmarks.measuring import Rounds, check_same
 from caploc.benchmarks.models import DATA, VOCABULARY, random_llama
@@ -29,6 +28,7 @@ from caploc.interventions.rank_one.scores import EditScore, score_edit, summariz
 from caploc.interventions.rank_one.settings import Editing, Token
 from caploc.interventions.rank_one.value import find_values
 from caploc.model.loading import LanguageModel, load_model
+from caploc.rows.borrowing import frozen_eval
 from caploc.tests.oracles.rank_one import reference_delta, reference_key
 
 TOKENS: tuple[Token, ...] = ("last-subject", "last-prompt")

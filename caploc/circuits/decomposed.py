@@ -109,7 +109,7 @@ class DecomposedModel:
         self._family = check_decomposable(lm)
         self.lm = lm
         self.graph = graph_of(lm, self._family)
-        self.blocks = blocks_of(lm, self._family, self.graph)
+        self.blocks = blocks_of(lm, self._family, self.graph, lm.layers)
         zero = torch.zeros(self.graph.senders, len(self.blocks[0].mlp_bias)).to(lm.device, lm.dtype)
         if means is not None and means.shape != zero.shape:
             raise OptionError(

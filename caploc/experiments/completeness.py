@@ -1,7 +1,7 @@
 """Completeness of integrated gradients (section 2.1, eq. 2): do the steps add up to what the neuron does?
 
-``caploc.attribution.one_neuron`` needs no steps, since what they add up to is known: P(clean) - P(neuron at zero). Here
-the steps are taken, to see how well they add up to it.
+``caploc.attribution.integrate.one_neuron_scores`` needs no steps, since what they add up to is known: P(clean) -
+P(neuron at zero). Here the steps are taken, to see how well they add up to it.
 """
 
 from __future__ import annotations
@@ -16,12 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from caploc.attribution.clean import CleanPass, run_clean
-from caploc.attribution.engine import Attributor, Method
-from caploc.attribution.packed import PackedModel
-from caploc.attribution.packing import PackedPass
-from caploc.attribution.precision import wide_head
-from caploc.attribution.quadrature import fixed_rule
+from caploc.attribution.engine import Attributor
+from caploc.attribution.method import Method, fixed_rule
+from caploc.attribution.packed import PackedModel, PackedPass
 from caploc.examples import TokenizedExample
 from caploc.experiments.facts import OF_EQUATION_8, FactPrompts, FactSet, Known, facts_of, passes_flops
 from caploc.experiments.specs import Arrays, NotRunError, Spec, Task, keyed
@@ -30,6 +27,8 @@ from caploc.findings import Cell, Count, Measurement, Plot
 from caploc.locators.knowledge_neurons import KnowledgeNeuronScores
 from caploc.locators.method import Asked
 from caploc.papers import Claim
+from caploc.rows.borrowing import wide_head
+from caploc.rows.clean import CleanPass, run_clean
 from caploc.store import Entry
 from caploc.streams import Stream, stream
 
@@ -217,10 +216,6 @@ class NeuronPathModel(PackedModel):
     """A model prepared for paths of single neurons, each scaled from 0 to its value while the others of its layer are
     left alone; use inside ``with``, which restores it."""
 
-    def __enter__(self) -> NeuronPathModel:
-        super().__enter__()
-        return self
-
     def path(
         self, layer: int, clean: CleanPass, neurons: Tensor, alphas: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -245,9 +240,7 @@ class NeuronPathModel(PackedModel):
             fall = self.fall(layer, clean)[:, chosen].T  # [rows, columns]
             with torch.enable_grad():
                 change = ((1 - alpha)[:, None] * fall)[..., None] * weights[:, None]
-                found = self._forward(
-                    PackedPass(clean, columns, {layer: output + change}, additive=False)
-                ).mean(1)
+                found = self.forward(PackedPass(clean, columns, {layer: output + change})).mean(1)
                 (slope,) = torch.autograd.grad(found.sum(), alpha)
             probabilities.append(found.detach().double())
             slopes.append(slope.double())

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from caploc.attribution.restoring import frozen_eval
 from caploc.datasets import load_examples
 from caploc.datasets.base import digest
 from caploc.datasets.edits import load_edits
@@ -28,6 +27,7 @@ from caploc.experiments.specs import Arrays, FloorError, NotRunError, Spec, Task
 from caploc.experiments.study import Study
 from caploc.fingerprints import fingerprint
 from caploc.model.loading import LanguageModel
+from caploc.rows.borrowing import frozen_eval
 from caploc.store import Entry
 
 CPU_FACTS, CPU_FEWER_FACTS = 48, 20

@@ -37,7 +37,7 @@ from caploc.experiments.specs import FloorError, Spec
 from caploc.experiments.study import Study, experiment
 from caploc.experiments.traced_facts import FactTraces
 from caploc.findings import Bound, Cell, Measurement, Test
-from caploc.locators.causal_tracing.settings import Tracing
+from caploc.locators.causal_tracing.trace import Tracing
 from caploc.papers import Claim
 from caploc.statistics import (
     bootstrap_interval,

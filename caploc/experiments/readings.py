@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from types import MappingProxyType
 
-from caploc.attribution.quadrature import QUADRATURES
+from caploc.attribution.method import QUADRATURES
 from caploc.errors import OptionError
 
 CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(

@@ -23,8 +23,7 @@ from caploc.experiments.facts import FactPrompts, passes_flops, require_known
 from caploc.experiments.locating_facts import PASSES
 from caploc.experiments.specs import Arrays, Spec, Task
 from caploc.experiments.study import Study
-from caploc.locators.causal_tracing.noise import draw_noise, embedding_deviation
-from caploc.locators.causal_tracing.settings import Tracing
+from caploc.locators.causal_tracing.trace import Tracing, draw_noise, embedding_deviation
 from caploc.locators.causal_tracing.tracer import Tracer
 from caploc.locators.method import Asked
 from caploc.locators.traced_layers import TracedLayers

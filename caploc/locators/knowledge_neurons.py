@@ -18,13 +18,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from caploc.attribution.engine import Attributor, Method
-from caploc.attribution.estimate import automatic_chunk, describe
+from caploc.attribution.engine import Attributor, Method, describe
 from caploc.errors import OptionError
 from caploc.examples import Example, TokenizedExample, tokenize
 from caploc.locators.method import Arrays, Asked, FactMethod, SampleMethod, measured
 from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask, NeuronScores
+from caploc.rows.sizing import automatic_chunk
 from caploc.store import Store
 
 _NUMBERS = (int, float, np.integer, np.floating)

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from caploc.errors import ExampleError, ModelError
 from caploc.examples import TokenizedExample, subject_tokens
-from caploc.locators.causal_tracing.noise import draw_noise
-from caploc.locators.causal_tracing.settings import Tracing
+from caploc.locators.causal_tracing.trace import Tracing, draw_noise
 from caploc.locators.causal_tracing.tracer import Tracer
 from caploc.locators.layers import LayerSet
 from caploc.locators.method import Arrays, Asked, FactMethod, SampleMethod

@@ -81,17 +81,18 @@ class LanguageModel:
         return self.architecture.decoder_layers(self.model)
 
     @property
-    def _shapes(self) -> list[nn.Module]:
+    def layer_shapes(self) -> list[nn.Module]:
+        """The decoder layers, in order, for their shapes: their weights may be absent."""
         return self.architecture.decoder_layers(self.structure)
 
     @property
     def num_layers(self) -> int:
-        return len(self._shapes)
+        return len(self.layer_shapes)
 
     @property
     def num_neurons(self) -> int:
         """Neurons per layer: the MLP's intermediate size."""
-        return _inputs(self.architecture.mlp_out_of(self._shapes[0]))
+        return _inputs(self.architecture.mlp_out_of(self.layer_shapes[0]))
 
     @property
     def max_length(self) -> int:
@@ -119,7 +120,7 @@ class LanguageModel:
     @property
     def parameters_per_neuron(self) -> int:
         """Weights that belong to one neuron: its input rows and biases, and its output column."""
-        layer = self._shapes[0]
+        layer = self.layer_shapes[0]
         total = cast(torch.Tensor, self.architecture.mlp_out_of(layer).weight).numel()
         for path in self.architecture.mlp_in:
             total += sum(parameter.numel() for parameter in layer.get_submodule(path).parameters())
@@ -332,8 +333,7 @@ def wrap(
 
 
 def _check_sizes(lm: LanguageModel) -> None:
-    layers = lm.architecture.decoder_layers(lm.structure)
-    sizes = {_inputs(lm.architecture.mlp_out_of(layer)) for layer in layers}
+    sizes = {_inputs(lm.architecture.mlp_out_of(layer)) for layer in lm.layer_shapes}
     if len(sizes) != 1:
         raise ModelError(
             f"model {lm.name!r} has layers of {sorted(sizes)} neurons; all must have the same number"

@@ -15,7 +15,7 @@ from caploc.experiments.commonality.splits import (
     whole_mask,
 )
 from caploc.experiments.endings import ends_in_a_finding
-from caploc.experiments.shards import ShardSums
+from caploc.experiments.locating import ShardSums
 from caploc.experiments.study import NotRunError, Study, pairs
 from caploc.findings import Cell, Finding
 from caploc.neurons import Threshold

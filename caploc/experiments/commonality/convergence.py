@@ -9,7 +9,7 @@ import numpy as np
 from caploc.experiments.commonality.report import finding_of
 from caploc.experiments.commonality.splits import floor_effect, halves_of, mean, to_split
 from caploc.experiments.endings import ends_in_a_finding
-from caploc.experiments.shards import ShardSums
+from caploc.experiments.locating import ShardSums
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding
 from caploc.neurons import Threshold

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from caploc.experiments.shards import ShardSums
+from caploc.experiments.locating import ShardSums
 from caploc.experiments.study import Study
 from caploc.neurons import Threshold
 from caploc.statistics import Agreement, Shards, across, defined_mean, half_split

@@ -12,7 +12,8 @@ from caploc.experiments.cross_dataset.figures import CAPTION, change_data
 from caploc.experiments.cross_dataset.matrix import CellKey, Matrix
 from caploc.experiments.cross_dataset.report import items_of, left_out, require_others
 from caploc.experiments.cross_dataset.sources import erasing, training
-from caploc.experiments.endings import FloorError, ends_in_a_finding
+from caploc.experiments.endings import ends_in_a_finding
+from caploc.experiments.specs import FloorError
 from caploc.experiments.study import NotRunError, Study
 from caploc.findings import Cell, Finding, Plot
 from caploc.statistics import mantel_p, mean_rho, percentile_interval, shared_keys

@@ -10,7 +10,8 @@ import numpy as np
 from caploc.datasets import DATASETS
 from caploc.experiments.commonality.splits import mean, to_split
 from caploc.experiments.cross_dataset.report import finding_of
-from caploc.experiments.endings import FloorError, ends_in_a_finding
+from caploc.experiments.endings import ends_in_a_finding
+from caploc.experiments.specs import FloorError
 from caploc.experiments.study import NotRunError, Study, pairs
 from caploc.findings import Cell, Finding
 from caploc.statistics import Agreement, Shards, agreement, defined_interval, resampled_pair_overlaps

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from caploc.experiments.cross_dataset.matrix import Matrix
-from caploc.experiments.endings import FloorError
+from caploc.experiments.specs import FloorError
 from caploc.experiments.study import NotRunError, Study
 from caploc.findings import Cell, Finding
 from caploc.papers import load_paper

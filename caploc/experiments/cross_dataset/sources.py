@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from caploc.experiments.cross_dataset.matrix import CellKey, Change, Matrix
-from caploc.experiments.endings import FloorError
-from caploc.experiments.enhancement_arms import LOCATED, NEAREST, RANDOM, RUNS
-from caploc.experiments.enhancement_arms import EPOCHS
-from caploc.experiments.enhancement_runs import Enhancements, Enhanced as enhancements, trained_datasets
+from caploc.experiments.enhancement_arms import EPOCHS, LOCATED, NEAREST, RANDOM, RUNS
+from caploc.experiments.enhancement_runs import Enhanced as enhancements
+from caploc.experiments.enhancement_runs import Enhancements, trained_datasets
 from caploc.experiments.erasure.arms import LARGEST, LAYER, MAGNITUDE
 from caploc.experiments.erasure.arms import LOCATED as ERASED
 from caploc.experiments.erasure.measured import erasures
+from caploc.experiments.specs import FloorError
 from caploc.experiments.study import NotRunError, Study
 
 LEAST_GAIN = 0.02

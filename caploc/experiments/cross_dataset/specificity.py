@@ -11,7 +11,8 @@ from caploc.datasets import DATASETS
 from caploc.experiments.cross_dataset.matrix import CellKey, Matrix
 from caploc.experiments.cross_dataset.report import finding_of, left_out
 from caploc.experiments.cross_dataset.sources import erasing, training
-from caploc.experiments.endings import FloorError, ends_in_a_finding
+from caploc.experiments.endings import ends_in_a_finding
+from caploc.experiments.specs import FloorError
 from caploc.experiments.study import NotRunError, Study
 from caploc.findings import Cell, Finding
 from caploc.statistics import Change, dealt_labels_p, percentile_interval, stratified_permutation

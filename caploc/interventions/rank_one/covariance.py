@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
-from caploc.attribution.estimate import automatic_chunk
-from caploc.attribution.restoring import frozen_eval
 from caploc.errors import CaplocError, ExampleError, OptionError
 from caploc.fingerprints import fingerprint
 from caploc.interventions.rank_one.layers import check_layers
 from caploc.model.loading import LanguageModel
+from caploc.rows.borrowing import frozen_eval
+from caploc.rows.sizing import automatic_chunk
 from caploc.store import Store
 
 # What C^-1 loses of a float32 key's seven digits is at most its condition number.

@@ -12,8 +12,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from caploc.attribution.estimate import automatic_chunk
-from caploc.attribution.restoring import frozen_eval
 from caploc.datasets.edits import EditRequest
 from caploc.errors import ModelError
 from caploc.examples import Example
@@ -28,6 +26,8 @@ from caploc.interventions.rank_one.settings import Editing
 from caploc.interventions.rank_one.value import Value, find_values
 from caploc.interventions.weights import replaced_weights
 from caploc.model.loading import LanguageModel
+from caploc.rows.borrowing import frozen_eval
+from caploc.rows.sizing import automatic_chunk
 
 
 @dataclass(frozen=True, eq=False)

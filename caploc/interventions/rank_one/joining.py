@@ -21,10 +21,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
 
-from caploc.attribution.restoring import replaced_forward
 from caploc.interventions.rank_one.recording import Recorded
-from caploc.locators.causal_tracing.layer_calls import keywords, states_of
 from caploc.model.loading import LanguageModel
+from caploc.rows.borrowing import keywords, replaced_forward, states_of
 
 
 @dataclass

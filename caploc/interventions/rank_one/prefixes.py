@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from caploc.attribution.restoring import frozen_eval
 from caploc.errors import ModelError
 from caploc.model.loading import LanguageModel
+from caploc.rows.borrowing import frozen_eval
 from caploc.streams import Stream, stream
 
 _CANDIDATES = 5  # ROME's code draws from the five most probable tokens

@@ -9,9 +9,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
-from caploc.attribution.clean import CleanPass, run_clean
 from caploc.interventions.rank_one.prompts import EditPrompts
 from caploc.model.loading import LanguageModel
+from caploc.rows.clean import CleanPass, run_clean
 
 
 @dataclass(eq=False)

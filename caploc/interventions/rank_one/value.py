@@ -10,13 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from caploc.attribution.probability import target_log_probs
 from caploc.errors import ModelError
 from caploc.interventions.rank_one.joining import EditedLayers
 from caploc.interventions.rank_one.prompts import EditPrompts
 from caploc.interventions.rank_one.recording import Recorded
 from caploc.interventions.rank_one.settings import Editing
 from caploc.model.loading import LanguageModel
+from caploc.rows.reading import target_log_probs
 
 _TOLERANCE = {torch.float64: 1e-5, torch.float32: 2e-3}
 

@@ -11,10 +11,9 @@ import pytest
 
 from caploc.experiments import cross_dataset
 from caploc.experiments.cross_dataset import sources
-from caploc.experiments.endings import FloorError
-from caploc.experiments.enhancement_arms import LOCATED, NEAREST, RANDOM, Run
-from caploc.experiments.enhancement_arms import EPOCHS
+from caploc.experiments.enhancement_arms import EPOCHS, LOCATED, NEAREST, RANDOM, Run
 from caploc.experiments.enhancement_runs import Enhancements
+from caploc.experiments.specs import FloorError
 from caploc.experiments.study import NotRunError, Study
 from caploc.findings import Finding, Outcome
 from caploc.tests.experiments.planted import PlantedStudy, noise, planted

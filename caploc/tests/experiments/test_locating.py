@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 import caploc
 from caploc import Example
-from caploc.attribution.adaptive import Tolerance
 from caploc.attribution.engine import Method
+from caploc.attribution.method import Tolerance
 from caploc.examples import TokenizedExample
 from caploc.experiments import locating
 from caploc.experiments.locating import Scores, ShardSums, scrambled, shard_members

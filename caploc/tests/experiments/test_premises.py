@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from caploc.attribution.clean import run_clean
-from caploc.attribution.one_neuron import one_neuron_scores
+from caploc.attribution.integrate import one_neuron_scores
 from caploc.examples import Example, tokenize
 from caploc.experiments import premises
 from caploc.experiments.premises import completeness as completeness_file
@@ -18,6 +17,7 @@ from caploc.experiments.premises.neuron_path import NeuronPathModel
 from caploc.experiments.study import Study, StudySettings
 from caploc.findings import Outcome
 from caploc.neurons import NeuronScores
+from caploc.rows.clean import run_clean
 from caploc.store import Store
 from caploc.tests.experiments.planted_facts import PlantedFacts, fact_set, run
 from caploc.tests.experiments.test_facts import own_file

@@ -16,8 +16,7 @@ from caploc.experiments.reliability.rome_edits import PROMPT, STORED, SUBJECT, l
 from caploc.experiments.reliability.rome_traces import noised_elsewhere
 from caploc.experiments.study import NotRunError, Study, StudySettings
 from caploc.interventions.rank_one import draw_prefixes, edit_all_layers, key_covariance, score_edit
-from caploc.locators.causal_tracing.noise import draw_noise, embedding_deviation
-from caploc.locators.causal_tracing.settings import Tracing
+from caploc.locators.causal_tracing.trace import Tracing, draw_noise, embedding_deviation
 from caploc.store import Store
 from caploc.tests.tiny import tiny_lm
 

@@ -12,8 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from caploc.attribution.probability import target_log_probs
-from caploc.attribution.restoring import frozen_eval
 from caploc.datasets.edits import EditRequest
 from caploc.errors import ModelError
 from caploc.interventions.rank_one import Editing
@@ -22,6 +20,8 @@ from caploc.interventions.rank_one.prompts import EditPrompts, edit_prompts
 from caploc.interventions.rank_one.recording import record
 from caploc.interventions.rank_one.value import Value, find_values
 from caploc.model.loading import LanguageModel, wrap
+from caploc.rows.borrowing import frozen_eval
+from caploc.rows.reading import target_log_probs
 from caploc.tests.attribution.families import CONFIGS, make_model, softmax_in_float64
 from caploc.tests.oracles.rank_one import reference_delta, reference_key
 from caploc.tests.tiny import tiny_lm, tokenizer

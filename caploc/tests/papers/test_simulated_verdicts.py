@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from caploc.attribution.sums import ScoreSums
-from caploc.experiments.shards import ShardSums
+from caploc.experiments.locating import ShardSums
 from caploc.experiments.study import Located
 from caploc.findings import Verdict
 from caploc.rules import Comparison

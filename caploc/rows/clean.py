@@ -1,12 +1,10 @@
-"""The clean pass: one ordinary run over prompt and answer that keeps what every packed pass starts from."""
+"""The clean pass: one ordinary run over prompt and answer that keeps what rows start from."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -14,9 +12,30 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from caploc.architectures import Architecture
-from caploc.attribution.gates import Gate, recording_gates
-from caploc.attribution.probability import target_log_probs
 from caploc.errors import ModelError
+from caploc.rows.borrowing import keywords
+from caploc.rows.reading import target_log_probs
+
+# Relative to the largest activation: the model's own product was made of the very same numbers.
+_GATE_TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 0.02, torch.float16: 0.005}
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One layer's neurons at Y positions: activation = nonlinearity(``before``) * ``up``.
+
+    ``before [Y, neurons]`` is w of eq. (10) and (11) in a plain MLP, the gate projection's output in a gated one;
+    ``up [Y, neurons]`` the up projection's, None in a plain MLP.
+    """
+
+    before: Tensor
+    up: Tensor | None
+    nonlinearity: nn.Module
+
+    def activation(self, before: Tensor, columns: Tensor) -> Tensor:
+        """``[..., C, neurons]`` the activations that other values ``before [..., C, neurons]`` would give."""
+        activation: Tensor = self.nonlinearity(before)
+        return activation if self.up is None else activation * self.up[columns]
 
 
 @dataclass
@@ -50,16 +69,6 @@ class CleanPass:
     gates: list[Gate] = field(default_factory=list)
 
 
-def bind(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> inspect.BoundArguments:
-    """The arguments of a decoder layer's call by name; families differ in which they pass by position."""
-    return _signature(type(layer).forward).bind(layer, *args, **kwargs)
-
-
-@lru_cache(maxsize=64)
-def _signature(forward: Callable[..., Any]) -> inspect.Signature:
-    return inspect.signature(forward)
-
-
 @contextmanager
 def _recording(
     layers: list[nn.Module], architecture: Architecture, positions: Tensor, record: CleanPass, total: int
@@ -67,7 +76,7 @@ def _recording(
     handles = []
 
     def before_layer(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        named = bind(layer, args, kwargs).arguments
+        named = keywords(layer, args, kwargs)
         record.layer_inputs.append(named["hidden_states"].index_select(1, positions))
         visible = _visible(named.get("attention_mask"), positions, total)
         # layers that see the same share one tensor, so that passes tell their masks apart by identity
@@ -134,3 +143,65 @@ def run_clean(
     kept: list[Any] = list(cache.layers)
     record.keys, record.values = [layer.keys for layer in kept], [layer.values for layer in kept]
     return record
+
+
+@contextmanager
+def recording_gates(
+    layers: Sequence[nn.Module], architecture: Architecture, positions: Tensor, activations: Sequence[Tensor]
+) -> Iterator[list[Gate]]:
+    """Collect every layer's ``Gate`` during a run over one sequence, by hooks.
+
+    Args:
+        positions: ``[Y]`` where in the sequence.
+        activations: filled by the same run, per layer ``[Y, neurons]``: what the gates must reproduce.
+
+    Raises:
+        ModelError: on leaving, if the MLPs do not work as the table of architectures says.
+    """
+    gates: list[Gate] = []
+    before: dict[int, Tensor] = {}
+    ups: dict[int, Tensor] = {}
+
+    def answering(states: Tensor) -> Tensor:
+        return states.reshape(-1, states.shape[-1]).index_select(0, positions)
+
+    with ExitStack() as stack:
+        for index, layer in enumerate(layers):
+
+            def entering(module: nn.Module, args: tuple[Any, ...], index: int = index) -> None:
+                before[index] = answering(args[0])
+
+            def after_up(
+                module: nn.Module, args: tuple[Any, ...], output: Tensor, index: int = index
+            ) -> None:
+                ups[index] = answering(output)
+
+            nonlinearity = architecture.activation_of(layer)
+            stack.callback(nonlinearity.register_forward_pre_hook(entering).remove)
+            if architecture.gated:
+                up = layer.get_submodule(architecture.mlp_in[-1])
+                stack.callback(up.register_forward_hook(after_up).remove)
+        yield gates
+    for index, layer in enumerate(layers):
+        if index not in before:
+            raise ModelError(_refusal(architecture, index))
+        neurons = before[index].shape[-1]
+        # Phi-3's one input projection gives gate and up side by side
+        gate = Gate(
+            before[index],
+            ups[index][:, -neurons:] if architecture.gated else None,
+            architecture.activation_of(layer),
+        )
+        clean = activations[index]
+        made = gate.activation(gate.before, torch.arange(len(positions), device=positions.device))
+        allowed = _GATE_TOLERANCE[clean.dtype] * clean.abs().max().clamp_min(1)
+        if made.shape != clean.shape or not (made - clean).abs().max() <= allowed:
+            raise ModelError(_refusal(architecture, index))
+        gates.append(gate)
+
+
+def _refusal(architecture: Architecture, layer: int) -> str:
+    return (
+        f"value 'pre' cannot be had for this {architecture.family} model: the neurons of layer {layer} are not its "
+        "nonlinearity's output (times the up projection, if gated); use value 'post'"
+    )
