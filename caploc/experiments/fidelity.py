@@ -18,7 +18,6 @@ from caploc.experiments.evidence import bound, difference, effects, finite, numb
 from caploc.experiments.fact_circuits import cut_notes, cut_settings
 from caploc.experiments.facts import (
     BY_SUBJECT,
-    FEWEST_FACTS,
     OF_EQUATION_8,
     FactSet,
     Fewer,
@@ -26,6 +25,7 @@ from caploc.experiments.facts import (
     Known,
     NamingSubject,
     facts_of,
+    fewest_facts,
 )
 from caploc.experiments.located_sets import Agreements
 from caploc.experiments.locating_facts import HALVES, FactLocations, LocatedFacts, LocatedHalves
@@ -197,7 +197,7 @@ def overlap(study: Study, cell: Cell, claim: Claim, method: str) -> Measurement:
     known = Agreements(facts, found.sets, facts.kept)
     within = known.within
     usable = within.defined
-    if usable.sum() < FEWEST_FACTS:
+    if usable.sum() < fewest_facts(study):
         raise FloorError(
             f"no two wordings of {(~usable).sum()} of {len(facts)} facts can be compared: nothing is located for them, "
             "or the model answers one at most"
@@ -304,7 +304,7 @@ def ordering(study: Study, cell: Cell, claim: Claim) -> Measurement:
         for method in ORDER
     }
     usable = np.all([one.within.defined for one in found.values()], axis=0)
-    if usable.sum() < FEWEST_FACTS:
+    if usable.sum() < fewest_facts(study):
         raise FloorError(
             f"only {usable.sum()} of {len(facts)} facts have two wordings that all three methods locate"
         )

@@ -6,7 +6,7 @@ import numpy as np
 
 from caploc.experiments.evidence import bound, number
 from caploc.experiments.fact_circuits import EnteredShare, cut_notes, cut_settings
-from caploc.experiments.facts import BY_SUBJECT, FEWEST_FACTS, OF_EQUATION_8, FactSet
+from caploc.experiments.facts import BY_SUBJECT, OF_EQUATION_8, FactSet, fewest_facts
 from caploc.experiments.fidelity import Specs, circuit_facts, known_facts
 from caploc.experiments.locating_facts import LocatedFacts
 from caploc.experiments.specs import FloorError, NotRunError
@@ -91,8 +91,8 @@ def kc_param_share(study: Study, cell: Cell, claim: Claim) -> Measurement:
     """Claim ``fidelity-kc-param-share``: a circuit's parameters, mean over a fact's wordings, then facts."""
     located = LocatedFacts("kc", circuit_facts(cell.dataset or ""))
     facts, found = study.result(located.facts), study.result(located)
-    shares, usable = _by_fact(facts, found.share)
-    entered, _ = _by_fact(facts, study.result(EnteredShare(located)))
+    shares, usable = _by_fact(study, facts, found.share)
+    entered, _ = _by_fact(study, facts, study.result(EnteredShare(located)))
     clusters = np.unique(facts.clusters[usable], return_inverse=True)[1]
     spread = bootstrap_mean(shares[usable], seed=study.settings.seed, clusters=clusters)
     mean, n = defined_mean(shares), int(usable.sum())
@@ -125,7 +125,7 @@ def kc_granularity(study: Study, cell: Cell, claim: Claim) -> Measurement:
     spec = circuit_facts(cell.dataset or "")
     facts = study.result(spec)
     found, neurons = (study.result(LocatedFacts(method, spec)) for method in ("kc", "kn"))
-    (chains, usable), (sets, _) = _by_fact(facts, found.share), _by_fact(facts, neurons.share)
+    (chains, usable), (sets, _) = _by_fact(study, facts, found.share), _by_fact(study, facts, neurons.share)
     if not defined_mean(sets) > 0:
         raise FloorError(
             "floor effect: KN locates nothing for the facts, which a circuit could be compared with"
@@ -152,12 +152,12 @@ def kc_granularity(study: Study, cell: Cell, claim: Claim) -> Measurement:
     )
 
 
-def _by_fact(facts: FactSet, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _by_fact(study: Study, facts: FactSet, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """``[F]`` means over the prompts of each fact that verdicts rest on, nan without any, and where there are some."""
     kept = facts.kept
     count = np.bincount(facts.fact[kept], minlength=len(facts))
     total = np.bincount(facts.fact[kept], values[kept], minlength=len(facts))
     usable = count > 0
-    if usable.sum() < FEWEST_FACTS:
+    if usable.sum() < fewest_facts(study):
         raise FloorError(f"the model does not know the facts ({usable.sum()} of {len(facts)})")
     return np.where(usable, total / np.maximum(count, 1), np.nan), usable
