@@ -215,6 +215,10 @@ class Answered(Spec[FactSet]):
 
     prompts: Spec[FactSet]
 
+    @property
+    def title(self) -> str:
+        return "answers to facts"
+
     def after(self, study: Study) -> Iterable[Spec[Any]]:
         yield self.prompts
 

@@ -107,6 +107,10 @@ class ScaledFacts(Spec[Scaled]):
     facts: Spec[FactSet]
 
     @property
+    def title(self) -> str:
+        return "scaled neurons of facts"
+
+    @property
     def _located(self) -> LocatedFacts:
         return LocatedFacts("kn", self.facts)
 
