@@ -12,9 +12,14 @@ import torch
 import caploc
 from caploc.benchmarks.attribution.sizes import VOCABULARY, bench_llama
 from caploc.datasets.edits import EditRequest, load_edits
-from caploc.interventions.rank_one.prefixes import draw_prefixes
-from caploc.interventions.rank_one.prompts import EditPrompt, EditPrompts, edit_prompts
-from caploc.interventions.rank_one.settings import Editing, Token
+from caploc.interventions.rank_one.prompts import (
+    Editing,
+    EditPrompt,
+    EditPrompts,
+    Token,
+    draw_prefixes,
+    edit_prompts,
+)
 from caploc.models import LanguageModel, load_model
 
 DATA = Path(caploc.__file__).resolve().parent.parent / "fixtures" / "data"

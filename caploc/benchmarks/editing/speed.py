@@ -14,11 +14,9 @@ from caploc.benchmarks.editing.cases import TOKENS, Sizes, embedded_case, random
 from caploc.benchmarks.tables import Spread, Table, Value, at_least
 from caploc.benchmarks.timing import cpu_seconds
 from caploc.errors import CaplocError, ModelError
-from caploc.interventions.rank_one.prompts import EditPrompts
-from caploc.interventions.rank_one.recording import record
+from caploc.interventions.rank_one.prompts import Editing, EditPrompts, Token
 from caploc.interventions.rank_one.reference import reference_delta, reference_key
-from caploc.interventions.rank_one.settings import Editing, Token
-from caploc.interventions.rank_one.value import find_values
+from caploc.interventions.rank_one.value import find_values, record
 from caploc.models import LanguageModel
 from caploc.rows.borrowing import frozen_eval
 

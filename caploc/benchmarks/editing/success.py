@@ -12,9 +12,8 @@ from caploc.benchmarks.tables import Table, Value
 from caploc.errors import CaplocError
 from caploc.interventions.rank_one.covariance import KeyCovariance, key_covariance
 from caploc.interventions.rank_one.edit import edit_all_layers
-from caploc.interventions.rank_one.prefixes import draw_prefixes
+from caploc.interventions.rank_one.prompts import Editing, Token, draw_prefixes
 from caploc.interventions.rank_one.scores import EditScore, score_edit, summarize_edits
-from caploc.interventions.rank_one.settings import Editing, Token
 from caploc.models import LanguageModel, load_model
 
 _RIDGE = 1e-4

@@ -11,7 +11,7 @@ from caploc.benchmarks import BENCHMARKS, Options
 from caploc.benchmarks.__main__ import main
 from caploc.benchmarks.editing import QUESTIONS, speed
 from caploc.benchmarks.editing.cases import QUICK, TOKENS, random_case
-from caploc.interventions.rank_one.settings import Editing
+from caploc.interventions.rank_one.prompts import Editing
 
 
 def test_the_registry_lists_the_questions_that_are_answered() -> None:
