@@ -19,7 +19,7 @@ from caploc.experiments.reliability.rome_report import (
 from caploc.experiments.specs import FloorError
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding
-from caploc.interventions.rank_one.settings import Token
+from caploc.interventions.rank_one.prompts import Token
 from caploc.papers import load_paper
 from caploc.statistics import (
     Effect,

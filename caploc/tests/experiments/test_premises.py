@@ -10,8 +10,8 @@ import torch
 
 from caploc.attribution.integrate import one_neuron_scores
 from caploc.examples import Example, tokenize
+from caploc.experiments import completeness as completeness_file
 from caploc.experiments import premises
-from caploc.experiments.premises import completeness as completeness_file
 from caploc.experiments.premises import kn as kn_file
 from caploc.experiments.premises.neuron_path import NeuronPathModel
 from caploc.experiments.study import Study, StudySettings

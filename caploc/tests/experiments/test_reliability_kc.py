@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from caploc.circuits import Circuit, DecomposedModel, Graph, prune
 from caploc.circuits.circuit import run_alone
 from caploc.examples import Example, TokenizedExample, tokenize
+from caploc.experiments import fact_circuits as kc_alone
 from caploc.experiments import reliability
 from caploc.experiments.facts import Fact, FactSet
 from caploc.experiments.fidelity import circuits as located_by
-from caploc.experiments.reliability import kc_alone
 from caploc.experiments.reliability.kc_alone import (
     DEGREES,
     LOCATED,

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caploc.experiments.commonality import splits
+from caploc.experiments import locating as splits
 from caploc.experiments.commonality.splits import floor_effect, masks, mean, mean_scores, to_split
 from caploc.metrics import chance_overlap, iou, overlap
 from caploc.neurons import NeuronScores, Threshold
