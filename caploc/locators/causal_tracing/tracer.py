@@ -48,7 +48,7 @@ class Tracer:
         self._stack.close()
 
     def one(self, example: TokenizedExample, subject: range) -> Trace:
-        """The trace of ``example``, whose tokens ``subject`` are noised (``caploc.subjects.subject_tokens``).
+        """The trace of ``example``, whose tokens ``subject`` are noised (``caploc.examples.subject_tokens``).
 
         On CUDA, passes that do not fit into memory are tried again with half the tokens.
 
@@ -59,7 +59,7 @@ class Tracer:
         if not (subject.step == 1 and 0 <= subject.start < subject.stop <= example.answer_start):
             raise ExampleError(
                 f"example {example.id!r}: the subject's tokens {subject} are no part of the prompt's "
-                f"{example.answer_start}; take those of caploc.subjects.subject_tokens"
+                f"{example.answer_start}; take those of caploc.examples.subject_tokens"
             )
         refusal = (
             f"example {example.id!r} does not fit into the GPU's memory even row by row; use a GPU with more memory or "
