@@ -13,7 +13,7 @@ from caploc.circuits import DecomposedModel, attribute_edges
 from caploc.circuits.graph import mlps_of
 from caploc.errors import ModelError
 from caploc.examples import TokenizedExample
-from caploc.experiments.fidelity.prompts import for_each_prompt
+from caploc.experiments.facts import prompt_task as for_each_prompt
 from caploc.experiments.locating import MOST_SHARDS, scrambled
 from caploc.experiments.study import Study
 from caploc.locators.causal_tracing.trace import Tracing

@@ -6,15 +6,16 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 import torch
-from torch import nn
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 
 from caploc.errors import ExampleError
 from caploc.examples import TokenizedExample
-from caploc.locators.causal_tracing.rows import Restoration, probability, record
+from caploc.locators.causal_tracing.rows import Recording, Restoration, probability, record
 from caploc.locators.causal_tracing.trace import Trace, Tracing, draw_noise, embedding_deviation
 from caploc.model.loading import LanguageModel
 from caploc.rows.borrowing import wide_head
-from caploc.rows.clean import run_clean
+from caploc.rows.clean import CleanPass, run_clean
 from caploc.rows.model import RowModel
 from caploc.rows.reading import check_reproduced
 from caploc.rows.sizing import Budget
@@ -70,25 +71,15 @@ class Tracer:
     @torch.no_grad()
     def _trace(self, example: TokenizedExample, subject: range) -> Trace:
         lm, tracing, prompt = self.lm, self.tracing, example.answer_start
-        ids = example.input_ids[: prompt + 1 if tracing.answer == "first" else None].to(lm.device)
-        clean = run_clean(lm.model, lm.architecture, ids, 1)
+        ids, clean = self._clean(example)
         embedded = self._embedding(ids[None, :-1])
         noise = draw_noise(tracing.seed, example.id, tracing.draws, len(subject), embedded.shape[-1])
         corrupted, restored, is_top = [], [], []
         for part in noise.split(max(1, self._budget.tokens // embedded.shape[1])):
             rows = embedded.repeat(1 + len(part), 1, 1)
             rows[1:, subject.start : subject.stop] += (self._deviation * part).to(rows)
-            runs = record(lm, rows, ids[prompt:], tracing.kind)
-            expected = runs.log_probs
-            check_reproduced(
-                expected[0], clean.log_probs[prompt - 1 :], lm.dtype, example.id, "the clean run"
-            )
-            restoration = Restoration(self._model, clean, runs, tracing, self._budget.tokens)
-            found = restoration.unrestored(subject.start)
-            check_reproduced(
-                found, expected[:2].expand_as(found), lm.dtype, example.id, "rows of the same run"
-            )
-            corrupted.append(probability(expected[1:]))
+            runs, restoration = self._restoration(example, ids, clean, rows, subject.start)
+            corrupted.append(probability(runs.log_probs[1:]))
             restored.append(restoration.probabilities(range(subject.start, prompt)))
             is_top.append(runs.is_top.cpu())
         without = torch.cat(corrupted)
@@ -104,3 +95,28 @@ class Tracer:
             corrupted_is_top=torch.cat([part[1:] for part in is_top]),
             settings={**tracing.settings, "deviation": self._deviation},
         )
+
+    def _clean(self, example: TokenizedExample) -> tuple[Int[Tensor, " tokens"], CleanPass]:
+        """The tokens that are read, and the run without noise."""
+        stop = example.answer_start + 1 if self.tracing.answer == "first" else None
+        ids = example.input_ids[:stop].to(self.lm.device)
+        return ids, run_clean(self.lm.model, self.lm.architecture, ids, 1)
+
+    def _restoration(
+        self,
+        example: TokenizedExample,
+        ids: Int[Tensor, " tokens"],
+        clean: CleanPass,
+        rows: Float[Tensor, "runs tokens width"],
+        first: int,
+    ) -> tuple[Recording, Restoration]:
+        """The runs of ``rows``, the first of which has no noise and the others none before token ``first``, and what
+        can be restored in them; checked against the model."""
+        lm, prompt = self.lm, example.answer_start
+        runs = record(lm, rows, ids[prompt:], self.tracing.kind)
+        expected = runs.log_probs
+        check_reproduced(expected[0], clean.log_probs[prompt - 1 :], lm.dtype, example.id, "the clean run")
+        restoration = Restoration(self._model, clean, runs, self.tracing, self._budget.tokens)
+        found = restoration.unrestored(first)
+        check_reproduced(found, expected[:2].expand_as(found), lm.dtype, example.id, "rows of the same run")
+        return runs, restoration

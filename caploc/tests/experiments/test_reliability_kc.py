@@ -32,8 +32,7 @@ from caploc.experiments.reliability.kc_report import with_wrong_answers
 from caploc.experiments.study import Study, StudySettings
 from caploc.model.loading import LanguageModel
 from caploc.store import Store
-from caploc.tests.experiments.planted_facts import fact_set, run
-from caploc.tests.experiments.test_fidelity_layers import small_model
+from caploc.tests.experiments.planted_facts import fact_set, run, small_model
 
 
 def facts_with(lm: LanguageModel, answers: list[str]) -> FactSet:

@@ -8,17 +8,30 @@ import numpy as np
 import pytest
 
 from caploc.experiments import decoupling
-from caploc.experiments.decoupling.readings import decay, joint_counts, one_task, two_tasks
-from caploc.experiments.facts import FactSet
-from caploc.experiments.study import NotRunError
-from caploc.findings import Outcome
+from caploc.experiments.decoupling import (
+    SumPairs,
+    decay,
+    joint_counts,
+    known_pairs,
+    one_task,
+    two_tasks,
+)
+from caploc.experiments.facts import Answered, FactPrompts, FirstFacts
+from caploc.experiments.located_sets import LocatedSets
+from caploc.experiments.locating_facts import LocatedFacts
+from caploc.experiments.specs import NotRunError
+from caploc.experiments.study import Study
+from caploc.findings import Effect, Finding, Outcome, Reading, Verdict
 from caploc.metrics import overlap
 from caploc.statistics import swapped_tasks_p
 from caploc.tests.experiments.planted_facts import (
     PLACES,
-    PlantedFacts,
+    aside,
+    ends,
+    estimate,
     fact_set,
-    knowledge_neurons_of,
+    locations_of,
+    planted_study,
     run,
     sets_of,
 )
@@ -42,31 +55,32 @@ def planted(of_sum: int, of_task: int, of_all: int = 0, seed: int = 0, pairs: in
     return sets_of(found)
 
 
-def study_of(sets, rank: np.ndarray | None = None, **settings: object) -> tuple[PlantedFacts, FactSet]:
+def study_of(sets: LocatedSets, rank: np.ndarray | None = None) -> Study:
     facts = fact_set(len(sets) // 2, 2, "decoupling", rank=rank, all_wordings=True)
-    few = facts.head(12)
-    twin = knowledge_neurons_of(sets[np.arange(len(few.prompts))])
-    made: dict[object, object] = {
-        ("pairs", "decoupling"): facts,
-        ("kn", facts.data_fingerprint, ""): knowledge_neurons_of(sets),
-        ("kn", few.data_fingerprint, "untrained"): twin,
-    }
-    made["facts", "zsre", 1] = NotRunError("zsre cannot be had here")
-    return PlantedFacts(made, **settings), facts
+    spec = known_pairs("decoupling")
+    return planted_study(
+        {
+            Answered(SumPairs("decoupling")): facts,
+            LocatedFacts("kn", spec): locations_of(sets),
+            LocatedFacts("kn", FirstFacts(spec, 12), "untrained"): locations_of(sets[np.arange(24)]),
+            FactPrompts("zsre", 1): NotRunError("zsre cannot be had here"),
+        }
+    )
 
 
 CLAIMS = {
-    "decoupling-cr12": (decoupling.rate_of_two_tasks, {}),
-    "decoupling-cr11": (decoupling.rate_of_a_task, {"task": "result"}),
-    "decoupling-cr22": (decoupling.rate_of_a_task, {"task": "program"}),
-    "decoupling-individual-low": (decoupling.individual_low, {}),
-    "decoupling-commonality": (decoupling.commonality, {}),
+    "decoupling-cr12": decoupling.rate_of_two_tasks,
+    "decoupling-cr11": decoupling.rate_of_a_task.with_options(task="result"),
+    "decoupling-cr22": decoupling.rate_of_a_task.with_options(task="program"),
+    "decoupling-individual-low": decoupling.individual_low,
+    "decoupling-commonality": decoupling.commonality,
 }
 
 
-def judged(claim: str, sets, model: str = "gptj-6b", **options: object):
-    experiment, arguments = CLAIMS[claim]
-    return run(experiment, study_of(sets, **options)[0], claim, model, "decoupling", **arguments)
+def judged(
+    claim: str, sets: LocatedSets, model: str = "gptj-6b", rank: np.ndarray | None = None
+) -> tuple[Finding, Verdict]:
+    return run(CLAIMS[claim], study_of(sets, rank), claim, model, "decoupling")
 
 
 @pytest.mark.parametrize(
@@ -75,17 +89,20 @@ def judged(claim: str, sets, model: str = "gptj-6b", **options: object):
 def test_whether_sums_have_a_place(of_sum: int, outcome: Outcome) -> None:
     finding, verdict = judged("decoupling-individual-low", planted(of_sum, 0))
     assert verdict.outcome is outcome, verdict.reason
-    assert finding.estimate == pytest.approx(of_sum / SIZE, abs=0.05)
-    assert finding.quantities["different sums"] < 0.08
-    assert finding.p_values["permutation against different sums"] < 0.001
-    assert finding.quantities["same sum minus different sums:low"] > 0
+    found = finding.measurement
+    assert estimate(found.value) == pytest.approx(of_sum / SIZE, abs=0.05)
+    assert aside(found, "different sums") < 0.08
+    gap = found.asides["same sum minus different sums"]
+    assert isinstance(gap, Effect) and gap.p is not None and gap.p < 0.001
+    assert ends(gap)[0] > 0
 
 
 def test_sums_without_a_place_are_no_different_from_others() -> None:
-    finding, _ = judged("decoupling-individual-low", planted(0, 6))
-    assert finding.p_values["permutation against different sums"] > 0.01
-    gap = [finding.quantities[f"same sum minus different sums:{end}"] for end in ("low", "high")]
-    assert gap[0] < 0.01 and gap[1] > -0.01
+    found = judged("decoupling-individual-low", planted(0, 6))[0].measurement
+    gap = found.asides["same sum minus different sums"]
+    assert isinstance(gap, Effect) and gap.p is not None and gap.p > 0.01
+    low, high = ends(gap)
+    assert low < 0.01 and high > -0.01
 
 
 @pytest.mark.parametrize(
@@ -96,10 +113,11 @@ def test_whether_tasks_have_a_place(of_task: int, of_all: int, outcome: Outcome)
     """Their own, none, or one that every prompt has: above chance, but no more within a task than across."""
     finding, verdict = judged("decoupling-commonality", planted(0, of_task, of_all))
     assert verdict.outcome is outcome, verdict.reason
-    assert len(finding.p_values) == 4
-    above_chance = finding.p_values["effect:result minus chance"] < 0.05
-    assert above_chance == (of_task + of_all > 0)
-    across = finding.quantities["effect:program minus two tasks:estimate"]
+    effects = finding.measurement.of(Effect)
+    assert len(effects) == 4 and all(one.p is not None for one in effects.values())
+    p = effects["result minus chance"].p
+    assert p is not None and (p < 0.05) == (of_task + of_all > 0)
+    across = estimate(effects["program minus two tasks"])
     assert across == pytest.approx(of_task / SIZE, abs=0.03)
 
 
@@ -108,7 +126,7 @@ def test_rates_where_every_reading_gives_the_printed_one_or_none() -> None:
     some = [np.sort(np.random.default_rng(0).permutation(PLACES)[:94]) for _ in range(2 * PAIRS)]  # one set
     finding, verdict = judged("decoupling-cr12", sets_of(some))
     assert verdict.outcome is Outcome.INCONCLUSIVE and verdict.reason.startswith("1 of 4 readings lie within")
-    assert finding.quantities["reading:poster:estimate"] == pytest.approx(94 / PLACES)
+    assert estimate(finding.measurement.of(Reading)["poster"]) == pytest.approx(94 / PLACES)
     finding, verdict = judged("decoupling-cr12", planted(19, 0))
     assert verdict.outcome is Outcome.REFUTED, verdict.reason
     assert judged("decoupling-cr12", planted(19, 0), model="tiny-llama")[1].outcome is Outcome.INCONCLUSIVE
@@ -117,13 +135,14 @@ def test_rates_where_every_reading_gives_the_printed_one_or_none() -> None:
 @pytest.mark.parametrize("claim", ["decoupling-cr11", "decoupling-cr22"])
 def test_rates_of_one_task(claim: str) -> None:
     finding, verdict = judged(claim, planted(0, 2))
-    assert finding.quantities["reading:paper:estimate"] == 1, "eq. (6) as printed compares a set with itself"
-    assert finding.quantities["reading:poster:estimate"] == pytest.approx(2 / PLACES, abs=1 / PLACES)
+    found, readings = finding.measurement, finding.measurement.of(Reading)
+    assert estimate(readings["paper"]) == 1, "eq. (6) as printed compares a set with itself"
+    assert estimate(readings["poster"]) == pytest.approx(2 / PLACES, abs=1 / PLACES)
     assert verdict.outcome is Outcome.INCONCLUSIVE, (
         "7.3 % is near some readings of what tasks with two places give"
     )
-    assert finding.quantities["in common to 2 prompts, of a prompt's own"] > 0.1
-    assert finding.quantities["in common to 40 prompts, of a prompt's own"] == pytest.approx(0.1)
+    assert aside(found, "in common to 2 prompts, of a prompt's own") > 0.1
+    assert aside(found, "in common to 40 prompts, of a prompt's own") == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("claim", CLAIMS)
@@ -139,7 +158,10 @@ def test_floors_and_pairs_that_are_not_known(claim: str) -> None:
     rank[:] = 1
     rank[:5, 0] = 2
     finding, _ = judged(claim, planted(3, 3), rank=rank.ravel())
-    assert finding.n == 35 and "5 of 40 facts left out: the model does not know them" in finding.notes
+    assert (
+        finding.measurement.n == 35
+        and "5 of 40 facts left out: the model does not know them" in finding.notes
+    )
 
 
 def test_readings_against_plain_loops() -> None:
