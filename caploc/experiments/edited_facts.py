@@ -21,15 +21,15 @@ from caploc.datasets.edits import EditRequest, load_edits
 from caploc.errors import ExampleError, ModelError
 from caploc.examples import Example, tokenize
 from caploc.experiments.facts import (
-    FEWEST_FACTS,
     WITH_PARAPHRASES,
     Fact,
     FactPrompts,
     FactSet,
     facts_of,
+    fewest_facts,
     passes_flops,
     prompt_task,
-    require_known,
+    unknown,
 )
 from caploc.experiments.specs import Arrays, FloorError, NotRunError, Spec, Task, key_of
 from caploc.experiments.study import Study
@@ -55,7 +55,6 @@ CPU_EDITED, GPU_EDITED = 24, 200
 """Facts that are edited, unless ``--samples`` says how many: a fact costs two searches in every layer."""
 UNTRAINED_FACTS = 4
 EDITED_SHARE = 2 / 3
-FEWEST_KNOWN = round(FEWEST_FACTS / EDITED_SHARE)
 
 SUBJECT: Token = "last-subject"
 PROMPT: Token = "last-prompt"
@@ -104,11 +103,12 @@ def editing_of(study: Study, control: str = "") -> Editing:
 @dataclass(frozen=True, eq=False)
 class EditableFacts:
     """F facts in their original wordings, which name their subjects, and the F edits that may be made to them, of
-    which at most ``most`` are."""
+    which at least ``fewest`` and at most ``most`` are."""
 
     facts: FactSet
     requests: Sequence[EditRequest]
     most: int
+    fewest: int
 
     @property
     def edited(self) -> np.ndarray:
@@ -117,11 +117,13 @@ class EditableFacts:
         Raises:
             FloorError: too few are known.
         """
-        known = np.flatnonzero(require_known(self.facts).known)
-        if len(known) < FEWEST_KNOWN:
+        known, needed = np.flatnonzero(self.facts.known), round(self.fewest / EDITED_SHARE)
+        if len(known) < self.fewest:
+            raise FloorError(unknown(self.facts))
+        if len(known) < needed:
             raise FloorError(
-                f"floor effect: the model knows {len(known)} of {len(self.facts)} facts, and {FEWEST_KNOWN} are "
-                f"needed, {FEWEST_FACTS} to edit and others to locate the layer on; give more facts"
+                f"floor effect: the model knows {len(known)} of {len(self.facts)} facts, and {needed} are "
+                f"needed, {self.fewest} to edit and others to locate the layer on; give more facts"
             )
         return known[: min(int(len(known) * EDITED_SHARE), self.most)]
 
@@ -155,16 +157,18 @@ class Editable(Spec[EditableFacts]):
         requests = _recorded(study, facts) if recorded else _of_other_facts(_reworded(study, facts))
         editing = editing_of(study)
         kept = np.array([_fits(lm, request, editing) for request in requests], bool)
-        if kept.sum() < FEWEST_FACTS:
+        fewest = fewest_facts(study)
+        if kept.sum() < fewest:
             raise NotRunError(
                 f"{self.dataset} has {kept.sum()} of {len(facts)} facts that name their subject and whose edits fit "
-                f"{lm.name}, and {FEWEST_FACTS} are the fewest an interval can be taken over; give facts with subjects"
+                f"{lm.name}, and {fewest} are the fewest an interval can be taken over; give facts with subjects"
             )
         if not kept.all():
             lost = int((~kept).sum())
             note = f"{lost} facts left out: no subject in the prompt, or a text too long for the model"
             facts = facts.only(np.flatnonzero(kept), left_out=note)
-        return EditableFacts(facts, [requests[one] for one in np.flatnonzero(kept)], _most_edited(study))
+        chosen = [requests[one] for one in np.flatnonzero(kept)]
+        return EditableFacts(facts, chosen, _most_edited(study), fewest)
 
 
 def _most_edited(study: Study) -> int:

@@ -35,8 +35,6 @@ CPU_FACTS, CPU_FEWER_FACTS = 48, 20
 as KN, and get the fewer."""
 PAPER_FACTS = 1000
 PAPER_WORDINGS = 5
-FEWEST_FACTS = 16
-"""Below this, an interval over facts means little."""
 
 WITH_PARAPHRASES = ("counterfact", "zsre")
 """Datasets whose records hold the paraphrases of one prompt; in others the wordings of a fact share a group."""
@@ -248,15 +246,24 @@ class Known(Spec[FactSet]):
         yield self.facts
 
     def read(self, study: Study, entries: Iterator[Entry]) -> FactSet:
-        return require_known(study.result(self.facts))
+        return require_known(study, study.result(self.facts))
 
 
-def require_known(facts: FactSet) -> FactSet:
+def fewest_facts(study: Study) -> int:
+    """The fewest facts that an interval is taken over: a margin of the paper."""
+    return int(study.settings.margin("fewest-facts"))
+
+
+def require_known(study: Study, facts: FactSet) -> FactSet:
     """``facts``, if the model knows enough of them. Raises FloorError."""
-    known = int(facts.known.sum())
-    if known < FEWEST_FACTS:
-        raise FloorError(f"the model does not know the facts ({known} of {len(facts)})")
+    if facts.known.sum() < fewest_facts(study):
+        raise FloorError(unknown(facts))
     return facts
+
+
+def unknown(facts: FactSet) -> str:
+    """Why nothing can be said of facts that the model does not know."""
+    return f"the model does not know the facts ({int(facts.known.sum())} of {len(facts)})"
 
 
 @dataclass(frozen=True)
@@ -308,10 +315,11 @@ class NamingSubject(Spec[FactSet]):
         ids = {example.id for example in named}
         marked = np.array([example.id in ids for example in facts.examples])
         usable = (np.bincount(facts.fact, marked, len(facts)) > 1) & marked[facts.first]
-        if usable.sum() < FEWEST_FACTS:
+        fewest = fewest_facts(study)
+        if usable.sum() < fewest:
             raise NotRunError(
                 f"{facts.dataset} names the subject in two or more wordings of {usable.sum()} of {len(facts)} facts, "
-                f"and {FEWEST_FACTS} are the fewest an interval can be taken over; give facts with subjects"
+                f"and {fewest} are the fewest an interval can be taken over; give facts with subjects"
             )
         lost = len(facts.prompts) - int((usable[facts.fact] & marked).sum())
         return facts.only(
@@ -349,9 +357,10 @@ def tokenized_facts(
             continue
         chosen.append(Fact(fact.id, tuple(example for example, _ in fitting)))
         prompts += [tokenized for _, tokenized in fitting]
-    if len(chosen) < FEWEST_FACTS:
+    fewest = fewest_facts(study)
+    if len(chosen) < fewest:
         raise NotRunError(
-            f"{dataset} has {len(chosen)} facts with the wordings asked for that fit {lm.name}, and {FEWEST_FACTS} are "
+            f"{dataset} has {len(chosen)} facts with the wordings asked for that fit {lm.name}, and {fewest} are "
             "the fewest an interval can be taken over; give more data"
         )
     if too_long:

@@ -1,4 +1,4 @@
-"""Fidelity (section 3.1): do different wordings of one fact lead a method to the same place, and is that place small?
+"""Fidelity (section 3.1): do different wordings of one fact lead a method to the same place?
 
 `overlap` compares wordings under any locator of single facts; what is particular to a method stands in its entry of
 ``METHODS``. A locator that a user registers is measured under ``ANY_METHOD``, and takes part in `ordering`.
@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from caploc.experiments.evidence import bound, difference, effects, finite, number, printed_mark
-from caploc.experiments.fact_circuits import EnteredShare, cut_notes, cut_settings
+from caploc.experiments.fact_circuits import cut_notes, cut_settings
 from caploc.experiments.facts import (
-    FEWEST_FACTS,
+    BY_SUBJECT,
     OF_EQUATION_8,
     FactSet,
     Fewer,
@@ -25,37 +25,31 @@ from caploc.experiments.facts import (
     Known,
     NamingSubject,
     facts_of,
+    fewest_facts,
 )
 from caploc.experiments.located_sets import Agreements
 from caploc.experiments.locating_facts import HALVES, FactLocations, LocatedFacts, LocatedHalves
 from caploc.experiments.specs import FloorError, NotRunError, Spec
 from caploc.experiments.study import Study, experiment
-from caploc.findings import Aside, Bound, Cell, Measurement, Plot, Test
+from caploc.findings import Aside, Cell, Measurement, Plot, Test
 from caploc.locators import LOCATORS
-from caploc.locators.layers import LayerSet
 from caploc.locators.traced_layers import TOP_K
 from caploc.papers import Claim
 from caploc.statistics import (
     binomial_interval,
     bootstrap_mean,
-    cluster_weights,
     compare_pairs,
-    defined_interval,
     defined_mean,
     facts_permuted_p,
     same_fact_pairs,
-    weighted_mean,
 )
 from caploc.statistics.bootstrap import RESAMPLES
 
 FAITHFUL = 0.8
 """The mark of a faithful method, shown beside the 40 % that decide (ambiguity ``faithful-line``)."""
-OVER_FACTS = "facts, those of one subject together"
 ORDER = ("kn", "rome", "kc")
 """From the best agreement between wordings to the worst, in section 3.1 and on the poster; section 1 says otherwise."""
 INTRODUCTION = ("rome", "kc", "kn")
-MATCHING_SHARE = 0.0028
-"""Of the neurons: the largest share that Table 1 calls a match."""
 
 Specs = Iterator[Spec[Any]]
 
@@ -203,7 +197,7 @@ def overlap(study: Study, cell: Cell, claim: Claim, method: str) -> Measurement:
     known = Agreements(facts, found.sets, facts.kept)
     within = known.within
     usable = within.defined
-    if usable.sum() < FEWEST_FACTS:
+    if usable.sum() < fewest_facts(study):
         raise FloorError(
             f"no two wordings of {(~usable).sum()} of {len(facts)} facts can be compared: nothing is located for them, "
             "or the model answers one at most"
@@ -216,8 +210,8 @@ def overlap(study: Study, cell: Cell, claim: Claim, method: str) -> Measurement:
     places = how.places or LOCATORS[method].places.unit
     return Measurement(
         f"overlap of the {places} of two wordings of a fact",
-        bound(known.mean, spread, OVER_FACTS),
-        {"baseline gap": baseline, "overlap": number(known.mean, spread, OVER_FACTS)},
+        bound(known.mean, spread, BY_SUBJECT),
+        {"baseline gap": baseline, "overlap": number(known.mean, spread, BY_SUBJECT)},
         chance=known.chance,
         effect_size=known.effect_size,
         asides={
@@ -310,7 +304,7 @@ def ordering(study: Study, cell: Cell, claim: Claim) -> Measurement:
         for method in ORDER
     }
     usable = np.all([one.within.defined for one in found.values()], axis=0)
-    if usable.sum() < FEWEST_FACTS:
+    if usable.sum() < fewest_facts(study):
         raise FloorError(
             f"only {usable.sum()} of {len(facts)} facts have two wordings that all three methods locate"
         )
@@ -332,11 +326,11 @@ def ordering(study: Study, cell: Cell, claim: Claim) -> Measurement:
     everyone = {**found, **further}
     return Measurement(
         "overlap of one method's places minus that of the next one's, the smaller difference",
-        difference(smallest.estimate, smallest.interval, OVER_FACTS),
+        difference(smallest.estimate, smallest.interval, BY_SUBJECT),
         {
             **effects(compared),
             **{
-                name: number(overlaps[name].mean(), spread, OVER_FACTS, n=len(clusters))
+                name: number(overlaps[name].mean(), spread, BY_SUBJECT, n=len(clusters))
                 for name, spread in spreads.items()
             },
         },
@@ -381,147 +375,3 @@ def _further_methods(study: Study, spec: Spec[FactSet], facts: FactSet) -> dict[
             continue
         found[method] = Agreements(facts, sets, facts.kept)
     return found
-
-
-# ------------------------------------------------------------------------------------------------ how much is located
-
-
-def _needs_kn(study: Study, cell: Cell, claim: Claim) -> Specs:
-    yield LocatedFacts("kn", known_facts(cell.dataset or ""))
-
-
-@experiment(_needs_kn)
-def kn_mean_located(study: Study, cell: Cell, claim: Claim) -> Measurement:
-    """Claim ``fidelity-kn-mean-located``: neurons located for a prompt, mean over all wordings, facts resampled."""
-    spec = known_facts(cell.dataset or "")
-    facts, found = study.result(spec), study.result(LocatedFacts("kn", spec))
-    counts = found.sets.counts.astype(float)
-    kept = facts.kept
-    spread = bootstrap_mean(counts[kept], seed=study.settings.seed, clusters=facts.clusters[facts.fact][kept])
-    mean = float(counts[kept].mean())
-    return Measurement(
-        "neurons located for a prompt",
-        bound(mean, spread, OVER_FACTS, unit="count", n=int(kept.sum())),
-        {"located": number(mean, spread, OVER_FACTS, unit="count", n=int(kept.sum()))},
-        asides={
-            "share of all neurons": mean / found.sets.places,
-            "median": float(np.median(counts[kept])),
-            "smallest": float(counts[kept].min()),
-            "largest": float(counts[kept].max()),
-            "original wordings alone": defined_mean(counts[facts.first[facts.known]]),
-            "all prompts, known or not": float(counts.mean()),
-            **{name: float(sets.counts[kept].mean()) for name, sets in found.variants.items()},
-        },
-        n=int(kept.sum()),
-        draws=RESAMPLES,
-        basis=[facts],
-        settings=found.settings,
-        unused=OF_EQUATION_8,
-    )
-
-
-@experiment(lambda study, cell, claim: ())
-def rome_granularity(study: Study, cell: Cell, claim: Claim) -> Measurement:
-    """Claim ``fidelity-rome-granularity``: the share of the parameters in three layers' MLPs, and in whole layers.
-
-    A model's layers are all of one size, so that it does not matter which three are taken.
-    """
-    lm = study.lm
-    if lm.num_layers < TOP_K:
-        raise NotRunError(f"{lm.name} has {lm.num_layers} layers, fewer than {TOP_K}")
-    one, three = (LayerSet(tuple(range(count)), lm.num_layers) for count in (1, TOP_K))
-    share = three.parameter_share(lm)
-    return Measurement(
-        "share of the parameters in three layers' MLPs",
-        Bound(share, (share, share), unit="share", n=1, method="exact count"),
-        asides={
-            "three whole layers": three.parameter_share(lm, "block"),
-            "one layer's MLP": one.parameter_share(lm),
-            "one whole layer": one.parameter_share(lm, "block"),
-            "layers": float(lm.num_layers),
-            "parameters": float(lm.num_parameters),
-        },
-        n=1,
-        unused=OF_EQUATION_8,
-    )
-
-
-def _needs_circuits(study: Study, cell: Cell, claim: Claim) -> Specs:
-    yield EnteredShare(LocatedFacts("kc", circuit_facts(cell.dataset or "")))
-
-
-@experiment(_needs_circuits)
-def kc_param_share(study: Study, cell: Cell, claim: Claim) -> Measurement:
-    """Claim ``fidelity-kc-param-share``: a circuit's parameters, mean over a fact's wordings, then facts."""
-    located = LocatedFacts("kc", circuit_facts(cell.dataset or ""))
-    facts, found = study.result(located.facts), study.result(located)
-    shares, usable = _by_fact(facts, found.share)
-    entered, _ = _by_fact(facts, study.result(EnteredShare(located)))
-    clusters = np.unique(facts.clusters[usable], return_inverse=True)[1]
-    spread = bootstrap_mean(shares[usable], seed=study.settings.seed, clusters=clusters)
-    mean, n = defined_mean(shares), int(usable.sum())
-    return Measurement(
-        "share of the parameters in a circuit's nodes",
-        bound(mean, spread, OVER_FACTS, unit="share", n=n),
-        {"share": number(mean, spread, OVER_FACTS, unit="share", n=n)},
-        asides={
-            "in the matrices that edges enter": defined_mean(entered),
-            "share of the edges": float(found.sets.counts[facts.kept].mean()) / found.sets.places,
-            "smallest": float(found.share[facts.kept].min()),
-            "largest": float(found.share[facts.kept].max()),
-        },
-        n=n,
-        draws=RESAMPLES,
-        basis=[facts],
-        settings=cut_settings(found),
-        unused=OF_EQUATION_8,
-        notes=cut_notes(found),
-    )
-
-
-def _needs_circuits_and_neurons(study: Study, cell: Cell, claim: Claim) -> Specs:
-    yield from (LocatedFacts(method, circuit_facts(cell.dataset or "")) for method in ("kc", "kn"))
-
-
-@experiment(_needs_circuits_and_neurons)
-def kc_granularity(study: Study, cell: Cell, claim: Claim) -> Measurement:
-    """Claim ``fidelity-kc-granularity``: how many times the parameters of KN's neurons a circuit holds."""
-    spec = circuit_facts(cell.dataset or "")
-    facts = study.result(spec)
-    found, neurons = (study.result(LocatedFacts(method, spec)) for method in ("kc", "kn"))
-    (chains, usable), (sets, _) = _by_fact(facts, found.share), _by_fact(facts, neurons.share)
-    if not defined_mean(sets) > 0:
-        raise FloorError(
-            "floor effect: KN locates nothing for the facts, which a circuit could be compared with"
-        )
-    weights = cluster_weights(facts.clusters, study.settings.seed)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        interval = defined_interval(weighted_mean(chains, weights) / weighted_mean(sets, weights))
-    n = int(usable.sum())
-    return Measurement(
-        "parameters of a circuit over those of KN's neurons",
-        bound(defined_mean(chains) / defined_mean(sets), interval, OVER_FACTS, unit="ratio", n=n),
-        asides={
-            "parameter share of circuits": defined_mean(chains),
-            "parameter share of KN's neurons": defined_mean(sets),
-            "KN's share of all neurons": float(neurons.sets.counts[facts.kept].mean()) / neurons.sets.places,
-            "largest share that Table 1 calls a match": MATCHING_SHARE,
-        },
-        n=n,
-        draws=RESAMPLES,
-        basis=[facts],
-        settings=cut_settings(found),
-        unused=OF_EQUATION_8,
-        notes=cut_notes(found),
-    )
-
-
-def _by_fact(facts: FactSet, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """``[F]`` means over the prompts of each fact that verdicts rest on, nan without any, and where there are some."""
-    kept = facts.kept
-    count = np.bincount(facts.fact[kept], minlength=len(facts))
-    total = np.bincount(facts.fact[kept], values[kept], minlength=len(facts))
-    usable = count > 0
-    if usable.sum() < FEWEST_FACTS:
-        raise FloorError(f"the model does not know the facts ({usable.sum()} of {len(facts)})")
-    return np.where(usable, total / np.maximum(count, 1), np.nan), usable

@@ -23,7 +23,7 @@ from caploc.locators.method import Arrays, Asked, Conditions, FactMethod
 from caploc.statistics import random_sides
 from caploc.store import Entry
 
-PASSES: Mapping[str, float] = MappingProxyType({"kn": 60.0, "rome": 600.0, "kc": 3000.0})
+PASSES: Mapping[str, float] = MappingProxyType({"kn": 60.0, "rome": 150.0, "kc": 300.0})
 """Roughly how many forward passes of a prompt its location costs, by method; ``OTHER_PASSES`` by any other."""
 OTHER_PASSES = 100.0
 HALVES = 20

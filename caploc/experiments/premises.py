@@ -16,10 +16,10 @@ from caploc.experiments.edited_facts import PROMPT, SUBJECT, Editable
 from caploc.experiments.evidence import asides, bound, difference, effects, finite
 from caploc.experiments.facts import (
     BY_SUBJECT,
-    FEWEST_FACTS,
     OF_EQUATION_8,
     Known,
     facts_of,
+    fewest_facts,
     require_known,
 )
 from caploc.experiments.reliability_kc import (
@@ -87,7 +87,7 @@ def attribution_measures_contribution(study: Study, cell: Cell, claim: Claim) ->
         largest = np.argsort(-first)[:LARGEST_ATTRIBUTIONS]
         located.append(float(second[largest].sum() / np.abs(second).sum()) if second.any() else np.nan)
     defined = np.isfinite(rhos)
-    if defined.sum() < FEWEST_FACTS:
+    if defined.sum() < fewest_facts(study):
         raise FloorError(
             f"floor effect: no neuron changes the answer's probability in {(~defined).sum()} of {len(rhos)} facts"
         )
@@ -244,7 +244,7 @@ def rome_corruption(study: Study, cell: Cell, claim: Claim) -> Measurement:
     As control, the same noise on as many other tokens of the prompt.
     """
     dataset, seed = cell.dataset or "", study.settings.seed
-    facts = require_known(study.result(Editable(dataset)).facts)
+    facts = require_known(study, study.result(Editable(dataset)).facts)
     traces = study.result(FactTraces(dataset))
     right, noised = traces.right.astype(float), traces.right_noised.mean(1)
     ratio = float(noised.sum() / right.sum())
@@ -284,12 +284,13 @@ def rome_restoration_locates(study: Study, cell: Cell, claim: Claim) -> Measurem
     defined, clusters = np.isfinite(rhos), one.edits.clusters
     alike, floor = int((~defined).sum()), None
     value = Bound(defined_mean(rhos), unit="correlation")
-    if defined.sum() >= FEWEST_FACTS:
+    fewest = fewest_facts(study)
+    if defined.sum() >= fewest:
         interval = bootstrap_mean(rhos[defined], seed=study.settings.seed, clusters=clusters[defined])
         value = bound(defined_mean(rhos), interval, BY_SUBJECT, unit="correlation")
     else:
         floor = (
-            f"floor effect: in {alike} of {len(rhos)} facts edits end alike in all layers, and {FEWEST_FACTS} others "
+            f"floor effect: in {alike} of {len(rhos)} facts edits end alike in all layers, and {fewest} others "
             "are the fewest an interval can be taken over"
         )
     odds = {token: one.edits.of("log odds", token)[:, 1:] for token in (SUBJECT, PROMPT)}

@@ -29,13 +29,13 @@ from caploc.experiments.fact_circuits import (
 )
 from caploc.experiments.facts import (
     BY_SUBJECT,
-    FEWEST_FACTS,
     OF_EQUATION_8,
     FactSet,
     Fewer,
     FirstFacts,
     Known,
     facts_of,
+    fewest_facts,
 )
 from caploc.experiments.locating_facts import FactLocations
 from caploc.experiments.specs import FloorError, Spec
@@ -212,9 +212,10 @@ def kc_recalled_param_share(study: Study, cell: Cell, claim: Claim) -> Measureme
     found = known_alone(study, cell)
     known, seed = found.known, study.settings.seed
     recalled, shares = known.recalled()[:, 0] == 1, known.of("share")[:, 0]
-    if recalled.sum() < FEWEST_FACTS:
+    fewest = fewest_facts(study)
+    if recalled.sum() < fewest:
         raise FloorError(
-            f"floor effect: circuits recall {recalled.sum()} of {len(known)} known facts, and {FEWEST_FACTS} are the "
+            f"floor effect: circuits recall {recalled.sum()} of {len(known)} known facts, and {fewest} are the "
             "fewest an interval can be taken over"
         )
     mean, clusters = (

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from caploc.experiments.evidence import asides, bound, difference, effects, number
-from caploc.experiments.facts import BY_SUBJECT, FEWEST_FACTS, OF_EQUATION_8, FactSet, Known, facts_of
+from caploc.experiments.facts import BY_SUBJECT, OF_EQUATION_8, FactSet, Known, facts_of, fewest_facts
 from caploc.experiments.scaled_facts import (
     ARMS,
     DOUBLED,
@@ -102,7 +102,7 @@ def scaled_known(study: Study, cell: Cell) -> ScaledKnown:
     known_facts = Known(facts_of(cell.dataset or "", wordings=1))
     facts, every = study.result(known_facts), study.result(ScaledFacts(known_facts))
     known, count = every.only(every.known), int(facts.known.sum())
-    if len(known) < FEWEST_FACTS:
+    if len(known) < fewest_facts(study):
         raise FloorError(f"floor effect: KN locates nothing for {count - len(known)} of {count} known facts")
     for done, name in ((DOUBLED, "doubling"), (ZEROED, "zeroing")):
         tied = len(known) - int(sum(known.moved(done, LOCATED, sign).sum() for sign in (1, -1)))

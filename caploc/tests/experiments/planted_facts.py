@@ -111,8 +111,13 @@ def locations_of(
     return FactLocations(sets, decides, dict.fromkeys(others, sets), shares, numbers or {}, settings or {})
 
 
+def settings_of(**settings: Any) -> StudySettings:
+    """A study's settings with the paper's margins."""
+    return StudySettings(**{"margins": PAPER.margins, **settings})
+
+
 def planted_study(results: Mapping[Spec[Any], Any], **settings: Any) -> Study:
-    return Study("planted", StudySettings(**settings), results=results)
+    return Study("planted", settings_of(**settings), results=results)
 
 
 def located_study(facts: FactSet, sets: LocatedSets, untrained: int = 12, **settings: Any) -> Study:

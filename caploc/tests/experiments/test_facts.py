@@ -16,11 +16,11 @@ from caploc.experiments.assembling import assemble
 from caploc.experiments.facts import answers_known, facts_of, load_facts
 from caploc.experiments.scaled_facts import ScaledFacts
 from caploc.experiments.specs import Need, NotRunError, Plan
-from caploc.experiments.study import Study, StudySettings
+from caploc.experiments.study import Study
 from caploc.findings import Cell
 from caploc.model.loading import load_model
 from caploc.store import Store
-from caploc.tests.experiments.planted_facts import PAPER, fact_set
+from caploc.tests.experiments.planted_facts import PAPER, fact_set, settings_of
 from caploc.tests.tiny import REPOSITORY, tiny_lm
 
 DATA = str(REPOSITORY / "fixtures" / "data")
@@ -73,7 +73,7 @@ def own_file(folder: Path, facts: int, wordings: int = 2, **changes: str) -> str
 
 
 def study(folder: Path, file: str, **settings: object) -> Study:
-    asked = StudySettings(files={"mine": file}, store=Store(folder / "store"), **settings)  # type: ignore[arg-type]
+    asked = settings_of(files={"mine": file}, store=Store(folder / "store"), **settings)
     return Study("tiny", asked, tiny_lm())
 
 
@@ -156,7 +156,7 @@ def test_known_facts_and_kept_prompts() -> None:
 
 def test_a_second_run_reads_what_the_first_measured(tmp_path: Path) -> None:
     """On real models and facts, end to end; the findings are the same to the last bit, and no weight is touched."""
-    settings = StudySettings(samples=16, store=Store(tmp_path), data_root=DATA)
+    settings = settings_of(samples=16, store=Store(tmp_path), data_root=DATA)
     lm, cell = load_model("tiny-llama"), Cell("tiny-llama", "zsre")
     claim, overlap = PAPER.claim("fidelity-kn-overlap"), fidelity.overlap.with_options(method="kn")
     scaling = ScaledFacts(facts_of("zsre", 1))

@@ -24,7 +24,7 @@ from caploc.experiments.facts import (
 )
 from caploc.experiments.locating_facts import HALVES, LocatedFacts, LocatedHalves
 from caploc.experiments.specs import Need, NotRunError, Plan
-from caploc.experiments.study import Study, StudySettings
+from caploc.experiments.study import Study
 from caploc.locators import LOCATORS, Locator, knowledge_circuit
 from caploc.locators.causal_tracing import locate
 from caploc.locators.knowledge_neurons import Cut, example_scores
@@ -33,14 +33,20 @@ from caploc.metrics import overlap
 from caploc.model.loading import LanguageModel
 from caploc.statistics import random_sides
 from caploc.store import Store
-from caploc.tests.experiments.planted_facts import fact_set, real_facts, small_model
+from caploc.tests.experiments.planted_facts import (
+    fact_set,
+    planted_study,
+    real_facts,
+    settings_of,
+    small_model,
+)
 
 FACTS = facts_of("counterfact")
 MANY = 30
 
 
 def study_of(lm: LanguageModel, facts: FactSet, **settings: object) -> Study:
-    return Study(lm.name, StudySettings(**settings), lm, {FACTS: facts})  # type: ignore[arg-type]
+    return Study(lm.name, settings_of(**settings), lm, {FACTS: facts})
 
 
 @pytest.mark.parametrize("family", ["llama", "gptj"])
@@ -210,8 +216,7 @@ def test_a_cpu_takes_fewer_facts_unless_told() -> None:
     facts = fact_set(MANY, 2)
 
     def fewer(**settings: object) -> FactSet:
-        asked = StudySettings(**settings)  # type: ignore[arg-type]
-        return Study("any", asked, results={FACTS: facts}).result(Fewer(FACTS))
+        return planted_study({FACTS: facts}, **settings).result(Fewer(FACTS))
 
     assert len(fewer()) == CPU_FEWER_FACTS
     assert fewer(samples=MANY) is facts

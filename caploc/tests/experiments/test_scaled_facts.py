@@ -22,13 +22,13 @@ from caploc.experiments.scaled_facts import (
     ScaledFacts,
     _sets,
 )
-from caploc.experiments.study import Study, StudySettings
+from caploc.experiments.study import Study
 from caploc.interventions.activations import scaled
 from caploc.locators.knowledge_neurons import Cut, example_scores
 from caploc.locators.magnitude import magnitude
 from caploc.neurons import NeuronMask
 from caploc.store import Store
-from caploc.tests.experiments.planted_facts import scaled_of
+from caploc.tests.experiments.planted_facts import scaled_of, settings_of
 from caploc.tests.experiments.test_facts import own_file
 from caploc.tests.tiny import tiny_lm
 
@@ -36,7 +36,7 @@ from caploc.tests.tiny import tiny_lm
 @pytest.mark.parametrize("family", ["llama", "gptj", "gpt2"])
 def test_changes_equal_runs_under_hooks(family: str, tmp_path: Path) -> None:
     exactly = 1e-6 if family == "gptj" else 1e-9  # GPT-J's attention is float32 whatever the model is
-    settings = StudySettings(files={"mine": own_file(tmp_path, 40, 1)}, samples=16, store=Store(tmp_path))
+    settings = settings_of(files={"mine": own_file(tmp_path, 40, 1)}, samples=16, store=Store(tmp_path))
     lm = tiny_lm(family, torch.float64)
     study, spec = Study("tiny", settings, lm), facts_of("mine", wordings=1)
     facts, found = study.result(spec), study.result(ScaledFacts(spec))
@@ -72,7 +72,7 @@ def _log_prob(lm, prompt) -> float:
 
 def test_half_precision_runs_without_a_store(tmp_path: Path) -> None:
     """The model is made ready to be attributed first, and only then to be scaled; rounding sets what a tie is."""
-    settings = StudySettings(
+    settings = settings_of(
         files={"mine": own_file(tmp_path, 40, 1)}, samples=16, dtype="bfloat16", store=Store(tmp_path)
     )
     study = Study("tiny", settings, tiny_lm("llama", torch.bfloat16))
