@@ -7,7 +7,7 @@ compares it with the Hugging Face model. Nothing is copied: a ``Block`` holds vi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, cast

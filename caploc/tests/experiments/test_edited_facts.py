@@ -11,10 +11,28 @@ import pytest
 import torch
 
 from caploc.examples import subject_tokens, tokenize
-from caploc.experiments.reliability import rome_edits, rome_facts, rome_traces
+from caploc.experiments import edited_facts as rome_edits
+from caploc.experiments import edited_facts as rome_facts
+from caploc.experiments import traced_facts as rome_traces
 from caploc.experiments.reliability.rome_edits import PROMPT, STORED, SUBJECT, layer_edits, ridge_of
 from caploc.experiments.reliability.rome_traces import noised_elsewhere
 from caploc.experiments.study import NotRunError, Study, StudySettings
+from caploc.experiments import edited_facts
+from caploc.experiments.edited_facts import (
+    CPU_EDITED,
+    PROMPT,
+    STORED,
+    SUBJECT,
+    Editable,
+    EditableFacts,
+    EditsByLayer,
+    LayerEdits,
+    editing_of,
+    ridge_of,
+)
+from caploc.experiments.specs import NotRunError
+from caploc.experiments.study import Study, StudySettings
+from caploc.experiments.traced_facts import FactTraces, noised_elsewhere
 from caploc.interventions.rank_one import draw_prefixes, edit_all_layers, key_covariance, score_edit
 from caploc.locators.causal_tracing.trace import Tracing, draw_noise, embedding_deviation
 from caploc.store import Store
@@ -46,17 +64,28 @@ def study_of(file: str, family: str = "llama", **options: object) -> Study:
     return Study("tiny", replace(settings, **options), tiny_lm(family))
 
 
-def known(found: rome_facts.RomeFacts, count: int) -> rome_facts.RomeFacts:
+def editable(study: Study) -> EditableFacts:
+    return study.result(Editable("mine"))
+
+
+def known(study: Study, count: int) -> EditableFacts:
     """With so many facts counted as known, and two edited."""
+    found = editable(study)
     rank = np.where(np.arange(len(found.facts)) < count, 1, 2)
     return replace(found, facts=replace(found.facts, rank=rank), most=2)
 
 
+def edits_of(study: Study, found: EditableFacts) -> LayerEdits:
+    """The edits of ``found`` in the place of the study's own."""
+    planted = Study(study.model, study.settings, study.lm, {Editable("mine"): found})
+    return planted.result(EditsByLayer("mine"))
+
+
 def test_facts_without_edits_of_their_own_are_edited_to_another_facts_answer(file: str) -> None:
     study = study_of(file, samples=48)
-    found = rome_facts.rome_facts(study, "mine")
+    found = editable(study)
     assert found.most == 48 and 16 <= len(found.facts) == len(found.requests) < 48
-    assert any("no subject in the prompt" in note for note in found.facts.notes)
+    assert any("no subject in the prompt" in note for note in found.facts.left_out)
     for fact, request, prompt in zip(found.facts.facts, found.requests, found.facts.prompts, strict=True):
         assert (
             request.id == fact.id and request.subject in request.prompt and prompt.id == fact.wordings[0].id
@@ -64,15 +93,14 @@ def test_facts_without_edits_of_their_own_are_edited_to_another_facts_answer(fil
         assert request.target_true == fact.answer != request.target_new
         assert len(request.paraphrases) == 1 and request.prompt not in request.paraphrases
         assert request.neighbours == ()
-    assert rome_facts.rome_facts(study, "mine") is found
-    assert rome_facts._made(study_of(file, samples=None), "mine").most == rome_facts.CPU_EDITED
+    assert editable(study_of(file, samples=None)).most == CPU_EDITED
 
 
 def test_too_few_facts_with_subjects_are_not_run(file: str) -> None:
     rows = [json.loads(line) for line in Path(file).read_text().splitlines()]
     Path(file).write_text("\n".join(json.dumps({**row, "subject": "nobody"}) for row in rows))
     with pytest.raises(NotRunError, match="mine has 0 of 30 facts that name their subject"):
-        rome_facts.rome_facts(study_of(file), "mine")
+        editable(study_of(file))
 
 
 @pytest.mark.parametrize("family", ["llama", "gptj"])
@@ -80,15 +108,15 @@ def test_edits_are_those_of_the_library_and_are_kept(
     family: str, file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = study_of(file, family)
-    lm, found = study.lm, known(rome_facts.rome_facts(study, "mine"), 24)
+    lm, found = study.lm, known(study, 24)
     before = {name: value.clone() for name, value in lm.model.state_dict().items()}
-    edits = layer_edits(study, found)
+    edits = edits_of(study, found)
     assert all(torch.equal(value, before[name]) for name, value in lm.model.state_dict().items())
     assert len(edits) == 2 and edits.num_layers == lm.num_layers
 
     texts = [one.prompt + one.answer for one in study.located("mine").examples]
     covariance = key_covariance(lm, texts, ridge=ridge_of(lm))
-    editing = rome_facts.editing_of(study)
+    editing = editing_of(study)
     assert editing.prefixes == draw_prefixes(lm, editing.prefix_tokens, 0)
     for row, number in enumerate(found.edited):
         request = found.requests[number]
@@ -111,27 +139,27 @@ def test_edits_are_those_of_the_library_and_are_kept(
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("edited again")
 
-    monkeypatch.setattr(rome_edits, "edit_all_layers", fail)
-    monkeypatch.setattr(rome_edits, "key_covariance", fail)
-    again = study_of(file, family)
-    assert np.array_equal(layer_edits(again, found).of("new"), edits.of("new"))
-    monkeypatch.setattr(rome_edits, "editing_of", lambda *_: replace(editing, steps=3))
+    monkeypatch.setattr(edited_facts, "edit_all_layers", fail)
+    monkeypatch.setattr(edited_facts, "key_covariance", fail)
+    assert np.array_equal(edits_of(study_of(file, family), found).of("new"), edits.of("new"))
+    monkeypatch.setattr(edited_facts, "editing_of", lambda *_: replace(editing, steps=3))
     with pytest.raises(AssertionError, match="edited again"):
-        layer_edits(study_of(file, family), found)
+        edits_of(study_of(file, family), found)
 
 
 def test_a_model_that_cannot_be_edited_is_not_run(file: str) -> None:
     study = study_of(file)
-    found = known(rome_facts.rome_facts(study, "mine"), 24)
+    found = known(study, 24)
     study.lm.model.to(torch.bfloat16)
     with pytest.raises(NotRunError, match="load tiny-llama with dtype float32"):
-        layer_edits(study, found)
+        edits_of(study, found)
 
 
 def test_traces_of_all_facts(file: str) -> None:
     study = study_of(file)
-    found = rome_facts.rome_facts(study, "mine")
-    traces = rome_traces.traced_facts(study, found)
+    found = known(study, 24)
+    planted = Study("tiny", study.settings, study.lm, {Editable("mine"): found})
+    traces = planted.result(FactTraces("mine"))
     assert traces.restored.shape == (len(found.facts), study.lm.num_layers)
     assert traces.right_noised.shape == traces.right_elsewhere.shape == (len(found.facts), Tracing().draws)
     first = np.array(
@@ -156,7 +184,7 @@ def test_noise_elsewhere_spares_the_subject_and_special_tokens(file: str) -> Non
             seen.append(kwargs["inputs_embeds"])
 
     size = 3 * embedding_deviation(lm.model.get_input_embeddings())
-    for fact in rome_facts.rome_facts(study, "mine").facts.facts[:12]:
+    for fact in editable(study).facts.facts[:12]:
         prompt, subject = tokenize(lm, fact.wordings[0]), subject_tokens(lm, fact.wordings[0])
         with lm.model.model.register_forward_pre_hook(look, with_kwargs=True):
             found = noised_elsewhere(lm, prompt, subject, tracing)

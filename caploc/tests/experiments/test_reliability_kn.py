@@ -1,14 +1,15 @@
-"""Reliability on planted changes of probability: each verdict where it must come out."""
+"""Reliability of KN on planted changes of probability: each verdict where it must come out."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 
-from caploc.experiments import premises, reliability
+from caploc.experiments import reliability_kn
 from caploc.experiments.scaled_facts import ARMS, LARGEST, RANDOM_SETS, Scaled
-from caploc.findings import Outcome
-from caploc.tests.experiments.planted_facts import run, scaled_of, scaled_study
+from caploc.findings import Effect, Outcome
+from caploc.tests.experiments.planted_facts import aside, estimate, run, scaled_of, scaled_study
 
 RANDOM = ARMS[LARGEST].stop - 1
 
@@ -47,13 +48,14 @@ PRINTED = (0.851, 0.723, 0.274, 0.176)
 )
 def test_printed_shares(name: str, ups: tuple[float, float, float, float], outcome: Outcome) -> None:
     study, claim = scaled_study(planted(1000, ups)), f"reliability-kn-{name}"
-    finding, verdict = run(getattr(reliability, f"kn_{name}"), study, claim, "gptj-6b", "zsre")
+    finding, verdict = run(getattr(reliability_kn, f"kn_{name}"), study, claim, "gptj-6b", "zsre")
     assert verdict.outcome is outcome, verdict.reason
     moved = ups[:2] if name == "double" else ups[2:]
+    parts = finding.measurement.parts
     for which, share in zip(("located", "random"), moved, strict=True):
-        assert finding.quantities[f"number:{which}-increase:estimate"] == pytest.approx(share, abs=0.01)
-        assert finding.quantities[f"number:{which}-decrease:estimate"] == pytest.approx(1 - share, abs=0.01)
-    _, elsewhere = run(getattr(reliability, f"kn_{name}"), study, claim, "tiny-llama", "zsre")
+        assert estimate(parts[f"{which}-increase"]) == pytest.approx(share, abs=0.01)
+        assert estimate(parts[f"{which}-decrease"]) == pytest.approx(1 - share, abs=0.01)
+    _, elsewhere = run(getattr(reliability_kn, f"kn_{name}"), study, claim, "tiny-llama", "zsre")
     assert elsewhere.outcome is Outcome.INCONCLUSIVE
     assert elsewhere.reason == "the paper prints no number for this model"
 
@@ -70,12 +72,14 @@ def test_printed_shares(name: str, ups: tuple[float, float, float, float], outco
 def test_similar_to_random(facts: int, ups: tuple[float, float, float, float], outcome: Outcome) -> None:
     study = scaled_study(planted(facts, ups))
     finding, verdict = run(
-        reliability.kn_similar_to_random, study, "reliability-kn-similar-to-random", dataset="zsre"
+        reliability_kn.kn_similar_to_random, study, "reliability-kn-similar-to-random", dataset="zsre"
     )
     assert verdict.outcome is outcome, verdict.reason
-    assert finding.quantities["effect:doubled:estimate"] == pytest.approx(ups[0] - ups[1], abs=0.03)
-    assert finding.quantities["effect:zeroed:estimate"] == pytest.approx(ups[3] - ups[2], abs=0.03)
-    assert "by magnitude sets, zeroed:low90" in finding.quantities and finding.plots
+    found = finding.measurement
+    assert estimate(found.parts["doubled"]) == pytest.approx(ups[0] - ups[1], abs=0.03)
+    assert estimate(found.parts["zeroed"]) == pytest.approx(ups[3] - ups[2], abs=0.03)
+    beside = found.asides["by magnitude sets, zeroed"]
+    assert isinstance(beside, Effect) and beside.interval90 is not None and found.plots
 
 
 @pytest.mark.parametrize(
@@ -89,10 +93,10 @@ def test_similar_to_random(facts: int, ups: tuple[float, float, float, float], o
 def test_not_necessarily(ups: tuple[float, float, float, float], outcome: Outcome) -> None:
     study = scaled_study(planted(200, ups))
     finding, verdict = run(
-        reliability.kn_not_necessarily, study, "reliability-kn-not-necessarily", dataset="zsre"
+        reliability_kn.kn_not_necessarily, study, "reliability-kn-not-necessarily", dataset="zsre"
     )
     assert verdict.outcome is outcome, verdict.reason
-    assert finding.estimate == pytest.approx(min(1 - ups[0], ups[2]))
+    assert estimate(finding.measurement.value) == pytest.approx(min(1 - ups[0], ups[2]))
 
 
 @pytest.mark.parametrize(("strength", "outcome"), [(0.0, Outcome.SUPPORTED), (3.0, Outcome.REFUTED)])
@@ -106,26 +110,24 @@ def test_correlation(strength: float, outcome: Outcome) -> None:
         (doubled[:, 0], change[:, 0]), (doubled[:, 1:], change[:, 1:]), attribution=attribution
     )
     finding, verdict = run(
-        reliability.kn_no_strong_correlation,
+        reliability_kn.kn_no_strong_correlation,
         scaled_study(scaled),
         "reliability-kn-no-strong-correlation",
         dataset="zsre",
     )
     assert verdict.outcome is outcome, verdict.reason
-    from scipy.stats import spearmanr
-
     used = slice(0, 1 + RANDOM_SETS)
     rhos = [
         spearmanr(attribution[:, used].ravel(), one[:, used].ravel()).statistic for one in (doubled, change)
     ]
-    assert finding.estimate == pytest.approx(max(map(abs, rhos)))
-    assert finding.quantities["rho, zeroed"] == pytest.approx(rhos[1])
+    assert estimate(finding.measurement.value) == pytest.approx(max(map(abs, rhos)))
+    assert aside(finding.measurement, "rho, zeroed") == pytest.approx(rhos[1])
 
 
 def test_sets_without_any_difference_say_nothing() -> None:
     flat = scaled_of((np.ones(40), np.ones(40)), (np.ones((40, RANDOM)), np.ones((40, RANDOM))))
     _, verdict = run(
-        reliability.kn_no_strong_correlation,
+        reliability_kn.kn_no_strong_correlation,
         scaled_study(flat),
         "reliability-kn-no-strong-correlation",
         dataset="zsre",
@@ -139,9 +141,12 @@ def test_probabilities_that_do_not_change_are_a_floor_effect(name: str) -> None:
         (np.ones(40), np.r_[np.zeros(21), np.ones(19)]), (np.ones((40, RANDOM)), np.ones((40, RANDOM)))
     )
     claim = f"reliability-kn-{name.replace('_', '-')}"
-    finding, verdict = run(getattr(reliability, f"kn_{name}"), scaled_study(tied), claim, "gptj-6b", "zsre")
+    finding, verdict = run(
+        getattr(reliability_kn, f"kn_{name}"), scaled_study(tied), claim, "gptj-6b", "zsre"
+    )
     assert verdict.outcome is Outcome.INCONCLUSIVE
-    assert finding.floor and "zeroing the located neurons changes no probability" in finding.floor
+    floor = finding.measurement.floor
+    assert floor and "zeroing the located neurons changes no probability" in floor
 
 
 @pytest.mark.parametrize(
@@ -151,31 +156,8 @@ def test_probabilities_that_do_not_change_are_a_floor_effect(name: str) -> None:
 def test_ipp(ups: tuple[float, float, float, float], outcome: Outcome) -> None:
     """11.4 points more than random, or no more than it."""
     study = scaled_study(planted(2000, ups))
-    finding, verdict = run(reliability.kn_ipp, study, "reliability-kn-ipp", "gptj-6b", "zsre")
+    finding, verdict = run(reliability_kn.kn_ipp, study, "reliability-kn-ipp", "gptj-6b", "zsre")
     assert verdict.outcome is outcome, verdict.reason
-    assert finding.estimate == pytest.approx(ups[0] - 0.5, abs=0.02)
-    assert finding.quantities["chosen and scored on the same facts (biased)"] < finding.estimate
-
-
-def verification(doubled: float, zeroed: float, random: float, clean: float = -1.0):
-    generator = np.random.default_rng(6)
-    noise = 0.05 * generator.normal(size=(2, 60))
-    others = random + 0.05 * generator.normal(size=(2, 60, RANDOM))
-    scaled = scaled_of((doubled + noise[0], zeroed + noise[1]), (others[0], others[1]), clean)
-    return run(premises.kn_verification, scaled_study(scaled), "bg-kn-verification", dataset="zsre")
-
-
-def test_verification_of_kn() -> None:
-    """Four effects: all there, one missing, and a ceiling below which none could be seen."""
-    finding, verdict = verification(0.3, -0.4, 0.0)
-    assert verdict.outcome is Outcome.SUPPORTED, verdict.reason
-    assert finding.quantities["effect:zeroed weakens:estimate"] == pytest.approx(0.4, abs=0.03)
-    assert finding.quantities["effect:doubled strengthens more than random:estimate"] == pytest.approx(
-        0.3, abs=0.03
-    )
-    assert len(finding.p_values) == 4
-    assert verification(0.0, -0.4, 0.0)[1].outcome is Outcome.REFUTED
-    assert verification(0.3, -0.4, -0.4)[1].outcome is Outcome.REFUTED, "random zeroing weakens as much"
-    finding, verdict = verification(0.0, -0.4, 0.0, clean=-0.004)
-    assert verdict.outcome is Outcome.INCONCLUSIVE and verdict.reason.startswith("ceiling effect: ")
-    assert finding.quantities["effect:zeroed weakens:low"] > 0.3, "the effects are shown all the same"
+    found = finding.measurement
+    assert estimate(found.value) == pytest.approx(ups[0] - 0.5, abs=0.02)
+    assert aside(found, "chosen and scored on the same facts (biased)") < estimate(found.value)
