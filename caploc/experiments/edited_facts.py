@@ -25,6 +25,7 @@ from caploc.experiments.facts import (
     Fact,
     FactPrompts,
     FactSet,
+    FirstFacts,
     facts_of,
     fewest_facts,
     passes_flops,
@@ -325,8 +326,10 @@ class EditsByLayer(Spec[LayerEdits]):
         return LayerEdits(scores, clusters, {"editing": editing.settings, "ridge": ridge})
 
     def flops(self, study: Study) -> float:
-        facts = study.result(FactPrompts(self.dataset, 1)).head(_most_edited(study))
-        edited = facts.head(UNTRAINED_FACTS) if self.control else facts
+        most = _most_edited(study)
+        edited = FirstFacts(
+            FactPrompts(self.dataset, 1), min(most, UNTRAINED_FACTS) if self.control else most
+        )
         return passes_flops(study, edited, SEARCH_PASSES * study.lm.num_layers * len(self.tokens))
 
     def _edited(self, study: Study, request: EditRequest, editing: Editing, texts: Sequence[str]) -> Arrays:

@@ -193,7 +193,7 @@ class RunAlone(Spec[Alone]):
 
     def flops(self, study: Study) -> float:
         arms = 10 + len(RANDOM_ARMS) * RANDOM_CIRCUITS if self.compared else 7
-        return passes_flops(study, study.result(self.facts), 5.0 * arms)
+        return passes_flops(study, self.facts, 5.0 * arms)
 
     def _run(self, study: Study, number: int, candidates: Sequence[int]) -> Arrays:
         facts, found = study.result(self.facts), study.result(self.located)
