@@ -11,12 +11,6 @@ import pytest
 import torch
 
 from caploc.examples import subject_tokens, tokenize
-from caploc.experiments import edited_facts as rome_edits
-from caploc.experiments import edited_facts as rome_facts
-from caploc.experiments import traced_facts as rome_traces
-from caploc.experiments.reliability.rome_edits import PROMPT, STORED, SUBJECT, layer_edits, ridge_of
-from caploc.experiments.reliability.rome_traces import noised_elsewhere
-from caploc.experiments.study import NotRunError, Study, StudySettings
 from caploc.experiments import edited_facts
 from caploc.experiments.edited_facts import (
     CPU_EDITED,

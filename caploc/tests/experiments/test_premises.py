@@ -8,20 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from caploc.attribution.integrate import one_neuron_scores
-from caploc.examples import Example, tokenize
-from caploc.experiments import completeness as completeness_file
-from caploc.experiments import premises
-from caploc.experiments.premises import kn as kn_file
-from caploc.experiments.premises.neuron_path import NeuronPathModel
-from caploc.experiments.study import Study, StudySettings
-from caploc.findings import Outcome
-from caploc.neurons import NeuronScores
-from caploc.rows.clean import run_clean
-from caploc.store import Store
-from caploc.tests.experiments.planted_facts import PlantedFacts, fact_set, run
-from caploc.tests.experiments.test_facts import own_file
-from caploc.tests.tiny import tiny_lm
 from caploc.experiments import premises
 from caploc.experiments.completeness import KnownScores
 from caploc.experiments.fact_circuits import DEGREES, NODES, UNIFORM

@@ -8,14 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from caploc.circuits import Circuit, DecomposedModel, Graph, prune
-from caploc.circuits.circuit import run_alone
-from caploc.examples import Example, TokenizedExample, tokenize
-from caploc.experiments import fact_circuits as kc_alone
-from caploc.experiments import reliability
-from caploc.experiments.facts import Fact, FactSet
-from caploc.experiments.fidelity import circuits as located_by
-from caploc.experiments.reliability.kc_alone import (
 from caploc.experiments import reliability_kc
 from caploc.experiments.fact_circuits import (
     DEGREES,
