@@ -243,13 +243,13 @@ class Answered(Spec[FactSet]):
 
 @dataclass(frozen=True)
 class Chosen(Spec[FactSet], ABC):
-    """Some of ``facts``, all of which are answered."""
+    """What is made of ``facts``, as a rule some of them."""
 
     facts: Spec[FactSet]
 
     @abstractmethod
     def choose(self, study: Study, facts: FactSet) -> FactSet:
-        """Which of them."""
+        """What is made of them."""
 
     def after(self, study: Study) -> Iterable[Spec[Any]]:
         yield self.facts
