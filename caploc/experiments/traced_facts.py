@@ -64,7 +64,7 @@ class FactTraces(Spec[TracedFacts]):
         yield Editable(self.dataset)
 
     def tasks(self, study: Study) -> Iterable[Task]:
-        facts = require_known(study.result(Editable(self.dataset)).facts)
+        facts = require_known(study, study.result(Editable(self.dataset)).facts)
         method = TracedWithNoise(Tracing(seed=study.settings.seed))
         for tokens, example in zip(facts.prompts, facts.examples, strict=True):
             asked = Asked(tokens, example)
