@@ -29,6 +29,7 @@ from caploc.experiments.facts import (
     facts_of,
     passes_flops,
 )
+from caploc.experiments.locating_facts import PASSES
 from caploc.experiments.specs import Arrays, NotRunError, Spec, Task, keyed
 from caploc.experiments.study import Study, experiment
 from caploc.findings import Cell, Count, Measurement, Plot
@@ -55,6 +56,8 @@ OF_LAYERS: Mapping[str, Method] = MappingProxyType(
 )
 """The rules, where a whole layer is."""
 ROWS_AT_ONCE = 2048
+TOKENS = 10.0
+"""Of a fact's prompt, roughly: scaling one neuron costs a pass of one token, not of all."""
 
 
 def require_exact(study: Study) -> None:
@@ -114,7 +117,7 @@ class KnownScores(Spec[Sequence[np.ndarray]]):
     def flops(self, study: Study) -> float:
         facts = FirstFacts(FactPrompts(self.dataset, 1), self.count)
         neurons = study.lm.num_layers * study.lm.num_neurons
-        return passes_flops(study, facts, neurons if self.path == "neuron" else 60.0)
+        return passes_flops(study, facts, neurons / TOKENS if self.path == "neuron" else PASSES["kn"])
 
 
 def _known(dataset: str) -> Known:
@@ -171,7 +174,7 @@ class AddedUp(Spec[Mapping[str, np.ndarray]]):
 
     def flops(self, study: Study) -> float:
         facts = FirstFacts(FactPrompts(self.dataset, 1), FACTS)
-        return passes_flops(study, facts, 3.0 * NEURONS_OF_A_FACT * (FINE + COARSE))
+        return passes_flops(study, facts, NEURONS_OF_A_FACT * (FINE + COARSE) / TOKENS)
 
 
 def name_of(rule: str, steps: int) -> str:

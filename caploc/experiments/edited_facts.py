@@ -60,7 +60,7 @@ PROMPT: Token = "last-prompt"
 STORED = ("efficacy", "paraphrase", "neighbourhood", "exact", "new", "true")
 SCORES = ("efficacy", "magnitude", "paraphrase", "neighbourhood", "harmonic mean")
 LEAST_RIDGE = 1e-4
-SEARCH_PASSES = 100.0
+SEARCH_PASSES = 200.0
 """Roughly how many forward passes of a prompt an edit costs, for each layer and token."""
 
 
@@ -78,7 +78,8 @@ class Prefixes(Spec[tuple[str, ...]]):
 
     def tasks(self, study: Study) -> Iterable[Task]:
         editing = Editing(seed=study.settings.seed)
-        depends_on = {"control": self.control, "tokens": editing.prefix_tokens, "seed": editing.seed}
+        model = study.named(self.control).fingerprint
+        depends_on = {"model": model, "tokens": editing.prefix_tokens, "seed": editing.seed}
         key = key_of(study, "prefixes of edits", depends_on)
         yield Task(key, partial(self._drawn, study, editing))
 

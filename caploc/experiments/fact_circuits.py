@@ -17,7 +17,7 @@ import torch
 from caploc.circuits import Circuit, DecomposedModel, Graph, Prompt, prune
 from caploc.experiments.facts import Chosen, Fact, FactSet, passes_flops, prompt_task
 from caploc.experiments.located_sets import LocatedSets
-from caploc.experiments.locating_facts import FactLocations, LocatedFacts
+from caploc.experiments.locating_facts import PASSES, FactLocations, LocatedFacts
 from caploc.experiments.specs import Arrays, Spec, Task
 from caploc.experiments.study import Study
 from caploc.locators.knowledge_circuit import LARGE_SHARE, THRESHOLD, FactCircuits
@@ -187,8 +187,9 @@ class RunAlone(Spec[Alone]):
         return Alone({arm: np.stack([row[arm] for row in rows]) for arm in rows[0]})
 
     def flops(self, study: Study) -> float:
-        arms = 10 + len(RANDOM_ARMS) * RANDOM_CIRCUITS if self.compared else 7
-        return passes_flops(study, self.facts, 5.0 * arms)
+        # pruning at further thresholds is most of it
+        passes = PASSES["kc"] if self.compared else PASSES["kc"] / 10
+        return passes_flops(study, self.facts, passes)
 
     def _run(self, study: Study, number: int, candidates: Sequence[int]) -> Arrays:
         facts, found = study.result(self.facts), study.result(self.located)

@@ -25,11 +25,12 @@ from caploc.experiments.edited_facts import (
     ridge_of,
 )
 from caploc.experiments.specs import NotRunError
-from caploc.experiments.study import Study, StudySettings
+from caploc.experiments.study import Study
 from caploc.experiments.traced_facts import FactTraces, noised_elsewhere
 from caploc.interventions.rank_one import draw_prefixes, edit_all_layers, key_covariance, score_edit
 from caploc.locators.causal_tracing.trace import Tracing, draw_noise, embedding_deviation
 from caploc.store import Store
+from caploc.tests.experiments.planted_facts import settings_of
 from caploc.tests.tiny import tiny_lm
 
 
@@ -52,7 +53,7 @@ def file(tmp_path: Path) -> str:
 
 
 def study_of(file: str, family: str = "llama", **options: object) -> Study:
-    settings = StudySettings(
+    settings = settings_of(
         files={"mine": file}, datasets=["mine"], samples=30, store=Store(Path(file).parent / "store")
     )
     return Study("tiny", replace(settings, **options), tiny_lm(family))
