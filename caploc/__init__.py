@@ -27,7 +27,7 @@ _HOMES = {
     "Location": "caploc.metrics",
     "NeuronMask": "caploc.neurons",
     "NeuronScores": "caploc.neurons",
-    "Tolerance": "caploc.attribution.adaptive",
+    "Tolerance": "caploc.attribution.method",
     "attribute": "caploc.attribution.engine",
     "iou": "caploc.metrics",
     "load_examples": "caploc.datasets",

@@ -44,9 +44,9 @@ from caploc.interventions.rank_one import (
     score_edit,
 )
 from caploc.interventions.rank_one.covariance import WORST_CONDITION
-from caploc.interventions.rank_one.layers import check_precise
+from caploc.interventions.rank_one.covariance import check_precise
 from caploc.interventions.rank_one.prompts import edit_prompts
-from caploc.interventions.rank_one.settings import Token
+from caploc.interventions.rank_one.prompts import Token
 from caploc.model.loading import LanguageModel
 from caploc.statistics import defined_mean
 from caploc.store import Entry

@@ -27,7 +27,7 @@ from caploc.experiments.specs import FloorError, Spec
 from caploc.experiments.study import Study, experiment
 from caploc.experiments.traced_facts import FactTraces, LocatedLayer, TracedFacts, locate_layer
 from caploc.findings import Basis, Cell, Effect, Measurement, Plot, Test
-from caploc.interventions.rank_one.settings import Token
+from caploc.interventions.rank_one.prompts import Token
 from caploc.papers import Claim
 from caploc.statistics import Effect as Compared
 from caploc.statistics import (

@@ -150,14 +150,15 @@ class Deferred(LanguageModel):
     ) -> None:
         """``structure`` lies on the meta device; ``content`` is what the weights follow from, to be hashed."""
         super().__init__(name, structure, tokenizer, architecture)
+        self._skeleton = structure
         self._load, self._content, self._store = load, content, store
         self._device, self._loaded = device, False
 
     @property
     def model(self) -> PreTrainedModel:
         if not self._loaded:
-            weights: nn.Module = self._load()
-            self._model, self._loaded = cast(PreTrainedModel, weights.to(self._device)), True
+            weights: Any = self._load()
+            self._model, self._loaded = weights.to(self._device), True
         return self._model
 
     @property
@@ -180,7 +181,7 @@ class Deferred(LanguageModel):
             name,
             self.tokenizer,
             self.architecture,
-            self.structure if not self._loaded else copy.deepcopy(self.structure).to("meta"),
+            self._skeleton,
             self.device,
             partial(_fresh, self, seed),
             {"twin of": self._content, "seed": seed},
@@ -348,7 +349,8 @@ def untrained_twin(lm: LanguageModel, seed: int = 0) -> LanguageModel:
     name = f"{lm.name}-untrained-{seed}"
     if isinstance(lm, Deferred):
         return lm.twin(name, seed)
-    return wrap(name, _fresh(lm, seed).to(lm.device), lm.tokenizer, lm.architecture)
+    twin: Any = _fresh(lm, seed)
+    return wrap(name, twin.to(lm.device), lm.tokenizer, lm.architecture)
 
 
 def _fresh(lm: LanguageModel, seed: int) -> PreTrainedModel:

@@ -59,11 +59,12 @@ def check_reproduced(found: Tensor, expected: Tensor, dtype: torch.dtype, name: 
     """
     if expected.isnan().any():
         raise ModelError(
-            f"example {name!r}: the model gives probabilities that are not numbers (nan); check its weights, or try dtype float32"
+            f"example {name!r}: the model gives probabilities that are not numbers (nan); check its weights, or try "
+            "dtype float32"
         )
     off = (found.clamp_min(_LEAST_LOG_PROB) - expected.clamp_min(_LEAST_LOG_PROB)).abs().max().item()
     if not off <= _LOG_PROB_TOLERANCE[dtype]:
         raise ModelError(
-            f"a pass of rows does not reproduce this model: at example {name!r} a log-probability of {what} differs by {off:.2g} "
-            f"(allowed {_LOG_PROB_TOLERANCE[dtype]:g}); its family or attention implementation is unsupported"
+            f"a pass of rows does not reproduce this model: at example {name!r} a log-probability of {what} differs by "
+            f"{off:.2g} (allowed {_LOG_PROB_TOLERANCE[dtype]:g}); its family or attention implementation is unsupported"
         )

@@ -37,17 +37,23 @@ class Budget:
     def __init__(self, lm: LanguageModel, tokens: int | None = None, *, gradients: bool = True) -> None:
         self.tokens = tokens or automatic_chunk(lm, gradients=gradients)
 
-    def fits(self, run: Callable[[], object], refusal: str, *, divisible: bool = False) -> bool:
+    def fits(
+        self, run: Callable[[], object], refusal: str, *, divisible: bool = False, smallest: int = 1
+    ) -> bool:
         """Whether ``run`` had the memory it needs; if not, the budget is smaller from now on.
 
+        Args:
+            divisible: whether it consists of several parts, which may still fit one by one.
+            smallest: tokens of a part that cannot be divided.
+
         Raises:
-            ModelError: ``refusal``; it did not fit although the budget was one token, and is not ``divisible``.
+            ModelError: ``refusal``; it did not fit although the budget was for one such part, and is not divisible.
         """
         try:
             run()
             return True
         except torch.cuda.OutOfMemoryError as error:
-            if self.tokens <= 1 and not divisible:
+            if self.tokens <= smallest and not divisible:
                 raise ModelError(refusal) from error
         # only here, with the error's frames gone, is what they held free
         self.tokens = max(1, self.tokens // 2)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import caploc
 from caploc import Example
-from caploc.attribution.engine import Method
+from caploc.attribution.engine import Attributor, Method
 from caploc.attribution.method import Tolerance
 from caploc.examples import TokenizedExample
 from caploc.experiments import locating
@@ -65,7 +65,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         def computed(*_: object) -> None:
             raise AssertionError("a shard was computed")
 
-        monkeypatch.setattr(locating.Attributor, "__init__", computed)
+        monkeypatch.setattr("caploc.experiments.locating.Attributor.__init__", computed)
 
     return forbid
 
@@ -122,7 +122,7 @@ def test_a_second_run_computes_nothing(store: Store, no_work: Callable[[], None]
 def test_a_run_that_was_stopped_goes_on_where_it_was(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     lm, done = tiny_lm(), []  # type: ignore[var-annotated]
     expected = sharded_sums(lm, tokens(lm), METHOD, Store(store.root / "other")).totals
-    original = locating.Attributor.one
+    original = Attributor.one
 
     def one(self: object, example: TokenizedExample) -> object:
         if len(done) == 4:
@@ -130,14 +130,19 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(store: Store, monkeypatch: 
         done.append(example.id)
         return original(self, example)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(locating.Attributor, "one", one)
+    monkeypatch.setattr(Attributor, "one", one)
     study = Given(lm, tokens(lm), METHOD, store)
     with pytest.raises(KeyboardInterrupt):
         study.result(Scores("mine"))
     study.release()
     assert store.describe().entries == 4 and all(p.requires_grad for p in lm.model.parameters())
     done.clear()
-    monkeypatch.setattr(locating.Attributor, "one", lambda self, e: (done.append(e.id), original(self, e))[1])
+    
+    def once_more(self: Attributor, example: TokenizedExample) -> object:
+        done.append(example.id)
+        return original(self, example)
+
+    monkeypatch.setattr(Attributor, "one", once_more)
     assert np.array_equal(sharded_sums(lm, tokens(lm), METHOD, store).totals, expected)
     assert done == [f"e{index}" for index in range(4, 11)]
 

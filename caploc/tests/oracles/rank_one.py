@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from caploc.interventions.rank_one.prompts import EditPrompts
-from caploc.interventions.rank_one.settings import Editing
+from caploc.interventions.rank_one.prompts import Editing, EditPrompts
 from caploc.model.loading import LanguageModel
 from caploc.rows.borrowing import frozen_eval
 
