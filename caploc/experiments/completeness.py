@@ -20,7 +20,15 @@ from caploc.attribution.engine import Attributor
 from caploc.attribution.method import Method, fixed_rule
 from caploc.attribution.packed import PackedModel, PackedPass
 from caploc.examples import TokenizedExample
-from caploc.experiments.facts import OF_EQUATION_8, FactPrompts, FactSet, Known, facts_of, passes_flops
+from caploc.experiments.facts import (
+    OF_EQUATION_8,
+    FactPrompts,
+    FactSet,
+    FirstFacts,
+    Known,
+    facts_of,
+    passes_flops,
+)
 from caploc.experiments.locating_facts import PASSES
 from caploc.experiments.specs import Arrays, NotRunError, Spec, Task, keyed
 from caploc.experiments.study import Study, experiment
@@ -107,7 +115,7 @@ class KnownScores(Spec[Sequence[np.ndarray]]):
         return [entry.arrays["values"] for entry in entries]
 
     def flops(self, study: Study) -> float:
-        facts = study.result(FactPrompts(self.dataset, 1)).head(self.count)
+        facts = FirstFacts(FactPrompts(self.dataset, 1), self.count)
         neurons = study.lm.num_layers * study.lm.num_neurons
         return passes_flops(study, facts, neurons / TOKENS if self.path == "neuron" else PASSES["kn"])
 
@@ -165,7 +173,7 @@ class AddedUp(Spec[Mapping[str, np.ndarray]]):
         return entry.arrays
 
     def flops(self, study: Study) -> float:
-        facts = study.result(FactPrompts(self.dataset, 1)).head(FACTS)
+        facts = FirstFacts(FactPrompts(self.dataset, 1), FACTS)
         return passes_flops(study, facts, NEURONS_OF_A_FACT * (FINE + COARSE) / TOKENS)
 
 

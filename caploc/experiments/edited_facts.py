@@ -25,6 +25,7 @@ from caploc.experiments.facts import (
     Fact,
     FactPrompts,
     FactSet,
+    FirstFacts,
     facts_of,
     fewest_facts,
     passes_flops,
@@ -43,10 +44,8 @@ from caploc.interventions.rank_one import (
     key_covariance,
     score_edit,
 )
-from caploc.interventions.rank_one.covariance import WORST_CONDITION
-from caploc.interventions.rank_one.covariance import check_precise
-from caploc.interventions.rank_one.prompts import edit_prompts
-from caploc.interventions.rank_one.prompts import Token
+from caploc.interventions.rank_one.covariance import WORST_CONDITION, check_precise
+from caploc.interventions.rank_one.prompts import Token, edit_prompts
 from caploc.model.loading import LanguageModel
 from caploc.statistics import defined_mean
 from caploc.store import Entry
@@ -326,8 +325,10 @@ class EditsByLayer(Spec[LayerEdits]):
         return LayerEdits(scores, clusters, {"editing": editing.settings, "ridge": ridge})
 
     def flops(self, study: Study) -> float:
-        facts = study.result(FactPrompts(self.dataset, 1)).head(_most_edited(study))
-        edited = facts.head(UNTRAINED_FACTS) if self.control else facts
+        most = _most_edited(study)
+        edited = FirstFacts(
+            FactPrompts(self.dataset, 1), min(most, UNTRAINED_FACTS) if self.control else most
+        )
         return passes_flops(study, edited, SEARCH_PASSES * study.lm.num_layers * len(self.tokens))
 
     def _edited(self, study: Study, request: EditRequest, editing: Editing, texts: Sequence[str]) -> Arrays:

@@ -112,7 +112,7 @@ class LocatedFacts(Spec[FactLocations]):
         )
 
     def flops(self, study: Study) -> float:
-        return passes_flops(study, study.result(self.facts), PASSES.get(self.method, OTHER_PASSES))
+        return passes_flops(study, self.facts, PASSES.get(self.method, OTHER_PASSES))
 
     def method_of(self, study: Study) -> FactMethod:
         """The method, with the study's seed and reading of eq. (7)."""

@@ -80,7 +80,7 @@ class FactTraces(Spec[TracedFacts]):
         return TracedFacts(**{name: np.stack([row[name] for row in rows]) for name in rows[0]})
 
     def flops(self, study: Study) -> float:
-        return passes_flops(study, study.result(FactPrompts(self.dataset, 1)), PASSES["rome"])
+        return passes_flops(study, FactPrompts(self.dataset, 1), PASSES["rome"])
 
 
 @dataclass(frozen=True)
