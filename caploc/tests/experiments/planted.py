@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,11 +11,24 @@ import torch
 
 from caploc.attribution.sums import ScoreSums
 from caploc.examples import Example, Exclusion, TokenizedExample
-from caploc.experiments.shards import ShardSums
-from caploc.experiments.study import Located, NotRunError, Study, StudySettings
+from caploc.experiments.assembling import assemble
+from caploc.experiments.locating import Scores, ShardSums
+from caploc.experiments.study import Experiment, Located, NotRunError, Study, StudySettings
+from caploc.findings import Cell, Finding, Verdict
+from caploc.papers import load_paper
+from caploc.rules import judge
 
 LAYERS, NEURONS = 4, 250
 CONTROLS = ("untrained", "scrambled")
+PAPER = load_paper("capability_localization")
+
+
+def judged(experiment: Experiment, study: Study, cell: Cell, claim_id: str) -> tuple[Finding, Verdict]:
+    """What an experiment finds on a claim in a cell, which must be complete and strict JSON, and the verdict on it."""
+    claim = PAPER.claim(claim_id)
+    finding = assemble(claim, cell, experiment(study, cell, claim), [study])
+    json.dumps(finding.to_json(), allow_nan=False)
+    return finding, judge(claim, finding)
 
 
 def sums_of(scores: np.ndarray, size: int = 1) -> ShardSums:
@@ -74,15 +88,16 @@ class PlantedStudy(Study):
         **settings: Any,
     ) -> None:
         names = list(dict.fromkeys(name for name, _ in data))
-        super().__init__("planted", StudySettings(datasets=names, **{"draws": 40, **settings}))
-        self._shards = {key: sums_of(scores, size) for key, scores in data.items()}
+        self._planted = {Scores(*key): sums_of(scores, size) for key, scores in data.items()}
+        asked = {"draws": 40, "margins": PAPER.margins, **settings}
+        super().__init__("planted", StudySettings(datasets=names, **asked), results=self._planted)
         self._answers = answers or {}
         self.excluded: dict[str, list[Exclusion]] = {}
 
     def located(self, dataset: str) -> Located:
-        if (dataset, "") not in self._shards:
+        if Scores(dataset) not in self._planted:
             raise NotRunError(f"{dataset} cannot be had here; give it")
-        count = self._shards[dataset, ""].whole.count
+        count = self._planted[Scores(dataset)].whole.count
         answers = self._answers.get(dataset) or [f" {index % 3}" for index in range(count)]
         lengths = np.random.default_rng(0).permutation(count) + 2
         examples = [Example(f"{index:04d}", "?", answer) for index, answer in enumerate(answers)]
@@ -90,10 +105,11 @@ class PlantedStudy(Study):
             TokenizedExample(torch.zeros(length + 1, dtype=torch.long), int(length), example.id)
             for example, length in zip(examples, lengths, strict=True)
         ]
-        return Located(examples, tokenized, self.excluded.get(dataset, []))
+        return Located(dataset, examples, tokenized, self.excluded.get(dataset, []))
 
-    def record(self, dataset: str | None = None) -> dict[str, Any]:
-        return {"seed": self.settings.seed, "dataset": dataset}
+    @property
+    def record(self) -> dict[str, Any]:
+        return {"seed": self.settings.seed}
 
 
 # Every neuron at its own level, so that which ones pass varies and the overlap lies well below 1.
