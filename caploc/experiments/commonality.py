@@ -19,6 +19,8 @@ from caploc.experiments.commonality_halves import (
     Exchanged,
     Growth,
     Halves,
+    bound_over,
+    difference_over,
     empty_masks,
     halves_by,
     mean,
@@ -29,13 +31,12 @@ from caploc.experiments.commonality_halves import (
 from caploc.experiments.locating import LocatedOn, Scores, to_split, whole_mask, whole_ratio
 from caploc.experiments.specs import NotRunError, Spec
 from caploc.experiments.study import Study, experiment, pairs
-from caploc.findings import Aside, Bound, Cell, Chance, Count, Effect, Measurement, Range, Test
+from caploc.findings import Aside, Bound, Cell, Chance, Count, Measurement, Test
 from caploc.neurons import Dispersion
 from caploc.papers import Claim
 from caploc.statistics import (
     Agreement,
     agreement,
-    defined_interval,
     holm,
     hypergeometric_p,
     layer_matched_p,
@@ -82,7 +83,7 @@ def both_high(study: Study, cell: Cell, claim: Claim) -> Measurement:
     """Claim ``table1-both-high``: overlap and IoU of ONE cell, both high. The value shown is the overlap."""
     found = _agreement(study, cell, "overlap")
     halves = study.result(Halves(*_where(cell)))
-    parts = {name: _over_halves(study, getattr(halves, name)) for name in ("overlap", "iou")}
+    parts = {name: bound_over(getattr(halves, name), _halves_of(study)) for name in ("overlap", "iou")}
     return dataclasses.replace(found, parts=parts)
 
 
@@ -104,7 +105,7 @@ def _agreement(study: Study, cell: Cell, quantity: Literal["overlap", "iou"]) ->
         controls[f"text of {other}"] = mean(getattr(study.result(Across(dataset, other, sigma)), quantity))
     return Measurement(
         "IoU of two halves" if quantity == "iou" else "overlap of two halves",
-        _over_halves(study, values),
+        bound_over(values, _halves_of(study)),
         chance=float(null.mean()),
         asides=shown,
         controls=controls,
@@ -163,11 +164,10 @@ def _ratio(study: Study, cell: Cell, dispersion: Dispersion | None) -> Measureme
     std = threshold.dispersion == "std"
     return Measurement(
         f"neuron ratio under {'the standard deviation' if std else 'the literal variance'}",
-        Bound(
-            float(ratios[0]),
-            _ends(ratios[1:]),
+        dataclasses.replace(
+            bound_over(ratios[1:], f"{settings.draws} bootstraps over shards"),
+            estimate=float(ratios[0]),
             unit="share",
-            method=f"95 % of {settings.draws} bootstraps over shards",
         ),
         {"Chebyshev bound": Count(1 / sigma**2)} if std else {},
         asides={"located": float(located[0]), "neurons": float(shards.totals.shape[1])},
@@ -212,9 +212,9 @@ def commonality(study: Study, cell: Cell, claim: Claim) -> Measurement:
     largest = float(np.max(list(p.values())))  # nan where one of them is
     return Measurement(
         "overlap within the dataset minus overlap with the nearest other",
-        _paired(within.overlap - between[nearest].overlap, _halves_of(study)),
+        difference_over(within.overlap - between[nearest].overlap, _halves_of(study)),
         {
-            "scrambled gap": _paired(within.overlap - random_text.overlap, _halves_of(study)),
+            "scrambled gap": difference_over(within.overlap - random_text.overlap, _halves_of(study)),
             "permutation": Test(p=largest),
         },
         chance=mean(within.chance),
@@ -245,7 +245,7 @@ def trained_minus_untrained(study: Study, cell: Cell, claim: Claim) -> Measureme
     trained, fresh = (study.result(Halves(dataset, sigma, control)) for control in ("", "untrained"))
     return Measurement(
         "half-split overlap, trained minus untrained",
-        _paired(trained.overlap - fresh.overlap, f"{_halves_of(study)}, the same for both"),
+        difference_over(trained.overlap - fresh.overlap, f"{_halves_of(study)}, the same for both"),
         chance=mean(fresh.chance),
         asides={"trained": mean(trained.overlap)},
         controls={"untrained twin": mean(fresh.overlap)},
@@ -288,7 +288,7 @@ def independence(study: Study, cell: Cell, claim: Claim) -> Measurement:
         spread,
         {
             "range": spread,
-            "worst structured gap": _paired(
+            "worst structured gap": difference_over(
                 gap, f"{settings.draws} bootstraps within random and structured halves"
             ),
         },
@@ -339,7 +339,7 @@ def convergence(study: Study, cell: Cell, claim: Claim) -> Measurement:
     if np.ptp(kept) == 0:
         ceiling = f"ceiling effect: the overlap is {kept[0, 0]:g} at every sample size"
         return dataclasses.replace(found, floor=ceiling)
-    last = _paired(kept[:, -1] - kept[:, -2], f"{ORDERS} random orders")
+    last = difference_over(kept[:, -1] - kept[:, -2], f"{ORDERS} random orders")
     tau = mann_kendall(kept.mean(0)).statistic
     return dataclasses.replace(
         found,
@@ -457,22 +457,8 @@ def _samples(study: Study, dataset: str) -> int:
     return len(study.located(dataset).tokenized)
 
 
-def _ends(values: np.ndarray, level: float = 0.95) -> Range:
-    interval = defined_interval(values, level)
-    return interval.low, interval.high
-
-
 def _halves_of(study: Study) -> str:
     return f"{study.settings.draws} random half splits"
-
-
-def _over_halves(study: Study, values: np.ndarray) -> Bound:
-    return Bound(mean(values), _ends(values), method=f"95 % of {_halves_of(study)}")
-
-
-def _paired(differences: np.ndarray, over: str) -> Effect:
-    """The mean difference, with both intervals, over what it was drawn over."""
-    return Effect(mean(differences), _ends(differences), _ends(differences, 0.90), method=f"95 % of {over}")
 
 
 def _empty_control(*results: Agreement, sigma: float) -> str | None:

@@ -16,7 +16,7 @@ import numpy as np
 from caploc.experiments.locating import Scores, ShardSums, to_split
 from caploc.experiments.specs import Spec
 from caploc.experiments.study import PAPER_SIGMA, Located, Study
-from caploc.findings import Cell, Plot
+from caploc.findings import Bound, Cell, Effect, Plot, Range
 from caploc.papers import Claim
 from caploc.statistics import (
     Agreement,
@@ -130,7 +130,7 @@ class Growth(Spec[Curve]):
         return Curve(counts * len(shards.members[0]), overlap)
 
 
-# ---------------------------------------------------------------------------------------------- what they rest on
+# ------------------------------------------------------------------------------------------ what is made of them
 
 
 def empty_masks(result: Agreement, sigma: float) -> str | None:
@@ -140,6 +140,21 @@ def empty_masks(result: Agreement, sigma: float) -> str | None:
     if result.defined * 2 >= draws:
         return None
     return f"floor effect: no neuron passes sigma {sigma:g} in {draws - result.defined} of {draws} splits"
+
+
+def bound_over(values: np.ndarray, over: str) -> Bound:
+    """The mean of what was drawn, with its interval; ``over`` says what that was, such as "100 random half splits"."""
+    return Bound(mean(values), _ends(values, 0.95), method=f"95 % of {over}")
+
+
+def difference_over(values: np.ndarray, over: str) -> Effect:
+    """As `bound_over`, of differences, with both intervals."""
+    return Effect(mean(values), _ends(values, 0.95), _ends(values, 0.90), method=f"95 % of {over}")
+
+
+def _ends(values: np.ndarray, level: float) -> Range:
+    interval = defined_interval(values, level)
+    return interval.low, interval.high
 
 
 def ranks(located: Located) -> Mapping[str, Sequence[float]]:

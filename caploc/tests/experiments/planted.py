@@ -13,6 +13,7 @@ from caploc.attribution.sums import ScoreSums
 from caploc.examples import Example, Exclusion, TokenizedExample
 from caploc.experiments.assembling import assemble
 from caploc.experiments.locating import Scores, ShardSums
+from caploc.experiments.specs import Spec
 from caploc.experiments.study import Experiment, Located, NotRunError, Study, StudySettings
 from caploc.findings import Cell, Finding, Verdict
 from caploc.papers import load_paper
@@ -75,8 +76,8 @@ def planted(
 
 
 class PlantedStudy(Study):
-    """``data`` maps (dataset, control) to scores ``[examples, layers, neurons]``, which become shards of ``size``, or to
-    shards; ``answers`` a dataset to its answers.
+    """``data`` maps (dataset, control) to scores ``[examples, layers, neurons]``, made shards of ``size``, or to shards;
+    ``answers`` a dataset to its answers, ``results`` further specs to what they give.
 
     There is no model behind it: what would ask for one is answered here.
     """
@@ -86,6 +87,7 @@ class PlantedStudy(Study):
         data: Mapping[tuple[str, str], np.ndarray | ShardSums],
         answers: Mapping[str, Sequence[str]] | None = None,
         size: int = 1,
+        results: Mapping[Spec[Any], Any] | None = None,
         **settings: Any,
     ) -> None:
         names = list(dict.fromkeys(name for name, _ in data))
@@ -94,7 +96,9 @@ class PlantedStudy(Study):
             for key, one in data.items()
         }
         asked = {"draws": 40, "margins": PAPER.margins, **settings}
-        super().__init__("planted", StudySettings(datasets=names, **asked), results=self._planted)
+        super().__init__(
+            "planted", StudySettings(datasets=names, **asked), results={**self._planted, **(results or {})}
+        )
         self._answers = answers or {}
         self.excluded: dict[str, list[Exclusion]] = {}
 

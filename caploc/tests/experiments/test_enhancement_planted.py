@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import pytest
 
 from caploc.experiments import enhancement
-from caploc.experiments.enhancement.arms import FROZEN, LOCATED, METHODS, OTHERS, RANDOM
-from caploc.findings import Cell, Finding, Outcome, Verdict
-from caploc.papers import load_paper
-from caploc.rules import judge
+from caploc.experiments import enhancement_elsewhere as elsewhere
+from caploc.experiments.enhancement_arms import FROZEN, LOCATED, METHODS, OTHERS, RANDOM
+from caploc.experiments.study import Experiment
+from caploc.findings import Cell, Effect, Finding, Number, Outcome, Verdict
+from caploc.papers import PrintedCell
+from caploc.tests.experiments.planted import PAPER, judged
 from caploc.tests.experiments.trained import TrainedStudy
 
-PAPER = load_paper("capability_localization")
-CLAIMS: Mapping[str, Callable[..., Finding]] = {
+CLAIMS: Mapping[str, Experiment] = {
     "table2-numbers": enhancement.table2_numbers,
     "table2-located-beats-random": enhancement.located_beats_random,
     "table2-located-beats-wo-located": enhancement.located_beats_others,
     "table2-located-best-average": enhancement.located_best_average,
     "table2-small-portion-suffices": enhancement.small_portion_suffices,
-    "fig9-enhancement-loss": enhancement.enhancement_loss,
-    "table4-numbers": enhancement.table4_numbers,
-    "table4-located-best": enhancement.table4_located_best,
-    "table4-harmless-updating": enhancement.harmless_updating,
+    "fig9-enhancement-loss": elsewhere.enhancement_loss,
+    "table4-numbers": elsewhere.table4_numbers,
+    "table4-located-best": elsewhere.table4_located_best,
+    "table4-harmless-updating": elsewhere.harmless_updating,
 }
 COMPARISONS = [name for name in CLAIMS if not name.endswith("numbers")]
 AHEAD = {"base": 0.3, LOCATED: 0.8, RANDOM: 0.5, OTHERS: 0.4, FROZEN: 0.5}
@@ -33,12 +33,25 @@ BEHIND = {"base": 0.8, LOCATED: 0.3, RANDOM: 0.6, OTHERS: 0.7, FROZEN: 0.7}
 
 
 def run(claim: str, study: TrainedStudy, model: str = "mine", sigma: float = 6.0) -> tuple[Finding, Verdict]:
-    """The finding, which must be complete and strict JSON, and its verdict."""
+    """The finding, which must be complete, and its verdict."""
     cell = Cell(model, None, sigma)
-    finding = CLAIMS[claim](study, cell, claim)
+    finding, verdict = judged(CLAIMS[claim], study, cell, claim)
     assert (finding.claim, finding.cell) == (claim, cell)
-    json.dumps(finding.to_json(), allow_nan=False)
-    return finding, judge(PAPER.claim(claim), finding)
+    return finding, verdict
+
+
+def printed(finding: Finding) -> list[PrintedCell]:
+    """The printed cells that the finding's numbers are held against."""
+    claim = PAPER.claim(finding.claim)
+    found = [
+        claim.printed_number(finding.cell, name, one.at)
+        for name, one in finding.measurement.of(Number).items()
+    ]
+    return [one for one in found if isinstance(one, PrintedCell)]
+
+
+def estimate(finding: Finding) -> float | None:
+    return finding.measurement.value.estimate if finding.measurement.value else None
 
 
 @pytest.mark.parametrize("claim", COMPARISONS)
@@ -69,7 +82,7 @@ def test_harm_to_general_text_alone_refutes() -> None:
     assert "general text" in reason
 
 
-def test_luck_with_random_sets_is_no_support() -> None:
+def test_an_accident_of_random_sets_is_no_support() -> None:
     """Random sets differ so much that located, ahead of their mean on every item, may be one of them."""
     study = TrainedStudy({**AHEAD, LOCATED: 0.62, RANDOM: 0.5}, spread=0.15)
     assert run("table2-located-beats-random", study)[1].outcome is Outcome.INCONCLUSIVE
@@ -80,7 +93,8 @@ def test_zeroing_can_be_all_that_others_lose() -> None:
     study = TrainedStudy({**AHEAD, FROZEN: 0.9})
     finding, verdict = run("table2-located-beats-wo-located", study)
     assert verdict.outcome is Outcome.SUPPORTED
-    assert finding.quantities["minus the others, located frozen, after 10 epochs:high"] < 0
+    frozen = finding.measurement.asides["minus the others, located frozen, after 10 epochs"]
+    assert isinstance(frozen, Effect) and frozen.interval is not None and frozen.interval[1] < 0
 
 
 def test_a_gain_below_the_level_of_guessing_is_refuted() -> None:
@@ -95,7 +109,7 @@ def test_diverged_runs_leave_the_verdict_open_and_the_rest_measured(claim: str) 
     finding, verdict = run(claim, TrainedStudy(AHEAD, AHEAD, diverged=LOCATED), "llama2-7b")
     assert verdict.outcome is Outcome.INCONCLUSIVE
     assert "diverged" in verdict.reason
-    assert finding.estimate is not None
+    assert estimate(finding) is not None
     assert any("seed 0, at step 4" in note for note in finding.notes)
 
 
@@ -103,13 +117,13 @@ def test_printed_cells_are_compared_one_by_one() -> None:
     """All 36 numbers of a block of Table 2, the 3 of a block of Table 4, and those that agree by their ids."""
     close = {LOCATED: 0.44, RANDOM: 0.44, OTHERS: 0.44, "base": 0.3}
     finding, verdict = run("table2-numbers", TrainedStudy(close, close), "llama2-7b")
-    keys = {name.rpartition(":")[0] for name in finding.quantities if name.startswith("number:")}
-    assert len(keys) == 36
-    assert "number:table2/llama2-7b/sigma6/located/10/emotion" in keys
+    held = printed(finding)
+    assert len(held) == 36 == len({one.id for one in held})
+    assert "table2/llama2-7b/sigma6/located/10/emotion" in {one.id for one in held}
     assert verdict.outcome is Outcome.REFUTED
     changed, _ = run("table4-numbers", TrainedStudy(close, {**close, LOCATED: 0.41}), "llama2-7b")
-    assert {name for name in changed.quantities if name.startswith("number:") and name.endswith(":low")} == {
-        f"number:table4/llama2-7b/sigma6/{method.replace(' ', '-')}/average:low" for method in METHODS
+    assert {one.id for one in printed(changed)} == {
+        f"table4/llama2-7b/sigma6/{method.replace(' ', '-')}/average" for method in METHODS
     }
 
 
@@ -118,21 +132,21 @@ def test_numbers_of_a_model_that_the_paper_does_not_have() -> None:
         finding, verdict = run(claim, TrainedStudy(AHEAD, AHEAD))
         assert verdict.outcome is Outcome.INCONCLUSIVE
         assert "prints no number" in verdict.reason
-        assert not any(name.startswith("number:") for name in finding.quantities)
+        assert not printed(finding)
 
 
 def test_what_was_trained_on_is_none_of_the_others() -> None:
     """Gains on the datasets trained on alone are no change elsewhere, and those elsewhere none in Table 2."""
     nowhere = dict.fromkeys(AHEAD, 0.5)
-    assert run("table4-numbers", TrainedStudy(AHEAD, nowhere))[0].estimate == 0
-    assert run("table4-numbers", TrainedStudy(nowhere, AHEAD))[0].estimate == pytest.approx(0.5)
-    assert run("table2-located-beats-random", TrainedStudy(nowhere, AHEAD))[0].estimate == 0
+    assert estimate(run("table4-numbers", TrainedStudy(AHEAD, nowhere))[0]) == 0
+    assert estimate(run("table4-numbers", TrainedStudy(nowhere, AHEAD))[0]) == pytest.approx(0.5)
+    assert estimate(run("table2-located-beats-random", TrainedStudy(nowhere, AHEAD))[0]) == 0
 
 
 def test_one_dataset_has_no_others() -> None:
     finding, verdict = run("table4-located-best", TrainedStudy(AHEAD, datasets=("gsm8k",)))
     assert verdict.outcome is Outcome.NOT_RUN
-    assert "not trained on" in (finding.not_run or "")
+    assert "not trained on" in (finding.measurement.not_run or "")
     assert run("table2-located-beats-random", TrainedStudy(AHEAD, datasets=("gsm8k",)))[1].outcome is (
         Outcome.SUPPORTED
     )
@@ -141,7 +155,7 @@ def test_one_dataset_has_no_others() -> None:
 def test_a_base_that_leaves_nothing_to_gain_is_a_ceiling_and_no_refutation() -> None:
     finding, verdict = run("table2-small-portion-suffices", TrainedStudy({"base": 0.98, LOCATED: 0.98}))
     assert verdict.outcome is Outcome.INCONCLUSIVE
-    assert finding.floor is not None and finding.floor.count("ceiling effect") == 3
+    assert finding.measurement.floor is not None and finding.measurement.floor.count("ceiling effect") == 3
 
 
 @pytest.mark.parametrize(
@@ -150,4 +164,4 @@ def test_a_base_that_leaves_nothing_to_gain_is_a_ceiling_and_no_refutation() -> 
 def test_arms_that_all_guess_are_a_floor_and_no_refutation(claim: str) -> None:
     finding, verdict = run(claim, TrainedStudy({"base": 0.3, **dict.fromkeys(METHODS, 0.3)}, chance=0.4))
     assert verdict.outcome is Outcome.INCONCLUSIVE
-    assert finding.floor is not None and finding.floor.count("floor effect") == 3
+    assert finding.measurement.floor is not None and finding.measurement.floor.count("floor effect") == 3

@@ -13,19 +13,31 @@ import torch
 
 from caploc.attribution.method import Method
 from caploc.evaluation import evaluate
-from caploc.experiments.endings import FloorError
-from caploc.experiments.enhancement import arms, param_share, rates, runs
-from caploc.experiments.enhancement.arms import FROZEN, NEAREST, OTHERS, RANDOM, UNIFORM
-from caploc.experiments.evaluation_data import evaluation_items
+from caploc.experiments import enhancement_arms as arms
+from caploc.experiments import enhancement_runs as runs
+from caploc.experiments.enhancement import param_share
+from caploc.experiments.enhancement_arms import (
+    FROZEN,
+    LOCATED,
+    NEAREST,
+    OTHERS,
+    RANDOM,
+    UNIFORM,
+    EnhancedArms,
+)
+from caploc.experiments.enhancement_runs import Enhanced
+from caploc.experiments.evaluating import Items
+from caploc.experiments.locating import Magnitudes, located_mask
+from caploc.experiments.specs import FloorError, Need, Plan
 from caploc.experiments.study import Study, StudySettings
 from caploc.findings import Cell, Outcome
 from caploc.interventions.enhancement import enhance, enhanced
+from caploc.locators.magnitude import Magnitude
 from caploc.model.loading import LanguageModel
 from caploc.model.registry import REGISTRY
-from caploc.papers import load_paper
-from caploc.rules import judge
+from caploc.neurons import NeuronMask
 from caploc.store import Store
-from caploc.tests.experiments.planted import PlantedStudy, planted
+from caploc.tests.experiments.planted import LAYERS, NEURONS, PAPER, PlantedStudy, judged, planted
 from caploc.tests.tiny import tiny_lm
 
 SIGMA = 2.0
@@ -52,17 +64,20 @@ def test_runs_of_random_arms_have_sets_of_their_own_and_seeds_in_turn() -> None:
 
 
 def test_every_threshold_has_something_to_train_and_something_else() -> None:
-    study = PlantedStudy({("gsm8k", ""): planted(0, 20, [(0, 3), (1, 5)])})
-    assert arms.located_mask(study, "gsm8k", 6).count == 2
+    study = PlantedStudy(
+        {("gsm8k", ""): planted(0, 20, [(0, 3), (1, 5)])},
+        results={Magnitudes("gsm8k"): Magnitude(torch.ones(LAYERS, NEURONS))},
+    )
+    assert study.result(EnhancedArms("gsm8k", 6.0))[LOCATED].sets[0].count == 2
     with pytest.raises(FloorError, match="no neuron passes sigma 60 on gsm8k"):
-        arms.located_mask(study, "gsm8k", 60)
+        study.result(EnhancedArms("gsm8k", 60.0))
 
 
 def test_the_lowest_loss_decides_and_of_equals_the_lowest_rate() -> None:
-    grid = rates.GRID
-    assert rates.best_rate([0.3, 0.2, 0.1, 0.1]) == grid[2]
-    assert rates.best_rate([0.3, math.inf, math.nan, 0.1]) == grid[3]
-    assert rates.best_rate([math.inf] * 4) == grid[0]
+    grid = arms.GRID
+    assert arms.best_rate([0.3, 0.2, 0.1, 0.1]) == grid[2]
+    assert arms.best_rate([0.3, math.inf, math.nan, 0.1]) == grid[3]
+    assert arms.best_rate([math.inf] * 4) == grid[0]
 
 
 def test_one_share_cannot_serve_two_sigmas() -> None:
@@ -70,17 +85,16 @@ def test_one_share_cannot_serve_two_sigmas() -> None:
     far = planted(0, 40, [(0, 3), (1, 5)], level=10.0)
     near = planted(1, 40, [(2, neuron) for neuron in range(12)], level=2.0)
     study = PlantedStudy({("gsm8k", ""): far + near})
-    finding = param_share(study, Cell("planted", None, 6.0), "table2-param-share")
-    assert finding.estimate == pytest.approx(0.002)
-    verdict = judge(load_paper("capability_localization").claim("table2-param-share"), finding)
+    finding, verdict = judged(param_share, study, Cell("planted", None, 6.0), "table2-param-share")
+    assert finding.measurement.value is not None
+    assert finding.measurement.value.estimate == pytest.approx(0.002)
     assert verdict.outcome is Outcome.REFUTED
     assert "1.4" not in verdict.reason or "located-sigma3" in verdict.reason
 
 
 def test_a_share_that_fits_both_sigmas_is_supported() -> None:
     study = PlantedStudy({("gsm8k", ""): planted(0, 40, [(0, 3), (1, 5)], scale=0.01)})
-    finding = param_share(study, Cell("planted", None, 3.0), "table2-param-share")
-    verdict = judge(load_paper("capability_localization").claim("table2-param-share"), finding)
+    _, verdict = judged(param_share, study, Cell("planted", None, 3.0), "table2-param-share")
     assert verdict.outcome is Outcome.SUPPORTED, verdict.reason
 
 
@@ -98,24 +112,28 @@ def study(folder: Path) -> Iterator[Study]:
     """A tiny model on them, few runs an arm, two rates."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(arms, "RUNS", FEW)
-        patch.setattr(rates, "GRID", (1e-4, 1e-2))
-        yield _study(folder, tiny_lm())
+        patch.setattr(arms, "GRID", (1e-4, 1e-2))
+        made = _study(folder, tiny_lm())
+        plan = Plan([Need(made, Enhanced("gsm8k", SIGMA))])
+        assert plan.compute() > sum(FEW.values())
+        assert plan.flops() > 0
+        yield made
 
 
 def test_what_is_measured_is_what_training_gives(study: Study) -> None:
     before = study.lm.fingerprint
-    found = runs.enhancements(study, "gsm8k", SIGMA)
+    found = study.result(Enhanced("gsm8k", SIGMA))
     assert study.lm.fingerprint == before
     assert [run.arm for run in found.runs] == [arm for arm, count in FEW.items() for _ in range(count)]
     index = found.indices(OTHERS)[1]
-    run, mask = found.runs[index], arms.located_mask(study, "gsm8k", SIGMA)
-    recipe = rates.recipe_of(found.rates.chosen[OTHERS], runs.EPOCHS, run.seed)
-    examples = runs.training_examples(study, "gsm8k")
-    again = enhance(study.lm, arms.NeuronMask(~mask.values), examples, recipe, zeroed=mask)
+    run, mask = found.runs[index], located_mask(study, "gsm8k", SIGMA)
+    recipe = arms.recipe_of(found.rates.chosen[OTHERS], arms.EPOCHS, run.seed)
+    examples = arms.training_examples(study, "gsm8k")
+    again = enhance(study.lm, NeuronMask(~mask.values), examples, recipe, zeroed=mask)
     assert np.array_equal(found.losses[index], again.losses)
-    for place, epoch in enumerate(runs.EPOCHS):
+    for place, epoch in enumerate(arms.EPOCHS):
         with enhanced(study.lm, again.at[epoch]):
-            outcomes = evaluate(study.lm, evaluation_items(study, "emotion").prepared)
+            outcomes = evaluate(study.lm, study.result(Items("emotion")).prepared)
         assert np.array_equal(found.score["emotion"][index, place], outcomes.score)
         assert np.allclose(found.nll["emotion"][index, place], outcomes.nll)
     assert np.isnan(found.nll["gsm8k"][found.indices(UNIFORM), 0]).all()
@@ -123,8 +141,9 @@ def test_what_is_measured_is_what_training_gives(study: Study) -> None:
 
 
 def test_arms_are_what_they_are_called(study: Study) -> None:
-    mask = arms.located_mask(study, "gsm8k", SIGMA)
-    made = arms.arms_of(study, "gsm8k", mask)
+    made = study.result(EnhancedArms("gsm8k", SIGMA))
+    mask = made[LOCATED].sets[0]
+    assert torch.equal(mask.values, located_mask(study, "gsm8k", SIGMA).values)
     assert made[OTHERS].zeroed is mask
     assert made[FROZEN].zeroed is None
     for arm in (OTHERS, FROZEN):
@@ -138,14 +157,18 @@ def test_arms_are_what_they_are_called(study: Study) -> None:
 def test_a_second_study_reads_what_the_first_has_stored(
     study: Study, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = runs.enhancements(study, "gsm8k", SIGMA)
+    first = study.result(Enhanced("gsm8k", SIGMA))
 
     def never(*args: object, **options: object) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(runs, "enhance", never)
-    monkeypatch.setattr(rates, "enhance", never)
-    second = runs.enhancements(_study(folder, study.lm), "gsm8k", SIGMA)
+    for module in (runs, arms):
+        monkeypatch.setattr(module, "enhance", never)
+    monkeypatch.setattr(Study, "weights", never)
+    monkeypatch.setattr(Study, "hold", never)
+    again = _study(folder, study.lm)
+    assert Plan([Need(again, Enhanced("gsm8k", SIGMA))]).compute() == 0
+    second = again.result(Enhanced("gsm8k", SIGMA))
     assert second.rates == first.rates
     for name in first.datasets:
         assert np.array_equal(first.score[name], second.score[name], equal_nan=True)
@@ -154,8 +177,8 @@ def test_a_second_study_reads_what_the_first_has_stored(
 def test_a_diverging_rate_is_told_and_loses_nothing(
     study: Study, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rates, "GRID", (1e38,))
-    found = runs.enhancements(_study(folder, study.lm), "gsm8k", SIGMA)
+    monkeypatch.setattr(arms, "GRID", (1e38,))
+    found = _study(folder, study.lm).result(Enhanced("gsm8k", SIGMA))
     assert found.rates.pilots[OTHERS] == [math.inf]
     assert not found.indices(OTHERS)
     assert all(len(losses) for losses in found.losses)
@@ -169,6 +192,7 @@ def _study(folder: Path, lm: LanguageModel) -> Study:
         data_root=str(folder),
         datasets=["gsm8k", "emotion"],
         method=Method(steps=2),
+        margins=PAPER.margins,
         store=Store(folder / "store"),
     )
     return Study("mine", settings, lm)

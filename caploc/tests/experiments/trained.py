@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
-from caploc.experiments.enhancement.arms import RUNS, runs_of
-from caploc.experiments.enhancement.rates import Rates, recipe_of
-from caploc.experiments.enhancement.runs import EPOCHS, Enhancements
-from caploc.experiments.study import Study
+from caploc.experiments.enhancement_arms import EPOCHS, RUNS, Rates, recipe_of, runs_of
+from caploc.experiments.enhancement_runs import Enhanced, Enhancements
+from caploc.experiments.study import Study, StudySettings
 from caploc.neurons import NeuronMask
-from caploc.tests.experiments.planted import PlantedStudy, noise
+from caploc.tests.experiments.planted import PAPER
 
 DATASETS = ("gsm8k", "emotion", "code25k", "imdb")
 TRAINED = DATASETS[:3]
 ITEMS, TEXTS = 60, 30
 
 
-class TrainedStudy(PlantedStudy):
+class TrainedStudy(Study):
     """A study whose runs are given: ``level`` maps an arm, or "base", to its share of right answers.
 
     ``elsewhere`` is the same on datasets that were not trained on, ``text`` the rise in nats of general text,
@@ -37,24 +37,31 @@ class TrainedStudy(PlantedStudy):
         datasets: Sequence[str] = DATASETS,
         seed: int = 0,
     ) -> None:
-        super().__init__({(name, ""): noise(index, 20) for index, name in enumerate(datasets)})
-        for number, name in enumerate(name for name in datasets if name in TRAINED):
-            for sigma in (3.0, 6.0):
-                self._made["enhancements", name, sigma] = enhancements_of(
-                    self,
-                    name,
-                    sigma,
-                    {other: level if other == name else elsewhere or {} for other in datasets},
-                    text,
-                    spread,
-                    chance,
-                    diverged,
-                    np.random.default_rng([seed, number]),
-                )
+        trained = {
+            Enhanced(name, sigma): enhancements_of(
+                name,
+                sigma,
+                {other: level if other == name else elsewhere or {} for other in datasets},
+                text,
+                spread,
+                chance,
+                diverged,
+                np.random.default_rng([seed, number]),
+            )
+            for number, name in enumerate(name for name in datasets if name in TRAINED)
+            for sigma in (3.0, 6.0)
+        }
+        super().__init__("planted", StudySettings(datasets=datasets, margins=PAPER.margins), results=trained)
+
+    def available(self) -> list[str]:
+        return list(self.settings.datasets)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        return {"seed": self.settings.seed}
 
 
 def enhancements_of(
-    study: Study,
     trained_on: str,
     sigma: float,
     level: Mapping[str, Mapping[str, float]],
@@ -71,13 +78,12 @@ def enhancements_of(
     for name, levels in level.items():
         # the same for every dataset trained on, as items are
         difficulty = np.random.default_rng(len(name)).permutation(ITEMS) / ITEMS
-        luck = generator.normal(0, spread, len(runs)) if spread else np.zeros(len(runs))
-        right = [difficulty < levels.get(run.arm, 0.4) + one for run, one in zip(runs, luck, strict=True)]
+        shift = generator.normal(0, spread, len(runs)) if spread else np.zeros(len(runs))
+        right = [difficulty < levels.get(run.arm, 0.4) + one for run, one in zip(runs, shift, strict=True)]
         score[name] = np.repeat(np.array(right, float)[:, None], len(EPOCHS), 1)
         base[name] = (difficulty < levels.get("base", 0.4)).astype(float)
     stopped = [4 if run.arm == diverged and run.seed == 0 else None for run in runs]
     return Enhancements(
-        study=study,
         trained_on=trained_on,
         sigma=sigma,
         runs=runs,

@@ -74,7 +74,7 @@ def test_between_runs_finds_the_planted_variance() -> None:
     assert np.mean([between_variance([answers(seed, 6, 200)]) for seed in range(200)]) < 0.001
 
 
-def test_a_further_draw_is_rarely_above() -> None:
+def test_a_new_draw_is_rarely_above() -> None:
     """Located is one of the draws, which differ by 10 points: supported in at most 5 % of 200 studies."""
     above = 0
     for seed in range(200):

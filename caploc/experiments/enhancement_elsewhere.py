@@ -1,0 +1,313 @@
+"""What training changes beside the scores that it is for: the loss, other datasets, general text (section 5.4).
+
+Figure 9 (appendix F) and Table 4 (appendix G), of the runs that Table 2 has, `caploc.experiments.enhancement_runs`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from caploc.datasets import DATASETS
+from caploc.experiments.enhancement_arms import (
+    EPOCHS,
+    FROZEN,
+    LAST,
+    LOCATED,
+    METHODS,
+    NEAREST,
+    OTHERS,
+    RANDOM,
+    RUNS,
+)
+from caploc.experiments.enhancement_runs import Enhancements, Trained
+from caploc.experiments.evidence import asides, difference, effect, effects
+from caploc.experiments.specs import Need, NotRunError
+from caploc.experiments.study import Study, experiment
+from caploc.findings import Aside, Cell, Measurement, Number, Plot, Test
+from caploc.papers import Claim
+from caploc.statistics import Pair, effect_of, rank_among_draws, stratified_permutation
+
+BASE = "base"
+
+
+# ---------------------------------------------------------------------------------------------------------- Figure 9
+
+
+def _needs_loss(study: Study, cell: Cell, claim: Claim) -> Iterator[Need]:
+    return Trained.needs(study, float(cell.sigma or 0))
+
+
+@experiment(_needs_loss)
+def enhancement_loss(study: Study, cell: Cell, claim: Claim) -> Measurement:
+    """Claim ``fig9-enhancement-loss``: random minus located, nats a token of held-out answers after the last epoch.
+
+    Held out are the evaluation items of the dataset trained on; the mean is over the datasets trained on. p exchanges
+    the two arms' runs within each dataset and seed. The areas under the training curves stand beside.
+    """
+    trained, seed = Trained.of(study, float(cell.sigma or 0)), study.settings.seed
+    pairs = _losses(trained, RANDOM)
+    found = effect_of(pairs, drawn=True, scores=False, seed=seed)
+    shown: dict[str, Aside] = {
+        f"random minus located, {pair.tested}": float(pair.differences.mean()) for pair in pairs
+    }
+    for arm in (OTHERS, FROZEN):
+        means = [pair.differences.mean() for pair in _losses(trained, arm)]
+        shown[f"{arm} minus located"] = float(np.mean(means))
+    area = _area(trained, RANDOM) - _area(trained, LOCATED)
+    shown["random minus located, area under the training curve"] = area
+    every = trained.by_dataset.items()
+    return Measurement(
+        "loss on held-out answers after training random neurons, minus that after the located ones",
+        difference(found.estimate, found.interval, unit="nats"),
+        {"loss": effect(found, _exchange_p(trained, seed), unit="nats")},
+        effect_size=found.effect_size,
+        asides={**shown, **trained.beside},
+        controls={
+            **{
+                arm: float(np.mean([one.of(arm, name, LAST, "nll").mean() for name, one in every]))
+                for arm in (LOCATED, RANDOM, OTHERS, FROZEN)
+            },
+            BASE: float(np.mean([one.base_nll[name].mean() for name, one in every])),
+        },
+        n=trained.items,
+        draws=RUNS[RANDOM],
+        basis=[trained],
+        plots=_plots(study, trained, float(cell.sigma or 0)),
+        floor=trained.divergence(LOCATED, RANDOM),
+    )
+
+
+def _losses(trained: Trained, rival: str) -> list[Pair]:
+    """Located against a rival, minus the loss, so that the rival's runs are the second arm and the sign is right."""
+    return [
+        Pair(name, name, -one.of(LOCATED, name, LAST, "nll"), -one.of(rival, name, LAST, "nll"))
+        for name, one in trained.by_dataset.items()
+    ]
+
+
+def _exchange_p(trained: Trained, seed: int) -> float:
+    losses: list[float] = []
+    labels: list[bool] = []
+    strata: list[str] = []
+    for name, one in trained.by_dataset.items():
+        for arm in (LOCATED, RANDOM):
+            for index in one.required(arm):
+                losses.append(float(one.nll[name][index, -1].mean()))
+                labels.append(arm == LOCATED)
+                strata.append(f"{name}, seed {one.runs[index].seed}")
+    return stratified_permutation(losses, labels, strata, alternative="less", seed=seed).p
+
+
+def _area(trained: Trained, arm: str) -> float:
+    """The mean of the training loss over all steps: the area under the curve, divided by its length."""
+    means = [
+        np.mean([one.losses[index].mean() for index in one.required(arm)])
+        for one in trained.by_dataset.values()
+    ]
+    return float(np.mean(means))
+
+
+def _plots(study: Study, trained: Trained, sigma: float) -> list[Plot]:
+    if not study.settings.has_figures(sigma):
+        return []
+    plots = []
+    for name, one in trained.by_dataset.items():
+        curves = {}
+        for arm in METHODS:
+            loss = np.stack([one.nll[name][index].mean(-1) for index in one.required(arm)])
+            curves[arm] = _curve(float(one.base_nll[name].mean()), loss)
+        title = f"Fig. 9: loss on held-out answers of {name}, {study.early.model} at sigma {sigma:g}"
+        plots.append(Plot("losses", title, {"x": [0, *EPOCHS], "curves": curves}))
+    return plots
+
+
+def _curve(start: float, runs: np.ndarray) -> dict[str, list[float]]:
+    """Mean, lowest and highest of ``runs [runs, epochs]``; all start from the base."""
+    ends = {"mean": runs.mean(0), "low": runs.min(0), "high": runs.max(0)}
+    return {name: [start, *values.tolist()] for name, values in ends.items()}
+
+
+# ----------------------------------------------------------------------------------------------------------- Table 4
+
+
+def _needs_others(study: Study, cell: Cell, claim: Claim) -> Iterator[Need]:
+    _check_others(study)
+    return Trained.needs(study, float(cell.sigma or 0))
+
+
+@experiment(_needs_others)
+def table4_numbers(study: Study, cell: Cell, claim: Claim) -> Measurement:
+    """Claim ``table4-numbers``: the change of the score on datasets not trained on, of every method.
+
+    The mean over all pairs of a dataset trained on and another one tested, and over 1, 5 and 10 epochs (ambiguities
+    ``untrained-datasets``, ``table4-average``); the value shown is that of the located neurons.
+    """
+    trained = _trained(study, cell)
+    found = {method: effect_of(_pairs(trained, method, BASE), seed=study.settings.seed) for method in METHODS}
+    shown = {method: difference(one.estimate, one.interval) for method, one in found.items()}
+    by_epoch = {
+        f"{method}, after {epoch}": float(
+            np.mean([pair.differences.mean() for pair in _pairs(trained, method, BASE, epochs=(epoch,))])
+        )
+        for method in METHODS
+        for epoch in EPOCHS
+    }
+    return Measurement(
+        "change of the score on datasets not trained on, located",
+        shown[LOCATED],
+        {
+            method: Number(
+                one.estimate,
+                one.interval,
+                method=one.method,
+                at={"method": method, "dataset": "average"},
+            )
+            for method, one in shown.items()
+        },
+        effect_size=found[LOCATED].effect_size,
+        asides={**by_epoch, **trained.beside},
+        n=trained.items,
+        draws=RUNS[RANDOM],
+        basis=[trained],
+        floor=trained.divergence(*METHODS),
+    )
+
+
+@experiment(_needs_others)
+def table4_located_best(study: Study, cell: Cell, claim: Claim) -> Measurement:
+    """Claim ``table4-located-best``: the located neurons' change, minus that of random ones, of all others, and itself.
+
+    The same mean as ``table4-numbers``. Datasets of another type than the one trained on, nats a token (format can be
+    learned without ability), random neurons nearest in magnitude and the others with the located frozen stand beside.
+    The value shown is the least of the three.
+    """
+    trained, seed = _trained(study, cell), study.settings.seed
+    found = {
+        "minus random": effect_of(_pairs(trained, LOCATED, RANDOM), drawn=True, seed=seed),
+        "minus all but located": effect_of(_pairs(trained, LOCATED, OTHERS), seed=seed),
+        "minus base": effect_of(_pairs(trained, LOCATED, BASE), seed=seed),
+    }
+    others = {FROZEN: effect_of(_pairs(trained, LOCATED, FROZEN), seed=seed)}
+    if all(one.indices(NEAREST) for one in trained.by_dataset.values()):
+        nearest = _pairs(trained, LOCATED, NEAREST, epochs=(LAST,))
+        others[f"{NEAREST}, after {LAST}"] = effect_of(nearest, seed=seed)
+    if other_types := _other_types(_pairs(trained, LOCATED, BASE)):
+        others["base, datasets of another type"] = effect_of(other_types, seed=seed)
+    losses = {
+        f"nats a token, {rival} minus located": effect_of(
+            _pairs(trained, rival, LOCATED, "nll"), seed=seed
+        ).estimate
+        for rival in (RANDOM, OTHERS, BASE)
+    }
+    least = min(found.values(), key=lambda one: one.estimate)
+    return Measurement(
+        "change of the score on datasets not trained on: located minus random, minus others, or itself, the least",
+        difference(least.estimate, least.interval),
+        effects(found),
+        effect_size=least.effect_size,
+        asides={
+            **asides(others, "minus "),
+            **losses,
+            "rank among draws": Test(p=rank_among_draws(_pairs(trained, LOCATED, RANDOM))),
+            **trained.beside,
+        },
+        n=trained.items,
+        draws=RUNS[RANDOM],
+        basis=[trained],
+        floor=trained.divergence(*METHODS),
+    )
+
+
+@experiment(_needs_others)
+def harmless_updating(study: Study, cell: Cell, claim: Claim) -> Measurement:
+    """Claim ``table4-harmless-updating``: each dataset not trained on, and general text, after the last epoch.
+
+    A part for every pair of a dataset trained on and another tested, since harm hides behind averages, and for every
+    dataset trained on one of general text, minus its nats a token. The value shown is the worst of them.
+    """
+    trained, seed = _trained(study, cell), study.settings.seed
+    scores = {
+        f"{pair.tested} after {pair.trained}": effect_of([pair], seed=seed)
+        for pair in _pairs(trained, LOCATED, BASE, epochs=(LAST,))
+    }
+    texts = {
+        f"general text after {name}": effect_of(
+            [Pair(name, "text", -one.texts_of(LOCATED, LAST), -one.base_text[None])], scores=False, seed=seed
+        )
+        for name, one in trained.by_dataset.items()
+        if len(one.base_text)
+    }
+    rivals = {
+        f"general text, nats a token, {arm}, after {name}": float(
+            (one.texts_of(arm, LAST) - one.base_text).mean()
+        )
+        for name, one in trained.by_dataset.items()
+        for arm in (RANDOM, OTHERS, FROZEN)
+        if len(one.base_text) and one.indices(arm)
+    }
+    parts = {name: effect(one) for name, one in scores.items()}
+    parts |= {name: effect(one, unit="nats") for name, one in texts.items()}
+    worst = min((scores | texts).values(), key=lambda one: one.estimate)
+    return Measurement(
+        "change elsewhere after training the located neurons, the worst (score, or nats of general text)",
+        difference(worst.estimate, worst.interval),
+        {
+            name: replace(one, p=None) for name, one in parts.items()
+        },  # p asks for a gain, which is not claimed
+        effect_size=worst.effect_size,
+        asides={**rivals, **trained.beside},
+        n=trained.items,
+        draws=RUNS[RANDOM],
+        basis=[trained],
+        notes=[]
+        if texts
+        else ["no general text could be had here: give a --data-root with counterfact or known_1000"],
+        floor=trained.divergence(LOCATED),
+    )
+
+
+def _check_others(study: Study) -> None:
+    if len(study.early.available()) == 1:
+        raise NotRunError("needs a dataset that was not trained on; give another --dataset")
+
+
+def _trained(study: Study, cell: Cell) -> Trained:
+    _check_others(study)
+    return Trained.of(study, float(cell.sigma or 0))
+
+
+def _pairs(
+    trained: Trained, first: str, second: str, what: str = "score", epochs: tuple[int, ...] = EPOCHS
+) -> list[Pair]:
+    """All pairs of a dataset trained on and another one tested, outcomes averaged over ``epochs``."""
+    return [
+        Pair(
+            name,
+            tested,
+            _outcomes(one, first, tested, what, epochs),
+            _outcomes(one, second, tested, what, epochs),
+        )
+        for name, one in trained.by_dataset.items()
+        for tested in one.datasets
+        if tested != name
+    ]
+
+
+def _outcomes(one: Enhancements, arm: str, tested: str, what: str, epochs: tuple[int, ...]) -> np.ndarray:
+    """``[runs, items]``."""
+    if arm == BASE:
+        base = one.base_score if what == "score" else one.base_nll
+        return base[tested][None]
+    return np.asarray(np.mean([one.of(arm, tested, epoch, what) for epoch in epochs], axis=0))
+
+
+def _other_types(pairs: Sequence[Pair]) -> list[Pair]:
+    """Those in which the tested dataset is of another type (math, program, language) than the one trained on."""
+    return [one for one in pairs if _type(one.tested) != _type(one.trained)]
+
+
+def _type(dataset: str) -> str:
+    return DATASETS[dataset].task if dataset in DATASETS else dataset
