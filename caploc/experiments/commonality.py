@@ -25,18 +25,18 @@ from caploc.experiments.commonality_halves import (
     halves_by,
     mean,
     model_plots,
+    pairwise,
     partition_plot,
     ranks,
 )
 from caploc.experiments.locating import LocatedOn, Scores, to_split, whole_mask, whole_ratio
 from caploc.experiments.specs import NotRunError, Spec
-from caploc.experiments.study import Study, experiment, pairs
+from caploc.experiments.study import Study, experiment
 from caploc.findings import Aside, Bound, Cell, Chance, Count, Measurement, Test
 from caploc.neurons import Dispersion
 from caploc.papers import Claim
 from caploc.statistics import (
     Agreement,
-    agreement,
     holm,
     hypergeometric_p,
     layer_matched_p,
@@ -234,11 +234,11 @@ def commonality(study: Study, cell: Cell, claim: Claim) -> Measurement:
     )
 
 
-def _needs_untrained(study: Study, cell: Cell, claim: Claim) -> Specs:
+def _needs_twin(study: Study, cell: Cell, claim: Claim) -> Specs:
     yield from (Halves(*_where(cell), control) for control in ("", "untrained"))
 
 
-@experiment(_needs_untrained)
+@experiment(_needs_twin)
 def trained_minus_untrained(study: Study, cell: Cell, claim: Claim) -> Measurement:
     """Control ``control-untrained-overlap``: is a trained model's overlap above its untrained twin's?"""
     dataset, sigma = _where(cell)
@@ -353,11 +353,7 @@ def convergence(study: Study, cell: Cell, claim: Claim) -> Measurement:
     )
 
 
-def _needs_subset(study: Study, cell: Cell, claim: Claim) -> Specs:
-    yield from (Halves(*_where(cell), control) for control in ("", "untrained"))
-
-
-@experiment(_needs_subset)
+@experiment(_needs_twin)
 def subset_suffices(study: Study, cell: Cell, claim: Claim) -> Measurement:
     """Claim ``convergence-subset-suffices``: the mask of half the data against that of the DISJOINT other half.
 
@@ -369,7 +365,7 @@ def subset_suffices(study: Study, cell: Cell, claim: Claim) -> Measurement:
     halves = study.result(Halves(dataset, sigma))
     return Measurement(
         "overlap of half the data with the disjoint rest",
-        Bound(mean(halves.overlap), _ends(halves.overlap), method=f"95 % of {settings.draws} random subsets"),
+        bound_over(halves.overlap, f"{settings.draws} random subsets"),
         chance=mean(halves.chance),
         asides={
             f"a share of {share:g}": mean(subset_overlaps(splits, share, settings.draws, settings.seed))
@@ -404,7 +400,7 @@ def dataset_overlap(study: Study, cell: Cell, claim: Claim) -> Measurement:
     threshold, seed = study.settings.threshold(sigma), study.settings.seed
     whole = {name: whole_mask(study.result(Scores(name)), threshold) for name in names}
     fresh = {name: whole_mask(study.result(Scores(name, "untrained")), threshold) for name in names}
-    found = _of_pairs(whole)
+    found = pairwise(whole)
     overlaps = [result.overlap[0] for result in found.values()]
     empty = [name for name in names if not whole[name].any()]
     value, parts = None, {f"{a}~{b}": Chance(float(one.overlap[0])) for (a, b), one in found.items()}
@@ -425,17 +421,13 @@ def dataset_overlap(study: Study, cell: Cell, claim: Claim) -> Measurement:
         value,
         parts,
         chance=float(np.mean([one.chance[0] for one in found.values()])) if not empty else None,
-        controls={"untrained twin": mean(np.array([one.overlap[0] for one in _of_pairs(fresh).values()]))},
+        controls={"untrained twin": mean(np.array([one.overlap[0] for one in pairwise(fresh).values()]))},
         n=sum(_samples(study, name) for name in names),
         draws=study.settings.draws,
         basis=[LocatedOn(study.located(name)) for name in names],
         floor=f"floor effect: no neuron passes sigma {sigma:g} on {', '.join(empty)}" if empty else None,
         plots=model_plots(study, cell, claim, whole),
     )
-
-
-def _of_pairs(whole: dict[str, np.ndarray]) -> dict[tuple[str, str], Agreement]:
-    return {(a, b): agreement(whole[a][None], whole[b][None]) for a, b in pairs(list(whole))}
 
 
 def _hypergeometric(a: np.ndarray, b: np.ndarray) -> float:

@@ -15,7 +15,7 @@ import numpy as np
 
 from caploc.experiments.locating import Scores, ShardSums, to_split
 from caploc.experiments.specs import Spec
-from caploc.experiments.study import PAPER_SIGMA, Located, Study
+from caploc.experiments.study import PAPER_SIGMA, Located, Study, pairs
 from caploc.findings import Bound, Cell, Effect, Plot, Range
 from caploc.papers import Claim
 from caploc.statistics import (
@@ -140,6 +140,11 @@ def empty_masks(result: Agreement, sigma: float) -> str | None:
     if result.defined * 2 >= draws:
         return None
     return f"floor effect: no neuron passes sigma {sigma:g} in {draws - result.defined} of {draws} splits"
+
+
+def pairwise(whole: Mapping[str, np.ndarray]) -> dict[tuple[str, str], Agreement]:
+    """How the masks ``[layers, neurons]`` of every two datasets agree, each one draw."""
+    return {(a, b): agreement(whole[a][None], whole[b][None]) for a, b in pairs(list(whole))}
 
 
 def bound_over(values: np.ndarray, over: str) -> Bound:

@@ -76,8 +76,8 @@ def planted(
 
 
 class PlantedStudy(Study):
-    """``data`` maps (dataset, control) to scores ``[examples, layers, neurons]``, made shards of ``size``, or to shards;
-    ``answers`` a dataset to its answers, ``results`` further specs to what they give.
+    """``data`` maps (dataset, control) to scores ``[examples, layers, neurons]``, made shards of ``size``, or to
+    shards; ``answers`` a dataset to its answers, ``results`` further specs to what they give.
 
     There is no model behind it: what would ask for one is answered here.
     """
