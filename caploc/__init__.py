@@ -9,8 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from caploc.attribution.adaptive import Tolerance
     from caploc.attribution.engine import attribute
+    from caploc.attribution.method import Tolerance
     from caploc.datasets import load_examples
     from caploc.errors import CaplocError
     from caploc.examples import Example, tokenize
@@ -27,7 +27,7 @@ _HOMES = {
     "Location": "caploc.metrics",
     "NeuronMask": "caploc.neurons",
     "NeuronScores": "caploc.neurons",
-    "Tolerance": "caploc.attribution.adaptive",
+    "Tolerance": "caploc.attribution.method",
     "attribute": "caploc.attribution.engine",
     "iou": "caploc.metrics",
     "load_examples": "caploc.datasets",

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from torch import nn
+from torch import Tensor, nn
 
 from caploc.errors import ModelError
 
@@ -117,3 +117,26 @@ def architecture_of(family: str) -> Architecture:
             f"(families there: {known})"
         )
     return ARCHITECTURES[family]
+
+
+def input_axis(projection: nn.Module) -> int:
+    """The axis of a linear projection's weight that its inputs stand along: nn.Linear stores [outputs, inputs],
+    GPT-2's Conv1D [inputs, outputs].
+
+    Raises:
+        ModelError: another kind of module, which has no such weight.
+    """
+    if isinstance(projection, nn.Linear):
+        return 1
+    if type(projection).__name__ == "Conv1D":
+        return 0
+    raise ModelError(
+        f"a projection is a {type(projection).__name__}, not a plain linear layer; merge adapters and load the model "
+        "unquantized"
+    )
+
+
+def weight_by_input(projection: nn.Module) -> Tensor:
+    """A linear projection's weight as ``[inputs, outputs]``, a detached view of it. Raises as ``input_axis``."""
+    weight: Tensor = projection.weight.detach()  # type: ignore[operator]
+    return weight.T if input_axis(projection) else weight

@@ -37,6 +37,8 @@ def _canonical(obj: object, place: str) -> str:
         # json writes the built-in form of subclasses such as np.float64 or StrEnum too
         return json.dumps(obj)
     if isinstance(obj, list | tuple):
+        if {*map(type, obj)} == {int}:  # tokens and places of neurons: as below, without a call for each
+            return f"[{','.join(map(str, obj))}]"
         return "[" + ",".join(_canonical(item, f"{place}[{i}]") for i, item in enumerate(obj)) + "]"
     if isinstance(obj, Mapping):
         return _canonical_mapping(obj, place)

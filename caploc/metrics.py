@@ -84,8 +84,7 @@ class Location(Protocol):
         """The places' own weights as a fraction of all of the model's parameters."""
 
     def random_like(self, seed: int) -> Self:
-        """A random set of the same size in the same model, and of the same size in each of ``strata``' layers where
-        the kind has layers to match."""
+        """A random set of the same size in the same model; of neurons, as many in every layer."""
 
     @property
     def strata(self) -> Int[np.ndarray, " places"]:

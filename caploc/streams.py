@@ -50,6 +50,7 @@ class Stream(Enum):
     TRAINED_SETS = 43, "a seed for the random sets that are trained"
     CIRCUITS = 41, "seeds of one fact's random circuits"
     CIRCUIT_NODES = 42, "senders of a random circuit"
+    LAYERS = 0x6C7901, "layers of a random set"
     EDGES = 0x6B6301, "edges of a random circuit"
     EDGES_OF_DEGREE = 0x6B6302, "pairs of edges that exchange their senders"
     UNATTRIBUTED_NEURONS = 41, "neurons of one fact beside those of the largest attributions"

@@ -11,22 +11,18 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from caploc.attribution.adaptive import Tolerance, integrate_adaptive
-from caploc.attribution.clean import CleanPass, run_clean
-from caploc.attribution.estimate import automatic_chunk, describe
-from caploc.attribution.integrate import integrate_fixed
-from caploc.attribution.method import Method
-from caploc.attribution.one_neuron import one_neuron_scores
-from caploc.attribution.packed import Gradients, PackedModel
-from caploc.attribution.preactivation import PreactivationModel
-from caploc.attribution.precision import wide_head
-from caploc.attribution.quadrature import fixed_rule
-from caploc.attribution.selfcheck import check_against_clean
+from caploc.attribution.integrate import integrate_adaptive, integrate_fixed, one_neuron_scores
+from caploc.attribution.method import Method, Tolerance, fixed_rule
+from caploc.attribution.packed import Gradients, PackedModel, PreactivationModel
 from caploc.attribution.sums import ScoreSums
 from caploc.errors import ModelError, OptionError
 from caploc.examples import Example, TokenizedExample, tokenize
 from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronScores
+from caploc.rows.borrowing import wide_head
+from caploc.rows.clean import CleanPass, run_clean
+from caploc.rows.reading import check_reproduced
+from caploc.rows.sizing import Budget, automatic_chunk, bytes_per_token
 
 __all__ = ["Attributor", "Method", "attribute"]
 
@@ -50,7 +46,7 @@ class Attributor:
         kind = PreactivationModel if method.value == "pre" else PackedModel
         self._packed = kind(lm.model, lm.architecture)
         self._stack = ExitStack()
-        self._chunk = method.chunk_tokens or automatic_chunk(lm)
+        self._budget = Budget(lm, method.chunk_tokens)
 
     def __enter__(self) -> Attributor:
         with ExitStack() as stack:
@@ -77,17 +73,11 @@ class Attributor:
         Raises:
             ModelError: the packed passes do not reproduce the model, scores are not finite, or nothing fits.
         """
-        while True:
-            try:
-                return self._attribute(example)
-            except torch.cuda.OutOfMemoryError as error:
-                if self._chunk <= 1:
-                    raise ModelError(
-                        f"example {example.id!r} does not fit into the GPU's memory even row by row; "
-                        "use a GPU with more memory or limit answer_tokens"
-                    ) from error
-                self._chunk //= 2
-            torch.cuda.empty_cache()
+        refusal = (
+            f"example {example.id!r} does not fit into the GPU's memory even row by row; use a GPU with more memory or "
+            "limit answer_tokens"
+        )
+        return self._budget.fitting(lambda: self._attribute(example), refusal)
 
     def _attribute(self, example: TokenizedExample) -> ScoreSums:
         lm, packed = self.lm, self._packed
@@ -99,7 +89,9 @@ class Attributor:
             gates=self.method.value == "pre",
         )
         unscaled = packed.run_unscaled(clean)
-        check_against_clean(clean, unscaled, lm.dtype, example.id)
+        check_reproduced(
+            unscaled[0].probabilities[0].log(), clean.log_probs, lm.dtype, example.id, "the clean run"
+        )
         attribution = self._one_neuron if self.method.path == "neuron" else self._whole_layer
         sums = attribution(clean, unscaled)
         if not np.isfinite(sums.total).all():
@@ -109,10 +101,10 @@ class Attributor:
     def _whole_layer(self, clean: CleanPass, unscaled: dict[int, Gradients]) -> ScoreSums:
         packed = self._packed
         if self.method.quadrature == "adaptive":
-            integral = integrate_adaptive(packed, clean, unscaled, self.method.tolerance, self._chunk)
+            integral = integrate_adaptive(packed, clean, unscaled, self.method.tolerance, self._budget.tokens)
         else:
             nodes, weights = fixed_rule(self.method.quadrature, self.method.steps)
-            integral = integrate_fixed(packed, clean, unscaled, nodes, weights, self._chunk)
+            integral = integrate_fixed(packed, clean, unscaled, nodes, weights, self._budget.tokens)
         scores = [
             packed.scores(layer, clean, gradients).mean(0)
             for layer, gradients in enumerate(integral.gradients)
@@ -126,7 +118,7 @@ class Attributor:
 
     def _one_neuron(self, clean: CleanPass, unscaled: dict[int, Gradients]) -> ScoreSums:
         """There is no quadrature, so no error of it; the gap is the neurons' mean effect."""
-        effects = one_neuron_scores(self._packed, clean, unscaled, self._chunk)  # [L, Y, neurons]
+        effects = one_neuron_scores(self._packed, clean, unscaled, self._budget.tokens)  # [L, Y, neurons]
         layers, _, neurons = effects.shape
         return ScoreSums.of_one(
             _array(effects.mean(1)),
@@ -159,7 +151,7 @@ def attribute(
 
     Args:
         steps: S of the fixed rules (the paper's is 19).
-        quadrature: ``paper``, ``trapezoid``, ``gauss-legendre`` or ``adaptive`` (see ``attribution.quadrature``).
+        quadrature: ``paper``, ``trapezoid``, ``gauss-legendre`` or ``adaptive`` (see ``attribution.method``).
         answer_tokens: attribute only the first so many answer tokens of each example; None for all.
         tolerance: of the adaptive rule.
         chunk_tokens: tokens in a packed pass; None chooses by device. The result does not depend on it but by rounding.
@@ -187,3 +179,35 @@ def attribute(
         sums = attributor.sums(bar)
     scores = sums.scores({**method.settings, "answer_tokens": answer_tokens})
     return replace(scores, model=lm.fingerprint)
+
+
+def packed_flops(lm: LanguageModel, examples: Sequence[TokenizedExample], method: Method) -> float:
+    """Floating-point operations of the packed engine, by count: matrix products only, forward and backward.
+
+    A token that enters behind layer l passes the layers above it, on average (L - 1) / 2, and the head; the gradient
+    costs as much again, parameters being frozen. The path of one neuron needs no gradient, but a token for every
+    neuron. The adaptive rule usually needs less than ``steps`` points. Values before the nonlinearity cost two
+    products with the output projection more for a token.
+    """
+    vocabulary, width = lm.structure.get_input_embeddings().weight.shape  # type: ignore[misc]
+    per_layer = (
+        sum(parameter.numel() for layer in lm.layer_shapes for parameter in layer.parameters()) / lm.num_layers
+    )
+    answers = sum(example.num_answer_tokens for example in examples)
+    prompts = sum(len(example.input_ids) for example in examples)
+    passed = per_layer * (lm.num_layers - 1) / 2 + vocabulary * width
+    if method.path == "neuron":
+        packed = answers * lm.num_layers * lm.num_neurons * 2 * passed
+    else:
+        projections = 2 * lm.num_neurons * width if method.value == "pre" else 0
+        packed = answers * lm.num_layers * (method.steps + 1) * 2 * (2 * passed + projections)
+    clean = prompts * 2 * (per_layer * lm.num_layers + vocabulary * width)
+    return packed + clean
+
+
+def describe(
+    lm: LanguageModel, examples: Sequence[TokenizedExample], method: Method, chunk_tokens: int
+) -> str:
+    """One phrase for a progress bar: the model, the work ahead and the memory of a pass."""
+    work, memory = packed_flops(lm, examples, method), chunk_tokens * bytes_per_token(lm)
+    return f"attribute {lm.name} ({work / 1e12:.2g} TFLOP, passes of {memory / 1e9:.1g} GB)"

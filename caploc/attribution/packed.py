@@ -4,7 +4,7 @@ A change of layer l's neurons at position p reaches no earlier position (causal 
 p's own prediction is read. So the intervened run for (l, p, alpha) is ONE token that enters behind layer l's MLP and
 attends to the clean keys and values before p and to its own. A pass packs them: rows = (layer, alpha), columns =
 answer positions; rows of layer l join the batch at layer l's output. The Hugging Face model's own layers do all the
-work; they only see a cache that returns [clean keys ; own keys] and a mask to match.
+work (``caploc.rows``).
 
 Since the MLP's output projection is affine, scaling its input by alpha gives b + alpha (d - b), d its clean output and
 b its bias: the token needs no attention and no projection of its own at layer l, and the gradients of all alphas are
@@ -15,21 +15,17 @@ Exactness against the slow oracle: ``caploc/tests/attribution/test_exactness.py`
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
-from caploc.architectures import Architecture
-from caploc.attribution.clean import CleanPass, bind
-from caploc.attribution.packing import PackedPass, PrefixCache
-from caploc.attribution.probability import TargetProbability
-from caploc.attribution.restoring import frozen_eval, replaced_forward
-from caploc.errors import ModelError
+from caploc.architectures import weight_by_input
+from caploc.rows.caches import Masks, RowCache
+from caploc.rows.clean import CleanPass
+from caploc.rows.model import RowModel, Rows
+from caploc.rows.reading import TargetProbability
 
 
 @dataclass(frozen=True)
@@ -44,7 +40,49 @@ class Gradients:
     gradients: Tensor
 
 
-class PackedModel:
+class PackedPass(Rows):
+    """Tokens of the clean pass that enter behind a layer's MLP, each for itself: a row of C columns has no token that
+    another sees.
+
+    Args:
+        columns: ``[C]`` indices into ``clean.positions``; repeats are welcome.
+        leaves: for each layer at which rows enter, ``[R, C, width]`` what its MLP's projection puts out.
+    """
+
+    def __init__(self, clean: CleanPass, columns: Tensor, leaves: Mapping[int, Tensor]) -> None:
+        front = list(zip(clean.keys, clean.values, strict=True))
+        super().__init__(RowCache(front), clean.positions[columns][None], tuples=clean.tuples)
+        self.clean, self.columns, self.leaves = clean, columns, leaves
+        self._masks = Masks(clean.visible, self.allowed, clean.layer_inputs[0].dtype)
+
+    def allowed(self, visible: Tensor) -> Tensor:
+        """``[C, T + C]`` clean tokens that the family lets a layer see, and the token's own key."""
+        own = torch.eye(len(self.columns), dtype=torch.bool, device=visible.device)
+        return torch.cat([visible[self.columns], own], dim=1)
+
+    def mask(self, layer: int, rows: int) -> Tensor:
+        return self._masks[layer]
+
+    def behind_mlp(self, layer: int) -> tuple[Tensor, Tensor] | None:
+        if layer not in self.leaves:
+            return None
+        return self.clean.layer_inputs[layer][:, self.columns], self.leaves[layer][:, None]
+
+
+class UnscaledPass(PackedPass):
+    """One row that enters at the bottom; the ``leaves [1, C, width]`` are added to every layer's MLP output."""
+
+    def in_front(self, layer: int, states: Tensor) -> Tensor | None:
+        return self.clean.layer_inputs[0][:, self.columns] if layer == 0 else None
+
+    def behind_mlp(self, layer: int) -> None:
+        return None
+
+    def mlp_output(self, layer: int, states: Tensor, output: Tensor) -> Tensor:
+        return output + self.leaves[layer].reshape(output.shape)
+
+
+class PackedModel(RowModel):
     """A model prepared for packed passes; use inside ``with``. Leaving it, even by an exception, restores the model.
 
     ::
@@ -53,25 +91,6 @@ class PackedModel:
             packed.run(clean, columns, {layer: alphas})     # -> {layer: Gradients}
             packed.run_unscaled(clean)                      # alpha = 1, all layers in one row
     """
-
-    def __init__(self, model: PreTrainedModel, architecture: Architecture) -> None:
-        self._model = model
-        self._architecture = architecture
-        self._layers = architecture.decoder_layers(model)
-        self._stack = ExitStack()
-        self._pass: PackedPass | None = None
-        self._projections = [architecture.mlp_out_of(layer) for layer in self._layers]
-
-    def __enter__(self) -> PackedModel:
-        with ExitStack() as stack:
-            stack.enter_context(frozen_eval(self._model))
-            for index, layer in enumerate(self._layers):
-                stack.enter_context(self._patched(index, layer))
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._stack.close()
 
     @torch.enable_grad()
     def run(self, clean: CleanPass, columns: Tensor, alphas: Mapping[int, Tensor]) -> dict[int, Gradients]:
@@ -86,7 +105,7 @@ class PackedModel:
             layer: self._scaled(layer, clean, columns, alphas[layer]).requires_grad_()
             for layer in sorted(alphas)
         }
-        probabilities = self._forward(PackedPass(clean, columns, leaves, additive=False))
+        probabilities = self.forward(PackedPass(clean, columns, leaves))
         gradients = torch.autograd.grad(probabilities.sum(), list(leaves.values()))
         parts = probabilities.detach().split([len(leaf) for leaf in leaves.values()])
         return {
@@ -98,14 +117,14 @@ class PackedModel:
     def run_unscaled(self, clean: CleanPass) -> dict[int, Gradients]:
         """alpha = 1 for every layer at once: the packed form of the clean run, one row.
 
-        Its log-probabilities must equal the clean run's; callers check that (``check_against_clean``).
+        Its log-probabilities must equal the clean run's; callers check that (``rows.reading.check_reproduced``).
         """
         columns = torch.arange(len(clean.positions), device=clean.positions.device)
         leaves = {
             layer: torch.zeros_like(output)[None].requires_grad_()
             for layer, output in enumerate(clean.mlp_outputs)
         }
-        probabilities = self._forward(PackedPass(clean, columns, leaves, additive=True))
+        probabilities = self.forward(UnscaledPass(clean, columns, leaves))
         gradients = torch.autograd.grad(probabilities.sum(), list(leaves.values()))
         return {
             layer: Gradients(probabilities.detach(), gradient)
@@ -118,7 +137,7 @@ class PackedModel:
     ) -> dict[int, Tensor]:
         """One packed pass without gradients: P ``[R, C]`` where the projections put out ``entering [R, C, width]``."""
         leaves = {layer: entering[layer] for layer in sorted(entering)}
-        found = self._forward(PackedPass(clean, columns, leaves, additive=False))
+        found = self.forward(PackedPass(clean, columns, leaves))
         return dict(zip(leaves, found.split([len(leaf) for leaf in leaves.values()]), strict=True))
 
     def step(self, layer: int, clean: CleanPass) -> Tensor:
@@ -140,10 +159,7 @@ class PackedModel:
 
     def output_weights(self, layer: int, neurons: slice) -> Tensor:
         """``[neurons, width]`` what one unit of each of these neurons adds to the projection's output."""
-        projection = self._projections[layer]
-        weight: Tensor = projection.weight.detach()  # type: ignore[operator]
-        # nn.Linear stores [out, in]; GPT-2's Conv1D [in, out].
-        return (weight.T if isinstance(projection, nn.Linear) else weight)[neurons]
+        return weight_by_input(self._projections[layer])[neurons]
 
     def to_neurons(self, layer: int, gradient: Tensor) -> Tensor:
         """Carry ``[..., width]`` gradients at the projection's output to its input: ``[..., neurons]``."""
@@ -161,79 +177,65 @@ class PackedModel:
         step = clean.mlp_outputs[layer][columns] - bias  # [C, width]
         return bias + alphas.to(step)[..., None] * step
 
-    def _forward(self, packed_pass: PackedPass) -> Tensor:
+    def forward(self, packed: PackedPass) -> Tensor:
         """P of the answer tokens ``[R, C]``, rows in the order of the layers."""
-        clean, columns = packed_pass.clean, packed_pass.columns
-        embedding: Tensor = self._model.get_input_embeddings().weight  # type: ignore[assignment]
-        # what goes in does not matter: layers below the first entry pass it through, and there it is replaced
-        dummy = embedding.new_zeros(1, len(columns), embedding.shape[1])
-        self._pass = packed_pass
-        try:
-            logits = self._model(
-                inputs_embeds=dummy,
-                attention_mask=packed_pass.mask(0),
-                position_ids=clean.positions[columns][None],
-                past_key_values=PrefixCache(clean),
-                use_cache=True,
-            ).logits
-        finally:
-            self._pass = None
-        return TargetProbability.apply(logits, clean.targets[columns])
+        return TargetProbability.apply(self.logits(packed), packed.clean.targets[packed.columns])
 
-    @contextmanager
-    def _patched(self, index: int, layer: nn.Module) -> Iterator[None]:
-        """Let ``layer`` run packed rows while a pass is under way, and as ever otherwise."""
-        projection, original = self._projections[index], layer.forward
-        if not (isinstance(projection, nn.Linear) or type(projection).__name__ == "Conv1D"):
-            raise ModelError(
-                f"layer {index}: the MLP output projection is a {type(projection).__name__}, not a plain linear layer; "
-                "merge adapters and load the model unquantized"
-            )
 
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            if self._pass is None:
-                return original(*args, **kwargs)
-            return self._run_layer(index, original, bind(layer, args, kwargs).arguments)
+class PreactivationModel(PackedModel):
+    """Eq. (7) with a neuron's value taken before the nonlinearity, as eq. (11) does: a ``PackedModel`` whose gradients
+    ``[R, C, neurons]`` are those with respect to the pre-activations. Needs a clean pass with ``gates``.
 
-        def substitute(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-            return output if self._pass is None else self._pass.substitute(output)
+    The path scales w, what enters the nonlinearity f, from zero to its clean value. The packed tokens then enter with
+    the MLP's output at f(alpha w) * up, and gradients are carried back through the projection and f: w dP/dw. In a
+    gated MLP w is the gate's pre-activation and up keeps its clean value. Equals the oracle, plain autograd with a hook
+    on f (``caploc/tests/attribution/test_preactivation.py``).
+    """
 
-        handle = projection.register_forward_hook(substitute)
-        try:
-            with replaced_forward(layer, forward):
-                yield
-        finally:
-            handle.remove()
+    def step(self, layer: int, clean: CleanPass) -> Tensor:
+        return clean.gates[layer].before
 
-    def _run_layer(self, index: int, original: Any, named: dict[str, Any]) -> Any:
-        """Packed rows of lower layers through layer ``index``, then the rows that enter behind its MLP."""
-        current = self._pass
-        assert current is not None
-        named = {name: value for name, value in named.items() if name != "self"}
-        extra = named.pop("kwargs", {})
-        named["attention_mask"] = current.mask(index)
-        hidden = named.pop("hidden_states")
-        outputs = []
+    def scores(self, layer: int, clean: CleanPass, integral: Tensor) -> Tensor:
+        return clean.gates[layer].before.to(integral.dtype) * integral
 
-        def call(states: Tensor) -> Tensor:
-            result = original(hidden_states=states, **named, **extra)
-            return result[0] if isinstance(result, tuple) else result
+    def fall(self, layer: int, clean: CleanPass) -> Tensor:
+        gate, everywhere = (
+            clean.gates[layer],
+            torch.arange(len(clean.positions), device=clean.positions.device),
+        )
+        return gate.activation(torch.zeros_like(gate.before), everywhere) - clean.activations[layer]
 
-        if current.additive:
-            if index == 0:
-                hidden = current.clean.layer_inputs[0][:, current.columns]
-            current.entering = current.leaves[index]
-            outputs.append(call(hidden))
-        else:
-            if index > current.first:
-                outputs.append(call(hidden))
-            if index in current.leaves:
-                leaf = current.leaves[index]
-                entry = current.clean.layer_inputs[index][:, current.columns]
-                if self._architecture.flat_mlp:
-                    entry, leaf = entry.expand(len(leaf), -1, -1), leaf.flatten(0, 1)
-                current.entering = leaf
-                outputs.append(call(entry))  # one row in; the substituted MLP output makes it R rows
-        current.entering = None
-        states = torch.cat(outputs) if len(outputs) > 1 else outputs[0] if outputs else hidden
-        return (states, None) if current.clean.tuples else states
+    def run(self, clean: CleanPass, columns: Tensor, alphas: Mapping[int, Tensor]) -> dict[int, Gradients]:
+        results = super().run(clean, columns, alphas)
+        return {
+            layer: self._before(layer, clean, columns, alphas[layer], result)
+            for layer, result in results.items()
+        }
+
+    def run_unscaled(self, clean: CleanPass) -> dict[int, Gradients]:
+        everywhere = torch.arange(len(clean.positions), device=clean.positions.device)
+        one = torch.ones(1, len(everywhere), device=everywhere.device)
+        return {
+            layer: self._before(layer, clean, everywhere, one, result)
+            for layer, result in super().run_unscaled(clean).items()
+        }
+
+    def _scaled(self, layer: int, clean: CleanPass, columns: Tensor, alphas: Tensor) -> Tensor:
+        gate = clean.gates[layer]
+        with torch.no_grad():
+            before = gate.before[columns]
+            activation = gate.activation(alphas.to(before)[..., None] * before, columns)  # [R, C, neurons]
+            entering: Tensor = self.projection(layer)(activation)
+        return entering
+
+    @torch.enable_grad()
+    def _before(
+        self, layer: int, clean: CleanPass, columns: Tensor, alphas: Tensor, result: Gradients
+    ) -> Gradients:
+        """Carry gradients at the projection's output back to the nonlinearity's input."""
+        gate = clean.gates[layer]
+        before = gate.before[columns]
+        scaled = (alphas.to(before)[..., None] * before).requires_grad_()  # [R, C, neurons]
+        behind = self.to_neurons(layer, result.gradients)
+        (gradients,) = torch.autograd.grad(gate.activation(scaled, columns), scaled, behind)
+        return Gradients(result.probabilities, gradients)

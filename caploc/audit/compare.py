@@ -29,7 +29,7 @@ _LEFT_OUT = ("schema", "started", "command", "settings.store", "settings.departu
 
 
 class CompareError(CaplocError):
-    """A file is no summary of an audit; the message names it and what is wrong."""
+    """A file that is not an audit's summary; the message names the file and the problem."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class Comparison:
 
     @cached_property
     def not_run(self) -> Counter[tuple[str, str]]:
-        """Cells that one run measured and the other could not run: ("A" or "B", the reason) with their number."""
+        """How many cells one run measured and the other could not run, by the latter ("A" or "B") and its reason."""
         found: Counter[tuple[str, str]] = Counter()
         for key in self.common:
             ends = {"A": self.a.cells[key], "B": self.b.cells[key]}
@@ -136,7 +136,7 @@ class Comparison:
 
     @cached_property
     def only(self) -> Mapping[str, list[Key]]:
-        """Cells of one run alone, by "A" and "B"."""
+        """Cells that only one run has, under "A" and "B"."""
         return {
             "A": [key for key in self.a.cells if key not in self.b.cells],
             "B": [key for key in self.b.cells if key not in self.a.cells],
@@ -144,7 +144,7 @@ class Comparison:
 
     @cached_property
     def facts(self) -> list[tuple[str, str, str]]:
-        """Settings, packages, fingerprints, the rules' digest and the commit where they differ: name, A's, B's.
+        """Settings, packages, fingerprints, the rules' digest and the commit, where they differ: name, A's, B's.
 
         A fingerprint that one run lacks belongs to a model or dataset that it did not audit, and is left out.
         """

@@ -1,7 +1,7 @@
-"""The HTML report: pytest-html is its frame, the templates beside this file its hand.
+"""The HTML report: pytest-html writes the file, Jinja templates make our part of it.
 
-Claims have a page of their own, made from `caploc.audit.views.RunView`; other tests keep pytest-html's table. A
-template prints whatever it is given as text: what comes from data, models or exceptions is made visible
+Claims are shown as `caploc.audit.views.RunView` arranges them; other tests keep pytest-html's table. A template
+prints whatever it is given as text: what comes from data, models or exceptions is made visible
 (`caploc.audit.text`) and escaped on its way into the page. Only markup that this module or a template made is exempt.
 """
 
@@ -37,7 +37,7 @@ SECTIONS = {
     "claims": "Claims, rules and plots",
     "provenance": "Provenance",
 }
-"""The page's sections, a template each, and what the list of contents calls them."""
+"""The sections of the page, one template each, and their names in the table of contents."""
 
 SIGNS = {
     Status.SUPPORTED: "\u2713",
@@ -48,7 +48,7 @@ SIGNS = {
     Status.MISSING: "\u2205",
 }
 MOST_FIGURES = 150
-"""More than these are left to the ledger, which holds their data: a page of them would open slowly."""
+"""A page with more would open slowly; the ledger has the data of the rest."""
 MOST_ITEMS = 60
 LONGEST_TRACE = 100_000
 LONGEST_VALUE = 300
@@ -106,7 +106,7 @@ def _shown(value: object) -> object:
 
 
 def _cut(value: object, limit: int) -> Markup:
-    """Text of another length than a template prints by itself."""
+    """Text cut to a limit of its own rather than the usual one."""
     return escape(visible(value, limit))
 
 
@@ -126,7 +126,7 @@ def _as_text(value: object) -> str:
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawn plot: its picture for light and for dark pages, and what it shows in words."""
+    """A drawn plot: pictures for light and dark pages, and a description in words."""
 
     light: Markup
     dark: Markup
@@ -141,7 +141,7 @@ class Figures:
         self._drawn = 0
 
     def of(self, results: Iterable[Result]) -> Iterator[Figure | str]:
-        """Each plot; a sentence in place of one that cannot be drawn, so that it does not cost the reader the page."""
+        """Each plot, or a sentence in place of one that cannot be drawn: a bad plot must not cost the whole page."""
         for result in results:
             for plot in (result.finding or {}).get("plots") or ():
                 yield self._figure(plot, result)
@@ -188,7 +188,7 @@ class HtmlReport:
             )
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Keeps what the page says of a claim's test beyond its result."""
+        """Keeps the time and the traceback of a claim's test, which its result lacks."""
         if report.nodeid not in self._audit.books.planned:
             return
         log = self._logs.get(report.nodeid, Log())

@@ -138,7 +138,7 @@ def _settle_torch() -> None:
     """The same numbers whatever the machine: one thread a process; -n gives more processes, which share the work."""
     import torch
 
-    from caploc.attribution.allocator import keep_freed_memory
+    from caploc.rows.sizing import keep_freed_memory
 
     keep_freed_memory()
     torch.set_num_threads(1)

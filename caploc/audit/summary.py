@@ -63,7 +63,7 @@ def provenance(
 
 
 def fingerprints(results: Iterable[Result]) -> dict[str, str]:
-    """The content hashes of models, and of datasets as each model's tokens, that findings name in their settings.
+    """The content hashes of models and of datasets (as each model tokenizes them) in the findings' settings.
 
     Cells under other readings are left out: they may read a dataset in another form.
     """
@@ -123,7 +123,7 @@ def outcome(results: Sequence[Result]) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes strict ASCII JSON in one go, one line an entry, so that a reader never sees half a file."""
+    """Writes strict ASCII JSON atomically, one entry a line."""
     text = json.dumps(plain(content), allow_nan=False, indent=1)
     temporary = path.with_name(f".{path.name}.new")
     temporary.write_text(text + "\n", encoding="ascii")

@@ -1,4 +1,4 @@
-"""Strings from data, models and exceptions, made safe to print, to send between processes and to show."""
+"""Strings from data, models and exceptions made safe to print and to send between processes; numbers as text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _UNSAFE = re.compile(
 
 
 def visible(value: object, limit: int = LONGEST_SHOWN) -> str:
-    """``value`` on one line, unsafe characters as escapes, cut to ``limit`` characters with its length told."""
+    """``value`` on one line, unsafe characters as escapes, cut to ``limit`` characters, its full length noted."""
     text = str(value)
     cut = text if len(text) <= limit else text[:limit]
     shown = _UNSAFE.sub(lambda match: match.group().encode("unicode_escape").decode(), cut)
@@ -25,7 +25,7 @@ def visible(value: object, limit: int = LONGEST_SHOWN) -> str:
 
 
 def in_ascii(value: object, limit: int = LONGEST_SHOWN) -> str:
-    """``value`` for a terminal of any encoding: on one line, what is not ASCII as escapes."""
+    """``value`` for a terminal of any encoding: on one line, all but ASCII as escapes."""
     return visible(value, limit).encode("ascii", "backslashreplace").decode("ascii")
 
 
@@ -39,7 +39,7 @@ def visible_lines(text: str, limit: int = LONGEST_SHOWN, most: int = 400) -> str
 
 
 FRACTIONS = ("fraction", "share")
-"""Units shown in per cent; a share is a fraction that is small by nature."""
+"""Units shown in per cent; a share is a fraction that is always small."""
 
 
 def number(value: float | None, unit: str = "fraction") -> str:
@@ -54,7 +54,7 @@ def number(value: float | None, unit: str = "fraction") -> str:
 
 
 def unit_sign(unit: str) -> str:
-    """What stands behind a number of this unit: `` %`` for fractions."""
+    """The suffix of a number in this unit: `` %`` for fractions."""
     return " %" if unit in FRACTIONS else ""
 
 

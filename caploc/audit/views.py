@@ -1,6 +1,6 @@
-"""What the report's templates show of a run: its results by section, with every number formatted for its place.
+"""The data that the report's templates show: a run's results by section, every number already formatted.
 
-Nothing here is markup: `caploc.audit.report` renders it.
+Nothing here is markup; `caploc.audit.report` renders it.
 """
 
 from __future__ import annotations
@@ -43,20 +43,13 @@ PART_COLUMNS = {
     "n": "n",
     "unit": "unit",
 }
-"""What the report shows of a part of a finding, and what it calls it."""
+"""The fields of a finding's part that the report shows, and their headings."""
 
 UNKNOWN = Group(
     "unknown", "Unregistered claims", "Which tests name a claim that the paper's files do not list?"
 )
 _COORDINATES = ("model", "dataset", "quantity", "sigma", "method", "epoch")
-_CONTRADICTIONS_FIRST = (
-    Status.REFUTED,
-    Status.ERROR,
-    Status.MISSING,
-    Status.INCONCLUSIVE,
-    Status.SUPPORTED,
-    Status.NOT_RUN,
-)
+_CONTRADICTIONS_FIRST = ("REFUTED", "ERROR", "MISSING", "INCONCLUSIVE", "SUPPORTED", "NOT RUN")
 _SHOWN_ELSEWHERE = ("models", "datasets", "departures")
 
 
@@ -87,7 +80,7 @@ class RunView:
 
     @cached_property
     def alarms(self) -> dict[str, list[Result]]:
-        """What a reader must know before trusting the rest, by title."""
+        """Results that a reader must know of before trusting the rest, by title."""
         moved = [result for result in self.results if result.moved is not None]
         found = {
             "Missing: planned, but never reported": self._of(Status.MISSING),
@@ -125,7 +118,7 @@ class RunView:
             for result in self.results
             if result.planned.cell.model == PRINTED and result.planned.claim in self.paper.claims
         ]
-        return sorted(found, key=lambda check: _CONTRADICTIONS_FIRST.index(check.result.status))
+        return sorted(found, key=lambda check: _CONTRADICTIONS_FIRST.index(check.result.status.value))
 
     @cached_property
     def flips(self) -> list[Flip]:
@@ -302,7 +295,7 @@ class Row:
 
     @property
     def notes(self) -> Sequence[str]:
-        """What the experiment remarked."""
+        """The experiment's remarks."""
         return self.finding.get("notes") or ()
 
     @property
@@ -330,7 +323,7 @@ class Row:
 
     @property
     def facts(self) -> dict[str, str]:
-        """What unfolds under the row, by name: the verdict in full, and what its numbers are."""
+        """The named lines that unfold under the row: the verdict in full and what it rests on."""
         finding, result = self.finding, self.result
         quantity, size = finding.get("quantity"), finding.get("effect_size")
         facts = {
@@ -389,6 +382,12 @@ class Evidence:
             for column, heading in PART_COLUMNS.items()
             if any(part.get(column) is not None for part in self.parts.values())
         }
+
+    @property
+    def rows(self) -> list[tuple[str, list[str]]]:
+        """The parts by name, with the text of each column."""
+        columns = self.columns
+        return [(name, [_exact(part.get(column)) for column in columns]) for name, part in self.parts.items()]
 
 
 def evidence_of(finding: Mapping[str, Any]) -> Evidence:
@@ -457,6 +456,15 @@ def _coordinate(name: str, value: object) -> str:
     if value is None:
         return ""
     return f"{name} {value:g}" if isinstance(value, (int, float)) else str(value)
+
+
+def _exact(value: Any) -> str:
+    """A part's number or interval, with more digits than the table of cells has room for."""
+    if isinstance(value, list):
+        return f"[{', '.join(_exact(item) or '-' for item in value)}]"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return "" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _key(value: float | None) -> str:

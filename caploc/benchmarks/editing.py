@@ -14,7 +14,6 @@ import torch
 from tqdm import tqdm
 
 import caploc
-from caploc.attribution.restoring import frozen_eval
 from caploc.benchmarks import Options
 from caploc.benchmarks.measuring import Rounds, check_same
 from caploc.benchmarks.models import DATA, VOCABULARY, random_llama
@@ -22,13 +21,18 @@ from caploc.benchmarks.tables import Table, Value, at_least
 from caploc.datasets.edits import EditRequest, load_edits
 from caploc.interventions.rank_one.covariance import KeyCovariance, key_covariance
 from caploc.interventions.rank_one.edit import edit_all_layers
-from caploc.interventions.rank_one.prefixes import draw_prefixes
-from caploc.interventions.rank_one.prompts import EditPrompt, EditPrompts, edit_prompts
-from caploc.interventions.rank_one.recording import record
+from caploc.interventions.rank_one.prompts import (
+    Editing,
+    EditPrompt,
+    EditPrompts,
+    Token,
+    draw_prefixes,
+    edit_prompts,
+)
 from caploc.interventions.rank_one.scores import EditScore, score_edit, summarize_edits
-from caploc.interventions.rank_one.settings import Editing, Token
-from caploc.interventions.rank_one.value import find_values
+from caploc.interventions.rank_one.value import find_values, record
 from caploc.model.loading import LanguageModel, load_model
+from caploc.rows.borrowing import frozen_eval
 from caploc.tests.oracles.rank_one import reference_delta, reference_key
 
 TOKENS: tuple[Token, ...] = ("last-subject", "last-prompt")

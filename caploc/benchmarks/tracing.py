@@ -16,8 +16,7 @@ from caploc.benchmarks.measuring import Pair, Rounds, all_pairs, check_same, exe
 from caploc.benchmarks.models import random_example, random_gptj, random_llama
 from caploc.benchmarks.tables import Table, Value, at_least
 from caploc.examples import TokenizedExample
-from caploc.locators.causal_tracing.noise import draw_noise, embedding_deviation
-from caploc.locators.causal_tracing.settings import Kind, Tracing
+from caploc.locators.causal_tracing.trace import Kind, Tracing, draw_noise, embedding_deviation
 from caploc.locators.causal_tracing.tracer import Tracer
 from caploc.model.loading import LanguageModel
 from caploc.tests.oracles.causal_tracing import reference_trace

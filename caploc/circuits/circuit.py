@@ -197,7 +197,7 @@ def _parameters(
         )
     sending, entered = np.any(kept, axis=0), np.any(kept, axis=1)
     total = 0
-    for layer, block in enumerate(blocks_of(lm, family, graph)):
+    for layer, block in enumerate(blocks_of(lm, family, graph, lm.layer_shapes)):
         heads, mlp = sending[graph.heads_of(layer)], bool(sending[graph.mlp_of(layer)])
         queries = heads
         keys = values = np.isin(np.arange(graph.groups), graph.group_of[heads])

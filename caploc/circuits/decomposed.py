@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from caploc.circuits.weights import Rotary, blocks_of, family_of, graph_of, rotary_of
+from caploc.circuits.weights import Family, Rotary, blocks_of, family_of, graph_of, rotary_of
 from caploc.errors import ExampleError, ModelError, OptionError
 from caploc.examples import Example, TokenizedExample, tokenize
 from caploc.model.loading import LanguageModel
@@ -74,6 +74,21 @@ class Prompt:
         return len(self.targets)
 
 
+def check_decomposable(lm: LanguageModel) -> Family:
+    """The family of ``lm``, if it can be taken apart; no weight is read.
+
+    Raises:
+        ModelError: it cannot, or the model is in another dtype than float32 and float64.
+    """
+    family = family_of(str(lm.config.model_type))
+    if lm.dtype not in (torch.float32, torch.float64):
+        raise ModelError(
+            f"circuits need model {lm.name!r} in float32 or float64, not {str(lm.dtype).removeprefix('torch.')}; "
+            "load it so"
+        )
+    return family
+
+
 # Far above float32's rounding (1e-6), far below any error of taking the model apart.
 _SAME = 1e-3
 
@@ -91,15 +106,10 @@ class DecomposedModel:
     """
 
     def __init__(self, lm: LanguageModel, means: Tensor | None = None) -> None:
-        self._family = family_of(str(lm.config.model_type))
-        if lm.dtype not in (torch.float32, torch.float64):
-            raise ModelError(
-                f"circuits need model {lm.name!r} in float32 or float64, not {str(lm.dtype).removeprefix('torch.')}; "
-                "load it so"
-            )
+        self._family = check_decomposable(lm)
         self.lm = lm
         self.graph = graph_of(lm, self._family)
-        self.blocks = blocks_of(lm, self._family, self.graph)
+        self.blocks = blocks_of(lm, self._family, self.graph, lm.layers)
         zero = torch.zeros(self.graph.senders, len(self.blocks[0].mlp_bias)).to(lm.device, lm.dtype)
         if means is not None and means.shape != zero.shape:
             raise OptionError(

@@ -7,7 +7,7 @@ compares it with the Hugging Face model. Nothing is copied: a ``Block`` holds vi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, cast
@@ -237,9 +237,9 @@ def graph_of(lm: LanguageModel, family: Family) -> Graph:
     return Graph(lm.num_layers, heads, groups, parallel=family.mlp_norm is None)
 
 
-def blocks_of(lm: LanguageModel, family: Family, graph: Graph) -> list[Block]:
-    """Every layer of ``lm``."""
-    return [_block(lm, family, graph, number, layer) for number, layer in enumerate(lm.layers)]
+def blocks_of(lm: LanguageModel, family: Family, graph: Graph, layers: Sequence[nn.Module]) -> list[Block]:
+    """Every one of ``layers``, which are those of ``lm``, or, where only shapes are asked, its ``layer_shapes``."""
+    return [_block(lm, family, graph, number, layer) for number, layer in enumerate(layers)]
 
 
 def rotary_of(lm: LanguageModel, family: Family, tokens: int) -> Rotary | None:

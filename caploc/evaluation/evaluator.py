@@ -11,7 +11,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from caploc.errors import ModelError
-from caploc.evaluation.caches import KeysValues, Recorder
 from caploc.evaluation.generating import Text, Waiting, Writer, write_on
 from caploc.evaluation.labels import add_further_tokens, likelihoods
 from caploc.evaluation.outcomes import Outcomes
@@ -21,6 +20,7 @@ from caploc.evaluation.reading import Batch, Reading
 from caploc.evaluation.rows import RowModel
 from caploc.evaluation.sizing import automatic_batch, waiting_bytes
 from caploc.model.loading import LanguageModel
+from caploc.rows.caches import KeysValues, Recorder
 
 
 class Evaluator:

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from caploc.evaluation.caches import KeysValues, Slots, additive, joined
 from caploc.evaluation.preparing import Item, Prepared
 from caploc.evaluation.rows import RowModel
 from caploc.model.loading import LanguageModel
+from caploc.rows.caches import KeysValues, Slots, additive, joined
 
 _COMPACT_BELOW = 0.75  # of the rows still writing; the others' leave the batch
 

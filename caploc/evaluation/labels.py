@@ -7,10 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from caploc.attribution.probability import target_log_probs
-from caploc.evaluation.caches import KeysValues, Slots, additive, widened
 from caploc.evaluation.reading import Batch, Reading
 from caploc.evaluation.rows import RowModel
+from caploc.rows.caches import KeysValues, Slots, additive, widened
+from caploc.rows.reading import target_log_probs
 
 _SLOTS_PER_TOKEN = 4  # that a row may hold for each token of the budget: they are read, not computed
 

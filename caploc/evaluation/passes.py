@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from caploc.evaluation.caches import KeysValues, Recorder
+from caploc.rows.caches import KeysValues, Recorder
 
 
 @dataclass

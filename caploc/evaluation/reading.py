@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from caploc.attribution.probability import target_log_probs
 from caploc.evaluation.preparing import Item, Prepared
+from caploc.rows.reading import target_log_probs
 
 
 @dataclass(frozen=True)

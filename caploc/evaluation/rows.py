@@ -18,12 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from caploc.attribution.clean import bind
-from caploc.attribution.restoring import frozen_eval, replaced_forward
 from caploc.errors import ModelError
-from caploc.evaluation.caches import Recorder, Slots
 from caploc.evaluation.passes import Clean, Pass
 from caploc.model.loading import LanguageModel
+from caploc.rows.borrowing import frozen_eval, keywords, replaced_forward
+from caploc.rows.caches import Recorder, Slots
 
 
 class RowModel:
@@ -150,8 +149,8 @@ class RowModel:
         current = self._pass
         if current is None:
             return original(*args, **kwargs)
-        named = {name: value for name, value in bind(layer, args, kwargs).arguments.items() if name != "self"}
-        extra, hidden = named.pop("kwargs", {}), named.pop("hidden_states")
+        named = keywords(layer, args, kwargs)
+        extra, hidden = {}, named.pop("hidden_states")
         if self._masks is not None:
             self._masks.append(named.get("attention_mask"))
             return (hidden, None) if self._tuples else hidden

@@ -28,7 +28,7 @@ def waiting_bytes(lm: LanguageModel) -> int:
 def _bytes_per_token(lm: LanguageModel) -> int:
     """Of a pass at its peak, roughly: each layer's keys and values, one layer's states and activations, and the
     logits, of the model and in float32."""
-    vocabulary, width = lm.model.get_input_embeddings().weight.shape  # type: ignore[misc]
+    vocabulary, width = lm.structure.get_input_embeddings().weight.shape  # type: ignore[misc]
     states = 2 * lm.num_layers * width + 10 * width + 4 * lm.num_neurons
     return int(states * lm.dtype.itemsize + 12 * vocabulary)
 

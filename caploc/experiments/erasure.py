@@ -84,6 +84,7 @@ def base(study: Study, cell: Cell, claim: Claim) -> Measurement:
         asides={"nats a token of the answers": float(items.base["nll"].mean())},
         n=len(items),
         basis=[items],
+        floor=items.floor,
     )
 
 
@@ -127,6 +128,7 @@ def erase(study: Study, cell: Cell, claim: Claim) -> Measurement:
         draws=study.settings.draws,
         basis=[items],
         notes=[WHOSE, *([items.floor] if items.floor else [])],
+        floor=items.floor,
     )
 
 

@@ -227,7 +227,7 @@ class ErasedWithLoss(Spec[Erasures]):
 
     def tasks(self, study: Study) -> Iterable[Task]:
         self._check(study)
-        return self._all.tasks(study)
+        return study.tasks(self._all)
 
     def read(self, study: Study, entries: Iterator[Entry]) -> Erasures:
         self._check(study)

@@ -133,9 +133,15 @@ class Items(Spec[EvaluationItems]):
     def read(self, study: Study, entries: Iterator[Entry]) -> EvaluationItems:
         (entry,) = entries
         one = study.result(PreparedItems(self.dataset))
-        margins = [study.settings.margin(name) for name in ("least-loss", "above-chance-level")]
         return EvaluationItems(
-            self.dataset, one.prepared, one.clusters, entry.arrays, one.fingerprint, *margins, one.left_out
+            self.dataset,
+            one.prepared,
+            one.clusters,
+            entry.arrays,
+            one.fingerprint,
+            least_loss=study.settings.margin("least-loss"),
+            level=study.settings.margin("above-chance-level"),
+            left_out=one.left_out,
         )
 
     def flops(self, study: Study) -> float:

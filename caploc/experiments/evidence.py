@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
-from caploc.findings import Bound, Effect, Range
+from caploc.findings import Bound, Cell, Effect, Number, Range
+from caploc.papers import Claim
+from caploc.rules.printed import HUNDREDTHS
 from caploc.statistics import Change, Interval, holm_parts
 from caploc.statistics import Effect as Compared
 
@@ -22,6 +25,28 @@ def difference(
 ) -> Effect:
     """As `bound`, of a difference."""
     return Effect(float(estimate), _ends(interval), unit=unit, n=n, method=_method(interval, over))
+
+
+def number(
+    estimate: float,
+    interval: Interval,
+    over: str = "",
+    *,
+    unit: str = "fraction",
+    n: int = 0,
+    at: Mapping[str, Any] | None = None,
+) -> Number:
+    """As `bound`, of a number that is held against a printed one, ``at`` the coordinates of a table's cell."""
+    method = _method(interval, over)
+    return Number(float(estimate), _ends(interval), unit=unit, n=n, method=method, at=at or {})
+
+
+def printed_mark(claim: Claim, cell: Cell, key: str) -> float | None:
+    """What the paper prints for ``key`` in this cell, in the unit of findings, to be drawn into a plot."""
+    printed = claim.printed_number(cell, key)
+    if printed is None:
+        return None
+    return float(printed.value) / (100 if printed.unit in HUNDREDTHS else 1)
 
 
 def effect(change: Change, p: float | None = None, *, unit: str = "fraction") -> Effect:

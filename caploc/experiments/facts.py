@@ -18,31 +18,30 @@ from typing import Any
 import numpy as np
 import torch
 
-from caploc.attribution.restoring import frozen_eval
 from caploc.datasets import load_examples
-from caploc.datasets.edits import load_edits
 from caploc.datasets.base import digest
+from caploc.datasets.edits import load_edits
 from caploc.errors import DatasetError, ModelError, TooLongError, UnavailableDatasetError
-from caploc.examples import Example, TokenizedExample, tokenize
+from caploc.examples import Example, TokenizedExample, tokenize, with_subject
 from caploc.experiments.specs import Arrays, FloorError, NotRunError, Spec, Task, keyed
 from caploc.experiments.study import Study
-from caploc.model.loading import LanguageModel
-from caploc.store import Entry
 from caploc.fingerprints import fingerprint
-from caploc.examples import with_subject
+from caploc.model.loading import LanguageModel
+from caploc.rows.borrowing import frozen_eval
+from caploc.store import Entry
 
 CPU_FACTS, CPU_FEWER_FACTS = 48, 20
 """Facts taken on a CPU, unless ``--samples`` says how many: causal tracing and pruning cost ten times as much a prompt
 as KN, and get the fewer."""
 PAPER_FACTS = 1000
 PAPER_WORDINGS = 5
-FEWEST_FACTS = 16
-"""Below this, an interval over facts means little."""
 
 WITH_PARAPHRASES = ("counterfact", "zsre")
 """Datasets whose records hold the paraphrases of one prompt; in others the wordings of a fact share a group."""
 OF_EQUATION_8 = ("dispersion", "scope", "deviation", "gsm8k-form")
 """Settings of a study that play no part where single facts are located."""
+BY_SUBJECT = "facts, those of one subject together"
+"""What intervals over facts resample, in words."""
 
 # Part of every key that `prompt_task` makes: raise it when a change of the code changes numbers by more than rounding.
 CODE_VERSION = 1
@@ -247,11 +246,24 @@ class Known(Spec[FactSet]):
         yield self.facts
 
     def read(self, study: Study, entries: Iterator[Entry]) -> FactSet:
-        facts = study.result(self.facts)
-        known = int(facts.known.sum())
-        if known < FEWEST_FACTS:
-            raise FloorError(f"the model does not know the facts ({known} of {len(facts)})")
-        return facts
+        return require_known(study, study.result(self.facts))
+
+
+def fewest_facts(study: Study) -> int:
+    """The fewest facts that an interval is taken over: a margin of the paper."""
+    return int(study.settings.margin("fewest-facts"))
+
+
+def require_known(study: Study, facts: FactSet) -> FactSet:
+    """``facts``, if the model knows enough of them. Raises FloorError."""
+    if facts.known.sum() < fewest_facts(study):
+        raise FloorError(unknown(facts))
+    return facts
+
+
+def unknown(facts: FactSet) -> str:
+    """Why nothing can be said of facts that the model does not know."""
+    return f"the model does not know the facts ({int(facts.known.sum())} of {len(facts)})"
 
 
 @dataclass(frozen=True)
@@ -303,10 +315,11 @@ class NamingSubject(Spec[FactSet]):
         ids = {example.id for example in named}
         marked = np.array([example.id in ids for example in facts.examples])
         usable = (np.bincount(facts.fact, marked, len(facts)) > 1) & marked[facts.first]
-        if usable.sum() < FEWEST_FACTS:
+        fewest = fewest_facts(study)
+        if usable.sum() < fewest:
             raise NotRunError(
                 f"{facts.dataset} names the subject in two or more wordings of {usable.sum()} of {len(facts)} facts, "
-                f"and {FEWEST_FACTS} are the fewest an interval can be taken over; give facts with subjects"
+                f"and {fewest} are the fewest an interval can be taken over; give facts with subjects"
             )
         lost = len(facts.prompts) - int((usable[facts.fact] & marked).sum())
         return facts.only(
@@ -344,9 +357,10 @@ def tokenized_facts(
             continue
         chosen.append(Fact(fact.id, tuple(example for example, _ in fitting)))
         prompts += [tokenized for _, tokenized in fitting]
-    if len(chosen) < FEWEST_FACTS:
+    fewest = fewest_facts(study)
+    if len(chosen) < fewest:
         raise NotRunError(
-            f"{dataset} has {len(chosen)} facts with the wordings asked for that fit {lm.name}, and {FEWEST_FACTS} are "
+            f"{dataset} has {len(chosen)} facts with the wordings asked for that fit {lm.name}, and {fewest} are "
             "the fewest an interval can be taken over; give more data"
         )
     if too_long:

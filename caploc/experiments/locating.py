@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from caploc.attribution.engine import Attributor
-from caploc.attribution.estimate import packed_flops
+from caploc.attribution.engine import Attributor, packed_flops
 from caploc.attribution.sums import ScoreSums
 from caploc.datasets import DATASETS
 from caploc.examples import TokenizedExample

@@ -1,6 +1,6 @@
 """Locating single facts: what a method finds for every prompt of a fact set, each by itself, under every cut.
 
-``LocatedFacts("kn", facts)`` names it, of any method in ``FACT_METHODS``. What a method measures on a prompt is an
+``LocatedFacts("kn", facts)`` names it, of any method in ``caploc.LOCATORS``. What a method measures on a prompt is an
 entry of the store, so that a run resumes and processes share the work; every cut is made from it.
 """
 
@@ -14,17 +14,18 @@ from typing import Any
 import numpy as np
 
 from caploc.errors import ModelError
-from caploc.experiments.fact_methods import FACT_METHODS, Asked, Conditions, FactMethod
 from caploc.experiments.facts import FactSet, passes_flops
 from caploc.experiments.located_sets import LocatedSets
-from caploc.experiments.specs import Arrays, NotRunError, Spec, Task
+from caploc.experiments.specs import NotRunError, Spec, Task
 from caploc.experiments.study import Study
-from caploc.metrics import overlap
+from caploc.locators import LOCATORS
+from caploc.locators.method import Arrays, Asked, Conditions, FactMethod
 from caploc.statistics import random_sides
 from caploc.store import Entry
 
-PASSES: Mapping[str, float] = MappingProxyType({"kn": 60.0, "rome": 600.0, "kc": 3000.0})
-"""Roughly how many forward passes of a prompt its location costs, by method."""
+PASSES: Mapping[str, float] = MappingProxyType({"kn": 60.0, "rome": 150.0, "kc": 300.0})
+"""Roughly how many forward passes of a prompt its location costs, by method; ``OTHER_PASSES`` by any other."""
+OTHER_PASSES = 100.0
 HALVES = 20
 """Random halves of the facts whose mean scores are compared."""
 
@@ -98,7 +99,7 @@ class LocatedFacts(Spec[FactLocations]):
                 if values.ndim == 0:
                     numbers.setdefault(name, []).append(float(values))
             if not len(strata):
-                strata = method.strata(decides)
+                strata = decides.strata
         sets = {name: LocatedSets.of_places(found, len(strata), strata) for name, found in places.items()}
         cut = next(iter(sets))
         return FactLocations(
@@ -111,11 +112,11 @@ class LocatedFacts(Spec[FactLocations]):
         )
 
     def flops(self, study: Study) -> float:
-        return passes_flops(study, study.result(self.facts), PASSES.get(self.method, 100.0))
+        return passes_flops(study, study.result(self.facts), PASSES.get(self.method, OTHER_PASSES))
 
     def method_of(self, study: Study) -> FactMethod:
         """The method, with the study's seed and reading of eq. (7)."""
-        return FACT_METHODS[self.method](Conditions(study.settings.seed, study.settings.attribution))
+        return LOCATORS[self.method].on_facts(Conditions(study.settings.seed, study.settings.attribution))
 
     def _computing(
         self, study: Study, method: FactMethod, asked: Asked
@@ -164,5 +165,5 @@ class LocatedHalves(Spec[AveragedHalves]):
         overlaps = []
         for pair in sums:
             first, second = (next(iter(method.cuts(lm, {"values": half}).values())) for half in pair)
-            overlaps.append(overlap(first, second))
+            overlaps.append(first.overlap(second))
         return AveragedHalves(np.array(overlaps), known // 2)

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from caploc.errors import OptionError
-from caploc.experiments.fact_methods import DEFAULT_CUT
 from caploc.experiments.facts import FactSet, passes_flops
 from caploc.experiments.locating_facts import LocatedFacts
 from caploc.experiments.specs import Spec, Task, keyed
 from caploc.experiments.study import Study
 from caploc.interventions.scaling import Scaling
+from caploc.locators.knowledge_neurons import DEFAULT_CUT
 from caploc.locators.magnitude import Magnitude, magnitude, random_sets
 from caploc.neurons import NeuronMask
 from caploc.store import Entry

@@ -226,7 +226,7 @@ def _after(study: Study, spec: Spec[Any]) -> list[Spec[Any]]:
 
 
 def _tasks(study: Study, spec: Spec[Any]) -> list[Task]:
-    return list(spec.tasks(study))
+    return study.tasks(spec)
 
 
 def _flops(study: Study, spec: Spec[Any]) -> float:

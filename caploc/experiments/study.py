@@ -14,7 +14,7 @@ from caploc.errors import OptionError, TooLongError, UnavailableDatasetError, Un
 from caploc.examples import Example, Exclusion, TokenizedExample, fit
 from caploc.experiments import FEWEST_SAMPLES
 from caploc.experiments.settings import CPU_SAMPLES, PAPER_SIGMA, StudySettings
-from caploc.experiments.specs import ENDINGS, FloorError, Need, NotRunError, Result, Spec
+from caploc.experiments.specs import ENDINGS, FloorError, Need, NotRunError, Result, Spec, Task
 from caploc.findings import Cell, Measurement
 from caploc.fingerprints import fingerprint
 from caploc.model.loading import LanguageModel, defer_model, untrained_twin
@@ -81,6 +81,7 @@ class Study:
         self._given = lm
         self._located: dict[str, Located | NotRunError] = {}
         self._results: dict[Spec[Any], Any] = dict(results or {})
+        self._tasks: dict[Spec[Any], list[Task]] = {}
         self._held: tuple[object, Any, ExitStack] | None = None
 
     def result(self, spec: Spec[Result]) -> Result:
@@ -91,10 +92,10 @@ class Study:
         """
         if spec not in self._results:
             try:
-                store = self.settings.store
-                self._results[spec] = spec.read(self, store.compute_all(list(spec.tasks(self))))
+                self._results[spec] = spec.read(self, self.settings.store.compute_all(self.tasks(spec)))
             except ENDINGS as ending:
                 self._results[spec] = ending
+            self._tasks.pop(spec, None)
         found = self._results[spec]
         if isinstance(found, ENDINGS):
             raise found
@@ -104,6 +105,20 @@ class Study:
         """Let go of results, which the store keeps, and of what is held."""
         self.release()
         self._results.clear()
+        self._tasks.clear()
+        early = vars(self).get("early")
+        if early is not None and early is not self:
+            early.forget()
+
+    def tasks(self, spec: Spec[Any]) -> list[Task]:
+        """The tasks of ``spec``, kept until its result is read: their keys hash all that they depend on.
+
+        Raises:
+            NotRunError, FloorError: there is no such result, and why.
+        """
+        if spec not in self._tasks:
+            self._tasks[spec] = list(spec.tasks(self))
+        return self._tasks[spec]
 
     # ---------------------------------------------------------------------------------------------------- models
 
@@ -161,12 +176,13 @@ class Study:
             stack.close()
 
     def _placed(self, control: str) -> LanguageModel:
-        device, wanted = self.settings.device, self.named(control)
+        device = self.settings.device
         if device == "cpu":
-            return wanted
-        for other in (vars(self).get("lm"), vars(self).get("untrained")):
-            if other is not None and other is not wanted:
-                other.move("cpu")
+            return self.named(control)
+        other = "lm" if control == "untrained" else "untrained"
+        if other == "lm" or other in vars(self):
+            getattr(self, other).move("cpu")  # first, as a twin is drawn where the model lies
+        wanted = self.named(control)
         wanted.move(device)
         return wanted
 

@@ -16,10 +16,10 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from caploc.attribution.clean import bind
 from caploc.errors import OptionError
 from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask
+from caploc.rows.borrowing import keywords
 
 Masks = NeuronMask | Sequence[NeuronMask] | Bool[Tensor, "sets layers neurons"]
 
@@ -54,7 +54,7 @@ def scaled(
     shape = [0, 0]  # of the call under way; OPT flattens batch and tokens before its MLP
 
     def before_layers(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        shape[:] = bind(layer, args, kwargs).arguments["hidden_states"].shape[:2]
+        shape[:] = keywords(layer, args, kwargs)["hidden_states"].shape[:2]
         _check_call(len(members), columns, *shape)
 
     def before_projection(layer: int, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -1,30 +1,33 @@
 """How probable an answer is when the activations of chosen neurons are scaled: very many sets of neurons at once.
 
-Doubled or zeroed, located and random: all sets of one example are rows of one batch
-(``caploc.interventions.scaled_rows``).
+Doubled or zeroed, located and random: all sets of one example are rows of a packed pass (``caploc.rows``). A row scales
+the activations of its own set of neurons. Up to the MLP of its lowest touched layer it is the clean run, so it enters
+behind that MLP; earlier tokens keep their clean keys and values, and only the columns from the first scaled token to
+the last that predicts the answer are run. Above its entry a row's activations are scaled as they arise.
+
+Equality with plain runs under hooks: ``caploc/tests/interventions/test_activations.py``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from caploc.attribution.clean import run_clean
-from caploc.attribution.estimate import automatic_chunk
-from caploc.attribution.packed import Gradients
-from caploc.attribution.precision import wide_head
-from caploc.attribution.selfcheck import check_against_clean
+from caploc.attribution.packed import PackedModel, PackedPass
 from caploc.errors import ModelError, OptionError
 from caploc.examples import Example, TokenizedExample, tokenize
 from caploc.interventions.activations import Masks, factor_of_each, stacked
-from caploc.interventions.scaled_rows import ScalingModel
 from caploc.model.loading import LanguageModel
+from caploc.rows.borrowing import wide_head
+from caploc.rows.clean import CleanPass, run_clean
+from caploc.rows.reading import check_reproduced, target_log_probs
+from caploc.rows.sizing import Budget
 
 Positions = Literal["last", "prompt", "all"]
 
@@ -57,6 +60,87 @@ class AnswerLogProbs:
         return (self.log_probs - self.clean).mean(1)
 
 
+class ScaledPass(PackedPass):
+    """R rows of C columns, which are the clean pass's positions, neighbouring tokens that see each other.
+
+    Args:
+        leaves: for each layer that rows enter at, ``[rows, C, width]`` what its MLP's projection puts out.
+        masks: ``[R, layers, neurons]`` the rows' neurons, rows in the order in which they enter.
+        factors: ``[R]`` what each row multiplies them by.
+        scaled: ``[C]`` bool, in which columns.
+        read: how many columns, the last ones, have their logits read.
+    """
+
+    def __init__(
+        self,
+        clean: CleanPass,
+        leaves: dict[int, Tensor],
+        masks: Tensor,
+        factors: Tensor,
+        scaled: Tensor,
+        read: int,
+    ) -> None:
+        columns = torch.arange(len(clean.positions), device=clean.positions.device)
+        super().__init__(clean, columns, leaves)
+        self._members, self._factors, self._scaled, self._read = masks, factors, scaled, read
+
+    def allowed(self, visible: Tensor) -> Tensor:
+        """``[C, T + C]`` clean tokens in front of the columns, then the row's own tokens."""
+        first, count = int(self.clean.positions[0]), len(self.columns)
+        itself = torch.eye(count, dtype=torch.bool, device=visible.device)
+        front = visible.clone()
+        front[:, first:] = False
+        return torch.cat([front, visible[:, first : first + count] | itself], dim=1)
+
+    def activations(self, layer: int, states: Tensor) -> Tensor:
+        """Those of the rows that entered below ``layer``, scaled where and by what their row says."""
+        by_row = states.view(-1, len(self.columns), states.shape[-1])  # OPT runs its MLP on [R C, neurons]
+        members = self._members[: len(by_row), layer]
+        if not members.any():
+            return states
+        factors = torch.where(members, self._factors[: len(by_row), None], 1.0).to(states.dtype)
+        scaled = torch.where(self._scaled[:, None], by_row * factors[:, None], by_row)
+        return scaled.view(states.shape)
+
+    def read(self, states: Tensor) -> Tensor:
+        return states[:, -self._read :]
+
+
+class ScalingModel(PackedModel):
+    """A model prepared for scaled rows; use inside ``with``, which restores it."""
+
+    @torch.no_grad()
+    def log_probs(
+        self, clean: CleanPass, masks: Tensor, factors: Tensor, lowest: Tensor, scaled: Tensor, read: int
+    ) -> Tensor:
+        """``[R, read]`` log P of the last ``read`` targets of ``clean`` in each row.
+
+        Args:
+            masks, factors, scaled: as in ``ScaledPass``.
+            lowest: ``[R]`` ascending, the layer that each row enters at: none that it touches lies below.
+        """
+        leaves = {
+            layer: self._entering(
+                layer, clean, masks[lowest == layer, layer], factors[lowest == layer], scaled
+            )
+            for layer in lowest.unique().tolist()
+        }
+        logits = self.logits(ScaledPass(clean, leaves, masks, factors, scaled, read))
+        return target_log_probs(logits, clean.targets[-read:])
+
+    def _entering(
+        self, layer: int, clean: CleanPass, members: Tensor, factors: Tensor, scaled: Tensor
+    ) -> Tensor:
+        """``[rows, C, width]`` the clean output of the layer's projection, and what scaling changes in it."""
+        activations = clean.activations[layer][scaled]  # [columns, neurons]
+        change = torch.where(members[:, None], activations, 0) * (factors[:, None, None] - 1).to(
+            activations.dtype
+        )
+        entering = clean.mlp_outputs[layer].repeat(len(members), 1, 1)
+        entering[:, scaled] += change @ self.output_weights(layer, slice(None))
+        return entering
+
+
 class Scaling:
     """A model made ready to measure scaled activations, for many examples; use inside ``with``, which restores it.
 
@@ -71,7 +155,7 @@ class Scaling:
             raise OptionError(f"chunk_tokens must be at least 1, got {chunk_tokens}")
         self.lm = lm
         self._model = ScalingModel(lm.model, lm.architecture)
-        self._chunk = chunk_tokens or automatic_chunk(lm)
+        self._budget = Budget(lm, chunk_tokens)
         self._stack = ExitStack()
 
     def __enter__(self) -> Scaling:
@@ -109,19 +193,11 @@ class Scaling:
             )
         members = stacked(self.lm, masks)
         factors = factor_of_each(factor, len(members), self.lm.device)
-        while True:
-            try:
-                found = self._measure(example, members, factors, positions)
-            except torch.cuda.OutOfMemoryError as error:
-                if self._chunk <= 1:
-                    raise ModelError(
-                        f"example {example.id!r} does not fit into the GPU's memory even row by row; "
-                        "use a GPU with more memory"
-                    ) from error
-                self._chunk //= 2
-            else:
-                return found
-            torch.cuda.empty_cache()
+        refusal = (
+            f"example {example.id!r} does not fit into the GPU's memory even row by row; use a GPU with more "
+            "memory"
+        )
+        return self._budget.fitting(lambda: self._measure(example, members, factors, positions), refusal)
 
     def _measure(
         self, example: TokenizedExample, members: Tensor, factors: Tensor, positions: Positions
@@ -139,13 +215,10 @@ class Scaling:
         factors = torch.cat([torch.ones_like(factors[:1]), factors[acting]])
         lowest = members.any(2).int().argmax(1)
         rows = torch.empty(len(members), read, dtype=torch.float64)
-        for part in lowest.argsort(stable=True).split(max(1, self._chunk // len(where))):
+        for part in lowest.argsort(stable=True).split(max(1, self._budget.tokens // len(where))):
             logs = self._model.log_probs(clean, members[part], factors[part], lowest[part], where, read)
             rows[part.cpu()] = logs.double().cpu()
-        unscaled = rows[:1].exp()
-        check_against_clean(
-            replace(clean, log_probs=plain), {0: Gradients(unscaled, unscaled)}, lm.dtype, example.id
-        )
+        check_reproduced(rows[0], plain, lm.dtype, example.id, "the clean run")
         if not rows.isfinite().all():
             raise ModelError(
                 f"example {example.id!r}: scaled activations make {lm.name} give log probabilities that are not "

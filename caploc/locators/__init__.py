@@ -20,7 +20,7 @@ from caploc.circuits.circuit import Circuit
 from caploc.errors import OptionError
 from caploc.locators import commonality, knowledge_circuit, knowledge_neurons, magnitude
 from caploc.locators.causal_tracing.locate import locate as locate_by_tracing
-from caploc.locators.causal_tracing.settings import Tracing
+from caploc.locators.causal_tracing.trace import Tracing
 from caploc.locators.layers import LayerSet
 from caploc.locators.method import Conditions, EachAlone, FactMethod, SampleMethod
 from caploc.locators.traced_layers import LastTokenLayers, TracedLayers

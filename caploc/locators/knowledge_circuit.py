@@ -14,7 +14,7 @@ from torch import Tensor
 
 from caploc.circuits.attribution import attribute_edges
 from caploc.circuits.circuit import Circuit
-from caploc.circuits.decomposed import DecomposedModel
+from caploc.circuits.decomposed import DecomposedModel, check_decomposable
 from caploc.circuits.graph import Graph, mlps_of
 from caploc.circuits.pruning import prune, prune_to
 from caploc.circuits.weights import family_of, graph_of
@@ -91,11 +91,11 @@ class FactCircuits(FactMethod):
 
     def check(self, lm: LanguageModel) -> None:
         """Raise ``ModelError`` if ``lm`` cannot be taken apart."""
-        DecomposedModel(lm)
+        check_decomposable(lm)
 
     def settings(self, lm: LanguageModel) -> dict[str, Any]:
         """How circuits of ``lm`` are found."""
-        exact = self._graph(lm).edges <= EXACT_EDGES
+        exact = self.graph(lm).edges <= EXACT_EDGES
         threshold = THRESHOLD if exact else None
         return {"ablation": "zero", "steps": STEPS, "exact": exact, "threshold": threshold}
 
@@ -122,7 +122,7 @@ class FactCircuits(FactMethod):
 
         A share is met to the edge: edges on no path stay, which ``EdgeScores.top`` drops, and which can be nearly all.
         """
-        graph, size = self._graph(lm), np.abs(arrays["eap-ig"])
+        graph, size = self.graph(lm), np.abs(arrays["eap-ig"])
         counts = {f"{share:.0%} of the edges": max(1, round(share * graph.edges)) for share in SHARES}
         found = {f"EAP-IG, {name}": _largest(graph, size, count) for name, count in counts.items()}
         if "kept" not in arrays:
@@ -137,8 +137,9 @@ class FactCircuits(FactMethod):
         return {"exact": Circuit(graph, torch.from_numpy(kept)), **found, **exact}
 
     @staticmethod
-    def _graph(lm: LanguageModel) -> Graph:
-        return graph_of(lm, family_of(str(lm.model.config.model_type)))
+    def graph(lm: LanguageModel) -> Graph:
+        """The graph whose edges are located."""
+        return graph_of(lm, family_of(str(lm.config.model_type)))
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ class MlpEdges(SampleMethod):
 
     def check(self, lm: LanguageModel) -> None:
         """Raise ``ModelError`` if ``lm`` cannot be taken apart."""
-        DecomposedModel(lm)
+        check_decomposable(lm)
 
     def content(self, lm: LanguageModel, asked: Asked) -> Mapping[str, Any]:
         """The steps, the tokens and the id."""
@@ -172,7 +173,7 @@ class MlpEdges(SampleMethod):
 
     def rank(self, lm: LanguageModel, means: Float[np.ndarray, "rows ..."]) -> np.ndarray:
         """How much each layer's MLP matters: its edges' |mean score|, summed."""
-        at = mlps_of(graph_of(lm, family_of(str(lm.model.config.model_type))))
+        at = mlps_of(graph_of(lm, family_of(str(lm.config.model_type))))
         strength: np.ndarray = np.abs(means) @ at[at.any(1)].astype(np.float64)
         return strength
 

@@ -18,13 +18,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from caploc.attribution.engine import Attributor, Method
-from caploc.attribution.estimate import automatic_chunk, describe
+from caploc.attribution.engine import Attributor, Method, describe
 from caploc.errors import OptionError
 from caploc.examples import Example, TokenizedExample, tokenize
 from caploc.locators.method import Arrays, Asked, FactMethod, SampleMethod, measured
 from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask, NeuronScores
+from caploc.rows.sizing import automatic_chunk
 from caploc.store import Store
 
 _NUMBERS = (int, float, np.integer, np.floating)
@@ -65,9 +65,10 @@ class Cut:
         return NeuronMask(chosen.reshape(values.shape))
 
 
+DEFAULT_CUT = Cut()
 CUTS: Mapping[str, Cut] = MappingProxyType(
     {
-        "threshold 0.2": Cut(),
+        "threshold 0.2": DEFAULT_CUT,
         "threshold 0.1": Cut(0.1),
         "threshold 0.3": Cut(0.3),
         "top 15": Cut(top_k=15),
@@ -166,6 +167,10 @@ class KnowledgeNeuronScores(FactMethod, SampleMethod):
 
     method: Method
     answer_tokens: int | None = None
+
+    def settings(self, lm: LanguageModel) -> Mapping[str, Any]:
+        """The threshold that decides."""
+        return {"threshold": DEFAULT_CUT.threshold}
 
     def content(self, lm: LanguageModel, asked: Asked) -> Mapping[str, Any]:
         """How scores are computed, and the tokens."""

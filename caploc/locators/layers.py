@@ -14,16 +14,16 @@ from torch import Tensor, nn
 from caploc.architectures import Architecture
 from caploc.errors import OptionError
 from caploc.metrics import Places
+from caploc.streams import Stream, stream
 
 Extent = Literal["mlp", "block"]
-_UNIFORM = 0x6C7901  # part of every seed, so that no other draw from the same number repeats these
 
 
 class HasLayers(Protocol):
     """What a parameter share needs of a ``caploc.LanguageModel``."""
 
     @property
-    def layers(self) -> list[nn.Module]: ...
+    def layer_shapes(self) -> list[nn.Module]: ...
 
     @property
     def architecture(self) -> Architecture: ...
@@ -88,20 +88,20 @@ class LayerSet(Places):
         """
         if extent not in get_args(Extent):
             raise OptionError(f"extent must be 'mlp' or 'block', got {extent!r}")
-        if len(lm.layers) != self.num_layers:
+        if len(lm.layer_shapes) != self.num_layers:
             raise OptionError(
-                f"the set is of a model with {self.num_layers} layers, this one has {len(lm.layers)}; "
+                f"the set is of a model with {self.num_layers} layers, this one has {len(lm.layer_shapes)}; "
                 "take the model that the layers were located in"
             )
         # torch calls a module itself by the empty path
         paths = [""] if extent == "block" else [*lm.architecture.mlp_in, lm.architecture.mlp_out]
-        modules = [lm.layers[layer].get_submodule(path) for layer in self.layers for path in paths]
+        modules = [lm.layer_shapes[layer].get_submodule(path) for layer in self.layers for path in paths]
         total = sum(parameter.numel() for module in modules for parameter in module.parameters())
         return total / lm.num_parameters
 
     def random_like(self, seed: int) -> LayerSet:
         """As many layers, drawn uniformly."""
-        drawn = np.random.default_rng([seed, _UNIFORM]).choice(self.num_layers, self.count, replace=False)
+        drawn = stream(Stream.LAYERS, seed).choice(self.num_layers, self.count, replace=False)
         return LayerSet(tuple(drawn.tolist()), self.num_layers)
 
     @property

@@ -17,13 +17,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from caploc.attribution.clean import run_clean
-from caploc.attribution.restoring import frozen_eval
 from caploc.errors import OptionError
 from caploc.examples import Example, TokenizedExample, tokenize
 from caploc.locators.method import Arrays, Asked, SampleMethod
 from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask
+from caploc.rows.borrowing import frozen_eval
+from caploc.rows.clean import run_clean
 from caploc.streams import Stream, stream
 
 

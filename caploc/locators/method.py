@@ -90,6 +90,10 @@ class Measure(ABC):
 class FactMethod(Measure):
     """A measure that locates the fact behind one prompt."""
 
+    def settings(self, lm: LanguageModel) -> Mapping[str, Any]:
+        """How facts are measured in ``lm`` and cut, for whoever repeats it."""
+        return {}
+
     @abstractmethod
     def cuts(self, lm: LanguageModel, arrays: Arrays) -> Mapping[str, Location]:
         """What is located, by the name of the cut; the first one decides, the others show how much hangs on it.
@@ -165,6 +169,10 @@ class EachAlone(FactMethod, SampleMethod):
     places: type[Location]
     version: int = 1
     options: tuple[tuple[str, Any], ...] = ()
+
+    def settings(self, lm: LanguageModel) -> Mapping[str, Any]:
+        """The options."""
+        return dict(self.options)
 
     def content(self, lm: LanguageModel, asked: Asked) -> Mapping[str, Any]:
         """The locator, its version and options, and the example."""

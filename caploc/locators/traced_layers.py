@@ -13,14 +13,9 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from caploc.attribution.clean import run_clean
 from caploc.errors import ExampleError, ModelError
 from caploc.examples import TokenizedExample, subject_tokens
-from caploc.locators.causal_tracing.noise import draw_noise
-from caploc.locators.causal_tracing.recording import record
-from caploc.locators.causal_tracing.restoration import Restoration
-from caploc.locators.causal_tracing.selfcheck import check_reproduced
-from caploc.locators.causal_tracing.settings import Tracing
+from caploc.locators.causal_tracing.trace import Tracing, draw_noise
 from caploc.locators.causal_tracing.tracer import Tracer
 from caploc.locators.layers import LayerSet
 from caploc.locators.method import Arrays, Asked, FactMethod, SampleMethod
@@ -46,9 +41,13 @@ class TracedLayers(FactMethod):
                 f"{lm.name} has {lm.num_layers} layers, and {TOP_K} are to be chosen of more; take a deeper model"
             )
 
+    def settings(self, lm: LanguageModel) -> Mapping[str, Any]:
+        """How many layers are taken, and how they are traced."""
+        return {"top_k": TOP_K, **self.tracing.settings}
+
     def content(self, lm: LanguageModel, asked: Asked) -> Mapping[str, Any]:
         """The settings, the tokens, the subject's place; and the id, from which the noise is drawn."""
-        tokens, subject = asked.tokens, self._subject(lm, asked)
+        tokens, subject = asked.tokens, self.subject(lm, asked)
         place = [subject.start, subject.stop]
         return {"tracing": self.tracing.settings, "tokens": tokens.content, "subject": place, "id": tokens.id}
 
@@ -58,7 +57,7 @@ class TracedLayers(FactMethod):
         with Tracer(lm, self.tracing) as tracer:
 
             def measure(asked: Asked) -> Arrays:
-                trace = tracer.one(asked.tokens, self._subject(lm, asked))
+                trace = tracer.one(asked.tokens, self.subject(lm, asked))
                 return {
                     "restored": trace.by_layer().numpy(),
                     "clean": np.array(trace.clean),
@@ -73,7 +72,8 @@ class TracedLayers(FactMethod):
         return {f"top {count}": LayerSet.best(scores, count) for count in (TOP_K, 1, 2)}
 
     @staticmethod
-    def _subject(lm: LanguageModel, asked: Asked) -> range:
+    def subject(lm: LanguageModel, asked: Asked) -> range:
+        """The subject's tokens. Raises ``ExampleError`` where only tokens are known."""
         if asked.example is None:
             raise ExampleError(
                 f"example {asked.tokens.id!r} has only tokens; causal tracing needs its subject"
@@ -123,19 +123,10 @@ class LastTokenTracer(Tracer):
         Raises:
             ModelError: the rows do not reproduce the model, or its probabilities are not numbers.
         """
-        lm, tracing, prompt = self.lm, self.tracing, example.answer_start
-        ids = example.input_ids[: prompt + 1 if tracing.answer == "first" else None].to(lm.device)
-        clean = run_clean(lm.model, lm.architecture, ids, 1)
+        tracing, last = self.tracing, example.answer_start - 1
+        ids, clean = self._clean(example)
         rows = self._embedding(ids[None, :-1]).repeat(1 + tracing.draws, 1, 1)
-        noise = draw_noise(tracing.seed, example.id, tracing.draws, prompt - 1, rows.shape[-1])
-        rows[1:, : prompt - 1] += (self._deviation * noise).to(rows)
-        runs = record(lm, rows, ids[prompt:], tracing.kind)
-        check_reproduced(
-            runs.log_probs[0], clean.log_probs[prompt - 1 :], lm.dtype, example.id, "the clean run"
-        )
-        restoration = Restoration(self._model, clean, runs, tracing, self._chunk)
-        found = restoration.unrestored(prompt - 1)
-        check_reproduced(
-            found, runs.log_probs[:2].expand_as(found), lm.dtype, example.id, "rows of the same run"
-        )
-        return restoration.probabilities(range(prompt - 1, prompt)).mean(0)[0]
+        noise = draw_noise(tracing.seed, example.id, tracing.draws, last, rows.shape[-1])
+        rows[1:, :last] += (self._deviation * noise).to(rows)
+        _, restoration = self._restoration(example, ids, clean, rows, last)
+        return restoration.probabilities(range(last, last + 1)).mean(0)[0]

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -81,17 +81,18 @@ class LanguageModel:
         return self.architecture.decoder_layers(self.model)
 
     @property
-    def _shapes(self) -> list[nn.Module]:
+    def layer_shapes(self) -> list[nn.Module]:
+        """The decoder layers, in order, for their shapes: their weights may be absent."""
         return self.architecture.decoder_layers(self.structure)
 
     @property
     def num_layers(self) -> int:
-        return len(self._shapes)
+        return len(self.layer_shapes)
 
     @property
     def num_neurons(self) -> int:
         """Neurons per layer: the MLP's intermediate size."""
-        return _inputs(self.architecture.mlp_out_of(self._shapes[0]))
+        return _inputs(self.architecture.mlp_out_of(self.layer_shapes[0]))
 
     @property
     def max_length(self) -> int:
@@ -119,7 +120,7 @@ class LanguageModel:
     @property
     def parameters_per_neuron(self) -> int:
         """Weights that belong to one neuron: its input rows and biases, and its output column."""
-        layer = self._shapes[0]
+        layer = self.layer_shapes[0]
         total = cast(torch.Tensor, self.architecture.mlp_out_of(layer).weight).numel()
         for path in self.architecture.mlp_in:
             total += sum(parameter.numel() for parameter in layer.get_submodule(path).parameters())
@@ -149,13 +150,15 @@ class Deferred(LanguageModel):
     ) -> None:
         """``structure`` lies on the meta device; ``content`` is what the weights follow from, to be hashed."""
         super().__init__(name, structure, tokenizer, architecture)
+        self._skeleton = structure
         self._load, self._content, self._store = load, content, store
         self._device, self._loaded = device, False
 
     @property
     def model(self) -> PreTrainedModel:
         if not self._loaded:
-            self._model, self._loaded = self._load(), True
+            weights: Any = self._load()
+            self._model, self._loaded = weights.to(self._device), True
         return self._model
 
     @property
@@ -168,8 +171,9 @@ class Deferred(LanguageModel):
         return self._model.device if self._loaded else self._device
 
     def move(self, device: str) -> None:
-        super().move(device)
-        self._device = self._model.device
+        self._device = torch.device(device)
+        if self._loaded:
+            super().move(device)
 
     def twin(self, name: str, seed: int) -> Deferred:
         """The untrained twin, whose weights are drawn when first asked for."""
@@ -177,9 +181,9 @@ class Deferred(LanguageModel):
             name,
             self.tokenizer,
             self.architecture,
-            self.structure if not self._loaded else copy.deepcopy(self.structure).to("meta"),
+            self._skeleton,
             self.device,
-            lambda: _fresh(self, seed).to(self._device),
+            partial(_fresh, self, seed),
             {"twin of": self._content, "seed": seed},
             self._store,
         )
@@ -265,7 +269,8 @@ class _Source:
 
     def whole(self) -> LanguageModel:
         """The model with its weights."""
-        return wrap(self.name, self.weights(), self.tokenizer, self.architecture)
+        weights: Any = self.weights()
+        return wrap(self.name, weights.to(self.device), self.tokenizer, self.architecture)
 
     def weights(self) -> PreTrainedModel:
         """The weights, checked."""
@@ -281,8 +286,8 @@ class _Source:
             )
         model, report = loaded
         _check_loaded(model, report, self.title)
-        placed: PreTrainedModel = model.to(self.device).eval()
-        return placed
+        checked: PreTrainedModel = model.eval()
+        return checked
 
     def deferred(self, store: Store) -> LanguageModel:
         """The model without its weights, for now."""
@@ -329,8 +334,7 @@ def wrap(
 
 
 def _check_sizes(lm: LanguageModel) -> None:
-    layers = lm.architecture.decoder_layers(lm.structure)
-    sizes = {_inputs(lm.architecture.mlp_out_of(layer)) for layer in layers}
+    sizes = {_inputs(lm.architecture.mlp_out_of(layer)) for layer in lm.layer_shapes}
     if len(sizes) != 1:
         raise ModelError(
             f"model {lm.name!r} has layers of {sorted(sizes)} neurons; all must have the same number"
@@ -345,7 +349,8 @@ def untrained_twin(lm: LanguageModel, seed: int = 0) -> LanguageModel:
     name = f"{lm.name}-untrained-{seed}"
     if isinstance(lm, Deferred):
         return lm.twin(name, seed)
-    return wrap(name, _fresh(lm, seed).to(lm.device), lm.tokenizer, lm.architecture)
+    twin: Any = _fresh(lm, seed)
+    return wrap(name, twin.to(lm.device), lm.tokenizer, lm.architecture)
 
 
 def _fresh(lm: LanguageModel, seed: int) -> PreTrainedModel:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from caploc.findings import Bound, Count, Effect, Finding, Outcome, Verdict
+from caploc.findings import Bound, Count, Effect, Finding, Number, Outcome, Verdict
 from caploc.rules.base import (
     IncompleteFindingError,
     Rule,
@@ -22,6 +22,7 @@ from caploc.rules.base import (
     span,
     value_interval,
 )
+from caploc.rules.printed import NOT_THIS_MODEL
 
 if TYPE_CHECKING:
     from caploc.papers import Claim
@@ -173,12 +174,16 @@ class OverlapBelow(IntervalBelow, kind="overlap_below"):
 
 class Within(Rule, kind="within"):
     """The value's interval lies within ``supported_low`` .. ``supported_high`` / wholly outside ``refuted_low`` ..
-    ``refuted_high``."""
+    ``refuted_high``. The range is set round a printed number: where the measurement names a Number, and the
+    paper's numbers are about other cells, INCONCLUSIVE."""
 
     supported_low: Threshold
     supported_high: Threshold
     refuted_low: Threshold
     refuted_high: Threshold
+
+    def nothing_to_judge(self, claim: Claim, finding: Finding) -> str | None:
+        return NOT_THIS_MODEL if finding.measurement.of(Number) and not claim.covers(finding.cell) else None
 
     def judge(self, claim: Claim, finding: Finding) -> Verdict:
         one = value_interval(finding)

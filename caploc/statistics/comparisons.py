@@ -1,7 +1,7 @@
 """Evidence that one thing differs from another: outcomes per item in, the numbers that a rule reads out.
 
 Every comparison is ordered so that a higher outcome is more of what is claimed: right answers after enhancement, wrong
-ones after erasure, nats lost. The rules of `caploc.papers.kinds` that read parts ``effect:*`` are fed by
+ones after erasure, nats lost. The rules of `caploc.rules` that read parts ``effect:*`` are fed by
 `part_quantities` and `holm_parts`, ``monotone`` by `compare_doses`. Whether an effect or its absence is claimed is the
 rule's business: it reads the 95 % interval and p for the one, the 90 % interval (two one-sided tests) for the other.
 """

@@ -90,7 +90,7 @@ def model(kind, template=None, max_length=10_000, rows=None):
     return SimpleNamespace(
         name="tiny",
         tokenizer=tokenizer,
-        model=SimpleNamespace(get_input_embeddings=lambda: embedding),
+        structure=SimpleNamespace(get_input_embeddings=lambda: embedding),
         max_length=max_length,
     )
 

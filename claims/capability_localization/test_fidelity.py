@@ -9,17 +9,23 @@ from __future__ import annotations
 
 from caploc.audit.claims import claim, experiments
 
-fidelity = experiments.fidelity
+fidelity, fidelity_sizes = experiments.fidelity, experiments.fidelity_sizes
 
 
-@claim("fidelity-kn-overlap", fidelity.kn_overlap, over="facts", dataset="counterfact", embedded="pararel")
+@claim(
+    "fidelity-kn-overlap",
+    fidelity.overlap(method="kn"),
+    over="facts",
+    dataset="counterfact",
+    embedded="pararel",
+)
 def test_kn_wordings_overlap_little() -> None:
     """Section 3.1, *distributed parameters*: "only 37.3%" between wordings of one fact."""
 
 
 @claim(
     "fidelity-kn-mean-located",
-    fidelity.kn_mean_located,
+    fidelity_sizes.kn_mean_located,
     over="facts",
     dataset="counterfact",
     embedded="pararel",
@@ -29,13 +35,23 @@ def test_kn_locates_15_neurons() -> None:
 
 
 @claim(
-    "fidelity-rome-overlap", fidelity.rome_overlap, over="facts", dataset="counterfact", embedded="pararel"
+    "fidelity-rome-overlap",
+    fidelity.overlap(method="rome"),
+    over="facts",
+    dataset="counterfact",
+    embedded="pararel",
 )
 def test_traced_layers_of_wordings_overlap_little() -> None:
     """Section 3.1, *parameter layer*: "only 32.7%" of the three layers that causal tracing finds."""
 
 
-@claim("fidelity-kc-overlap", fidelity.kc_overlap, over="facts", dataset="counterfact", embedded="pararel")
+@claim(
+    "fidelity-kc-overlap",
+    fidelity.overlap(method="kc"),
+    over="facts",
+    dataset="counterfact",
+    embedded="pararel",
+)
 def test_circuits_of_wordings_overlap_little() -> None:
     """Section 3.1, *parameter chain*, and the poster: circuits of one fact coincide 7.2%."""
 
@@ -47,7 +63,7 @@ def test_kn_agrees_best_then_rome_then_kc() -> None:
 
 @claim(
     "fidelity-rome-granularity",
-    fidelity.rome_granularity,
+    fidelity_sizes.rome_granularity,
     over="facts",
     dataset="counterfact",
     embedded="pararel",
@@ -58,7 +74,7 @@ def test_three_layers_are_a_large_share() -> None:
 
 @claim(
     "fidelity-kc-param-share",
-    fidelity.kc_param_share,
+    fidelity_sizes.kc_param_share,
     over="facts",
     dataset="counterfact",
     embedded="pararel",
@@ -69,7 +85,7 @@ def test_circuits_hold_1_6_percent() -> None:
 
 @claim(
     "fidelity-kc-granularity",
-    fidelity.kc_granularity,
+    fidelity_sizes.kc_granularity,
     over="facts",
     dataset="counterfact",
     embedded="pararel",

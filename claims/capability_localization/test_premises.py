@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from caploc.audit.claims import claim, experiments
 
-premises = experiments.premises
+completeness, premises = experiments.completeness, experiments.premises
 
 
-@claim("bg-ig-completeness", premises.ig_completeness, over="facts", dataset="zsre")
+@claim("bg-ig-completeness", completeness.ig_completeness, over="facts", dataset="zsre")
 def test_attributions_add_up() -> None:
     """Section 2.1, eq. (2): the attribution "accumulates the output probability change"."""
 

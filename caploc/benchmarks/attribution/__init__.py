@@ -19,9 +19,8 @@ import torch
 from torch import Tensor
 
 import caploc
-from caploc.attribution.adaptive import Tolerance
 from caploc.attribution.engine import Attributor, Method
-from caploc.attribution.estimate import automatic_chunk
+from caploc.attribution.method import Tolerance
 from caploc.attribution.sums import ScoreSums
 from caploc.benchmarks import Options
 from caploc.benchmarks.attribution.speed import (
@@ -40,6 +39,7 @@ from caploc.benchmarks.tables import Spread, Table, Value
 from caploc.errors import CaplocError
 from caploc.examples import TokenizedExample, tokenize
 from caploc.model.loading import LanguageModel
+from caploc.rows.sizing import automatic_chunk
 
 __all__ = [
     "FULL",

@@ -15,19 +15,18 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
-from caploc.attribution.clean import run_clean
 from caploc.attribution.engine import Attributor, Method
-from caploc.attribution.estimate import automatic_chunk
-from caploc.attribution.integrate import integrate_fixed
+from caploc.attribution.integrate import integrate_fixed, layers_in_chunks
+from caploc.attribution.method import fixed_rule
 from caploc.attribution.packed import PackedModel
-from caploc.attribution.packing import layers_in_chunks
-from caploc.attribution.quadrature import fixed_rule
 from caploc.benchmarks import Options
 from caploc.benchmarks.measuring import Pair, Rounds, all_pairs, check_same, sample_pairs
 from caploc.benchmarks.models import random_example, random_llama
 from caploc.benchmarks.tables import Table, Value, at_least, at_most
 from caploc.examples import TokenizedExample
 from caploc.model.loading import LanguageModel
+from caploc.rows.clean import run_clean
+from caploc.rows.sizing import automatic_chunk
 from caploc.tests.oracles.attribution import captum_scores, reference_scores
 
 STEPS = 19

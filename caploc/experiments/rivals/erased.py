@@ -10,9 +10,10 @@ import torch
 from jaxtyping import Bool, Float
 
 from caploc.evaluation import evaluate
-from caploc.experiments.endings import FloorError
-from caploc.experiments.evaluation_data import arrays_of, evaluation_items
+from caploc.experiments.evaluating import arrays_of
+from caploc.experiments.evaluation_data import evaluation_items
 from caploc.experiments.facts.stored import stored
+from caploc.experiments.specs import FloorError
 from caploc.experiments.study import Study
 
 

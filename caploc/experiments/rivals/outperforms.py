@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
-from caploc.experiments.commonality.splits import mean
-from caploc.experiments.endings import FloorError, ends_in_a_finding
+from caploc.experiments.commonality_halves import mean
+from caploc.experiments.endings import ends_in_a_finding
 from caploc.experiments.rivals.erased import Erased, erased_of, require_ability
 from caploc.experiments.rivals.halves import RESAMPLES, Overlaps, half_splits, overlap_effect, resampled
 from caploc.experiments.rivals.samples import STEPS, Samples, samples_of
 from caploc.experiments.rivals.sets import CNL, MAGNITUDE, RIVALS, located
+from caploc.experiments.specs import FloorError
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding, Outcome, Plot
 from caploc.metrics import chance_overlap

@@ -13,14 +13,14 @@ from caploc.circuits import DecomposedModel, attribute_edges
 from caploc.circuits.graph import mlps_of
 from caploc.errors import ModelError
 from caploc.examples import TokenizedExample
-from caploc.experiments.fidelity.prompts import for_each_prompt
-from caploc.experiments.scrambled import scrambled
-from caploc.experiments.shards import MOST_SHARDS, sharded_sums
+from caploc.experiments.facts import prompt_task as for_each_prompt
+from caploc.experiments.locating import MOST_SHARDS, scrambled
 from caploc.experiments.study import Study
-from caploc.locators.causal_tracing.settings import Tracing
+from caploc.locators.causal_tracing.trace import Tracing
 from caploc.locators.knowledge_neurons import example_scores
 from caploc.locators.magnitude import magnitude
 from caploc.locators.traced_layers import LastTokenTracer
+from caploc.tests.experiments.test_locating import sharded_sums
 
 CPU_SAMPLES = 32
 """On a CPU, unless ``--samples`` says how many; never more than ``MOST_SHARDS``, so that every sample is a shard."""

@@ -23,12 +23,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from caploc.attribution.restoring import replaced_forward
 from caploc.errors import CaplocError
 from caploc.interventions.enhancement.recipe import Train
 from caploc.interventions.weights import neuron_weights, replaced_weights, zeroed_weights
 from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask
+from caploc.rows.borrowing import replaced_forward
 
 # By operations, of a frozen pass 2 + 3 k/N against 3 with the gradient of whole matrices.
 MATRIX_SHARE = 1 / 3

@@ -14,8 +14,6 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
-from caploc.attribution.precision import wide_head
-from caploc.attribution.restoring import frozen_eval
 from caploc.errors import ModelError, OptionError
 from caploc.examples import TokenizedExample
 from caploc.interventions.activations import stacked
@@ -32,6 +30,7 @@ from caploc.interventions.enhancement.recipe import Recipe
 from caploc.interventions.weights import replaced_weights, zeroed_weights
 from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask
+from caploc.rows.borrowing import frozen_eval, wide_head
 
 # A run has diverged when its loss is no number, or so many times the first one and above that of guessing, by a nat,
 # for so many steps on end.

@@ -1,7 +1,8 @@
 """The rank-one edit of a fact (ROME; Meng et al. 2022, section 3): the paper's verification that a layer holds it
 (section 2.2), at any layer and at all layers together.
 
-``edit`` makes edits, ``scores`` tells whether they took, ``reference`` is the slow oracle.
+``edit`` makes edits, ``value`` seeks what they write, ``scores`` tells whether they took, ``reference`` is the slow
+oracle.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from caploc.interventions.rank_one.covariance import (
     key_covariance,
 )
 from caploc.interventions.rank_one.edit import RankOneEdit, edit_all_layers, rank_one_edit
-from caploc.interventions.rank_one.prefixes import draw_prefixes
+from caploc.interventions.rank_one.prompts import Editing, draw_prefixes
 from caploc.interventions.rank_one.scores import (
     AnswerScore,
     EditScore,
@@ -22,7 +23,6 @@ from caploc.interventions.rank_one.scores import (
     score_edit,
     summarize_edits,
 )
-from caploc.interventions.rank_one.settings import Editing
 
 __all__ = [
     "AnswerScore",

@@ -14,12 +14,11 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
-from caploc.attribution.estimate import automatic_chunk
-from caploc.attribution.restoring import frozen_eval
-from caploc.errors import CaplocError, ExampleError, OptionError
+from caploc.errors import CaplocError, ExampleError, ModelError, OptionError
 from caploc.fingerprints import fingerprint
-from caploc.interventions.rank_one.layers import check_layers
 from caploc.model.loading import LanguageModel
+from caploc.rows.borrowing import frozen_eval
+from caploc.rows.sizing import automatic_chunk
 from caploc.store import Store
 
 # What C^-1 loses of a float32 key's seven digits is at most its condition number.
@@ -200,3 +199,28 @@ def _summing(lm: LanguageModel, sums: dict[int, Tensor], real: Tensor) -> Iterat
             module = lm.architecture.mlp_out_of(lm.layers[layer])
             stack.callback(module.register_forward_pre_hook(adding(total)).remove)
         yield
+
+
+def check_layers(lm: LanguageModel, layers: Sequence[int] | None) -> list[int]:
+    """``layers`` in ascending order, each once; None for all.
+
+    Raises:
+        OptionError: a layer that is not there, or none.
+    """
+    count = lm.num_layers
+    chosen = range(count) if layers is None else layers
+    for layer in chosen:
+        if not isinstance(layer, int) or isinstance(layer, bool) or not 0 <= layer < count:
+            raise OptionError(f"layer {layer!r} is out of range: {lm.name} has the layers 0 to {count - 1}")
+    if not chosen:
+        raise OptionError("no layer to edit; give at least one, or None for all")
+    return sorted(set(chosen))
+
+
+def check_precise(lm: LanguageModel) -> None:
+    """Raise ``ModelError`` unless weights are precise enough for rank-one changes."""
+    if lm.dtype not in (torch.float32, torch.float64):
+        raise ModelError(
+            f"a rank-one edit changes weights by less than {str(lm.dtype)[6:]} can tell apart; load {lm.name} with "
+            "dtype float32"
+        )

@@ -10,29 +10,63 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from caploc.attribution.estimate import automatic_chunk
-from caploc.attribution.restoring import frozen_eval
+from caploc.architectures import input_axis
 from caploc.datasets.edits import EditRequest
 from caploc.errors import ModelError
 from caploc.examples import Example
-from caploc.interventions.rank_one.covariance import KeyCovariance
-from caploc.interventions.rank_one.keys import edited_key
-from caploc.interventions.rank_one.layers import check_layers, check_precise
-from caploc.interventions.rank_one.prefixes import draw_prefixes
-from caploc.interventions.rank_one.prompts import edit_prompts
-from caploc.interventions.rank_one.recording import record
+from caploc.interventions.rank_one.covariance import KeyCovariance, check_layers, check_precise
+from caploc.interventions.rank_one.prompts import Editing, Key, draw_prefixes, edit_prompts
 from caploc.interventions.rank_one.scores import answer_scores
-from caploc.interventions.rank_one.settings import Editing
-from caploc.interventions.rank_one.value import Value, find_values
+from caploc.interventions.rank_one.value import Recorded, Value, find_values, record
 from caploc.interventions.weights import replaced_weights
 from caploc.model.loading import LanguageModel
+from caploc.rows.borrowing import frozen_eval
+from caploc.rows.sizing import automatic_chunk
+
+
+@dataclass(frozen=True, eq=False)
+class EditedKey:
+    """The key that gets a new value.
+
+    Attributes:
+        key: k ``[neurons]``, the input of the MLP's output projection.
+        unedited: ``[width]`` what the projection puts out for it.
+        direction: d ``[neurons]``, float64, with d^T k = 1, so that W + delta d^T maps k to delta more.
+    """
+
+    key: Float[Tensor, " neurons"]
+    unedited: Float[Tensor, " width"]
+    direction: Float[Tensor, " neurons"]
+
+
+def edited_key(recorded: Recorded, layer: int, kind: Key, covariance: KeyCovariance, name: str) -> EditedKey:
+    """d = C^-1 m / (k^T C^-1 m), m the mean over the fact's prompts, k either m (the closed form of Meng et al. 2022,
+    eq. 2) or the bare prompt's own key (their released code).
+
+    Raises:
+        OptionError, SingularCovarianceError: as ``KeyCovariance.solve``.
+        ModelError: the key of the fact ``name`` has no part in that direction.
+    """
+    inputs, outputs = (
+        recorded.mlp_inputs[layer][:-1],
+        recorded.mlp_outputs[layer][:-1],
+    )  # without the essence prompt
+    key, unedited = (inputs[0], outputs[0]) if kind == "prompt" else (inputs.mean(0), outputs.mean(0))
+    solved = covariance.solve(layer, inputs.mean(0))
+    part = torch.dot(solved, key.double())
+    if not part > 0:
+        raise ModelError(
+            f"edit {name!r}: at layer {layer} the prompt's key has no part in that of its prefixed forms "
+            f"({float(part):.2g}), so that none can be edited; give other prefixes, another layer, or key='mean'"
+        )
+    return EditedKey(key, unedited, solved / part)
 
 
 @dataclass(frozen=True, eq=False)
 class RankOneEdit:
-    """W' = W + delta d^T, so that W' k + bias = v, at one layer for one fact: see ``keys.edited_key``.
+    """W' = W + delta d^T, so that W' k + bias = v, at one layer for one fact: see ``edited_key``.
 
     Attributes:
         request: the fact.
@@ -70,8 +104,8 @@ class RankOneEdit:
     def _edited(self, lm: LanguageModel) -> Tensor:
         weight = lm.model.get_parameter(self.parameter).detach()
         update = torch.outer(self.delta.double(), self.direction)
-        if not isinstance(lm.architecture.mlp_out_of(lm.layers[self.layer]), nn.Linear):
-            update = update.T  # GPT-2's Conv1D stores [in, out]
+        if input_axis(lm.architecture.mlp_out_of(lm.layers[self.layer])) == 0:
+            update = update.T
         return (weight.double() + update).to(weight.dtype)
 
 
@@ -108,7 +142,7 @@ def edit_all_layers(
     editing: Editing | None = None,
 ) -> dict[int, RankOneEdit]:
     """The edits of one fact at each of ``layers`` (None: all), not applied. Their values are sought together: see
-    ``caploc.interventions.rank_one.joining``; each equals that of ``rank_one_edit`` at its layer alone. A layer from
+    ``caploc.interventions.rank_one.value``; each equals that of ``rank_one_edit`` at its layer alone. A layer from
     which nothing reaches the answer (the last one, at the subject's token) keeps its value.
 
     ::

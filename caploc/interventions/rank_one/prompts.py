@@ -1,18 +1,95 @@
-"""The prompts that a value is sought over: the fact behind several prefixes, and what its subject is."""
+"""What decides a rank-one edit beside the fact, the layer and the covariance: its settings, and the prompts that a value
+is sought over, the fact behind several prefixes and what its subject is."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from caploc.datasets.edits import EditRequest
+from caploc.errors import ModelError, OptionError
 from caploc.examples import Example, subject_tokens, tokenize
-from caploc.interventions.rank_one.settings import Token
 from caploc.model.loading import LanguageModel
+from caploc.rows.borrowing import frozen_eval
+from caploc.streams import Stream, stream
+
+Token = Literal["last-subject", "last-prompt"]
+Key = Literal["prompt", "mean"]
+_CANDIDATES = 5  # ROME's code draws from the five most probable tokens
+
+
+@dataclass(frozen=True)
+class Editing:
+    """How an edit is made. Every number is what ROME's released code sets for GPT-J, unless brackets say so.
+
+    ===================  =====================================================================================
+    ``token``            whose key is edited: the subject's last token (ROME's), or the prompt's last
+    ``key``              which key gets the new value exactly: that of the bare ``prompt``, as in ROME's code, or
+                         the ``mean`` over prefixed prompts, as in its paper; the mean gives the direction of
+                         the update in both
+    ``prefix_tokens``    the length of each text that is drawn from the model and put in front of the prompt,
+                         to make more of it [ROME's code: ten of 5 and ten of 10; its paper: 50 of 2 to 10]
+    ``prefixes``         texts to be used instead of drawn ones; an empty tuple for the bare prompt alone
+    ``steps``            updates of the value by Adam
+    ``learning_rate``    of Adam, in units of the MLP's output
+    ``kl_weight``        of KL(edited || unedited) behind "SUBJECT is a" [ROME's code reads it at the edited
+                         token; here, as in its paper, behind the whole text]
+    ``decay``            of |delta| / |v|^2, v the unedited output of the MLP at the bare prompt
+    ``clamp``            |delta| is at most so many |v|; None for no limit
+    ``stop_loss``        a layer's value is left as it is once its loss is below
+    ``seed``             of the drawn prefixes
+    ===================  =====================================================================================
+
+    Raises:
+        OptionError: a value that makes no sense.
+    """
+
+    token: Token = "last-subject"
+    key: Key = "prompt"
+    prefix_tokens: tuple[int, ...] = (2, 4, 6, 8, 10)
+    prefixes: tuple[str, ...] | None = None
+    steps: int = 20
+    learning_rate: float = 0.5
+    kl_weight: float = 0.0625
+    decay: float = 0.5
+    clamp: float | None = 4.0
+    stop_loss: float = 0.05
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, choices in (("token", get_args(Token)), ("key", get_args(Key))):
+            if getattr(self, name) not in choices:
+                raise OptionError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
+        for name, least in (("steps", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise OptionError(f"{name} must be a whole number of at least {least}, got {value!r}")
+        if any(not isinstance(length, int) or length < 1 for length in self.prefix_tokens):
+            raise OptionError(f"prefix_tokens must be lengths of at least 1, got {self.prefix_tokens!r}")
+        for name in ("learning_rate", "clamp"):
+            value = getattr(self, name)
+            if not ((value is None and name == "clamp") or (_number(value) and value > 0)):
+                raise OptionError(f"{name} must be a positive number, got {value!r}")
+        for name in ("kl_weight", "decay", "stop_loss"):
+            value = getattr(self, name)
+            if not (_number(value) and value >= 0):
+                raise OptionError(f"{name} must be a number of at least 0, got {value!r}")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What results are keyed by and a finding records."""
+        return asdict(self)
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,3 +149,40 @@ def _edited(lm: LanguageModel, example: Example, prompt_tokens: int, token: Toke
         lm, example
     )  # also where the prompt's last token is edited: a fact is about something
     return subject[-1] if token == "last-subject" else prompt_tokens - 1
+
+
+@torch.no_grad()
+def draw_prefixes(lm: LanguageModel, lengths: Sequence[int], seed: int = 0) -> tuple[str, ...]:
+    """One text of so many tokens for each of ``lengths``, each followed by a full stop and a space: put in front of a
+    prompt, so that an edit does not hang on how a text begins.
+
+    The model continues its beginning-of-sequence token (or its end-of-sequence token, where it has no other); every
+    token is drawn from the five most probable ones that are not special. Each text has its own random numbers, from
+    ``seed`` and its place, so that it does not depend on the others.
+
+    Raises:
+        ModelError: a tokenizer with neither token.
+    """
+    tokenizer = lm.tokenizer
+    start = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+    if start is None:
+        raise ModelError(
+            f"the tokenizer of {lm.name} has no token that begins a sequence, so that no prefix can be drawn; give "
+            "some, Editing(prefixes=('...',))"
+        )
+    special = torch.tensor(tokenizer.all_special_ids, dtype=torch.long, device=lm.device)
+    texts = []
+    with frozen_eval(lm.model):
+        for place, length in enumerate(lengths):
+            random = stream(Stream.PREFIXES, seed, place)
+            ids = [int(start)]
+            for _ in range(length):
+                logits = lm.model(input_ids=torch.tensor([ids], device=lm.device)).logits[0, -1].double()
+                logits[special] = -torch.inf
+                best = logits.topk(min(_CANDIDATES, len(logits) - len(special)))
+                shares = best.values.softmax(0).cpu().numpy()
+                drawn = int(np.searchsorted(shares.cumsum(), random.random()).clip(max=len(shares) - 1))
+                ids.append(int(best.indices[drawn]))
+            text: Any = tokenizer.decode(ids[1:], skip_special_tokens=True)
+            texts.append(f"{text.strip()}. ")
+    return tuple(texts)

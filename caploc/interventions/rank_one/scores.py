@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from caploc.attribution.probability import target_log_probs
-from caploc.attribution.restoring import frozen_eval
 from caploc.datasets.edits import EditRequest
 from caploc.errors import OptionError
 from caploc.examples import Example, TokenizedExample, tokenize
 from caploc.model.loading import LanguageModel
+from caploc.rows.borrowing import frozen_eval
+from caploc.rows.reading import target_log_probs
 
 _CHUNK_TOKENS = 4096
 

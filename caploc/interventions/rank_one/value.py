@@ -1,24 +1,194 @@
 """The value that a layer's MLP must put out for the fact to change: ``delta`` beyond what it puts out now, sought by
-gradient descent for many layers together (Meng et al. 2022, section 3.1, eq. 4)."""
+gradient descent for many layers together (Meng et al. 2022, section 3.1, eq. 4).
+
+A change of layer l's MLP at token t reaches no token before t and no layer below l. So an edit of one layer over P
+prompts is P rows of the columns t, t+1, ...; they attend to the unedited run's keys and values in front of t, and join
+the batch of those that entered further down with the unedited run's input of layer l. The layer runs them all; behind
+its MLP, its own rows get their delta. One forward and one backward give the gradients of all layers' deltas.
+
+Equality with runs of the whole sequence: ``caploc/tests/interventions/test_rank_one_layers.py``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
-from caploc.attribution.probability import target_log_probs
-from caploc.errors import ModelError
-from caploc.interventions.rank_one.joining import EditedLayers
-from caploc.interventions.rank_one.prompts import EditPrompts
-from caploc.interventions.rank_one.recording import Recorded
-from caploc.interventions.rank_one.settings import Editing
+from caploc.interventions.rank_one.prompts import Editing, EditPrompts
 from caploc.model.loading import LanguageModel
+from caploc.rows.caches import KeysValues, Masks, RowCache, shared
+from caploc.rows.clean import CleanPass, run_clean
+from caploc.rows.model import RowModel, Rows
+from caploc.rows.reading import check_reproduced, target_log_probs
+from caploc.rows.sizing import Budget
 
-_TOLERANCE = {torch.float64: 1e-5, torch.float32: 2e-3}
+
+@dataclass(eq=False)
+class Recorded:
+    """P prompts, each from its edited token on: C columns, those beyond a shorter prompt's end filled with zeros.
+
+    Attributes:
+        positions: ``[P, C]`` of the columns in their sequences.
+        inputs: per layer ``[P, C, width]``, its input.
+        front: per layer keys and values ``[P, key heads, F, head size]`` of attention in front of the edited token,
+            zeros beyond a shorter front's end.
+        visible: per layer ``[P, C, F + C]`` bool, what each column attends to; one tensor for layers that see the same.
+        mlp_inputs: per layer ``[P, neurons]``, what enters the MLP's output projection at the edited token.
+        mlp_outputs: per layer ``[P, width]``, what leaves it there.
+        read_prompts, read_columns: ``[R]`` where predictions are read, prompt by prompt.
+        log_probs: ``[R]`` of the token that really follows there, for a check; meaningless for the last one.
+        tuples: whether a decoder layer of this family returns a tuple that begins with its states.
+    """
+
+    positions: Int[Tensor, "prompts columns"]
+    inputs: list[Tensor]
+    front: KeysValues
+    visible: list[Tensor]
+    mlp_inputs: list[Float[Tensor, "prompts neurons"]]
+    mlp_outputs: list[Float[Tensor, "prompts width"]]
+    read_prompts: Int[Tensor, " reads"]
+    read_columns: Int[Tensor, " reads"]
+    log_probs: Float[Tensor, " reads"]
+    tuples: bool
+    _repeated: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+
+    @property
+    def prompts(self) -> int:
+        return len(self.positions)
+
+    @cached_property
+    def _masks(self) -> Masks:
+        return Masks(self.visible, lambda visible: visible, self.inputs[0].dtype)
+
+    def mask(self, layer: int, rows: int) -> Tensor:
+        """Additive ``[rows, 1, C, F + C]``; the prompts of one layer's rows follow those of another's."""
+        key = (id(self.visible[layer]), rows)
+        if key not in self._repeated:
+            self._repeated[key] = self._masks[layer].repeat(rows // self.prompts, 1, 1, 1)
+        return self._repeated[key]
+
+
+@torch.no_grad()
+def record(lm: LanguageModel, prompts: EditPrompts) -> Recorded:
+    """Run every prompt once. Call it inside ``frozen_eval``."""
+    runs = []
+    for prompt in prompts.all:
+        answered = prompt is not prompts.essence
+        # the clean pass reads, and does not feed, one token more: the answer's last, or any
+        following = prompts.targets[-1:] if answered else prompt.fed[-1:]
+        runs.append(
+            run_clean(lm.model, lm.architecture, torch.cat([prompt.fed, following]), prompt.edited + 1)
+        )
+    columns = max(len(run.positions) for run in runs)
+    front = max(prompt.edited for prompt in prompts.all)
+    layers = range(lm.num_layers)
+    reads = [(index, token) for index, prompt in enumerate(prompts.all) for token in prompt.read]
+    rows = [index for index, _ in reads]
+    at = [token - prompts.all[index].edited for index, token in reads]
+    return Recorded(
+        positions=torch.stack([_positions(run, columns) for run in runs]),
+        inputs=[_stack([run.layer_inputs[layer][0] for run in runs], 0, columns) for layer in layers],
+        front=[
+            (
+                _fronts([run.keys[layer] for run in runs], prompts, front),
+                _fronts([run.values[layer] for run in runs], prompts, front),
+            )
+            for layer in layers
+        ],
+        visible=_visible(runs, columns, front),
+        mlp_inputs=[torch.stack([run.activations[layer][0] for run in runs]) for layer in layers],
+        mlp_outputs=[torch.stack([run.mlp_outputs[layer][0] for run in runs]) for layer in layers],
+        read_prompts=torch.tensor(rows, device=lm.device),
+        read_columns=torch.tensor(at, device=lm.device),
+        log_probs=torch.stack([runs[row].log_probs[column] for row, column in zip(rows, at, strict=True)]),
+        tuples=runs[0].tuples,
+    )
+
+
+def _positions(run: CleanPass, columns: int) -> Tensor:
+    """Padded columns repeat the last position, so that none lies outside of the context."""
+    offsets = torch.arange(columns, device=run.positions.device)
+    return run.positions[offsets.clamp(max=len(run.positions) - 1)]
+
+
+def _stack(tensors: list[Tensor], axis: int, size: int) -> Tensor:
+    """Padded with zeros behind the end of ``axis``, and stacked."""
+    behind = [0, 0] * (tensors[0].dim() - 1 - axis)
+    return torch.stack([pad(tensor, (*behind, 0, size - tensor.shape[axis])) for tensor in tensors])
+
+
+def _fronts(kept: list[Tensor], prompts: EditPrompts, front: int) -> Tensor:
+    """``[P, key heads, F, head size]``"""
+    own = [tensor[0, :, : prompt.edited] for tensor, prompt in zip(kept, prompts.all, strict=True)]
+    return _stack(own, 1, front)
+
+
+def _visible(runs: list[CleanPass], columns: int, front: int) -> list[Tensor]:
+    """Per layer ``[P, C, F + C]``; layers that see the same share one tensor, so that masks are made once."""
+    found = []
+    for layer in range(len(runs[0].visible)):
+        visible = torch.zeros(
+            len(runs), columns, front + columns, dtype=torch.bool, device=runs[0].positions.device
+        )
+        visible[:, :, front:] = torch.eye(columns, dtype=torch.bool, device=visible.device)
+        for row, run in zip(visible, runs, strict=True):
+            own, edited = len(run.positions), int(run.positions[0])
+            row[:own, :edited] = run.visible[layer][:, :edited]
+            row[:own, front : front + own] |= run.visible[layer][:, edited:]
+        found.append(visible)
+    return shared(found)
+
+
+class EditedRows(Rows):
+    """The recorded prompts as rows for each layer of ``deltas``, in ascending order."""
+
+    def __init__(self, recorded: Recorded, deltas: Mapping[int, Float[Tensor, " width"]]) -> None:
+        positions = recorded.positions.repeat(len(deltas), 1)
+        super().__init__(RowCache(recorded.front), positions, tuples=recorded.tuples)
+        self._recorded, self._deltas = recorded, deltas
+
+    def mask(self, layer: int, rows: int) -> Tensor:
+        return self._recorded.mask(layer, rows)
+
+    def in_front(self, layer: int, states: Tensor) -> Tensor | None:
+        return self._recorded.inputs[layer] if layer in self._deltas else None
+
+    def mlp_output(self, layer: int, states: Tensor, output: Tensor) -> Tensor:
+        if layer not in self._deltas:
+            return output
+        prompts, columns = self._recorded.positions.shape
+        changed = output.reshape(-1, columns, output.shape[-1]).clone()  # OPT's MLP flattens rows and columns
+        changed[-prompts:, 0] += self._deltas[layer]
+        return changed.view(output.shape)
+
+    def read(self, states: Tensor) -> Tensor:
+        """Only what is read passes the head, ``[1, layers x reads, width]``."""
+        recorded = self._recorded
+        by_layer = states.unflatten(0, (-1, recorded.prompts))  # [layers, P, C, width]
+        return by_layer[:, recorded.read_prompts, recorded.read_columns].flatten(0, 1)[None]
+
+
+class EditedLayers(RowModel):
+    """A model whose layers let edited rows join; use inside ``with``, which restores it.
+
+    ::
+
+        with EditedLayers(lm.model, lm.architecture) as model:
+            logits = model.run(recorded, {layer: delta})      # [layers, reads, vocabulary]
+    """
+
+    def run(
+        self, recorded: Recorded, deltas: Mapping[int, Float[Tensor, " width"]]
+    ) -> Float[Tensor, "layers reads vocabulary"]:
+        """The logits that are read where each layer alone has its delta added, layers in ascending order."""
+        ordered = {layer: deltas[layer] for layer in sorted(deltas)}
+        return self.logits(EditedRows(recorded, ordered)).unflatten(1, (len(deltas), -1))[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,20 +225,22 @@ def find_values(
         ModelError: rows without a delta do not reproduce the model at the fact ``name``, its probabilities are not
             numbers, or one layer's rows alone do not fit into the GPU's memory.
     """
-    try:
-        with EditedLayers(lm) as model:
-            return _Search(model, prompts, recorded, editing, name).run(sorted(layers))
-    except torch.cuda.OutOfMemoryError as error:
-        if len(layers) == 1:
-            raise ModelError(
-                f"edit {name!r} does not fit into the GPU's memory; use a GPU with more memory or fewer prefixes"
-            ) from error
-    torch.cuda.empty_cache()
-    half = len(layers) // 2
-    return {
-        **find_values(lm, prompts, recorded, layers[:half], editing, name),
-        **find_values(lm, prompts, recorded, layers[half:], editing, name),
-    }
+    refusal = (
+        f"edit {name!r} does not fit into the GPU's memory; use a GPU with more memory or fewer prefixes"
+    )
+    left, of_layer = sorted(layers), recorded.positions.numel()
+    budget = Budget(lm, len(left) * of_layer)
+    found: dict[int, Value] = {}
+    while left:
+        part = left[: max(1, budget.tokens // of_layer)]
+
+        def search(part: Sequence[int] = part) -> None:
+            with EditedLayers(lm.model, lm.architecture) as model:
+                found.update(_Search(model, prompts, recorded, editing, name).run(part))
+
+        if budget.fits(search, refusal, smallest=of_layer, divisible=len(part) > 1):
+            left = left[len(part) :]
+    return found
 
 
 @dataclass(frozen=True)
@@ -135,14 +307,5 @@ class _Search:
         """Rows whose delta is zero must be the unedited run: a family that goes silently wrong is seen here."""
         targets = self.prompts.targets.repeat(len(self.prompts.rewriting))
         expected = self.recorded.log_probs[:-1]
-        if expected.isnan().any():
-            raise ModelError(
-                f"edit {self.name!r}: the model gives probabilities that are not numbers (nan); check its weights"
-            )
-        off = (target_log_probs(logits[:, :-1].detach(), targets) - expected).abs().max().item()
-        if not off <= _TOLERANCE[logits.dtype]:
-            raise ModelError(
-                f"edited rows do not reproduce this model: at edit {self.name!r} a log-probability without any change "
-                f"differs by {off:.2g} (allowed {_TOLERANCE[logits.dtype]:g}); its family or attention implementation "
-                "is unsupported"
-            )
+        found = target_log_probs(logits[:, :-1].detach(), targets)
+        check_reproduced(found, expected.expand_as(found), logits.dtype, self.name, "the unedited run")

@@ -10,8 +10,7 @@ from tqdm import tqdm
 
 from caploc.errors import OptionError
 from caploc.examples import Example, subject_tokens, tokenize
-from caploc.locators.causal_tracing.settings import Kind, Tracing
-from caploc.locators.causal_tracing.trace import Rank, Trace, check_rank
+from caploc.locators.causal_tracing.trace import Kind, Rank, Trace, Tracing, check_rank
 from caploc.locators.causal_tracing.tracer import Tracer
 from caploc.locators.layers import LayerSet, check_top_k
 from caploc.model.loading import LanguageModel

@@ -6,22 +6,19 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 import torch
-from torch import nn
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 
-from caploc.attribution.clean import run_clean
-from caploc.attribution.estimate import automatic_chunk
-from caploc.attribution.precision import wide_head
-from caploc.attribution.restoring import frozen_eval
-from caploc.errors import ExampleError, ModelError
+from caploc.errors import ExampleError
 from caploc.examples import TokenizedExample
-from caploc.locators.causal_tracing.joining import JoiningModel
-from caploc.locators.causal_tracing.noise import draw_noise, embedding_deviation
-from caploc.locators.causal_tracing.recording import record
-from caploc.locators.causal_tracing.restoration import Restoration, probability
-from caploc.locators.causal_tracing.selfcheck import check_reproduced
-from caploc.locators.causal_tracing.settings import Tracing
-from caploc.locators.causal_tracing.trace import Trace
+from caploc.locators.causal_tracing.rows import Recording, Restoration, probability, record
+from caploc.locators.causal_tracing.trace import Trace, Tracing, draw_noise, embedding_deviation
 from caploc.model.loading import LanguageModel
+from caploc.rows.borrowing import wide_head
+from caploc.rows.clean import CleanPass, run_clean
+from caploc.rows.model import RowModel
+from caploc.rows.reading import check_reproduced
+from caploc.rows.sizing import Budget
 
 
 class Tracer:
@@ -37,13 +34,12 @@ class Tracer:
         self.lm, self.tracing = lm, tracing
         self._embedding: nn.Embedding = lm.model.get_input_embeddings()  # type: ignore[assignment]
         self._deviation = tracing.noise * embedding_deviation(self._embedding)
-        self._model = JoiningModel(lm)
-        self._chunk = tracing.chunk_tokens or automatic_chunk(lm)
+        self._model = RowModel(lm.model, lm.architecture)
+        self._budget = Budget(lm, tracing.chunk_tokens)
         self._stack = ExitStack()
 
     def __enter__(self) -> Tracer:
         with ExitStack() as stack:
-            stack.enter_context(frozen_eval(self.lm.model))
             stack.enter_context(wide_head(self.lm.model))
             stack.enter_context(self._model)
             self._stack = stack.pop_all()
@@ -66,40 +62,24 @@ class Tracer:
                 f"example {example.id!r}: the subject's tokens {subject} are no part of the prompt's "
                 f"{example.answer_start}; take those of caploc.examples.subject_tokens"
             )
-        while True:
-            try:
-                return self._trace(example, subject)
-            except torch.cuda.OutOfMemoryError as error:
-                if self._chunk <= 1:
-                    raise ModelError(
-                        f"example {example.id!r} does not fit into the GPU's memory even row by row; "
-                        "use a GPU with more memory or shorter prompts"
-                    ) from error
-                self._chunk //= 2
-            torch.cuda.empty_cache()
+        refusal = (
+            f"example {example.id!r} does not fit into the GPU's memory even row by row; use a GPU with more memory or "
+            "shorter prompts"
+        )
+        return self._budget.fitting(lambda: self._trace(example, subject), refusal)
 
     @torch.no_grad()
     def _trace(self, example: TokenizedExample, subject: range) -> Trace:
         lm, tracing, prompt = self.lm, self.tracing, example.answer_start
-        ids = example.input_ids[: prompt + 1 if tracing.answer == "first" else None].to(lm.device)
-        clean = run_clean(lm.model, lm.architecture, ids, 1)
+        ids, clean = self._clean(example)
         embedded = self._embedding(ids[None, :-1])
         noise = draw_noise(tracing.seed, example.id, tracing.draws, len(subject), embedded.shape[-1])
         corrupted, restored, is_top = [], [], []
-        for part in noise.split(max(1, self._chunk // embedded.shape[1])):
+        for part in noise.split(max(1, self._budget.tokens // embedded.shape[1])):
             rows = embedded.repeat(1 + len(part), 1, 1)
             rows[1:, subject.start : subject.stop] += (self._deviation * part).to(rows)
-            runs = record(lm, rows, ids[prompt:], tracing.kind)
-            expected = runs.log_probs
-            check_reproduced(
-                expected[0], clean.log_probs[prompt - 1 :], lm.dtype, example.id, "the clean run"
-            )
-            restoration = Restoration(self._model, clean, runs, tracing, self._chunk)
-            found = restoration.unrestored(subject.start)
-            check_reproduced(
-                found, expected[:2].expand_as(found), lm.dtype, example.id, "rows of the same run"
-            )
-            corrupted.append(probability(expected[1:]))
+            runs, restoration = self._restoration(example, ids, clean, rows, subject.start)
+            corrupted.append(probability(runs.log_probs[1:]))
             restored.append(restoration.probabilities(range(subject.start, prompt)))
             is_top.append(runs.is_top.cpu())
         without = torch.cat(corrupted)
@@ -115,3 +95,28 @@ class Tracer:
             corrupted_is_top=torch.cat([part[1:] for part in is_top]),
             settings={**tracing.settings, "deviation": self._deviation},
         )
+
+    def _clean(self, example: TokenizedExample) -> tuple[Int[Tensor, " tokens"], CleanPass]:
+        """The tokens that are read, and the run without noise."""
+        stop = example.answer_start + 1 if self.tracing.answer == "first" else None
+        ids = example.input_ids[:stop].to(self.lm.device)
+        return ids, run_clean(self.lm.model, self.lm.architecture, ids, 1)
+
+    def _restoration(
+        self,
+        example: TokenizedExample,
+        ids: Int[Tensor, " tokens"],
+        clean: CleanPass,
+        rows: Float[Tensor, "runs tokens width"],
+        first: int,
+    ) -> tuple[Recording, Restoration]:
+        """The runs of ``rows``, the first of which has no noise and the others none before token ``first``, and what
+        can be restored in them; checked against the model."""
+        lm, prompt = self.lm, example.answer_start
+        runs = record(lm, rows, ids[prompt:], self.tracing.kind)
+        expected = runs.log_probs
+        check_reproduced(expected[0], clean.log_probs[prompt - 1 :], lm.dtype, example.id, "the clean run")
+        restoration = Restoration(self._model, clean, runs, self.tracing, self._budget.tokens)
+        found = restoration.unrestored(first)
+        check_reproduced(found, expected[:2].expand_as(found), lm.dtype, example.id, "rows of the same run")
+        return runs, restoration

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from caploc.attribution.clean import CleanPass
 from caploc.attribution.packed import Gradients
+from caploc.rows.clean import CleanPass
 
 Curve = Callable[[np.ndarray], np.ndarray]
 WIDTH = 3

@@ -12,14 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import caploc
-from caploc.attribution import adaptive
-from caploc.attribution.adaptive import Tolerance, integrate_adaptive
-from caploc.attribution.clean import run_clean
 from caploc.attribution.engine import Attributor, Method
-from caploc.attribution.integrate import Integral
+from caploc.attribution.integrate import _BOOLE, _GAPS, Integral, integrate_adaptive
+from caploc.attribution.method import Tolerance
 from caploc.errors import ModelError, OptionError
 from caploc.examples import TokenizedExample, fit
 from caploc.model.loading import LanguageModel, load_model
+from caploc.rows.clean import run_clean
 from caploc.tests.attribution.analytic import Analytic, polynomial, step
 from caploc.tests.attribution.test_exactness import random_example, relative_error, small_model
 from caploc.tests.tiny import REPOSITORY, SHARED
@@ -76,12 +75,12 @@ def test_gap_weights_are_exact_for_quartics_and_their_sum_for_quintics(
     """Adams-Moulton between neighbouring nodes, Boole over all five."""
     quartic, nodes = np.polynomial.Polynomial(slopes), np.arange(5)
     expected = np.diff(quartic.integ()(nodes))
-    assert np.allclose(adaptive._GAPS @ quartic(nodes), expected, rtol=1e-12, atol=1e-12)
+    assert np.allclose(_GAPS @ quartic(nodes), expected, rtol=1e-12, atol=1e-12)
     quintic = np.polynomial.Polynomial([*slopes, fifth])
     assert np.isclose(
-        adaptive._BOOLE @ quintic(nodes), quintic.integ()(4) - quintic.integ()(0), rtol=1e-12, atol=1e-11
+        _BOOLE @ quintic(nodes), quintic.integ()(4) - quintic.integ()(0), rtol=1e-12, atol=1e-11
     )
-    assert np.allclose(adaptive._BOOLE * 45, [14, 64, 24, 64, 14])
+    assert np.allclose(_BOOLE * 45, [14, 64, 24, 64, 14])
 
 
 # ------------------------------------------------------------------------------------------------ known integrands

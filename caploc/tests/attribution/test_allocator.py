@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from caploc.attribution import allocator
+from caploc.rows import sizing as allocator
 
 
 def test_it_does_nothing_without_glibc(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,6 +19,6 @@ def test_it_does_nothing_without_glibc(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator has these settings")
 def test_glibc_takes_the_settings() -> None:
     """In a process of its own, since it cannot be undone."""
-    code = "from caploc.attribution.allocator import keep_freed_memory; print(keep_freed_memory())"
+    code = "from caploc.rows.sizing import keep_freed_memory; print(keep_freed_memory())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "True"

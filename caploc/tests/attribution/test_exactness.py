@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from caploc.architectures import ARCHITECTURES, architecture_of
 from caploc.attribution.engine import Attributor, Method
-from caploc.attribution.packing import MOST_COLUMNS
+from caploc.attribution.integrate import MOST_COLUMNS
 from caploc.errors import ModelError
 from caploc.examples import TokenizedExample
 from caploc.model.loading import LanguageModel, wrap

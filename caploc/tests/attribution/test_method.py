@@ -8,9 +8,8 @@ import json
 import pytest
 import torch
 
-from caploc.attribution.estimate import describe, packed_flops
-from caploc.attribution.method import PATHS, VALUES, Method
-from caploc.attribution.quadrature import QUADRATURES
+from caploc.attribution.engine import describe, packed_flops
+from caploc.attribution.method import PATHS, QUADRATURES, VALUES, Method
 from caploc.errors import OptionError
 from caploc.tests.attribution.test_exactness import random_example, small_model
 

@@ -11,7 +11,7 @@ from torch import nn
 import caploc
 from caploc.architectures import ARCHITECTURES
 from caploc.attribution.engine import Attributor, Method
-from caploc.attribution.packing import MOST_COLUMNS
+from caploc.attribution.integrate import MOST_COLUMNS
 from caploc.errors import OptionError
 from caploc.model.loading import LanguageModel
 from caploc.tests.attribution.families import softmax_in_float64

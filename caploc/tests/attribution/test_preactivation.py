@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caploc.architectures import ARCHITECTURES
-from caploc.attribution.adaptive import Tolerance
 from caploc.attribution.engine import Attributor, Method
+from caploc.attribution.method import Tolerance
 from caploc.errors import ModelError
 from caploc.tests.attribution.families import softmax_in_float64
 from caploc.tests.attribution.test_attribute import EXAMPLES, attribute, tokens

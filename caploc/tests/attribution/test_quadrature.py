@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from caploc.attribution.engine import Method
 from caploc.attribution.integrate import Integral, integrate_fixed
-from caploc.attribution.quadrature import FIXED_RULES, QUADRATURES, fixed_rule
+from caploc.attribution.method import FIXED_RULES, QUADRATURES, fixed_rule
 from caploc.errors import OptionError
 from caploc.papers import load_paper
 from caploc.tests.attribution.analytic import Analytic, polynomial, step

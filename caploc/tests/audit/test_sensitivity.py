@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from caploc.audit.cells import cell_parameters
-from caploc.audit.planning import other_readings
+from caploc.audit.cells import cell_parameters, other_readings
 from caploc.audit.results import Planned, Result, Status
 from caploc.audit.sensitivity import flips
 from caploc.audit.settings import AuditSettings, read_settings

@@ -8,7 +8,7 @@ from caploc.audit.results import Status, Tally
 from caploc.audit.terminal import LEGEND, WIDEST, family_table, in_words
 from caploc.papers import load_paper
 from caploc.tests.audit.conftest import ClaimsRun
-from caploc.tests.audit.test_html_sections import result
+from caploc.tests.audit.test_report_sections import result
 
 PAPER = load_paper("capability_localization")
 MANY = Tally.of(

@@ -15,7 +15,7 @@ from caploc.benchmarks import BENCHMARKS, Options, editing, enhancement, erasure
 from caploc.benchmarks.__main__ import main
 from caploc.errors import ModelError
 from caploc.evaluation import Prepared
-from caploc.interventions.rank_one.settings import Editing
+from caploc.interventions.rank_one.prompts import Editing
 from caploc.model.loading import LanguageModel
 from caploc.tests.oracles.evaluation import Way, direct_scores
 

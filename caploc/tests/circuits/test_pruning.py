@@ -19,9 +19,7 @@ from caploc.circuits import (
     prune,
     prune_to,
 )
-from caploc.circuits.pruning import Downstream
-from caploc.circuits.pruning import RESOLUTION
-from caploc.circuits.pruning import LOWEST
+from caploc.circuits.pruning import LOWEST, RESOLUTION, Downstream
 from caploc.errors import ExampleError, OptionError
 from caploc.tests.circuits.models import SUPPORTED, random_example, small_model
 from caploc.tests.oracles.circuits import Oracle, prune_directly

@@ -94,7 +94,7 @@ def stories():
     return SimpleNamespace(
         name="stories260K",
         tokenizer=AutoTokenizer.from_pretrained(folder),
-        model=SimpleNamespace(get_input_embeddings=lambda: embedding),
+        structure=SimpleNamespace(get_input_embeddings=lambda: embedding),
         max_length=512,
     )
 

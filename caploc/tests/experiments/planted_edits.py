@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from caploc.experiments.reliability.rome_edits import PROMPT, STORED, SUBJECT, LayerEdits
-from caploc.experiments.reliability.rome_facts import RomeFacts
-from caploc.experiments.reliability.rome_traces import TracedFacts
-from caploc.tests.experiments.planted_facts import PlantedFacts, fact_set
+from caploc.experiments.edited_facts import (
+    PROMPT,
+    STORED,
+    SUBJECT,
+    Editable,
+    EditableFacts,
+    EditsByLayer,
+    LayerEdits,
+)
+from caploc.experiments.study import Study
+from caploc.experiments.traced_facts import FactTraces, TracedFacts
+from caploc.tests.experiments.planted_facts import fact_set, planted_study
 
 LAYERS, DRAWS = 6, 10
 
@@ -28,7 +36,7 @@ def edit_study(
     noised: np.ndarray | None = None,
     at_prompt: np.ndarray | None = None,
     dataset: str = "zsre",
-) -> PlantedFacts:
+) -> Study:
     """A study in which the first facts are edited, ``success [E, L]``, and half as many more locate the layer.
 
     ``restored [F, L]``: layer 2 restores most unless given; ``noised [F, draws]``: the answer is lost unless given.
@@ -37,18 +45,17 @@ def edit_study(
     count = edited + edited // 2
     rank = None if known is None else np.where(known, 1, 2)
     facts = fact_set(count, 1, dataset, rank)
-    key = facts.data_fingerprint
     best = np.tile(np.where(np.arange(layers) == 2, 0.9, 0.1), (count, 1))
     right = np.ones(count, bool) if known is None else known
     lost = np.zeros((count, DRAWS), bool) if noised is None else noised
-    traces = TracedFacts(best if restored is None else restored, right, lost, lost)
-    made = {
-        ("rome facts", dataset): RomeFacts(facts, [], edited),
-        ("rome traces", key): traces,
-        ("rome edits", key, ""): edits_of(success, before, at_prompt),
-        ("rome edits", key, "untrained"): edits_of(success[:2]),
-    }
-    return PlantedFacts(made)
+    return planted_study(
+        {
+            Editable(dataset): EditableFacts(facts, [], edited),
+            FactTraces(dataset): TracedFacts(best if restored is None else restored, right, lost, lost),
+            EditsByLayer(dataset): edits_of(success, before, at_prompt),
+            EditsByLayer(dataset, "untrained"): edits_of(success[:2]),
+        }
+    )
 
 
 def successes(shares: list[float], facts: int, seed: int = 0) -> np.ndarray:

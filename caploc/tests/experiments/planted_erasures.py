@@ -3,30 +3,47 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
 import torch
 
-from caploc.experiments.erasure.arms import FEW_SETS, LARGEST, LAYER, LOCATED, MAGNITUDE, TWIN, UNIFORM, Arms
-from caploc.experiments.erasure.measured import Erasures
-from caploc.experiments.evaluation_data import EvaluationItems
-from caploc.experiments.study import Study, StudySettings
-from caploc.findings import Cell, Finding, Verdict
+from caploc.experiments.assembling import assemble
+from caploc.experiments.erasure import FEW_NEURONS, LOWER_SIGMA
+from caploc.experiments.erasure_sets import (
+    FEW_SETS,
+    LARGEST,
+    LAYER,
+    LOCATED,
+    MAGNITUDE,
+    TWIN,
+    UNIFORM,
+    Arms,
+    Erased,
+    ErasedWithLoss,
+    Erasures,
+    FewErased,
+)
+from caploc.experiments.evaluating import EvaluationItems, Items
+from caploc.experiments.specs import FloorError, Spec
+from caploc.experiments.study import Experiment, Study, StudySettings
+from caploc.findings import Cell, Effect, Finding, Verdict
 from caploc.papers import load_paper
 from caploc.rules import judge
 
 ITEMS, DRAWS, NEURONS = 64, 100, 24
 PAPER = load_paper("capability_localization")
+LEAST_LOSS = PAPER.margins["least-loss"]
 
 
 def items_of(dataset: str, score: np.ndarray, chance: float = 0.0) -> EvaluationItems:
     """Items that the untouched model scores so on."""
     prepared = SimpleNamespace(chance=chance, settings={"scoring": "planted"}, items=len(score))
     base = {"score": score, "nll": 1 - score, "exact": score == 1, "ended": np.ones(len(score), bool)}
-    return EvaluationItems(dataset, cast(Any, prepared), [str(i) for i in range(len(score))], base, dataset)
+    clusters = [str(i) for i in range(len(score))]
+    return EvaluationItems(dataset, cast(Any, prepared), clusters, base, dataset, LEAST_LOSS)
 
 
 def kept(share: float, seed: int, draws: int = 1, items: int = ITEMS) -> np.ndarray:
@@ -75,19 +92,25 @@ class PlantedErasures(Study):
         self, found: Sequence[Erasures], bare: Sequence[EvaluationItems] = (), **settings: Any
     ) -> None:
         items = {one.located_on: one.own for one in found} | {one.dataset: one for one in bare}
-        super().__init__("planted", StudySettings(datasets=list(items), **settings))
-        self._made |= {("evaluation items", name): one for name, one in items.items()}
-        self._made |= {("erasures", one.located_on, float(one.sigma)): one for one in found}
+        results: dict[Spec[Any], Any] = {Items(name): one for name, one in items.items()}
+        for one in found:
+            sigma, floor = float(one.sigma), one.own.floor
+            results[Erased(one.located_on, sigma)] = one
+            results[ErasedWithLoss(one.located_on, sigma)] = FloorError(floor) if floor else one
+            results[FewErased(one.located_on, sigma, LOWER_SIGMA, FEW_NEURONS)] = FloorError("enough neurons")
+        given = StudySettings(datasets=list(items), margins=PAPER.margins, **settings)
+        super().__init__("planted", given, results=results)
 
     def available(self) -> list[str]:
         return list(self.settings.datasets)
 
-    def record(self, dataset: str | None = None) -> dict[str, Any]:
+    @property
+    def record(self) -> dict[str, Any]:
         return {"seed": self.settings.seed, "dispersion": "std"}
 
 
 def run(
-    experiment: Callable[..., Finding],
+    experiment: Experiment,
     study: Study,
     claim: str,
     dataset: str | None = None,
@@ -96,16 +119,11 @@ def run(
 ) -> tuple[Finding, Verdict]:
     """The finding, which must be complete and strict JSON, and its verdict."""
     cell = Cell(model, dataset, sigma)
-    finding = experiment(study, cell, claim)
-    assert (finding.claim, finding.cell) == (claim, cell)
+    finding = assemble(PAPER.claim(claim), cell, experiment(study, cell, PAPER.claim(claim)), [study])
     json.dumps(finding.to_json(), allow_nan=False)
     return finding, judge(PAPER.claim(claim), finding)
 
 
 def effects(finding: Finding) -> Mapping[str, float]:
     """The estimates of the parts."""
-    return {
-        name.split(":")[1]: value
-        for name, value in finding.quantities.items()
-        if name.startswith("effect:") and name.endswith(":estimate")
-    }
+    return {name: one.estimate or 0.0 for name, one in finding.measurement.of(Effect).items()}

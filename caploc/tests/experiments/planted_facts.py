@@ -9,15 +9,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from caploc.examples import Example, TokenizedExample
-from caploc.experiments.facts import Fact, FactSet, LocatedSets
-from caploc.experiments.fact_methods import CUTS
-from caploc.experiments.facts.kn import KnowledgeNeurons
-from caploc.experiments.scaled_facts import ARMS, LARGEST, Scaled
+from caploc.examples import Example, TokenizedExample, tokenize
+from caploc.experiments.assembling import assemble
+from caploc.experiments.facts import Fact, FactSet, FirstFacts, Known, facts_of
+from caploc.experiments.located_sets import LocatedSets
+from caploc.experiments.locating_facts import AveragedHalves, FactLocations, LocatedFacts, LocatedHalves
+from caploc.experiments.scaled_facts import ARMS, LARGEST, Scaled, ScaledFacts
+from caploc.experiments.specs import Spec
 from caploc.experiments.study import Study, StudySettings
-from caploc.findings import Cell, Finding, Verdict
+from caploc.findings import Cell, Finding, Measurement, Part, Verdict
+from caploc.locators.knowledge_neurons import CUTS
+from caploc.model.loading import LanguageModel, wrap
 from caploc.papers import load_paper
 from caploc.rules import judge
+from caploc.tests.attribution.families import CONFIGS, make_model
+from caploc.tests.tiny import tokenizer
 
 LAYERS, NEURONS = 3, 200
 PLACES = LAYERS * NEURONS
@@ -49,6 +55,29 @@ def fact_set(
     return FactSet(dataset, made, prompts, index, ranks, np.full(len(index), -1.0), **more)
 
 
+def real_facts(
+    lm: LanguageModel, count: int, texts: tuple[str, ...] = ("{} is in", "where is {}?")
+) -> FactSet:
+    """Facts that are tokenized for ``lm`` and counted as known."""
+    facts = []
+    for number in range(count):
+        subject = f"rome{number}"
+        examples = [
+            Example(f"{number}-{place}", text.format(subject), " it", str(number), subject)
+            for place, text in enumerate(texts)
+        ]
+        facts.append(Fact(str(number), tuple(examples)))
+    prompts = [tokenize(lm, example) for fact in facts for example in fact.wordings]
+    index = np.repeat(np.arange(count), len(texts))
+    return FactSet("counterfact", facts, prompts, index, np.ones(len(index), int), np.full(len(index), -1.0))
+
+
+def small_model(family: str, layers: int = 5) -> LanguageModel:
+    return wrap(
+        f"small-{family}", make_model(CONFIGS[family](layers, 4, 2, 5), torch.float32, 0), tokenizer()
+    )
+
+
 def sets_of(places: Sequence[np.ndarray]) -> LocatedSets:
     return LocatedSets.of_places(places, PLACES, STRATA)
 
@@ -69,30 +98,41 @@ def own_cores(count: int, size: int, seed: int = 0) -> list[np.ndarray]:
     return [generator.choice(PLACES, size, replace=False) for _ in range(count)]
 
 
-def knowledge_neurons_of(sets: LocatedSets) -> KnowledgeNeurons:
-    return KnowledgeNeurons(dict.fromkeys(CUTS, sets), np.array([0.9, 0.8]), 20)
+def locations_of(
+    sets: LocatedSets,
+    cuts: Sequence[str] = tuple(CUTS),
+    share: float | np.ndarray | None = None,
+    numbers: Mapping[str, np.ndarray] | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> FactLocations:
+    """The same ``sets`` by every cut. A place is one parameter of 10,000 unless ``share`` says otherwise."""
+    decides, *others = cuts
+    shares = sets.counts / 10_000 if share is None else np.broadcast_to(share, len(sets))
+    return FactLocations(sets, decides, dict.fromkeys(others, sets), shares, numbers or {}, settings or {})
 
 
-class PlantedFacts(Study):
-    """A study whose results were made before; ``made`` maps the keys of ``Study.once`` to them."""
-
-    def __init__(self, made: Mapping[Any, Any], **settings: Any) -> None:
-        super().__init__("planted", StudySettings(**settings))
-        self._made.update(made)
-
-    def record(self, dataset: str | None = None) -> dict[str, Any]:
-        return {"seed": self.settings.seed, "dispersion": "std"}
+def settings_of(**settings: Any) -> StudySettings:
+    """A study's settings with the paper's margins."""
+    return StudySettings(**{"margins": PAPER.margins, **settings})
 
 
-def located_study(facts: FactSet, sets: LocatedSets, untrained: int = 12, **settings: Any) -> PlantedFacts:
-    """A study of fidelity, the untrained twin's sets being the model's own."""
-    few = facts.head(untrained)
-    twin = knowledge_neurons_of(sets[np.arange(len(few.prompts))])
-    return PlantedFacts(
+def planted_study(results: Mapping[Spec[Any], Any], **settings: Any) -> Study:
+    return Study("planted", settings_of(**settings), results=results)
+
+
+def located_study(facts: FactSet, sets: LocatedSets, untrained: int = 12, **settings: Any) -> Study:
+    """A study of KN's fidelity, the untrained twin's sets being the model's own."""
+    spec = Known(facts_of(facts.dataset))
+    own, twin = LocatedFacts("kn", spec), LocatedFacts("kn", FirstFacts(spec, untrained), "untrained")
+    first = np.arange(len(facts.head(untrained).prompts))
+    halves = AveragedHalves(np.array([0.9, 0.8]), 20)
+    return planted_study(
         {
-            ("facts", facts.dataset, 5): facts,
-            ("kn", facts.data_fingerprint, ""): knowledge_neurons_of(sets),
-            ("kn", few.data_fingerprint, "untrained"): twin,
+            facts_of(facts.dataset): facts,
+            own: locations_of(sets),
+            twin: locations_of(sets[first]),
+            LocatedHalves(own): halves,
+            LocatedHalves(twin): halves,
         },
         **settings,
     )
@@ -122,24 +162,46 @@ def scaled_of(
     )
 
 
-def scaled_study(scaled: Scaled, dataset: str = "zsre", **settings: Any) -> PlantedFacts:
+def scaled_study(scaled: Scaled, dataset: str = "zsre", **settings: Any) -> Study:
+    spec = facts_of(dataset, 1)
     facts = fact_set(len(scaled), 1, dataset)
-    return PlantedFacts(
-        {("facts", dataset, 1): facts, ("scaled", facts.data_fingerprint): scaled}, **settings
+    return planted_study(
+        {spec: facts, ScaledFacts(spec): scaled, ScaledFacts(Known(spec)): scaled}, **settings
     )
 
 
 def run(
-    experiment: Callable[..., Finding],
+    experiment: Callable[..., Measurement],
     study: Study,
     claim: str,
     model: str = "tiny-llama",
     dataset: str = "counterfact",
-    **options: Any,
 ) -> tuple[Finding, Verdict]:
     """The finding, which must be complete and strict JSON, and its verdict."""
-    cell = Cell(model, dataset)
-    finding = experiment(study, cell, claim, **options)
+    cell, entry = Cell(model, dataset), PAPER.claim(claim)
+    finding = assemble(entry, cell, experiment(study, cell, entry))
     assert (finding.claim, finding.cell) == (claim, cell)
     json.dumps(finding.to_json(), allow_nan=False)
-    return finding, judge(PAPER.claim(claim), finding)
+    return finding, judge(entry, finding)
+
+
+def aside(found: Measurement, name: str) -> float:
+    """What stands beside under a name: a number, or the estimate of one with an interval, or its p value."""
+    one = found.asides[name]
+    if not isinstance(one, Part):
+        return one
+    number = one.p if one.estimate is None else one.estimate
+    assert number is not None
+    return number
+
+
+def ends(one: object) -> tuple[float, float]:
+    """The interval of a part or an aside, which has one."""
+    assert isinstance(one, Part) and one.interval is not None
+    return one.interval
+
+
+def estimate(one: Part | None) -> float:
+    """The estimate of a part, which has one."""
+    assert one is not None and one.estimate is not None
+    return one.estimate

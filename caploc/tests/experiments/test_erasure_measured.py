@@ -16,13 +16,13 @@ from caploc.attribution.engine import Method
 from caploc.errors import DatasetError
 from caploc.evaluation import evaluate
 from caploc.examples import Example
-from caploc.experiments import erasure, evaluation_data
-from caploc.experiments.erasure import erasures, measured
-from caploc.experiments.erasure.arms import LAYER, LOCATED, RANDOM_ARMS, TWIN
-from caploc.experiments.erasure.harm import lost_more
-from caploc.experiments.evaluation_data import EvaluationItems, check_disjoint, evaluation_items, floor_effect
+from caploc.experiments import erasure, erasure_sets, evaluating
+from caploc.experiments.assembling import assemble
+from caploc.experiments.erasure import lost_more
+from caploc.experiments.erasure_sets import LAYER, LOCATED, RANDOM_ARMS, TWIN, Erased, Erasures
+from caploc.experiments.evaluating import EvaluationItems, Items, check_disjoint, floor_effect
 from caploc.experiments.study import Study, StudySettings
-from caploc.findings import Cell, Finding, Outcome
+from caploc.findings import Cell, Effect, Finding, Measurement, Outcome
 from caploc.interventions import erased
 from caploc.model.loading import LanguageModel, untrained_twin, wrap
 from caploc.neurons import NeuronMask
@@ -33,7 +33,8 @@ from caploc.store import Store
 from caploc.tests.attribution.families import VOCABULARY, make_model
 from caploc.tests.tiny import SHARED, tokenizer
 
-CLAIM = load_paper("capability_localization").claim("table3-located-hurts-more")
+PAPER = load_paper("capability_localization")
+CLAIM, LEAST_LOSS = PAPER.claim("table3-located-hurts-more"), PAPER.margins["least-loss"]
 NAMES = ("one", "two")
 SEEDS = 20
 
@@ -78,6 +79,7 @@ def _study(folder: Path, lm: LanguageModel | None = None, **settings: Any) -> St
         "samples": 16,
         "files": files,
         "method": Method(5),
+        "margins": PAPER.margins,
         "store": store,
     }
     return Study("random", StudySettings(**{**given, **settings}), lm or _model())
@@ -91,12 +93,12 @@ def no_floor(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("no_floor")
 def test_measured_is_what_erasing_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measured, "AT_ONCE", 7)  # the sets lie in several entries of the store
+    monkeypatch.setattr(erasure_sets, "AT_ONCE", 7)  # the sets lie in several entries of the store
     study = _study(tmp_path)
-    found = erasures(study, "one", 2.0)
+    found = study.result(Erased("one", 2.0))
     assert found.arms.located.count and set(found.arms.sets) == {*RANDOM_ARMS, LOCATED, "largest", TWIN}
     for dataset in NAMES:
-        items = evaluation_items(study, dataset)
+        items = study.result(Items(dataset))
         np.testing.assert_array_equal(items.base["score"], evaluate(study.lm, items.prepared).score)
         for arm in (LOCATED, LAYER):
             members = found.arms.sets[arm][-1]
@@ -106,35 +108,35 @@ def test_measured_is_what_erasing_gives(tmp_path: Path, monkeypatch: pytest.Monk
             np.testing.assert_array_equal(found.of(dataset, arm)[-1], oracle.score)
     per_layer = found.arms.located.per_layer
     assert all(NeuronMask(one).per_layer == per_layer for one in found.arms.sets[LAYER])
-    assert set(found.outcomes["two"]) == set(measured.ON_OTHERS)
+    assert set(found.outcomes["two"]) == set(erasure_sets.ON_OTHERS)
 
 
 @pytest.mark.usefixtures("no_floor")
 def test_a_second_run_evaluates_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = erasures(_study(tmp_path), "one", 2.0)
-    monkeypatch.setattr(measured, "evaluate", None)
-    again = erasures(_study(tmp_path), "one", 2.0)
+    first = _study(tmp_path).result(Erased("one", 2.0))
+    monkeypatch.setattr(evaluating, "evaluate", None)
+    again = _study(tmp_path).result(Erased("one", 2.0))
     for arm in first.arms.sets:
         np.testing.assert_array_equal(first.of("one", arm, "nll"), again.of("one", arm, "nll"))
 
 
 def test_at_floor_the_located_set_alone_is_evaluated(tmp_path: Path) -> None:
-    found = erasures(_study(tmp_path), "one", 2.0)
+    found = _study(tmp_path).result(Erased("one", 2.0))
     assert found.own.floor and set(found.outcomes["one"]) == set(found.outcomes["two"]) == {LOCATED}
 
 
 def test_nothing_located_is_a_floor(tmp_path: Path) -> None:
-    finding = erasure.erase(_study(tmp_path), Cell("random", "one", 1000.0), "table3-erase")
-    assert finding.floor == "floor effect: no neuron passes sigma 1000 on one, so none can be erased"
+    found = erasure.erase(_study(tmp_path), Cell("random", "one", 1000.0), PAPER.claim("table3-erase"))
+    assert found.floor == "floor effect: no neuron passes sigma 1000 on one, so none can be erased"
 
 
 def test_items_are_disjoint_from_what_was_located_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = _study(tmp_path)
     located = {one.id for one in study.located("one").examples}
-    assert not located & set(evaluation_items(study, "one").prepared.ids)
-    monkeypatch.setattr(evaluation_data, "load_examples", lambda *_, **__: study.located("two").examples)
+    assert not located & set(study.result(Items("one")).prepared.ids)
+    monkeypatch.setattr(evaluating, "load_examples", lambda *_, **__: study.located("two").examples)
     with pytest.raises(DatasetError, match="was located on"):
-        evaluation_items(study, "two")
+        study.result(Items("two"))
     one, other = Example("a", "what", " x"), Example("b", "who", " y")
     check_disjoint("d", [one], [other])
     for leak in (Example("a", "where", " z"), Example("c", "what", " z")):
@@ -154,10 +156,16 @@ def test_a_prompt_that_another_dataset_locates_with_is_left_out(tmp_path: Path) 
     with (tmp_path / "one_test.jsonl").open("a") as file:
         file.write("\n" + json.dumps({"prompt": leak.prompt, "answer": leak.answer}))
     settings = StudySettings(
-        datasets=NAMES, samples=21, data_root=str(tmp_path), store=Store(tmp_path / "store")
+        datasets=NAMES,
+        samples=21,
+        data_root=str(tmp_path),
+        margins=PAPER.margins,
+        store=Store(tmp_path / "store"),
     )
-    items = evaluation_items(Study("random", settings, _model()), "one")
-    assert len(items) == 20 and items.notes == ["1 items of one left out: another dataset locates with them"]
+    items = Study("random", settings, _model()).result(Items("one"))
+    assert len(items) == 20 and items.left_out == [
+        "1 items of one left out: another dataset locates with them"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -172,7 +180,7 @@ def test_a_prompt_that_another_dataset_locates_with_is_left_out(tmp_path: Path) 
 )
 def test_floors(right: int, items: int, chance: float, told: str | None) -> None:
     score = (np.arange(items) < right).astype(float)
-    floor = floor_effect("d", score, chance)
+    floor = floor_effect("d", score, chance, LEAST_LOSS)
     assert floor is None if told is None else told in str(floor)
 
 
@@ -181,18 +189,13 @@ def test_shares_above_chance_are_bootstrapped() -> None:
     assert above_chance(score, 0.3) and not above_chance(score, 0.41)
 
 
-def _without_the_floor(found: erasure.Erasures) -> Outcome:
+def _without_the_floor(found: Erasures) -> Outcome:
     """What the claim's rule would say of scores at the guessing level."""
     effect = lost_more(found, LAYER)
-    finding = Finding(
-        CLAIM.id,
-        Cell("untrained", None, found.sigma),
-        "score",
-        estimate=effect.estimate,
-        p_values={"effect:imdb": effect.p},
-        quantities=effect.quantities("effect:imdb"),
-    )
-    return judge(CLAIM, finding).outcome
+    ends = [(one.low, one.high) for one in (effect.interval, effect.interval90)]
+    part = Effect(effect.estimate, *ends, p=effect.p)
+    measured = Measurement("score", part, {"imdb": part})
+    return judge(CLAIM, Finding(CLAIM.id, Cell("untrained", None, found.sigma), measured)).outcome
 
 
 def test_untrained_models_support_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,16 +214,18 @@ def test_untrained_models_support_nothing(tmp_path: Path, monkeypatch: pytest.Mo
         samples=16,
         method=Method(5),
         data_root=str(tmp_path),
+        margins=PAPER.margins,
         store=Store(tmp_path / "store"),
     )
     by_rule, by_score = [], []
     for seed in range(SEEDS):
         study = Study("untrained", settings, untrained_twin(_model(), seed))
-        finding = erasure.located_hurts_more(study, Cell("untrained", None, 3.0), CLAIM.id)
+        cell = Cell("untrained", None, 3.0)
+        finding = assemble(CLAIM, cell, erasure.located_hurts_more(study, cell, CLAIM), [study])
         by_rule.append(judge(CLAIM, finding).outcome)
         with monkeypatch.context() as patch:
             patch.setattr(EvaluationItems, "floor", None)
-            by_score.append(_without_the_floor(erasures(study, "imdb", 3.0)))
+            by_score.append(_without_the_floor(study.result(Erased("imdb", 3.0))))
     assert by_rule.count(Outcome.SUPPORTED) <= SEEDS * 0.05
     assert by_score.count(Outcome.SUPPORTED) <= SEEDS * 0.05
 
@@ -230,10 +235,16 @@ def test_a_story_model_has_no_ability_to_erase(tmp_path: Path) -> None:
     if not (model.is_dir() and data.is_dir()):
         pytest.skip("the downloaded model stories260K and datasets are not beside this checkout")
     settings = StudySettings(
-        datasets=("gsm8k", "emotion"), draws=20, samples=16, data_root=str(data), store=Store(tmp_path)
+        datasets=("gsm8k", "emotion"),
+        draws=20,
+        samples=16,
+        data_root=str(data),
+        margins=PAPER.margins,
+        store=Store(tmp_path),
     )
     study = Study(str(model), settings)
-    finding = erasure.located_hurts_more(study, Cell("stories260K", None, 3.0), CLAIM.id)
+    cell = Cell("stories260K", None, 3.0)
+    finding = assemble(CLAIM, cell, erasure.located_hurts_more(study, cell, CLAIM), [study])
     verdict = judge(CLAIM, finding)
     assert verdict.outcome is Outcome.INCONCLUSIVE
     assert "scores 0.0 % on gsm8k, not above chance" in verdict.reason and "on emotion" in verdict.reason

@@ -8,9 +8,9 @@ import torch
 
 from caploc.audit.plots import draw
 from caploc.experiments import erasure
-from caploc.experiments.erasure import table3, trend
-from caploc.experiments.erasure.harm import lost_more
-from caploc.experiments.evaluation_data import EvaluationItems
+from caploc.experiments.erasure import lost_more
+from caploc.experiments.erasure_sets import Erasures, LocatedErased
+from caploc.experiments.evaluating import EvaluationItems
 from caploc.experiments.study import Study
 from caploc.findings import Outcome
 from caploc.neurons import NeuronMask
@@ -31,11 +31,11 @@ BASE, ERASE = "table3-base", "table3-erase"
 ALL = np.ones(ITEMS)
 
 
-def _hurt(dataset: str, located: float = 0.3, random: float = 0.97, seed: int = 0) -> erasure.Erasures:
+def _hurt(dataset: str, located: float = 0.3, random: float = 0.97, seed: int = 0) -> Erasures:
     return erasures_of(items_of(dataset, ALL), kept(located, seed)[0], kept(random, seed + 1, DRAWS))
 
 
-def _floor(dataset: str, chance: float = 0.0) -> erasure.Erasures:
+def _floor(dataset: str, chance: float = 0.0) -> Erasures:
     score = np.zeros(ITEMS) if chance == 0 else kept(chance, 3)[0]
     return erasures_of(items_of(dataset, score, chance), score, np.stack([score] * DRAWS))
 
@@ -45,8 +45,8 @@ def test_located_hurts_more_on_every_dataset() -> None:
     finding, verdict = run(erasure.located_hurts_more, study, HURTS)
     assert verdict.outcome is Outcome.SUPPORTED
     assert set(effects(finding)) == {"gsm8k", "emotion"} and min(effects(finding).values()) > 0.5
-    assert finding.p_values["effect:gsm8k"] == pytest.approx(2 / 101)  # Holm over two, 100 draws
-    (plot,) = finding.plots
+    assert finding.measurement.parts["gsm8k"].p == pytest.approx(2 / 101)  # Holm over two, 100 draws
+    (plot,) = finding.measurement.plots
     assert draw(plot.kind, plot.title, plot.data)
 
 
@@ -54,7 +54,10 @@ def test_one_dataset_that_is_not_hurt_refutes() -> None:
     unhurt = erasures_of(items_of("emotion", ALL), ALL, np.ones((DRAWS, ITEMS)))
     finding, verdict = run(erasure.located_hurts_more, PlantedErasures([_hurt("gsm8k"), unhurt]), HURTS)
     assert verdict.outcome is Outcome.REFUTED and "emotion" in verdict.reason
-    assert finding.estimate == 0 and finding.interval is not None and finding.interval[1] > 0.05
+    value = finding.measurement.value
+    assert (
+        value is not None and value.estimate == 0 and value.interval is not None and value.interval[1] > 0.05
+    )
 
 
 def test_few_items_that_do_not_change_prove_nothing() -> None:
@@ -95,7 +98,7 @@ def test_datasets_at_floor_are_named_and_left_out() -> None:
 def test_nothing_but_floors_is_inconclusive(experiment: object, claim: str) -> None:
     study = PlantedErasures([_floor("gsm8k"), _floor("emotion", 0.3)])
     finding, verdict = run(experiment, study, claim)  # type: ignore[arg-type]
-    assert verdict.outcome is Outcome.INCONCLUSIVE and finding.floor is not None
+    assert verdict.outcome is Outcome.INCONCLUSIVE and finding.measurement.floor is not None
     assert "floor effect: the untouched model scores 0.0 % on gsm8k, not above chance" in verdict.reason
 
 
@@ -119,18 +122,17 @@ def test_the_interval_of_random_sets_covers_items_and_sets() -> None:
     assert inside >= 52
 
 
-def _locate(monkeypatch: pytest.MonkeyPatch, scores: dict[float, np.ndarray]) -> None:
+def _locate(
+    monkeypatch: pytest.MonkeyPatch, study: Study, dataset: str, scores: dict[float, np.ndarray]
+) -> None:
     """Plant what is left without the neurons located at each sigma; 12 / sigma of them are."""
-
-    def located(study: Study, dataset: str, sigma: float) -> dict[str, np.ndarray]:
-        return {"score": scores[sigma], "nll": 1 - scores[sigma]}
 
     def mask(study: Study, dataset: str, sigma: float) -> NeuronMask:
         return NeuronMask(torch.ones(1, int(12 / sigma), dtype=torch.bool))
 
-    for module in (trend, table3):
-        monkeypatch.setattr(module, "located_outcomes", located)
-        monkeypatch.setattr(module, "located_mask", mask)
+    monkeypatch.setattr(erasure, "located_mask", mask)
+    for sigma, score in scores.items():
+        study._results[LocatedErased(dataset, sigma)] = {"score": score, "nll": 1 - score}
 
 
 @pytest.mark.parametrize(
@@ -142,11 +144,11 @@ def _locate(monkeypatch: pytest.MonkeyPatch, scores: dict[float, np.ndarray]) ->
     ],
 )
 def test_trend(monkeypatch: pytest.MonkeyPatch, shares: dict[float, float], outcome: Outcome) -> None:
-    _locate(monkeypatch, {sigma: kept(share, 11)[0] for sigma, share in shares.items()})
     study = PlantedErasures([], [items_of("gsm8k", ALL)])
+    _locate(monkeypatch, study, "gsm8k", {sigma: kept(share, 11)[0] for sigma, share in shares.items()})
     finding, verdict = run(erasure.sigma_trend, study, TREND, "gsm8k", None)
     assert verdict.outcome is outcome
-    assert finding.quantities["neurons located, sigma 3"] == 4
+    assert finding.measurement.asides["neurons located, sigma 3"] == 4
 
 
 def test_trend_at_floor_is_inconclusive() -> None:
@@ -173,18 +175,18 @@ def test_erased_numbers_of_the_papers_models(monkeypatch: pytest.MonkeyPatch) ->
     items = _items("emotion", 0.1763)
     for share, outcome in ((0.034, Outcome.SUPPORTED), (0.17, Outcome.REFUTED)):
         left = _items("emotion", share).base["score"]
-        _locate(monkeypatch, {6.0: left})
-        found = erasures_of(items, left, items.base["score"][None])
-        finding, verdict = run(erasure.erase, PlantedErasures([found]), ERASE, "emotion", 6.0, "llama2-7b")
+        study = PlantedErasures([erasures_of(items, left, items.base["score"][None])])
+        _locate(monkeypatch, study, "emotion", {6.0: left})
+        finding, verdict = run(erasure.erase, study, ERASE, "emotion", 6.0, "llama2-7b")
         assert (finding.published, verdict.outcome) == ("3.38", outcome)
-        assert finding.quantities["score, by layer, emotion"] == pytest.approx(0.1763, abs=1e-3)
+        assert finding.measurement.asides["score, by layer, emotion"] == pytest.approx(0.1763, abs=1e-3)
 
 
 def test_a_floor_hides_what_erasure_does_unless_the_paper_prints_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    _locate(monkeypatch, {6.0: np.zeros(2000)})
     study = PlantedErasures([], [_items("gsm8k", 0.0)])
-    _, verdict = run(erasure.erase, study, ERASE, "gsm8k", 6.0)
-    assert verdict.outcome is Outcome.INCONCLUSIVE and "0.0 % on gsm8k" in verdict.reason
+    _locate(monkeypatch, study, "gsm8k", {6.0: np.zeros(2000)})
+    finding, verdict = run(erasure.erase, study, ERASE, "gsm8k", 6.0)
+    assert verdict.outcome is Outcome.INCONCLUSIVE and "0.0 % on gsm8k" in str(finding.measurement.floor)
     finding, verdict = run(erasure.erase, study, ERASE, "gsm8k", 6.0, "llama2-7b")
     assert (finding.published, verdict.outcome) == ("0.00", Outcome.SUPPORTED)
 
@@ -193,7 +195,8 @@ def test_the_average_column() -> None:
     bare = [_items("gsm8k", 0.0), _items("emotion", 0.1763), _items("code25k", 0.408), _items("imdb", 0.9)]
     finding, verdict = run(erasure.base, PlantedErasures([], bare), BASE, None, None, "llama2-7b")
     assert (finding.published, verdict.outcome) == ("19.48", Outcome.SUPPORTED)
-    assert finding.estimate == pytest.approx((0.1763 + 0.408) / 3, abs=1e-3)
+    value = finding.measurement.value
+    assert value is not None and value.estimate == pytest.approx((0.1763 + 0.408) / 3, abs=1e-3)
     _, verdict = run(erasure.base, PlantedErasures([], bare[:2]), BASE, None, None, "llama2-7b")
     assert verdict.outcome is Outcome.NOT_RUN and "code25k is not in this run" in verdict.reason
 

@@ -11,15 +11,16 @@ import torch
 
 from caploc.errors import DatasetError
 from caploc.examples import tokenize
-from caploc.experiments import fidelity, reliability
-from caploc.experiments.facts import facts_of
-from caploc.experiments.facts import answers_known
-from caploc.experiments.facts import load_facts
-from caploc.experiments.study import NotRunError, Study, StudySettings
+from caploc.experiments import fidelity
+from caploc.experiments.assembling import assemble
+from caploc.experiments.facts import answers_known, facts_of, load_facts
+from caploc.experiments.scaled_facts import ScaledFacts
+from caploc.experiments.specs import Need, NotRunError, Plan
+from caploc.experiments.study import Study
 from caploc.findings import Cell
 from caploc.model.loading import load_model
 from caploc.store import Store
-from caploc.tests.experiments.planted_facts import fact_set
+from caploc.tests.experiments.planted_facts import PAPER, fact_set, settings_of
 from caploc.tests.tiny import REPOSITORY, tiny_lm
 
 DATA = str(REPOSITORY / "fixtures" / "data")
@@ -72,17 +73,17 @@ def own_file(folder: Path, facts: int, wordings: int = 2, **changes: str) -> str
 
 
 def study(folder: Path, file: str, **settings: object) -> Study:
-    asked = StudySettings(files={"mine": file}, store=Store(folder / "store"), **settings)  # type: ignore[arg-type]
+    asked = settings_of(files={"mine": file}, store=Store(folder / "store"), **settings)
     return Study("tiny", asked, tiny_lm())
 
 
 def test_own_facts_share_a_group(tmp_path: Path) -> None:
-    found = facts_of(study(tmp_path, own_file(tmp_path, 60, 3), samples=20), "mine", wordings=2)
+    found = study(tmp_path, own_file(tmp_path, 60, 3), samples=20).result(facts_of("mine", wordings=2))
     assert len(found) == 20 and len(found.prompts) == 40
     assert np.array_equal(found.fact, np.repeat(np.arange(20), 2)) and np.array_equal(
         found.first, np.arange(20) * 2
     )
-    more = facts_of(study(tmp_path, own_file(tmp_path, 60, 3), samples=30), "mine", wordings=3)
+    more = study(tmp_path, own_file(tmp_path, 60, 3), samples=30).result(facts_of("mine", wordings=3))
     assert [fact.id for fact in more.facts][:20] == [fact.id for fact in found.facts]
     assert more.facts[0].wordings[:2] == found.facts[0].wordings
     few = more.head(5)
@@ -94,16 +95,17 @@ def test_what_cannot_be_compared_is_not_run(tmp_path: Path) -> None:
     with pytest.raises(
         NotRunError, match=r"mine has each of its \d+ facts in one wording only.*share a group"
     ):
-        facts_of(single, "mine")
-    assert len(facts_of(single, "mine", wordings=1)) > 16
+        single.result(facts_of("mine"))
+    assert len(single.result(facts_of("mine", wordings=1))) > 16
     with pytest.raises(
         NotRunError, match=r"mine has \d+ facts with the wordings asked for that fit tiny-llama, and 16"
     ):
-        facts_of(study(tmp_path, own_file(tmp_path, 10)), "mine")
+        study(tmp_path, own_file(tmp_path, 10)).result(facts_of("mine"))
     with pytest.raises(NotRunError, match="holds none of zsre"):
-        facts_of(study(tmp_path, own_file(tmp_path, 40), data_root=str(tmp_path)), "zsre")
-    finding = fidelity.kn_overlap(single, Cell("tiny", "mine"), "fidelity-kn-overlap")
-    assert finding.not_run and "one wording only" in finding.not_run
+        study(tmp_path, own_file(tmp_path, 40), data_root=str(tmp_path)).result(facts_of("zsre"))
+    overlap, claim = fidelity.overlap.with_options(method="kn"), PAPER.claim("fidelity-kn-overlap")
+    found = overlap(single, Cell("tiny", "mine"), claim)
+    assert found.not_run and "one wording only" in found.not_run
     rows = Path(own_file(tmp_path, 40)).read_text().splitlines()
     rows[0] = rows[0].replace('" 0"', '" 1"')
     (tmp_path / "mine.jsonl").write_text("\n".join(rows))
@@ -116,7 +118,7 @@ def test_wordings_too_long_for_the_model_are_left_out_and_counted(tmp_path: Path
     for row in rows[::6]:
         row["prompt"] += " long" * 40
     (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    found = facts_of(study(tmp_path, str(tmp_path / "mine.jsonl"), samples=30), "mine", wordings=3)
+    found = study(tmp_path, str(tmp_path / "mine.jsonl"), samples=30).result(facts_of("mine", wordings=3))
     assert any("prompts of mine left out: longer than the model's context" in note for note in found.notes)
     assert np.bincount(found.fact).min() == 2
 
@@ -125,7 +127,7 @@ def test_ranks_and_probabilities_of_answers() -> None:
     """Against softmax and a sort, for answers of one and of several tokens."""
     lm = tiny_lm("gptj", torch.float64)
     prompts = [tokenize(lm, example) for example in _examples()]
-    ranks, logs = answers_known(lm, prompts, progress=False)
+    ranks, logs = answers_known(lm, prompts)
     for prompt, rank, log in zip(prompts, ranks, logs, strict=True):
         with torch.no_grad():
             found = lm.model(input_ids=prompt.input_ids[None]).logits[0].log_softmax(-1)
@@ -153,18 +155,33 @@ def test_known_facts_and_kept_prompts() -> None:
 
 
 def test_a_second_run_reads_what_the_first_measured(tmp_path: Path) -> None:
-    """On real models and facts, end to end; the findings are the same to the last bit."""
-    settings = StudySettings(samples=16, store=Store(tmp_path), data_root=DATA)
+    """On real models and facts, end to end; the findings are the same to the last bit, and no weight is touched."""
+    settings = settings_of(samples=16, store=Store(tmp_path), data_root=DATA)
     lm, cell = load_model("tiny-llama"), Cell("tiny-llama", "zsre")
+    claim, overlap = PAPER.claim("fidelity-kn-overlap"), fidelity.overlap.with_options(method="kn")
+    scaling = ScaledFacts(facts_of("zsre", 1))
 
-    def findings() -> list[object]:
+    def planned() -> tuple[Study, Plan]:
         again = Study("tiny-llama", settings, lm)
+        return again, Plan([*overlap.needs(again, cell, claim), Need(again, scaling)])
+
+    def findings(study: Study) -> list[object]:
+        found = assemble(claim, cell, overlap(study, cell, claim), [study])
         return [
-            fidelity.kn_overlap(again, cell, "fidelity-kn-overlap").to_json(),
-            reliability.kn_similar_to_random(again, cell, "reliability-kn-similar-to-random").to_json(),
+            found.to_json(),
+            {name: values.tolist() for name, values in vars(study.result(scaling)).items()},
         ]
 
-    first = findings()
+    study, plan = planned()
+    assert plan.compute() > 0
+    first = findings(study)
     written = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
-    assert findings() == first
+    again, plan = planned()
+    assert plan.compute() == 0
+
+    def weights(*_: object) -> None:
+        raise AssertionError("a warm run has no need of weights")
+
+    vars(again)["weights"] = vars(again)["hold"] = weights
+    assert findings(again) == first
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")} == written

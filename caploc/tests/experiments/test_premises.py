@@ -1,162 +1,233 @@
-"""The premises of KN: paths of single neurons against hooks, and each verdict where it must come out."""
+"""The premises of KN, KC and ROME where what was measured is planted: each verdict where it must come out."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from caploc.attribution.clean import run_clean
-from caploc.attribution.one_neuron import one_neuron_scores
-from caploc.examples import Example, tokenize
 from caploc.experiments import premises
-from caploc.experiments.premises import completeness as completeness_file
-from caploc.experiments.premises import kn as kn_file
-from caploc.experiments.premises.neuron_path import NeuronPathModel
-from caploc.experiments.study import Study, StudySettings
-from caploc.findings import Outcome
-from caploc.neurons import NeuronScores
-from caploc.store import Store
-from caploc.tests.experiments.planted_facts import PlantedFacts, fact_set, run
-from caploc.tests.experiments.test_facts import own_file
-from caploc.tests.tiny import tiny_lm
+from caploc.experiments.completeness import KnownScores
+from caploc.experiments.fact_circuits import DEGREES, NODES, UNIFORM
+from caploc.experiments.facts import facts_of
+from caploc.experiments.premises import PAPER_FACTS
+from caploc.experiments.study import Study
+from caploc.findings import Finding, Outcome, Verdict
+from caploc.tests.experiments.planted_edits import DRAWS, LAYERS, edit_study, successes
+from caploc.tests.experiments.planted_facts import (
+    aside,
+    ends,
+    estimate,
+    fact_set,
+    planted_study,
+    run,
+    scaled_of,
+    scaled_study,
+)
+from caploc.tests.experiments.test_reliability_kc import planted as circuit_study
+from caploc.tests.experiments.test_reliability_kn import RANDOM
 
-ALPHAS = np.array([0.0, 0.3, 1.0])
-
-
-@pytest.mark.parametrize("family", ["llama", "gptj", "gpt2", "opt"])
-def test_paths_of_single_neurons(family: str) -> None:
-    """Against one run a token under a hook that scales one neuron at the last position, and its derivative."""
-    lm = tiny_lm(family, torch.float64)
-    exactly = 1e-5 if family == "gptj" else 1e-9  # its attention is float32 whatever the model is
-    prompt = tokenize(lm, Example("1", "what is 2?", "4x"))
-    clean = run_clean(lm.model, lm.architecture, prompt.input_ids, prompt.answer_start)
-    neurons = torch.tensor([2, 11])
-    before = {name: value.clone() for name, value in lm.model.state_dict().items()}
-    for layer in (0, 1):
-        with NeuronPathModel(lm.model, lm.architecture) as paths:
-            found, slopes = paths.path(layer, clean, neurons, ALPHAS)
-            unscaled = paths.run_unscaled(clean)
-            alone = one_neuron_scores(paths, clean, unscaled, 4096).mean(1)[layer, neurons]
-        assert found.shape == slopes.shape == (2, 3)
-        np.testing.assert_allclose(found[:, 2] - found[:, 0], alone.numpy(), atol=exactly)
-        for row, neuron in enumerate(neurons.tolist()):
-            for column, alpha in enumerate(ALPHAS):
-                value, slope = _under_a_hook(lm, prompt, layer, neuron, float(alpha))
-                assert (found[row, column], slopes[row, column]) == pytest.approx((value, slope), abs=exactly)
-    assert all(torch.equal(value, before[name]) for name, value in lm.model.state_dict().items())
+EDITING, CORRUPTION, RESTORATION = (
+    "bg-rome-layer-editing",
+    "bg-rome-corruption",
+    "bg-rome-restoration-locates",
+)
 
 
-def _under_a_hook(lm, prompt, layer: int, neuron: int, alpha: float) -> tuple[float, float]:
-    """Mean over the answer's tokens of P(y_m | z_m) with the neuron scaled at the last token of z_m, and its slope."""
-    scale = torch.tensor(alpha, dtype=torch.float64, requires_grad=True)
-
-    def hook(module, args):
-        here = torch.zeros_like(args[0], dtype=torch.bool)
-        here[(-1, neuron) if here.dim() == 2 else (0, -1, neuron)] = True
-        return (torch.where(here, args[0] * scale, args[0]), *args[1:])
-
-    projection = lm.architecture.mlp_out_of(lm.layers[layer])
-    total = 0.0
-    for stop in range(prompt.answer_start, len(prompt.input_ids)):
-        with projection.register_forward_pre_hook(hook):
-            logits = lm.model(input_ids=prompt.input_ids[None, :stop]).logits[0, -1]
-        total = total + logits.softmax(-1)[prompt.input_ids[stop]] / prompt.num_answer_tokens
-    (slope,) = torch.autograd.grad(total, scale)
-    return float(total.detach()), float(slope)
+# ------------------------------------------------------------------------------------------------------------------- KN
 
 
-def tiny_study(folder: Path, dtype: torch.dtype = torch.float32) -> Study:
-    settings = StudySettings(
-        files={"mine": own_file(folder, 40, 1)},
-        samples=16,
-        store=Store(folder / "store"),
-        neuron_path_samples=16,
+def scores_study(attributed: list[np.ndarray], lost: list[np.ndarray], **settings: Any) -> Study:
+    """A study of these attributions to facts that are all known, and of what each neuron does alone."""
+    count = settings["neuron_path_samples"] or PAPER_FACTS
+    return planted_study(
+        {
+            facts_of("zsre", 1): fact_set(40, 1, "zsre"),
+            KnownScores("zsre", count, "layer"): attributed,
+            KnownScores("zsre", count, "neuron"): lost,
+        },
+        **settings,
     )
-    study = Study("tiny", settings, tiny_lm("llama", dtype))
-    facts = fact_set_of_a_study(study)
-    study._made["facts", "mine", 1] = facts
-    return study
-
-
-def fact_set_of_a_study(study: Study):
-    """The study's facts, called known whatever the random model says of them."""
-    import dataclasses
-
-    from caploc.experiments.facts import facts_of
-
-    return dataclasses.replace(facts_of(study, "mine", wordings=1), rank=np.ones(16, int))
-
-
-def test_completeness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    study = tiny_study(tmp_path)
-    finding, verdict = run(premises.ig_completeness, study, "bg-ig-completeness", dataset="mine")
-    assert verdict.outcome is Outcome.SUPPORTED, verdict.reason
-    assert finding.n == 100 and finding.estimate < finding.quantities["coarse"]
-    assert finding.quantities["trapezoid, 300 steps, largest"] < 1e-3
-    assert finding.plots[0].kind == "completeness"
-    again, _ = run(premises.ig_completeness, study, "bg-ig-completeness", dataset="mine")
-    assert again.to_json() == finding.to_json()
-    # a rule whose error does not shrink with the steps refutes
-    right = completeness_file.fixed_rule
-    monkeypatch.setattr(
-        completeness_file, "fixed_rule", lambda rule, steps: (right(rule, 20)[0], 2 * right(rule, 20)[1])
-    )
-    fresh = tiny_study(tmp_path)
-    fresh.settings = StudySettings(store=Store(tmp_path / "other"), neuron_path_samples=16)
-    assert (
-        run(premises.ig_completeness, fresh, "bg-ig-completeness", dataset="mine")[1].outcome
-        is Outcome.REFUTED
-    )
-
-
-def test_half_precision_cannot_tell_neurons_apart(tmp_path: Path) -> None:
-    study = tiny_study(tmp_path, torch.bfloat16)
-    for name, claim in (
-        ("ig_completeness", "bg-ig-completeness"),
-        ("attribution_measures_contribution", "bg-attr-measures-contribution"),
-    ):
-        _, verdict = run(getattr(premises, name), study, claim, dataset="mine")
-        assert verdict.outcome is Outcome.NOT_RUN and verdict.reason.endswith("give --dtype float32")
 
 
 @pytest.mark.parametrize(
     ("noise", "outcome"), [(0.3, Outcome.SUPPORTED), (30.0, Outcome.REFUTED), (1.73, Outcome.INCONCLUSIVE)]
 )
-def test_attribution_against_contribution(
-    noise: float, outcome: Outcome, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_attribution_against_contribution(noise: float, outcome: Outcome) -> None:
     """Contributions that are the attributions and noise."""
-
-    def scores(lm, prompts, method, store):
-        for number, _ in enumerate(prompts):
-            values = torch.from_numpy(np.random.default_rng([1, number]).normal(size=(3, 100)))
-            if method.path == "neuron":
-                values = values + noise * torch.from_numpy(
-                    np.random.default_rng([2, number]).normal(size=(3, 100))
-                )
-            yield NeuronScores(values.float(), torch.zeros(3), torch.zeros(3), torch.zeros(3), 1)
-
-    monkeypatch.setattr(kn_file, "example_scores", scores)
-    study = PlantedFacts({("facts", "zsre", 1): fact_set(40, 1, "zsre")}, neuron_path_samples=30)
-    study._given = tiny_lm()
+    attributed, added = (
+        [np.random.default_rng([stream, number]).normal(size=(3, 100)) for number in range(30)]
+        for stream in (1, 2)
+    )
+    lost = [first + noise * second for first, second in zip(attributed, added, strict=True)]
+    study = scores_study(
+        [one.astype(np.float32) for one in attributed],
+        [one.astype(np.float32) for one in lost],
+        neuron_path_samples=30,
+    )
     finding, verdict = run(
         premises.attribution_measures_contribution, study, "bg-attr-measures-contribution", dataset="zsre"
     )
     assert verdict.outcome is outcome, verdict.reason
-    assert finding.n == 30 and finding.unit == "correlation"
+    found = finding.measurement
+    assert found.n == 30 and found.value is not None and found.value.unit == "correlation"
 
 
-def test_facts_that_no_neuron_changes_are_a_floor_effect(monkeypatch: pytest.MonkeyPatch) -> None:
-    nothing = NeuronScores(torch.zeros(3, 10), torch.zeros(3), torch.zeros(3), torch.zeros(3), 1)
-    monkeypatch.setattr(
-        kn_file, "example_scores", lambda lm, prompts, method, store: [nothing] * len(prompts)
-    )
-    study = PlantedFacts({("facts", "zsre", 1): fact_set(40, 1, "zsre")})
-    study._given = tiny_lm()
+def test_facts_that_no_neuron_changes_are_a_floor_effect() -> None:
+    nothing = [np.zeros((3, 10), np.float32)] * 40
+    study = scores_study(nothing, nothing, neuron_path_samples=None)
     _, verdict = run(
         premises.attribution_measures_contribution, study, "bg-attr-measures-contribution", dataset="zsre"
     )
     assert verdict.outcome is Outcome.INCONCLUSIVE and verdict.reason.startswith("floor effect: no neuron")
+
+
+def verification(
+    doubled: float, zeroed: float, random: float, clean: float = -1.0
+) -> tuple[Finding, Verdict]:
+    generator = np.random.default_rng(6)
+    noise = 0.05 * generator.normal(size=(2, 60))
+    others = random + 0.05 * generator.normal(size=(2, 60, RANDOM))
+    scaled = scaled_of((doubled + noise[0], zeroed + noise[1]), (others[0], others[1]), clean)
+    return run(premises.kn_verification, scaled_study(scaled), "bg-kn-verification", dataset="zsre")
+
+
+def test_verification_of_kn() -> None:
+    """Four effects: all there, one missing, and a ceiling below which none could be seen."""
+    finding, verdict = verification(0.3, -0.4, 0.0)
+    assert verdict.outcome is Outcome.SUPPORTED, verdict.reason
+    parts = finding.measurement.parts
+    assert estimate(parts["zeroed weakens"]) == pytest.approx(0.4, abs=0.03)
+    assert estimate(parts["doubled strengthens more than random"]) == pytest.approx(0.3, abs=0.03)
+    assert len(parts) == 4 and all(part.p is not None for part in parts.values())
+    assert verification(0.0, -0.4, 0.0)[1].outcome is Outcome.REFUTED
+    assert verification(0.3, -0.4, -0.4)[1].outcome is Outcome.REFUTED, "random zeroing weakens as much"
+    finding, verdict = verification(0.0, -0.4, 0.0, clean=-0.004)
+    assert verdict.outcome is Outcome.INCONCLUSIVE and verdict.reason.startswith("ceiling effect: ")
+    low, _ = ends(finding.measurement.parts["zeroed weakens"])
+    assert low > 0.3, "the effects are shown all the same"
+
+
+# ------------------------------------------------------------------------------------------------------------------- KC
+
+
+@pytest.mark.parametrize(
+    ("facts", "recall", "random", "outcome"),
+    [
+        (60, 0.9, 0.3, Outcome.SUPPORTED),
+        (60, 0.5, 0.9, Outcome.REFUTED),
+        (400, 0.5, 0.5, Outcome.REFUTED),
+        (60, 0.0, 0.0, Outcome.REFUTED),
+        (60, 0.9, {UNIFORM: 0.0, DEGREES: 0.92, NODES: 0.0}, Outcome.INCONCLUSIVE),
+        (60, 0.99, {UNIFORM: 0.0, DEGREES: 0.99, NODES: 0.0}, Outcome.INCONCLUSIVE),
+    ],
+)
+def test_recall_premise(
+    facts: int, recall: float, random: float | Mapping[str, float], outcome: Outcome
+) -> None:
+    study = circuit_study(facts, recall, random, top=10)
+    finding, verdict = run(premises.kc_recall_premise, study, "bg-kc-recall-premise", dataset="zsre")
+    assert verdict.outcome is outcome, verdict.reason
+    worst = random if isinstance(random, float) else max(random.values())
+    found = finding.measurement
+    assert estimate(found.value) == pytest.approx(recall - worst, abs=0.05)
+    assert set(found.parts) == {"uniform", "same degrees"}
+    assert all(part.p is not None for part in found.parts.values())
+    assert aside(found, "rank 1 or better") == 0
+    assert aside(found, "recall of the circuit") == pytest.approx(recall, abs=0.01)
+    assert (found.floor is not None) == (worst > 0.95)
+
+
+def test_recall_of_facts_that_are_not_known_is_a_floor_effect() -> None:
+    study = circuit_study(200, 0.2, 0.0, rank=np.full(200, 2))
+    _, verdict = run(premises.kc_recall_premise, study, "bg-kc-recall-premise", dataset="zsre")
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert verdict.reason == "the model does not know the facts (0 of 200)"
+
+
+# ----------------------------------------------------------------------------------------------------------------- ROME
+
+
+@pytest.mark.parametrize(
+    ("share", "facts", "outcome"),
+    [(0.8, 40, Outcome.SUPPORTED), (0.0, 200, Outcome.REFUTED), (0.04, 24, Outcome.INCONCLUSIVE)],
+)
+def test_layer_editing(share: float, facts: int, outcome: Outcome) -> None:
+    study = edit_study(successes([0, 0, share, 0, 0, 0], facts))
+    finding, verdict = run(premises.rome_layer_editing, study, EDITING, dataset="zsre")
+    assert verdict.outcome is outcome, verdict.reason
+    found = finding.measurement
+    assert estimate(found.value) == pytest.approx(share, abs=0.02)
+    assert aside(found, "last prompt token") == 1
+    assert found.controls["efficacy without an edit"] == 0 and 0 <= aside(found, "McNemar") <= 1
+
+
+@pytest.mark.parametrize(
+    ("share", "facts", "outcome"),
+    [
+        (0.0, 40, Outcome.SUPPORTED),
+        (0.2, 40, Outcome.SUPPORTED),
+        (0.9, 40, Outcome.REFUTED),
+        (1.0, 40, Outcome.REFUTED),
+        (0.5, 16, Outcome.INCONCLUSIVE),
+    ],
+)
+def test_corruption(share: float, facts: int, outcome: Outcome) -> None:
+    count = facts + facts // 2
+    survives = np.tile((np.arange(count) < round(share * count))[:, None], (1, DRAWS))
+    study = edit_study(successes([0.5] * LAYERS, facts), noised=survives)
+    finding, verdict = run(premises.rome_corruption, study, CORRUPTION, dataset="zsre")
+    assert verdict.outcome is outcome, verdict.reason
+    found = finding.measurement
+    low, high = ends(found.value)
+    assert estimate(found.value) == pytest.approx(share, abs=0.03)
+    assert low < high, "no interval is a point"
+    assert aside(found, "McNemar, first draw") <= 1
+
+
+def test_corruption_is_a_ratio_over_all_facts() -> None:
+    """Of 60 facts 40 are known; noise keeps half of them, and makes one of the others right by chance."""
+    known = np.arange(60) < 40
+    noised = np.tile((np.arange(60) % 2 == 0)[:, None] & known[:, None], (1, DRAWS))
+    noised[50] = True
+    study = edit_study(successes([0.5] * LAYERS, 40), known=known, noised=noised)
+    finding, _ = run(premises.rome_corruption, study, CORRUPTION, dataset="zsre")
+    assert estimate(finding.measurement.value) == pytest.approx(21 / 40)
+    assert aside(finding.measurement, "known facts alone") == pytest.approx(0.5)
+    unknown = edit_study(successes([0.5] * LAYERS, 40), known=np.arange(60) < 15)
+    _, verdict = run(premises.rome_corruption, unknown, CORRUPTION, dataset="zsre")
+    assert verdict.reason == "the model does not know the facts (15 of 60)"
+
+
+@pytest.mark.parametrize(
+    ("sign", "outcome"), [(1, Outcome.SUPPORTED), (-1, Outcome.REFUTED), (0, Outcome.INCONCLUSIVE)]
+)
+def test_restoration(sign: int, outcome: Outcome) -> None:
+    """Edits succeed where the most is restored, where the least is, or anywhere; five facts end alike everywhere."""
+    generator = np.random.default_rng(4)
+    edited = 40
+    restored = generator.random((edited + edited // 2, LAYERS))
+    follows = restored[:edited] if sign else generator.random((edited, LAYERS))
+    success = ((sign or 1) * (follows - np.median(follows, axis=1, keepdims=True)) > 0).astype(float)
+    success[:5] = 1
+    study = edit_study(success, restored)
+    finding, verdict = run(premises.rome_restoration_locates, study, RESTORATION, dataset="zsre")
+    assert verdict.outcome is outcome, verdict.reason
+    found = finding.measurement
+    assert found.n == 35 and "5 of 40 facts left out" in finding.notes[0]
+    if sign:
+        # of six layers the upper three succeed: rho of ranks with halves
+        assert estimate(found.value) == pytest.approx(sign * 0.8783, abs=1e-4)
+
+
+def test_edits_that_end_alike_in_all_layers_have_no_correlation() -> None:
+    success = successes([1.0] * LAYERS, 30)
+    success[:10, 3:] = 0
+    finding, verdict = run(
+        premises.rome_restoration_locates, edit_study(success), RESTORATION, dataset="zsre"
+    )
+    value = finding.measurement.value
+    assert verdict.outcome is Outcome.INCONCLUSIVE and value is not None and value.interval is None
+    assert verdict.reason.startswith("floor effect: in 20 of 30 facts edits end alike in all layers")

@@ -10,8 +10,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from caploc.attribution.method import PATHS, VALUES, Method
-from caploc.attribution.quadrature import QUADRATURES
+from caploc.attribution.method import PATHS, QUADRATURES, VALUES, Method
 from caploc.datasets.loading import DATASETS
 from caploc.errors import OptionError
 from caploc.experiments.readings import CHOICES, Reading

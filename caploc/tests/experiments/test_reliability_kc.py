@@ -1,211 +1,215 @@
-"""Circuits that run alone: against the model's own logits and `run_alone`, kept, and with their controls."""
+"""Reliability of KC on planted ranks: each verdict where it must come out."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
-from caploc.circuits import Circuit, DecomposedModel, Graph, prune
-from caploc.circuits.circuit import run_alone
-from caploc.examples import Example, TokenizedExample, tokenize
-from caploc.experiments import reliability
-from caploc.experiments.facts import Fact, FactSet
-from caploc.experiments.fidelity import circuits as located_by
-from caploc.experiments.reliability import kc_alone
-from caploc.experiments.reliability.kc_alone import (
+from caploc.experiments import reliability_kc
+from caploc.experiments.fact_circuits import (
     DEGREES,
     LOCATED,
     NODES,
     RANDOM_CIRCUITS,
     UNIFORM,
     WHOLE,
-    random_nodes,
-    run_facts_alone,
+    Alone,
+    EnteredShare,
+    RunAlone,
+    WithWrongAnswers,
 )
-from caploc.experiments.reliability.kc_report import with_wrong_answers
-from caploc.experiments.study import Study, StudySettings
-from caploc.model.loading import LanguageModel
-from caploc.store import Store
-from caploc.tests.experiments.planted_facts import fact_set, run
-from caploc.tests.experiments.test_fidelity_layers import small_model
-
-
-def facts_with(lm: LanguageModel, answers: list[str]) -> FactSet:
-    """Facts in one wording, counted as known."""
-    examples = [
-        Example(str(number), f"rome{number} is in", answer, str(number))
-        for number, answer in enumerate(answers)
-    ]
-    prompts = [tokenize(lm, example) for example in examples]
-    facts = [Fact(example.id, (example,)) for example in examples]
-    count = len(facts)
-    return FactSet("zsre", facts, prompts, np.arange(count), np.ones(count, int), np.full(count, -1.0))
-
-
-def study_of(lm: LanguageModel, store: Path) -> Study:
-    return Study(lm.name, StudySettings(store=Store(store)), lm)
-
-
-@pytest.mark.parametrize("family", ["llama", "gptj"])
-def test_ranks_are_those_of_the_model_and_of_run_alone(family: str, tmp_path: Path) -> None:
-    lm = small_model(family, 2)
-    facts = facts_with(lm, ["it", "a", "ba"])
-    alone = run_facts_alone(study_of(lm, tmp_path), facts)
-    model = DecomposedModel(lm)
-    candidates = sorted({int(prompt.answer_ids[0]) for prompt in facts.prompts})
-    for number, prompt in enumerate(facts.prompts):
-        with torch.no_grad():
-            logits = lm.model(prompt.input_ids[None, :-1]).logits[0, prompt.answer_start - 1 :]
-        ranks = [int((row >= row[token]).sum()) for row, token in zip(logits, prompt.answer_ids, strict=True)]
-        assert alone.of("first", WHOLE)[number, 0] == ranks[0]
-        assert alone.of("worst", WHOLE)[number, 0] == max(ranks)
-        first = int(prompt.answer_ids[0])
-        among = sum(float(logits[0, other]) >= float(logits[0, first]) for other in candidates)
-        assert alone.of("candidate", WHOLE)[number, 0] == among
-
-        circuit = prune(model, [model.prompt(prompt)], 0.01).circuit
-        loose = prune(model, [model.prompt(prompt)], 1.0).circuit
-        example = facts.facts[number].wordings[0]
-        begun = replace(prompt, input_ids=prompt.input_ids[: prompt.answer_start + 1])
-        kept = torch.from_numpy(circuit.matrix)[None]
-        row = model.run(model.prompt(begun), kept)[0, -1]
-        assert alone.of("first")[number, 0] == int((row >= row[first]).sum())
-        assert alone.of("worst")[number].tolist() == run_alone(lm, [example], circuit).ranks[0].tolist()
-        assert (
-            alone.of("worst", "exact, 1.0 nats")[number].tolist()
-            == run_alone(lm, [example], loose).ranks[0].tolist()
-        )
-        assert alone.of("share")[number, 0] == circuit.parameter_share(lm)
-        assert alone.of("shared")[number, 0] == 1
-        common = int((circuit.values & loose.values).sum())
-        assert alone.of("shared", "exact, 1.0 nats")[number, 0] == pytest.approx(common / circuit.count)
-    assert set(alone.cuts) > {"exact, 0.1 nats", "exact, 1.0 nats", "EAP-IG, 5% of the edges"}
-    assert alone.recalled(WHOLE, 10**6).all() and not alone.recalled(WHOLE, 0).any()
-
-
-def test_random_circuits_are_as_large_and_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[int, list[Circuit]]] = []
-    right = kc_alone._random
-
-    def spy(located: Circuit, seed: int, number: int) -> dict[str, list[Circuit]]:
-        drawn = right(located, seed, number)
-        seen.extend((located.count, listed) for listed in (drawn[UNIFORM], drawn[DEGREES]))
-        assert [one.matrix.sum(0).tolist() for one in drawn[DEGREES]] == [
-            located.matrix.sum(0).tolist()
-        ] * RANDOM_CIRCUITS
-        return drawn
-
-    monkeypatch.setattr(kc_alone, "_random", spy)
-    lm = small_model("llama", 2)
-    alone = run_facts_alone(study_of(lm, tmp_path), facts_with(lm, ["it", "it"]))
-    assert len(seen) == 4
-    for count, listed in seen:
-        assert len(listed) == RANDOM_CIRCUITS and {one.count for one in listed} == {count}
-    uniform = [listed for _, listed in seen[::2]]
-    assert len({one.values.numpy().tobytes() for listed in uniform for one in listed}) == 2 * RANDOM_CIRCUITS
-    for arm in (UNIFORM, DEGREES, NODES):
-        assert alone.of("first", arm).shape == (2, RANDOM_CIRCUITS)
-    assert alone.of("shared", DEGREES).mean() > alone.of("shared", UNIFORM).mean()
-
-
-def test_what_ran_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lm = small_model("gptj", 2)
-    facts = facts_with(lm, ["it", "a"])
-    found = run_facts_alone(study_of(lm, tmp_path), facts)
-
-    def fail(*_: object) -> None:
-        raise AssertionError("ran again")
-
-    monkeypatch.setattr(kc_alone, "_measure", fail)
-    again = run_facts_alone(study_of(lm, tmp_path), facts)
-    assert again.values.keys() == found.values.keys()
-    assert all(np.array_equal(again.values[arm], found.values[arm]) for arm in found.values)
-    # other answers among which an answer is ranked, another seed
-    for other in (facts_with(lm, ["it", "b"]), facts):
-        fresh = study_of(lm, tmp_path)
-        fresh.settings = replace(fresh.settings, seed=0 if other is not facts else 1)
-        with pytest.raises(AssertionError, match="ran again"):
-            run_facts_alone(fresh, other)
-
-
-@given(
-    st.tuples(st.integers(1, 4), st.sampled_from([(2, 1), (4, 2), (3, 3)]), st.booleans()),
-    st.integers(0, 2**32 - 1),
-    st.floats(0, 1),
+from caploc.experiments.facts import Fewer, FirstFacts, Known, facts_of
+from caploc.experiments.reliability_kc import CONTROL_FACTS
+from caploc.experiments.study import Study
+from caploc.findings import Outcome
+from caploc.tests.experiments.planted_facts import (
+    aside,
+    estimate,
+    fact_set,
+    locations_of,
+    planted_study,
+    run,
+    sets_of,
 )
-def test_random_nodes_keep_all_edges_between_as_many_nodes(
-    shape: tuple[int, tuple[int, int], bool], seed: int, density: float
-) -> None:
-    layers, (heads, groups), parallel = shape
-    graph = Graph(layers, heads, groups, parallel)
-    values = torch.from_numpy(np.random.default_rng(seed).random(graph.edges) < density)
-    located = Circuit(graph, values)
-    drawn = random_nodes(located, seed)
-    nodes = drawn.nodes | {"embedding"}
-    assert len(nodes) == len(located.nodes | {"embedding"})
-    for receiver, sender in np.argwhere(graph.possible):
-        fed = {graph.sender_names[one] for one in np.flatnonzero(graph.feeds[receiver])}
-        inside = bool(fed & nodes) or receiver == graph.output
-        assert drawn.matrix[receiver, sender] == (inside and graph.sender_names[sender] in nodes)
+
+TOO_LOW = 50
 
 
-def test_wrong_answers() -> None:
-    facts = fact_set(4, 2, "zsre")
-    answers = [[7], [7, 1], [8, 1, 2], [9]]
-    prompts = [
-        TokenizedExample(torch.tensor([number, 0, *answers[number // 2]]), 2, str(number))
-        for number in range(8)
-    ]
-    facts = replace(facts, prompts=prompts)
-    wrong = with_wrong_answers(facts, 5)
-    assert [one.input_ids.tolist() for one in wrong.prompts] == [
-        [0, 0, 8, 1, 2],
-        [2, 0, 8, 1, 2],
-        [4, 0, 9],
-        [6, 0, 7],
-    ]
-    assert wrong.fact.tolist() == [0, 1, 2, 3] and len(wrong) == 4
-    assert [one.answer_start for one in wrong.prompts] == [2] * 4
-    assert [one.input_ids.tolist()[2:] for one in with_wrong_answers(facts, 4).prompts] == [
-        [9],
-        [9],
-        [9],
-        [7],
-    ]
-    alike = replace(facts, prompts=[replace(one, input_ids=prompts[0].input_ids) for one in prompts])
-    assert len(with_wrong_answers(alike, 5)) == 0
+def ranks(share: float, facts: int, top: int = 1) -> np.ndarray:
+    """``[facts, 1]``: ``top`` for such a share of the facts, else far below."""
+    recalled = np.random.default_rng(1).permutation(np.arange(facts) < round(share * facts))
+    return np.where(recalled, top, TOO_LOW)[:, None]
 
 
-def test_a_random_model_recalls_what_its_circuits_are_located_for(tmp_path: Path) -> None:
-    """It knows nothing: recall is what pruning left in."""
-    lm = small_model("llama", 2)
-    study = study_of(lm, tmp_path)
-    facts = facts_with(lm, [" it", "a", "b", "c"] * 4)
-    study._made["facts", "zsre", 1] = facts
-    claim = "reliability-kc-recall"
-    finding, _ = run(reliability.kc_recall, study, claim, dataset="zsre")
-    alone = run_facts_alone(study, facts)
-    assert finding.estimate == alone.recalled().mean() and finding.n == 16
-    assert (
-        finding.controls["circuits located for wrong answers"]
-        > (finding.controls["the whole model, wrong answers"])
+def random_ranks(share: float, facts: int, seed: int, top: int = 1) -> np.ndarray:
+    """``[facts, circuits]``: each recalls each fact with such a probability. Equal totals would tie one half of the
+    facts to the other, on which IPP scores what it chose."""
+    recalled = np.random.default_rng(seed).random((facts, RANDOM_CIRCUITS)) < share
+    return np.where(recalled, top, TOO_LOW)
+
+
+def values(rank: np.ndarray, share: np.ndarray | float = 0.1, shared: float = 0.5) -> np.ndarray:
+    """``[facts, circuits, 5]``: all three ranks alike."""
+    share = np.broadcast_to(np.reshape(share, (-1, 1)), rank.shape)
+    return np.stack([rank, rank, rank, np.full(rank.shape, shared), share], 2).astype(float)
+
+
+def planted(
+    facts: int,
+    recall: float,
+    random: float | Mapping[str, float],
+    share: np.ndarray | float = 0.1,
+    top: int = 1,
+    exact: bool = True,
+    **more: Any,
+) -> Study:
+    """A study whose circuits recall such a share of the facts at rank ``top``, the untrained twin's all of them."""
+    known = fact_set(facts, 1, "zsre", **more)
+    shares = dict.fromkeys((UNIFORM, DEGREES, NODES), random) if isinstance(random, float) else random
+    arms = {
+        LOCATED: values(ranks(recall, facts, top), share),
+        WHOLE: values(np.ones((facts, 1))),
+        "another cut": values(np.full((facts, 1), TOO_LOW)),
+        **{
+            arm: values(random_ranks(one, facts, number, top))
+            for number, (arm, one) in enumerate(shares.items())
+        },
+    }
+    spec = Known(Fewer(facts_of("zsre", 1)))
+    own, few = RunAlone(spec), FirstFacts(spec, CONTROL_FACTS)
+    wrong = WithWrongAnswers(few)
+    twin = {LOCATED: values(np.ones((8, 1))), WHOLE: values(np.full((8, 1), TOO_LOW))}
+    return planted_study(
+        {
+            facts_of("zsre", 1): known,
+            own.located: locations_of(
+                sets_of([np.arange(3)] * facts), ["as planted"], settings={"exact": exact}
+            ),
+            EnteredShare(own.located): np.full(facts, 0.04),
+            own: Alone(arms),
+            wrong: known.head(0),  # all answers are one token
+            RunAlone(few, "untrained", compared=False): Alone(twin),
+        },
+        samples=facts,
     )
-    untrained = run_facts_alone(study, facts.head(8), "untrained", compared=False)
-    assert set(untrained.values) == {LOCATED, WHOLE, *located_by.circuits(study, facts).variants}
-    assert (
-        finding.controls["circuits located for the answers in an untrained model"]
-        == untrained.recalled().mean()
+
+
+def half_known(facts: int) -> np.ndarray:
+    return np.where(np.arange(facts) < facts // 2, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("facts", "recall", "outcome"),
+    [
+        (200, 0.123, Outcome.SUPPORTED),
+        (200, 0.8, Outcome.REFUTED),
+        (200, 0.35, Outcome.INCONCLUSIVE),
+        (20, 0.1, Outcome.INCONCLUSIVE),
+    ],
+)
+def test_recall(facts: int, recall: float, outcome: Outcome) -> None:
+    study = planted(facts, recall, 0.02)
+    finding, verdict = run(reliability_kc.kc_recall, study, "reliability-kc-recall", "gptj-6b", "zsre")
+    assert verdict.outcome is outcome, verdict.reason
+    found = finding.measurement
+    share = estimate(found.value)
+    assert share == pytest.approx(recall, abs=0.01) and found.n == facts
+    assert estimate(found.parts["recall"]) == share
+    assert aside(found, "another cut") == 0 and aside(found, "rank 10 or better") == share
+    assert found.controls["random circuits, same degrees"] == pytest.approx(0.02, abs=0.03) == found.chance
+    assert found.controls["circuits located for the answers in an untrained model"] == 1
+    assert "circuits located for wrong answers" not in found.controls  # all answers are one token
+    assert any("8 of 8, the whole model 0: a circuit gives" in note for note in finding.notes)
+
+
+def test_recall_rests_on_known_facts() -> None:
+    study = planted(200, 0.2, 0.0, rank=half_known(200))
+    finding, _ = run(reliability_kc.kc_recall, study, "reliability-kc-recall", dataset="zsre")
+    first = study.result(RunAlone(Known(Fewer(facts_of("zsre", 1))))).recalled()
+    found = finding.measurement
+    assert found.n == 100 and estimate(found.value) == first[:100].mean()
+    assert aside(found, "all facts, those not known too") == 0.2
+    assert "100 of 200 facts left out: the model does not know them" in finding.notes
+
+
+def test_facts_that_are_not_known_are_a_floor_effect() -> None:
+    study = planted(200, 0.2, 0.0, rank=np.full(200, 2))
+    for experiment, claim in (
+        (reliability_kc.kc_recall, "reliability-kc-recall"),
+        (reliability_kc.kc_recalled_param_share, "reliability-kc-param-share"),
+        (reliability_kc.kc_ipp, "reliability-kc-ipp"),
+    ):
+        _, verdict = run(experiment, study, claim, dataset="zsre")
+        assert verdict.outcome is Outcome.INCONCLUSIVE
+        assert verdict.reason == "the model does not know the facts (0 of 200)"
+
+
+@pytest.mark.parametrize(
+    ("share", "model", "outcome"),
+    [
+        (0.026, "gptj-6b", Outcome.SUPPORTED),
+        (0.1, "gptj-6b", Outcome.REFUTED),
+        (0.036, "gptj-6b", Outcome.INCONCLUSIVE),
+        (0.026, "tiny-gptj", Outcome.INCONCLUSIVE),
+    ],
+)
+def test_share_of_circuits_that_recall(share: float, model: str, outcome: Outcome) -> None:
+    """Circuits that recall hold ``share``, give or take a tenth; the others nothing."""
+    recalled = ranks(0.3, 100)[:, 0] == 1
+    shares = np.where(recalled, share * (1 + np.linspace(-0.1, 0.1, 100)), 0)
+    study = planted(100, 0.3, 0.0, shares)
+    claim = "reliability-kc-param-share"
+    finding, verdict = run(reliability_kc.kc_recalled_param_share, study, claim, model, "zsre")
+    assert verdict.outcome is outcome, verdict.reason
+    found = finding.measurement
+    assert estimate(found.value) == pytest.approx(shares[recalled].mean()) and found.n == 30
+    assert aside(found, "recalled against other facts") < 0.001
+    assert aside(found, "facts that are not recalled") == 0
+    assert aside(found, "all known facts") == pytest.approx(shares.mean())
+    assert aside(found, "in the matrices that edges enter") == pytest.approx(0.04)
+    assert "another cut, recalled" not in found.asides  # none is recalled
+    assert (verdict.reason != "the paper prints no number for this model") == (model == "gptj-6b")
+
+
+def test_share_where_all_or_few_are_recalled() -> None:
+    claim = "reliability-kc-param-share"
+    finding, _ = run(reliability_kc.kc_recalled_param_share, planted(100, 1.0, 0.0), claim, "gptj-6b", "zsre")
+    asides = finding.measurement.asides
+    assert "recalled against other facts" not in asides and "facts that are not recalled" not in asides
+    _, verdict = run(
+        reliability_kc.kc_recalled_param_share, planted(100, 0.15, 0.0), claim, "gptj-6b", "zsre"
     )
-    assert finding.settings["cut"] == "exact" and finding.settings["control_facts"] == 8
-    assert any("a weak control" in note for note in finding.notes)
-    assert {"every token of the answer", "EAP-IG, 1% of the edges", "exact, 0.1 nats"} <= set(
-        finding.quantities
-    )
-    (plot,) = finding.plots
-    assert len(plot.data["groups"][LOCATED]) == 1 and len(plot.data["groups"][UNIFORM]) == RANDOM_CIRCUITS
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert verdict.reason.startswith("floor effect: circuits recall 15 of 100 known facts")
+
+
+@pytest.mark.parametrize(
+    ("recall", "random", "model", "outcome"),
+    [
+        (0.123, 0.018, "gptj-6b", Outcome.SUPPORTED),
+        (0.6, 0.1, "gptj-6b", Outcome.REFUTED),
+        (0.1, {UNIFORM: 0.01, DEGREES: 0.3, NODES: 0.0}, "gptj-6b", Outcome.REFUTED),
+        (0.123, 0.018, "tiny-gptj", Outcome.INCONCLUSIVE),
+    ],
+)
+def test_ipp(recall: float, random: float | Mapping[str, float], model: str, outcome: Outcome) -> None:
+    """The best random choice counts, whichever way it is drawn."""
+    study = planted(1000, recall, random)
+    close = 3 * np.sqrt(0.25 / 1000)  # three standard errors of a choice's recall, at most
+    finding, verdict = run(reliability_kc.kc_ipp, study, "reliability-kc-ipp", model, "zsre")
+    assert verdict.outcome is outcome, verdict.reason
+    best = random if isinstance(random, float) else max(random.values())
+    found = finding.measurement
+    assert estimate(found.value) == pytest.approx(recall - best, abs=close)
+    assert aside(found, "recall of the circuit") == pytest.approx(recall)
+    uniform = random if isinstance(random, float) else random[UNIFORM]
+    assert aside(found, "random circuits, uniform") == pytest.approx(recall - uniform, abs=close)
+
+
+def test_circuits_cut_by_estimates_say_so() -> None:
+    study = planted(100, 0.1, 0.0, exact=False)
+    finding, _ = run(reliability_kc.kc_recall, study, "reliability-kc-recall", dataset="zsre")
+    assert any("the estimate's doing" in note for note in finding.notes)

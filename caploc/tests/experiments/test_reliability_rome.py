@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from caploc.experiments import reliability
-from caploc.experiments.reliability.rome_located import locate_layer
-from caploc.findings import Cell, Outcome
+from caploc.experiments import reliability_rome
+from caploc.experiments.edited_facts import Editable
+from caploc.experiments.traced_facts import FactTraces, locate_layer
+from caploc.findings import Outcome
 from caploc.statistics import compare_successes, equivalence_p
 from caploc.tests.experiments.planted_edits import LAYERS, edit_study, successes
-from caploc.tests.experiments.planted_facts import run
+from caploc.tests.experiments.planted_facts import aside, estimate, run
 
 EQUAL, IPP = "reliability-rome-layers-equal", "reliability-rome-ipp"
 ALIKE = [0.8] * LAYERS
@@ -30,17 +31,18 @@ BETTER = [0.1, 0.1, 0.9, 0.1, 0.1, 0.1]
 )
 def test_layers_equal(shares: list[float], facts: int, outcome: Outcome) -> None:
     study = edit_study(successes(shares, facts))
-    finding, verdict = run(reliability.rome_layers_equal, study, EQUAL, dataset="zsre")
+    finding, verdict = run(reliability_rome.rome_layers_equal, study, EQUAL, dataset="zsre")
     assert verdict.outcome is outcome, verdict.reason
     others = np.array([share for layer, share in enumerate(shares) if layer != 2])
-    assert finding.estimate == pytest.approx(shares[2] - others.mean(), abs=0.03)
+    found = finding.measurement
+    assert estimate(found.value) == pytest.approx(shares[2] - others.mean(), abs=0.03)
     for layer in (0, 1, 3, 4, 5):
         expected = shares[2] - shares[layer]
-        assert finding.quantities[f"effect:layer-{layer}:estimate"] == pytest.approx(expected, abs=0.05)
-    assert "effect:layer-2:low90" not in finding.quantities and finding.quantities["located layer"] == 2
+        assert estimate(found.parts[f"layer-{layer}"]) == pytest.approx(expected, abs=0.05)
+    assert "layer-2" not in found.parts and aside(found, "located layer") == 2
     assert any("too few to show two layers equal" in note for note in finding.notes) is (facts == 24)
     assert any("last prompt token: no difference can show" in note for note in finding.notes)
-    (plot,) = finding.plots
+    (plot,) = found.plots
     assert plot.kind == "layers" and plot.data["located"] == 2
     assert plot.data["curves"]["efficacy"]["mean"] == pytest.approx(shares, abs=0.02)
 
@@ -48,8 +50,8 @@ def test_layers_equal(shares: list[float], facts: int, outcome: Outcome) -> None
 def test_the_papers_model_is_edited_in_its_printed_layer() -> None:
     shares = [0.1, 0.1, 0.9, 0.1, 0.1, 0.4]
     study = edit_study(successes(shares, 60))
-    finding, _ = run(reliability.rome_layers_equal, study, EQUAL, "gptj-6b", "zsre")
-    assert finding.quantities["located layer"] == 5 and finding.published is None
+    finding, _ = run(reliability_rome.rome_layers_equal, study, EQUAL, "gptj-6b", "zsre")
+    assert aside(finding.measurement, "located layer") == 5 and finding.published is None
     assert any("tracing names layer 2" in note for note in finding.notes)
 
 
@@ -58,17 +60,16 @@ def test_the_layer_is_located_on_facts_that_are_not_edited() -> None:
     known = np.ones(60, bool)
     known[-6:] = False
     study = edit_study(successes(ALIKE, 40), known=known)
-    found = study._made["rome facts", "zsre"]
+    found, traces = study.result(Editable("zsre")), study.result(FactTraces("zsre"))
     assert found.edited.tolist() == list(range(36)) and found.others.tolist() == list(range(36, 54))
-    traces = study._made["rome traces", found.facts.data_fingerprint]
     traces.restored[:] = 0
     traces.restored[:36, 4] = traces.restored[36:54, 1] = traces.restored[54:, 3] = 1
-    assert locate_layer(Cell("tiny-llama", "zsre"), found, traces).layer == 1
+    assert locate_layer("tiny-llama", found, traces).layer == 1
 
 
 @pytest.mark.parametrize("claim", [EQUAL, IPP])
 def test_facts_that_no_layer_edits_are_a_floor_effect(claim: str) -> None:
-    experiment = reliability.rome_layers_equal if claim == EQUAL else reliability.rome_ipp
+    experiment = reliability_rome.rome_layers_equal if claim == EQUAL else reliability_rome.rome_ipp
     _, verdict = run(experiment, edit_study(np.zeros((30, LAYERS))), claim, dataset="zsre")
     assert verdict.outcome is Outcome.INCONCLUSIVE
     assert verdict.reason == "floor effect: none of 30 facts can be edited in any layer"
@@ -77,7 +78,7 @@ def test_facts_that_no_layer_edits_are_a_floor_effect(claim: str) -> None:
 @pytest.mark.parametrize(("known", "reason"), [(10, "does not know the facts"), (20, "24 are needed, 16 to")])
 def test_too_few_known_facts(known: int, reason: str) -> None:
     study = edit_study(successes(ALIKE, 24), known=np.arange(36) < known)
-    _, verdict = run(reliability.rome_layers_equal, study, EQUAL, dataset="zsre")
+    _, verdict = run(reliability_rome.rome_layers_equal, study, EQUAL, dataset="zsre")
     assert verdict.outcome is Outcome.INCONCLUSIVE and reason in verdict.reason
 
 
@@ -92,12 +93,12 @@ def test_too_few_known_facts(known: int, reason: str) -> None:
 )
 def test_ipp(shares: list[float], facts: int, outcome: Outcome) -> None:
     finding, verdict = run(
-        reliability.rome_ipp, edit_study(successes(shares, facts)), IPP, "tiny-llama", "zsre"
+        reliability_rome.rome_ipp, edit_study(successes(shares, facts)), IPP, "tiny-llama", "zsre"
     )
     assert verdict.outcome is outcome, verdict.reason
     best = max(share for layer, share in enumerate(shares) if layer != 2)
-    assert finding.estimate == pytest.approx(shares[2] - best, abs=0.03)
-    assert finding.quantities["located layer among the choices, same facts"] <= 0
+    assert estimate(finding.measurement.value) == pytest.approx(shares[2] - best, abs=0.03)
+    assert aside(finding.measurement, "located layer among the choices, same facts") <= 0
     saturated = any(note.startswith("every edit succeeds in every layer: ") for note in finding.notes)
     assert saturated is (set(shares) == {1.0})
 

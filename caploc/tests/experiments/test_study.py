@@ -15,6 +15,8 @@ import pytest
 
 from caploc.attribution.engine import Method
 from caploc.errors import DatasetError, ModelError, OptionError
+from caploc.experiments import locating
+from caploc.experiments.locating import LocatedOn, Scores
 from caploc.experiments.study import (
     CPU_SAMPLES,
     NotRunError,
@@ -109,32 +111,32 @@ def test_controls_are_other_scores_on_the_same_examples(
     make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = make_study(sums(20))
-    shards = {control: study.shards("mine", control) for control in ("", "untrained", "scrambled")}
+    shards = {control: study.result(Scores("mine", control)) for control in ("", "untrained", "scrambled")}
+    study.release()
     assert {len(found.counts) for found in shards.values()} == {20}
     totals = [found.whole.total for found in shards.values()]
     assert all(not np.allclose(a, b) for a, b in pairs(totals))  # type: ignore[arg-type, type-var]
-    assert study.shards("mine") is shards[""] and study.untrained is study.untrained
+    assert study.result(Scores("mine")) is shards[""] and study.untrained is study.untrained
     assert study.untrained.name == "tiny-llama-untrained-0"
 
-    from caploc.experiments import shards as module
-
-    monkeypatch.setattr(module.Attributor, "__init__", lambda *_: 1 / 0)
+    monkeypatch.setattr(locating.Attributor, "__init__", lambda *_: 1 / 0)
     again = make_study()
     for control, found in shards.items():
-        assert np.array_equal(again.shards("mine", control).totals, found.totals), "a second study is warm"
+        warm = again.result(Scores("mine", control))
+        assert np.array_equal(warm.totals, found.totals), "a second study is warm"
 
 
 def test_the_record_says_how_numbers_came_about(make_study: MakeStudy) -> None:
     study = make_study(sums(20), seed=5)
-    record = study.record("mine")
+    record = {**study.record, **LocatedOn.of(study, "mine").settings}
     assert {name: record[name] for name in ("quadrature", "steps", "seed", "dtype", "device")} == {
         "quadrature": "paper", "steps": 2, "seed": 5, "dtype": "float32", "device": "cpu",
     }  # fmt: skip
     assert study.lm.fingerprint.startswith(record["model_fingerprint"])
-    whole = study.shards("mine").whole
+    whole = study.result(Scores("mine")).whole
     assert record["completeness_error"] == pytest.approx((whole.completeness / 20).tolist())
     assert record["points"] == [3, 3] and len(record["completeness_gap"]) == 2
-    assert "points" not in study.record()
+    assert "points" not in study.record
 
 
 # ------------------------------------------------------------------------------------------------ what does not
@@ -236,9 +238,9 @@ def test_a_bad_record_is_found_before_any_work(
     def worked(*args: Any, **options: Any) -> None:
         raise AssertionError("attribution began")
 
-    monkeypatch.setattr("caploc.experiments.study.sharded_sums", worked)
+    monkeypatch.setattr(locating, "Attributor", worked)
     with pytest.raises(DatasetError, match=r"bad\.jsonl:3: field 'answer' is missing"):
-        study.shards("mine")
+        study.result(Scores("mine"))
 
 
 def test_what_cannot_be_had_is_asked_for_once(make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,7 +254,7 @@ def test_what_cannot_be_had_is_asked_for_once(make_study: MakeStudy, monkeypatch
 
 def test_an_unknown_control_is_refused(make_study: MakeStudy) -> None:
     with pytest.raises(OptionError, match="unknown control 'typo'; choose one of"):
-        make_study(sums(20)).shards("mine", "typo")
+        make_study(sums(20)).result(Scores("mine", "typo"))
 
 
 def test_a_gpu_holds_the_model_or_its_twin(make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,10 +266,9 @@ def test_a_gpu_holds_the_model_or_its_twin(make_study: MakeStudy, monkeypatch: p
         return model
 
     monkeypatch.setattr(type(study.lm.model), "to", moved)
-    monkeypatch.setattr("caploc.experiments.study.sharded_sums", lambda lm, *_: lm)
-    assert study.shards("mine") is study.lm and moves == [(True, "cuda")]
+    assert study.weights() is study.lm and moves == [(True, "cuda")]
     moves.clear()
-    assert study.shards("mine", "untrained") is study.untrained
+    assert study.weights("untrained") is study.untrained
     assert moves[0] == (True, "cpu") and moves[-1] == (False, "cuda")
     moves.clear()
-    assert study.shards("mine", "scrambled") is study.lm and moves == [(False, "cpu"), (True, "cuda")]
+    assert study.weights("scrambled") is study.lm and moves == [(False, "cpu"), (True, "cuda")]

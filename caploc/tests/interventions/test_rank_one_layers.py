@@ -12,16 +12,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from caploc.attribution.probability import target_log_probs
-from caploc.attribution.restoring import frozen_eval
 from caploc.datasets.edits import EditRequest
 from caploc.errors import ModelError
 from caploc.interventions.rank_one import Editing
-from caploc.interventions.rank_one.joining import EditedLayers
 from caploc.interventions.rank_one.prompts import EditPrompts, edit_prompts
-from caploc.interventions.rank_one.recording import record
-from caploc.interventions.rank_one.value import Value, find_values
+from caploc.interventions.rank_one.value import EditedLayers, Value, find_values, record
 from caploc.model.loading import LanguageModel, wrap
+from caploc.rows.borrowing import frozen_eval
+from caploc.rows.reading import target_log_probs
 from caploc.tests.attribution.families import CONFIGS, make_model, softmax_in_float64
 from caploc.tests.oracles.rank_one import reference_delta, reference_key
 from caploc.tests.tiny import tiny_lm, tokenizer
@@ -94,7 +92,7 @@ def test_gradients_in_float32(family: str) -> None:
     lm = tiny_lm(family)
     prompts = _prompts(lm)
     width = lm.model.config.hidden_size
-    with frozen_eval(lm.model), EditedLayers(lm) as model:
+    with frozen_eval(lm.model), EditedLayers(lm.model, lm.architecture) as model:
         deltas = torch.zeros(lm.num_layers, width, requires_grad=True)
         logits = model.run(record(lm, prompts), dict(enumerate(deltas)))
         targets = prompts.targets.repeat(len(prompts.rewriting))
@@ -156,8 +154,12 @@ def test_a_model_that_rows_do_not_reproduce_is_refused(monkeypatch: pytest.Monke
     prompts = _prompts(lm)
     with frozen_eval(lm.model):
         recorded = record(lm, prompts)
-    recorded.keys[0] = recorded.keys[0].roll(1, 2)
-    with frozen_eval(lm.model), pytest.raises(ModelError, match="do not reproduce this model: at edit 'f1'"):
+    keys, values = recorded.front[0]
+    recorded.front[0] = (keys.roll(1, 2), values)
+    with (
+        frozen_eval(lm.model),
+        pytest.raises(ModelError, match="does not reproduce this model: at example 'f1'"),
+    ):
         find_values(lm, prompts, recorded, [0, 1], BRIEF, "f1")
     assert all("forward" not in layer.__dict__ for layer in lm.layers)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in lm.model.modules())

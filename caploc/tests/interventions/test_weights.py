@@ -18,7 +18,7 @@ from caploc.fingerprints import tensor_fingerprint
 from caploc.interventions import Editing, RankOneEdit, edit_all_layers, replaced_weights
 from caploc.interventions.activations import scaled
 from caploc.interventions.rank_one import identity_covariance
-from caploc.interventions.rank_one.joining import EditedLayers
+from caploc.interventions.rank_one.value import EditedLayers
 from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask
 from caploc.tests.tiny import tiny_lm

@@ -12,9 +12,7 @@ from hypothesis import strategies as st
 from caploc.architectures import ARCHITECTURES
 from caploc.errors import ExampleError, ModelError
 from caploc.examples import TokenizedExample
-from caploc.locators.causal_tracing.noise import draw_noise, embedding_deviation
-from caploc.locators.causal_tracing.settings import Tracing
-from caploc.locators.causal_tracing.trace import Trace
+from caploc.locators.causal_tracing.trace import Trace, Tracing, draw_noise, embedding_deviation
 from caploc.locators.causal_tracing.tracer import Tracer
 from caploc.model.loading import LanguageModel
 from caploc.tests.attribution.families import CONFIGS, softmax_in_float64

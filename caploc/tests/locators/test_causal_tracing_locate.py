@@ -13,8 +13,7 @@ from caploc.datasets import load_examples
 from caploc.errors import ExampleError, OptionError
 from caploc.examples import Example, subject_tokens
 from caploc.locators.causal_tracing.locate import best_layers, locate, trace
-from caploc.locators.causal_tracing.settings import Tracing
-from caploc.locators.causal_tracing.trace import Trace
+from caploc.locators.causal_tracing.trace import Trace, Tracing
 from caploc.locators.layers import LayerSet
 from caploc.metrics import chance_overlap, iou, overlap
 from caploc.model.loading import load_model

@@ -22,8 +22,8 @@ from caploc.locators import knowledge_neurons
 from caploc.locators.knowledge_neurons import Cut, example_scores, locate, shared
 from caploc.metrics import overlap
 from caploc.model.loading import LanguageModel
-from caploc.neurons import NeuronMask, NeuronScores
 from caploc.model.registry import embedded_folder
+from caploc.neurons import NeuronMask, NeuronScores
 from caploc.store import Store
 from caploc.tests.attribution.test_exactness import relative_error
 from caploc.tests.oracles.attribution import captum_scores, reference_scores

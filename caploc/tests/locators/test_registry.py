@@ -18,10 +18,9 @@ from caploc import locators
 from caploc.circuits import Circuit, DecomposedModel
 from caploc.errors import ModelError, OptionError
 from caploc.examples import Example, subject_tokens, tokenize
-from caploc.experiments.facts import LocatedSets
-from caploc.experiments.facts.kn import knowledge_neurons
-from caploc.experiments.fidelity.circuits import circuits
-from caploc.experiments.fidelity.layers import traced
+from caploc.experiments.facts import facts_of
+from caploc.experiments.located_sets import LocatedSets
+from caploc.experiments.locating_facts import LocatedFacts
 from caploc.experiments.rivals import samples as sampling
 from caploc.experiments.rivals.sets import node_strength
 from caploc.experiments.study import Study, StudySettings
@@ -34,7 +33,7 @@ from caploc.metrics import Location, Places, chance_overlap, iou, overlap
 from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask
 from caploc.store import Store
-from caploc.tests.experiments.test_fidelity_layers import real_facts, small_model
+from caploc.tests.experiments.planted_facts import real_facts, small_model
 from caploc.tests.experiments.test_rivals import SmallStudy
 from caploc.tests.tiny import NEURONS, SHAPE, tiny_lm
 
@@ -167,16 +166,10 @@ def test_samples_that_an_experiment_kept_are_found(tmp_path: Path, monkeypatch: 
 def test_facts_that_an_experiment_located_are_found(family: str, tmp_path: Path) -> None:
     lm = small_model(family, 4)
     facts = real_facts(lm, 2)
-    study = Study(lm.name, StudySettings(store=Store(tmp_path), seed=3), lm)
-    layered = traced(study, facts)
-    kn, kc = knowledge_neurons(study, facts), circuits(study, facts)
-    expected = {
-        "kn": kn.sets,
-        "rome": {f"top {count}": layered.best(count) for count in (3, 1, 2)},
-        "kc": {"exact": kc.sets, **kc.variants},
-    }
-    texts = [example for fact in facts.facts for example in fact.wordings]
-    asked = [Asked(*pair) for pair in zip(facts.prompts, texts, strict=True)]
+    spec = facts_of("counterfact")
+    study = Study(lm.name, StudySettings(store=Store(tmp_path), seed=3), lm, {spec: facts})
+    expected = {key: study.result(LocatedFacts(key, spec)).by_cut for key in ("kn", "rome", "kc")}
+    asked = [Asked(*pair) for pair in zip(facts.prompts, facts.examples, strict=True)]
     for key, sets in expected.items():
         measure = LOCATORS[key].on_facts(Conditions(3, study.settings.attribution))
         cuts = [measure.cuts(lm, arrays) for arrays in measured(measure, lm, asked, Warm(tmp_path))]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from caploc.examples import Example, tokenize
-from caploc.locators.causal_tracing.settings import Tracing
+from caploc.locators.causal_tracing.trace import Tracing
 from caploc.locators.causal_tracing.tracer import Tracer
 from caploc.locators.traced_layers import LastTokenTracer
 from caploc.tests.tiny import tiny_lm

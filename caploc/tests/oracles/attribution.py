@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from caploc.attribution.method import Method
-from caploc.attribution.quadrature import fixed_rule
+from caploc.attribution.method import Method, fixed_rule
 from caploc.examples import TokenizedExample
 from caploc.model.loading import LanguageModel
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from caploc.locators.causal_tracing.settings import Tracing
+from caploc.locators.causal_tracing.trace import Tracing
 from caploc.model.loading import LanguageModel
 
 Hook = Callable[[nn.Module, Any, Any], Any]

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from caploc.circuits.circuit import Circuit
-from caploc.circuits.decomposed import DecomposedModel
-from caploc.circuits.decomposed import Prompt
+from caploc.circuits.decomposed import DecomposedModel, Prompt
 from caploc.circuits.pruning import RESOLUTION
 from caploc.examples import TokenizedExample
 from caploc.model.loading import LanguageModel

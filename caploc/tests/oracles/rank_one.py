@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from caploc.attribution.restoring import frozen_eval
-from caploc.interventions.rank_one.prompts import EditPrompts
-from caploc.interventions.rank_one.settings import Editing
+from caploc.interventions.rank_one.prompts import Editing, EditPrompts
 from caploc.model.loading import LanguageModel
+from caploc.rows.borrowing import frozen_eval
 
 _FIRST_DECAY, _SECOND_DECAY, _EPSILON = 0.9, 0.999, 1e-8
 

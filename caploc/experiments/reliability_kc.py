@@ -1,0 +1,311 @@
+"""Section 3.2 on KC: does a circuit that runs alone recall its fact, and how large is one that does (zsRE)?
+
+`caploc.experiments.fact_circuits` names the circuits and what each makes of the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from caploc.experiments.evidence import bound, finite, number
+from caploc.experiments.fact_circuits import (
+    DEGREES,
+    LOCATED,
+    NODES,
+    RANDOM_ARMS,
+    RANDOM_CIRCUITS,
+    UNIFORM,
+    WHOLE,
+    Alone,
+    EnteredShare,
+    RunAlone,
+    WithWrongAnswers,
+    cut_notes,
+    cut_settings,
+)
+from caploc.experiments.facts import (
+    BY_SUBJECT,
+    OF_EQUATION_8,
+    FactSet,
+    Fewer,
+    FirstFacts,
+    Known,
+    facts_of,
+    fewest_facts,
+)
+from caploc.experiments.locating_facts import FactLocations
+from caploc.experiments.specs import FloorError, Spec
+from caploc.experiments.study import Study, experiment
+from caploc.findings import Aside, Basis, Cell, Effect, Measurement, Plot, Test
+from caploc.papers import Claim
+from caploc.statistics import (
+    Ipp,
+    binomial_interval,
+    bootstrap_mean,
+    defined_mean,
+    ipp,
+    stratified_permutation,
+)
+from caploc.statistics.bootstrap import RESAMPLES
+
+BOTH = (UNIFORM, DEGREES)
+CONTROL_FACTS = 8
+WRONG, UNTRAINED = "wrong answers", "an untrained model"
+BEST_CHOICE = "95 %, bootstrap over facts, the best choice found on one half and scored on the other"
+
+
+# ------------------------------------------------------------------------------------- what all of its claims rest on
+
+
+@dataclass(frozen=True, eq=False)
+class KnownAlone:
+    """The facts, what circuits make of all of them (``every``) and of those that the model knows, and of answers that
+    the model does not hold (``controls``), for which circuits are located as well. ``clusters`` and ``entered``, the
+    share of the parameters in the matrices that edges enter, are those of the known facts."""
+
+    facts: FactSet
+    located: FactLocations
+    every: Alone
+    known: Alone
+    controls: Mapping[str, Alone]
+    clusters: np.ndarray
+    entered: np.ndarray
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        more = {"random_circuits": RANDOM_CIRCUITS, "control_facts": CONTROL_FACTS}
+        return {**cut_settings(self.located), **more}
+
+    @property
+    def notes(self) -> Sequence[str]:
+        shared = {arm: defined_mean(self.known.of("shared", arm)) for arm in BOTH}
+        notes = [
+            *cut_notes(self.located),
+            f"random circuits with the degrees of the located ones have {shared[DEGREES]:.0%} of their edges, uniform "
+            f"ones {shared[UNIFORM]:.0%}: the former are a weak control, the latter an easy one (random-circuit)",
+        ]
+        for name, alone in self.controls.items():
+            own, whole = (int(alone.recalled(arm).sum()) for arm in (LOCATED, WHOLE))
+            note = f"circuits located for {_of(name)} recall {own} of {len(alone)}, the whole model {whole}"
+            gives = 2 * (own - whole) > len(alone)
+            notes.append(f"{note}: a circuit gives what it was located for, known or not" if gives else note)
+        if not self.located.settings["exact"]:
+            notes.append(
+                "EAP-IG estimates what edges do: in small models circuits of as many edges recall far less than "
+                "exactly pruned ones, so that low recall may be the estimate's doing"
+            )
+        return notes
+
+    @property
+    def basis(self) -> list[Basis]:
+        """What a measurement on them rests on."""
+        return [self, self.facts]
+
+
+def needs_alone(study: Study, cell: Cell, claim: Claim) -> Iterator[Spec[Any]]:
+    """What every claim about circuits that run alone needs."""
+    every = RunAlone(_facts(cell))
+    yield from (every, EnteredShare(every.located), _wrong(cell), _untrained(cell))
+
+
+def known_alone(study: Study, cell: Cell) -> KnownAlone:
+    """What circuits make of the facts of the cell's dataset, in their original wording.
+
+    Raises:
+        NotRunError, FloorError: they cannot be had, or are not known.
+    """
+    run, wrong = RunAlone(_facts(cell)), _wrong(cell)
+    facts, every = study.result(run.facts), study.result(run)
+    controls = {WRONG: study.result(wrong)} if len(study.result(wrong.facts)) else {}
+    controls[UNTRAINED] = study.result(_untrained(cell))
+    entered = study.result(EnteredShare(run.located))[facts.known]
+    clusters, known = facts.clusters[facts.known], every.only(facts.known)
+    return KnownAlone(facts, study.result(run.located), every, known, controls, clusters, entered)
+
+
+def _facts(cell: Cell) -> Known:
+    return Known(Fewer(facts_of(cell.dataset or "", wordings=1)))
+
+
+def _wrong(cell: Cell) -> RunAlone:
+    return RunAlone(WithWrongAnswers(FirstFacts(_facts(cell), CONTROL_FACTS)), compared=False)
+
+
+def _untrained(cell: Cell) -> RunAlone:
+    return RunAlone(FirstFacts(_facts(cell), CONTROL_FACTS), "untrained", compared=False)
+
+
+def on_circuits(found: KnownAlone, measurement: Measurement) -> Measurement:
+    """The measurement with what every claim about circuits that run alone says of its basis."""
+    return replace(
+        measurement,
+        n=measurement.n or len(found.known),
+        draws=RESAMPLES,
+        basis=found.basis,
+        unused=OF_EQUATION_8,
+    )
+
+
+def recall_readings(found: KnownAlone, top: int = 1) -> dict[str, float]:
+    """The recall of the located circuits under other readings, and that of other cuts."""
+    known, every, other = found.known, found.every, 1 if top > 1 else 10
+    return finite(
+        {
+            "every token of the answer": defined_mean(known.recalled(top=top, ranked="worst")),
+            "among the facts' answers": defined_mean(known.recalled(top=top, ranked="candidate")),
+            "all facts, those not known too": defined_mean(every.recalled(top=top)),
+            f"rank {other} or better": defined_mean(known.recalled(top=other)),
+            **{cut: defined_mean(known.recalled(cut, top)) for cut in known.cuts},
+            "median rank": float(np.median(known.of("first"))),
+        }
+    )
+
+
+def recall_controls(found: KnownAlone, top: int = 1) -> dict[str, float]:
+    """The recall of random circuits, and of circuits located for answers that the model does not hold."""
+    shown = {f"random circuits, {arm}": defined_mean(found.known.recalled(arm, top)) for arm in RANDOM_ARMS}
+    for name, alone in found.controls.items():
+        shown[f"circuits located for {_of(name)}"] = defined_mean(alone.recalled(LOCATED, top))
+        shown[f"the whole model, {_of(name)}"] = defined_mean(alone.recalled(WHOLE, top))
+    for arm in BOTH:
+        shown[f"located edges in random circuits, {arm}"] = defined_mean(found.known.of("shared", arm))
+    return shown
+
+
+def _of(control: str) -> str:
+    return control if control == WRONG else f"the answers in {control}"
+
+
+# ----------------------------------------------------------------------------------------------- recall, size, the IPP
+
+
+@experiment(needs_alone)
+def kc_recall(study: Study, cell: Cell, claim: Claim) -> Measurement:
+    """Claim ``reliability-kc-recall``: the share of known facts whose answer the circuit alone ranks first (12.3 %)."""
+    found = known_alone(study, cell)
+    first = found.known.recalled()[:, 0]
+    share, interval = float(first.mean()), binomial_interval(int(first.sum()), len(first), method="wilson")
+    return on_circuits(
+        found,
+        Measurement(
+            "share of facts whose answer the circuit alone ranks first",
+            bound(share, interval),
+            dict.fromkeys(("recall", "recall-introduction"), number(share, interval)),
+            chance=defined_mean(found.known.recalled(UNIFORM)),
+            asides=recall_readings(found),
+            controls=recall_controls(found),
+            plots=[_choices(found)],
+        ),
+    )
+
+
+@experiment(needs_alone)
+def kc_recalled_param_share(study: Study, cell: Cell, claim: Claim) -> Measurement:
+    """Claim ``reliability-kc-param-share``: the parameters in the circuits that recall their fact alone (2.6 %).
+
+    The p value is of recalled against other facts, one fact a subject, since circuits of one subject may be alike.
+    """
+    found = known_alone(study, cell)
+    known, seed = found.known, study.settings.seed
+    recalled, shares = known.recalled()[:, 0] == 1, known.of("share")[:, 0]
+    fewest = fewest_facts(study)
+    if recalled.sum() < fewest:
+        raise FloorError(
+            f"floor effect: circuits recall {recalled.sum()} of {len(known)} known facts, and {fewest} are the "
+            "fewest an interval can be taken over"
+        )
+    mean, clusters = (
+        defined_mean(shares[recalled]),
+        np.unique(found.clusters[recalled], return_inverse=True)[1],
+    )
+    interval = bootstrap_mean(shares[recalled], seed=seed, clusters=clusters)
+    asides: dict[str, Aside] = dict(
+        finite(
+            {
+                "all known facts": defined_mean(shares),
+                "facts that are not recalled": defined_mean(shares[~recalled]),
+                "in the matrices that edges enter": defined_mean(found.entered[recalled]),
+                "smallest": float(shares[recalled].min()),
+                "largest": float(shares[recalled].max()),
+                "facts recalled": float(recalled.mean()),
+                **{f"{cut}, recalled": _share_of_recalled(found, cut) for cut in known.cuts},
+            }
+        )
+    )
+    one = np.unique(found.clusters, return_index=True)[1]
+    if 0 < recalled[one].sum() < len(one):
+        test = stratified_permutation(shares[one], recalled[one], seed=seed)
+        asides["recalled against other facts"] = Test(p=test.p)
+    return on_circuits(
+        found,
+        Measurement(
+            "share of the parameters in the nodes of circuits that recall their fact",
+            bound(mean, interval, BY_SUBJECT, unit="share"),
+            dict.fromkeys(("share", "share-introduction"), number(mean, interval, BY_SUBJECT, unit="share")),
+            n=int(recalled.sum()),
+            asides=asides,
+            controls={
+                **{f"random circuits, {arm}": defined_mean(known.of("share", arm)) for arm in RANDOM_ARMS},
+                **{
+                    f"circuits of {name}": defined_mean(alone.of("share"))
+                    for name, alone in found.controls.items()
+                },
+            },
+        ),
+    )
+
+
+def _share_of_recalled(found: KnownAlone, arm: str) -> float:
+    """nan where no circuit recalls."""
+    return defined_mean(found.known.of("share", arm)[found.known.recalled(arm) == 1])
+
+
+@experiment(needs_alone)
+def kc_ipp(study: Study, cell: Cell, claim: Claim) -> Measurement:
+    """Claim ``reliability-kc-ipp``: recall at rank 1, located minus the best random choice (10.5 % on the poster).
+
+    A random choice takes one random circuit a fact, of as many edges, drawn either uniformly or with the same degrees;
+    each way alone, random nodes with all edges between them, and other readings of recall stand beside.
+    """
+    found, seed = known_alone(study, cell), study.settings.seed
+    own = _ipp(found, BOTH, seed)
+    others = {
+        **{f"random circuits, {arm}": _ipp(found, (arm,), seed) for arm in (*BOTH, NODES)},
+        "every token of the answer": _ipp(found, BOTH, seed, ranked="worst"),
+        "rank 10 or better": _ipp(found, BOTH, seed, top=10),
+    }
+    return on_circuits(
+        found,
+        Measurement(
+            "IPP: share of facts recalled, circuit minus the best random choice",
+            Effect(own.estimate, (own.interval.low, own.interval.high), method=BEST_CHOICE),
+            {"ipp": number(own.estimate, own.interval, "facts")},
+            asides=finite(
+                {
+                    "recall of the circuit": defined_mean(found.known.recalled()),
+                    "chosen and scored on the same facts (biased)": own.same_items,
+                    "against the mean choice": own.mean_choice,
+                    **{name: other.estimate for name, other in others.items()},
+                }
+            ),
+            controls=recall_controls(found),
+        ),
+    )
+
+
+def _ipp(found: KnownAlone, arms: Sequence[str], seed: int, top: int = 1, ranked: str = "first") -> Ipp:
+    located = found.known.recalled(LOCATED, top, ranked)[:, 0]
+    random = np.concatenate([found.known.recalled(arm, top, ranked) for arm in arms], axis=1)
+    return ipp(located, random.T, clusters=found.clusters, seed=seed)
+
+
+def _choices(found: KnownAlone) -> Plot:
+    """The recall of the located circuits, and of as many choices as there are random circuits a fact."""
+    arms = (LOCATED, *RANDOM_ARMS, *found.known.cuts)
+    groups = {arm: found.known.recalled(arm).mean(0).tolist() for arm in arms}
+    axis = "share of facts whose answer the circuit alone ranks first, one dot a choice of circuits"
+    return Plot("splits", "Circuits alone: located against random ones", {"groups": groups, "axis": axis})

@@ -1,0 +1,186 @@
+"""What attention layers are handed while rows run: keys and values in front of the rows' own, and masks to match."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache
+
+KeysValues = list[tuple[Tensor, Tensor]]
+"""For each layer, keys and values ``[rows, key heads, tokens, head size]``."""
+
+
+class KeysKnown(Exception):
+    """Ends a layer's run when its attention has made keys and values."""
+
+    def __init__(self, keys_and_values: tuple[Tensor, Tensor]) -> None:
+        super().__init__()
+        self.keys_and_values = keys_and_values
+
+
+class RowCache(Cache):
+    """Hands each attention layer the keys and values in front of the rows' first token, followed by the rows' own.
+
+    Args:
+        front: for each layer ``[P, key heads, F, head size]``, or None where rows are whole sequences; row r sees
+            those of prefix ``r mod P``.
+        length: how many tokens of ``front`` are real, for the model's own bookkeeping.
+        rows: how many there will be at most. Given for passes without gradients, all layers are handed one buffer's
+            keys and values, each while it runs: fresh memory for each of them costs a CPU a tenth of its time.
+
+    Attributes:
+        keeps: whether the rows' own keys and values are noted in ``seen``, by layer.
+        only_keys: raise ``KeysKnown`` instead.
+        known: hand out these instead.
+    """
+
+    def __init__(
+        self,
+        front: KeysValues | None = None,
+        length: int | None = None,
+        rows: int | None = None,
+        keeps: bool = False,
+    ) -> None:
+        super().__init__(layers=[])
+        self._front, self._rows, self.keeps = front, rows, keeps
+        self._buffers: list[Tensor] = []
+        self._length = (front[0][0].shape[2] if front else 0) if length is None else length
+        self.seen: dict[int, tuple[Tensor, Tensor]] = {}
+        self.only_keys = False
+        self.known: tuple[Tensor, Tensor] | None = None
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        if self.known is not None:
+            return self.known
+        if self.keeps:
+            self.seen[layer_idx] = (key_states, value_states)
+        both = (key_states, value_states)
+        if self._front is not None:
+            both = self._behind(self._front[layer_idx], both)
+        if self.only_keys:
+            raise KeysKnown(both)
+        return both
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return self._length
+
+    def _behind(self, front: tuple[Tensor, Tensor], own: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """``[rows, key heads, F + C, head size]`` both, copied once: the fronts are expanded, not repeated."""
+        made = []
+        for place, (before, after) in enumerate(zip(front, own, strict=True)):
+            times = len(after) // len(before)
+            parts = [before.expand(times, *before.shape), after.unflatten(0, (times, len(before)))]
+            buffer = None
+            if self._rows is not None:
+                if len(self._buffers) == place:
+                    heads, tokens, size = after.shape[1:]
+                    self._buffers.append(after.new_empty(self._rows, heads, before.shape[2] + tokens, size))
+                buffer = self._buffers[place][: len(after)].unflatten(0, (times, len(before)))
+            made.append(torch.cat(parts, dim=3, out=buffer).flatten(0, 1))
+        return made[0], made[1]
+
+
+class Slots(Cache):
+    """Of rows that go on from what they have, each at a place of its own: slot j of a row holds its token j.
+
+    Args:
+        kept: ``[rows, key heads, slots, head size]`` for each layer; written to.
+    """
+
+    def __init__(self, kept: KeysValues) -> None:
+        super().__init__(layers=[])
+        self.kept = kept
+        self._rows = torch.arange(len(kept[0][0]), device=kept[0][0].device)[:, None]
+        self.positions = self._rows  # [rows, queries], set for each call
+        self.used = 0  # slots that the call looks at
+
+    def at(self, positions: Tensor, used: int) -> None:
+        """Let the next call write its tokens at ``positions [rows, queries]`` and see the first ``used`` slots."""
+        self.positions, self.used = positions, used
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        keys, values = self.kept[layer_idx]
+        keys[self._rows, :, self.positions] = key_states.transpose(1, 2)
+        values[self._rows, :, self.positions] = value_states.transpose(1, 2)
+        return keys[:, :, : self.used], values[:, :, : self.used]
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return self.used - self.positions.shape[1]
+
+    def select(self, rows: Tensor) -> Slots:
+        """The cache of some of its rows."""
+        return Slots([(keys[rows], values[rows]) for keys, values in self.kept])
+
+
+def widened(kept: KeysValues, slots: int) -> KeysValues:
+    """The same with room for ``slots`` tokens; tokens beyond that fall away."""
+
+    def wide(states: Tensor) -> Tensor:
+        rows, heads, tokens, size = states.shape
+        made = states.new_zeros(rows, heads, slots, size)
+        made[:, :, :tokens] = states[:, :, :slots]
+        return made
+
+    return [(wide(keys), wide(values)) for keys, values in kept]
+
+
+def joined(parts: list[KeysValues], slots: int) -> KeysValues:
+    """Rows of several batches one below the other, with room for ``slots`` tokens."""
+    wide = [widened(part, slots) for part in parts]
+    return [(torch.cat([k for k, _ in of]), torch.cat([v for _, v in of])) for of in zip(*wide, strict=True)]
+
+
+class Masks:
+    """Additive masks of the layers, one for all that see the same.
+
+    Args:
+        visible: for each layer what its queries may see, bool; layers that see the same share one tensor.
+        allowed: what of it, and beside it, the rows may see: ``[..., queries, keys]`` bool, from a layer's ``visible``.
+    """
+
+    def __init__(
+        self, visible: Sequence[Tensor], allowed: Callable[[Tensor], Tensor], dtype: torch.dtype
+    ) -> None:
+        self._visible, self._allowed, self._dtype = visible, allowed, dtype
+        self._made: dict[int, Tensor] = {}
+
+    def __getitem__(self, layer: int) -> Tensor:
+        """``[rows or 1, 1, queries, keys]``: 0 where a query sees a key, else the most negative number."""
+        visible = self._visible[layer]
+        if id(visible) not in self._made:
+            hidden = ~self._allowed(visible)
+            mask = torch.zeros(hidden.shape, dtype=self._dtype, device=hidden.device)
+            mask.masked_fill_(hidden, torch.finfo(self._dtype).min)
+            self._made[id(visible)] = mask[:, None] if mask.dim() == 3 else mask[None, None]
+        return self._made[id(visible)]
+
+
+def shared(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The same tensors, equal ones as one, so that ``Masks`` can tell layers that see the same by identity."""
+    found: list[Tensor] = []
+    for tensor in tensors:
+        found.append(next((other for other in found if torch.equal(other, tensor)), tensor))
+    return found
+
+
+def additive(visible: list[Tensor], positions: Tensor, used: int, dtype: torch.dtype) -> list[Tensor]:
+    """For each layer ``[rows, 1, queries, used]``: 0 where a query sees a slot, else the most negative number."""
+    made: dict[int, Tensor] = {}
+    for seen in visible:
+        if id(seen) not in made:
+            hidden = ~seen[positions][..., :used]
+            mask = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device)
+            made[id(seen)] = mask.masked_fill_(hidden, torch.finfo(dtype).min)[:, None]
+    return [made[id(seen)] for seen in visible]
+
+
+class Recorder(RowCache):
+    def __init__(self, keeps):
+        super().__init__(keeps=keeps)

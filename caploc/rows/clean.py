@@ -1,0 +1,207 @@
+"""The clean pass: one ordinary run over prompt and answer that keeps what rows start from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache, PreTrainedModel
+
+from caploc.architectures import Architecture
+from caploc.errors import ModelError
+from caploc.rows.borrowing import keywords
+from caploc.rows.reading import target_log_probs
+
+# Relative to the largest activation: the model's own product was made of the very same numbers.
+_GATE_TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 0.02, torch.float16: 0.005}
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One layer's neurons at Y positions: activation = nonlinearity(``before``) * ``up``.
+
+    ``before [Y, neurons]`` is w of eq. (10) and (11) in a plain MLP, the gate projection's output in a gated one;
+    ``up [Y, neurons]`` the up projection's, None in a plain MLP.
+    """
+
+    before: Tensor
+    up: Tensor | None
+    nonlinearity: nn.Module
+
+    def activation(self, before: Tensor, columns: Tensor) -> Tensor:
+        """``[..., C, neurons]`` the activations that other values ``before [..., C, neurons]`` would give."""
+        activation: Tensor = self.nonlinearity(before)
+        return activation if self.up is None else activation * self.up[columns]
+
+
+@dataclass
+class CleanPass:
+    """What one clean run leaves behind. Y answer positions, T tokens fed (all but the last answer token).
+
+    Attributes:
+        positions: ``[Y]`` index of the last token of z_m = x + y[:m-1], for m = 1..Y (eq. 7).
+        targets: ``[Y]`` the answer tokens y_m.
+        log_probs: ``[Y]`` log P(y_m | z_m).
+        keys, values: per layer ``[1, key heads, T, head size]``.
+        visible: per layer ``[Y, T]`` bool, which clean tokens *before* its own the query at a position attends to;
+            one tensor for all layers that see the same.
+        layer_inputs: per layer ``[1, Y, width]``, the layer's input at the answer positions.
+        activations: per layer ``[Y, neurons]``, the input of the MLP's output projection there.
+        mlp_outputs: per layer ``[Y, width]``, the output of that projection.
+        tuples: whether a decoder layer of this family returns a tuple that begins with its states.
+        gates: per layer what the activations are made of, at the answer positions; empty unless asked for.
+    """
+
+    positions: Tensor
+    targets: Tensor
+    log_probs: Tensor
+    keys: list[Tensor]
+    values: list[Tensor]
+    visible: list[Tensor]
+    layer_inputs: list[Tensor]
+    activations: list[Tensor]
+    mlp_outputs: list[Tensor]
+    tuples: bool = False
+    gates: list[Gate] = field(default_factory=list)
+
+
+@contextmanager
+def _recording(
+    layers: list[nn.Module], architecture: Architecture, positions: Tensor, record: CleanPass, total: int
+) -> Iterator[None]:
+    handles = []
+
+    def before_layer(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        named = keywords(layer, args, kwargs)
+        record.layer_inputs.append(named["hidden_states"].index_select(1, positions))
+        visible = _visible(named.get("attention_mask"), positions, total)
+        # layers that see the same share one tensor, so that passes tell their masks apart by identity
+        record.visible.append(next((seen for seen in record.visible if torch.equal(seen, visible)), visible))
+
+    def after_layer(layer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        record.tuples = isinstance(output, tuple)
+
+    def after_mlp_out(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        # OPT calls its MLP with [tokens, width]; with a batch of one both shapes hold the same rows.
+        record.activations.append(args[0].reshape(total, -1).index_select(0, positions))
+        record.mlp_outputs.append(output.reshape(total, -1).index_select(0, positions))
+
+    try:
+        for layer in layers:
+            handles.append(layer.register_forward_pre_hook(before_layer, with_kwargs=True))
+            handles.append(layer.register_forward_hook(after_layer))
+            handles.append(architecture.mlp_out_of(layer).register_forward_hook(after_mlp_out))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _visible(mask: Tensor | None, positions: Tensor, total: int) -> Tensor:
+    """Which clean tokens before its own position each query sees, read off the mask the family itself made."""
+    before = torch.arange(total, device=positions.device) < positions[:, None]  # [Y, T]
+    if mask is None:  # sdpa was told "causal" instead of being given a mask
+        return before
+    if mask.dim() != 4:
+        raise ModelError(
+            f"expected a 4-D attention mask, got {mask.dim()} dimensions; load the model with sdpa or eager attention"
+        )
+    rows = mask[0, 0, positions, :total]
+    return before & (rows if rows.dtype == torch.bool else rows > -1.0)
+
+
+def run_clean(
+    model: PreTrainedModel,
+    architecture: Architecture,
+    input_ids: Tensor,
+    answer_start: int,
+    gates: bool = False,
+) -> CleanPass:
+    """Run prompt and answer once and record it.
+
+    Args:
+        input_ids: ``[prompt + answer]`` on the model's device.
+        answer_start: index of the first answer token, at least 1.
+        gates: record ``CleanPass.gates`` too; raises ModelError where the family does not show them.
+    """
+    positions = torch.arange(answer_start - 1, len(input_ids) - 1, device=input_ids.device)
+    fed = input_ids[None, :-1]
+    layers = architecture.decoder_layers(model)
+    record = CleanPass(positions, input_ids[positions + 1], positions, [], [], [], [], [], [])
+    cache = DynamicCache()  # without a config: one made from it drops keys outside a sliding window
+    with torch.no_grad(), ExitStack() as stack:
+        stack.enter_context(_recording(layers, architecture, positions, record, fed.shape[1]))
+        if gates:
+            seen = recording_gates(layers, architecture, positions, record.activations)
+            record.gates = stack.enter_context(seen)
+        logits = model(input_ids=fed, past_key_values=cache, use_cache=True).logits[0, positions]
+    record.log_probs = target_log_probs(logits, record.targets)
+    kept: list[Any] = list(cache.layers)
+    record.keys, record.values = [layer.keys for layer in kept], [layer.values for layer in kept]
+    return record
+
+
+@contextmanager
+def recording_gates(
+    layers: Sequence[nn.Module], architecture: Architecture, positions: Tensor, activations: Sequence[Tensor]
+) -> Iterator[list[Gate]]:
+    """Collect every layer's ``Gate`` during a run over one sequence, by hooks.
+
+    Args:
+        positions: ``[Y]`` where in the sequence.
+        activations: filled by the same run, per layer ``[Y, neurons]``: what the gates must reproduce.
+
+    Raises:
+        ModelError: on leaving, if the MLPs do not work as the table of architectures says.
+    """
+    gates: list[Gate] = []
+    before: dict[int, Tensor] = {}
+    ups: dict[int, Tensor] = {}
+
+    def answering(states: Tensor) -> Tensor:
+        return states.reshape(-1, states.shape[-1]).index_select(0, positions)
+
+    with ExitStack() as stack:
+        for index, layer in enumerate(layers):
+
+            def entering(module: nn.Module, args: tuple[Any, ...], index: int = index) -> None:
+                before[index] = answering(args[0])
+
+            def after_up(
+                module: nn.Module, args: tuple[Any, ...], output: Tensor, index: int = index
+            ) -> None:
+                ups[index] = answering(output)
+
+            nonlinearity = architecture.activation_of(layer)
+            stack.callback(nonlinearity.register_forward_pre_hook(entering).remove)
+            if architecture.gated:
+                up = layer.get_submodule(architecture.mlp_in[-1])
+                stack.callback(up.register_forward_hook(after_up).remove)
+        yield gates
+    for index, layer in enumerate(layers):
+        if index not in before:
+            raise ModelError(_refusal(architecture, index))
+        neurons = before[index].shape[-1]
+        # Phi-3's one input projection gives gate and up side by side
+        gate = Gate(
+            before[index],
+            ups[index][:, -neurons:] if architecture.gated else None,
+            architecture.activation_of(layer),
+        )
+        clean = activations[index]
+        made = gate.activation(gate.before, torch.arange(len(positions), device=positions.device))
+        allowed = _GATE_TOLERANCE[clean.dtype] * clean.abs().max().clamp_min(1)
+        if made.shape != clean.shape or not (made - clean).abs().max() <= allowed:
+            raise ModelError(_refusal(architecture, index))
+        gates.append(gate)
+
+
+def _refusal(architecture: Architecture, layer: int) -> str:
+    return (
+        f"value 'pre' cannot be had for this {architecture.family} model: the neurons of layer {layer} are not its "
+        "nonlinearity's output (times the up projection, if gated); use value 'post'"
+    )

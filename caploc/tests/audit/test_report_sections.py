@@ -1,0 +1,236 @@
+"""The report's sections, each from results made by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import html5lib
+import pytest
+
+from caploc.audit import report, views
+from caploc.audit.report import Figure, Figures, page, section
+from caploc.audit.results import Planned, Result, Status
+from caploc.audit.session import Books
+from caploc.audit.views import Evidence, RunView
+from caploc.findings import PRINTED, Cell
+from caploc.tests.audit.thousand import NOTES, PAPER, thousand, view
+
+PLOT = {"kind": "matrix", "title": "Overlap", "data": {"labels": ["a"], "values": [[1.0]]}}
+
+
+def result(claim: str, status: Status, model: str = "tiny-llama", variant: str = "", **more: Any) -> Result:
+    cell = Cell(model, None if model == PRINTED else "gsm8k", variant=variant)
+    return Result(
+        Planned(f"t.py::t[{cell.label}]", f"t[{cell.label}]", claim, cell), status, "so it is", **more
+    )
+
+
+def tree(fragment: str) -> Any:
+    parser = html5lib.HTMLParser(strict=True, namespaceHTMLElements=False)
+    return parser.parseFragment(fragment)
+
+
+def texts(element: Any, path: str) -> list[str]:
+    return [" ".join("".join(found.itertext()).split()) for found in element.findall(path)]
+
+
+@pytest.fixture(scope="module")
+def books(tmp_path_factory: pytest.TempPathFactory) -> Books:
+    return thousand(tmp_path_factory.mktemp("books"))
+
+
+def test_the_matrix_counts_families_and_their_claims_by_model(books: Books) -> None:
+    shown = tree(section("verdicts", view(books)))
+    assert texts(shown, ".//thead//th") == ["Claims", "tiny-llama", "tiny-gptj", "printed numbers"]
+    families = [body.find("tr") for body in shown.iter("tbody")]
+    names = [texts(row, ".//summary")[0] for row in families]
+    assert names[-1] == "The paper against itself" and "Commonality neurons" in names
+    commonality = families[names.index("Commonality neurons")]
+    assert "Do two halves of one dataset lead to the same neurons?" in "".join(commonality.itertext())
+    silent = (Status.ERROR, Status.MISSING)  # other readings are counted only where they erred or are missing
+    counted = [
+        r
+        for r in books.results
+        if r.planned.cell.model == "tiny-llama" and (not r.planned.cell.variant or r.status in silent)
+    ]
+    audited = [r for r in counted if PAPER.claims[r.planned.claim].group == "D-table1"]
+    counts = [int(text.split()[1]) for text in texts(commonality, "td[1]//span/span")]
+    moved = [int(text.split()[1]) for text in texts(commonality, "td[1]/a/span") if "moved" in text]
+    assert sum(counts) + sum(moved) == len(audited) > 60
+    assert texts(families[-1], "td") == ["", "", "\u2713 1 \u2717 2"]
+
+
+def test_the_matrix_outlines_what_follows_and_names_what_was_not_audited() -> None:
+    derived = [
+        result("fidelity-conclusion", Status.INCONCLUSIVE),
+        result("fidelity-answer-a", Status.REFUTED),
+    ]
+    text = section("verdicts", RunView(PAPER, [result("table1-overlap", Status.SUPPORTED)], derived))
+    shown = tree(text)
+    badges = [span for span in shown.iter("span") if "derived" in (span.get("class") or "")]
+    assert ["".join(badge.itertext()) for badge in badges[:2]] == ["\u2717 1", "? 1"]
+    assert 'title="fidelity-answer-a: so it is"' in text
+    assert "An outlined verdict is derived from other claims" in text
+    assert "Not audited in this run: Reliability of single facts; Decoupling;" in text
+
+
+def test_an_unregistered_claim_is_shown_as_such() -> None:
+    lost = [result("<no>-such", Status.ERROR)]
+    text = section("verdicts", RunView(PAPER, lost))
+    assert "Unregistered claims" in text and "&lt;no&gt;-such" in text
+    assert 'href="#claim-&lt;no&gt;-such"' not in text + section("cells", RunView(PAPER, lost))
+
+
+def test_a_supported_cell_is_flagged_where_correction_undoes_it() -> None:
+    flagged = result(
+        "table1-overlap", Status.SUPPORTED, p=0.04, p_holm=0.32, p_by=0.5, tests=8, after_holm=False
+    )
+    text = section("cells", RunView(PAPER, [flagged, replace(flagged, after_holm=True)]))
+    verdicts = texts(tree(text), ".//tbody/tr[1]/td[2]")
+    assert verdicts == ["\u2713 SUPPORTED not after Holm over 8 tests", "\u2713 SUPPORTED"]
+    assert texts(tree(text), ".//tbody[1]/tr[1]/td")[4:6] == ["0.04", "0.32"]
+    assert "corrected over the 8 tests of its family 0.32 (Holm), 0.5 (Benjamini-Yekutieli)" in text
+
+
+def test_the_parts_that_a_rule_judged_stand_in_a_table_of_the_columns_they_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parts = {
+        "gsm8k": {"kind": "effect", "estimate": 0.1234567, "interval": [0.1, 0.2], "p": 0.04, "n": 1200},
+        "<imdb>": {"kind": "bound", "estimate": 0.5, "interval": [None, 0.6], "interval90": None},
+    }
+    monkeypatch.setattr(
+        views, "evidence_of", lambda finding: Evidence(parts, {"located": 17.0}, {"untrained": 0.25})
+    )
+    shown = tree(section("cells", RunView(PAPER, [result("table1-overlap", Status.SUPPORTED)])))
+    (table,) = [table for table in shown.iter("table") if table.get("class") == "audit parts"]
+    assert [texts(row, "*") for row in table.iter("tr")] == [
+        ["judged", "kind", "estimate", "95 % interval", "p", "n"],
+        ["gsm8k", "effect", "0.123457", "[0.1, 0.2]", "0.04", "1,200"],
+        ["<imdb>", "bound", "0.5", "[-, 0.6]", "", ""],
+    ]
+    (listed,) = list(shown.iter("pre"))
+    assert "".join(listed.itertext()).split("\n")[:4] == [
+        "other quantities", "  located: 17", "controls", "  untrained: 0.25",
+    ]  # fmt: skip
+
+
+def test_the_paper_against_itself_puts_contradictions_first(books: Books) -> None:
+    shown = tree(section("consistency", view(books)))
+    rows = [texts(row, "td") for row in shown.findall(".//tbody/tr")]
+    assert [row[:2] for row in rows] == [["\u2717 REFUTED", "1 of 27"]] * 2 + [
+        ["\u2713 SUPPORTED", "0 of 27"]
+    ]
+    assert texts(shown, ".//tbody/tr[1]/td[3]/p") == list(NOTES)
+    kinds = [[note.get("class") for note in row.findall("td[3]/p")] for row in shown.findall(".//tbody/tr")]
+    assert kinds == [[None, "audit-note"]] * 2 + [["audit-note", "audit-note"]]  # violations stand out
+    assert "3 checks, none of which needs a model; 2 of them find a contradiction." in texts(shown, "p")[0]
+    assert section("consistency", RunView(PAPER, [result("table1-overlap", Status.REFUTED)])) == ""
+
+
+def test_a_long_list_of_contradictions_is_folded_but_not_the_remarks() -> None:
+    finding = {
+        "unit": "count",
+        "estimate": 12.0,
+        "n": 27,
+        "notes": [f"sentence {place}" for place in range(13)],
+    }
+    shown = tree(
+        section(
+            "consistency",
+            RunView(PAPER, [result("print-sigma-labels", Status.REFUTED, PRINTED, finding=finding)]),
+        )
+    )
+    assert texts(shown, ".//td/p") == [f"sentence {place}" for place in (*range(6), 12)]
+    assert texts(shown, ".//td/details/summary") == ["and 6 more"]
+
+
+def test_a_check_that_counts_nothing_says_why_it_is_against_the_paper() -> None:
+    finding = {"unit": "fraction", "estimate": 0.1, "notes": ["far apart"]}
+    checks = [
+        result("print-kn-similar-to-random", Status.REFUTED, PRINTED, finding=finding),
+        result("general-limitations-models", Status.NOT_RUN, PRINTED),
+    ]
+    rows = tree(section("consistency", RunView(PAPER, checks))).findall(".//tbody/tr")
+    assert [texts(row, "td")[1:] for row in rows] == [["-", "far apart"], ["-", "so it is"]]
+    assert [row.find("td[3]/p").get("class") for row in rows] == [None, "audit-note"]
+
+
+def test_other_readings_are_counted_and_listed() -> None:
+    results = [
+        result("table1-overlap", Status.SUPPORTED),
+        result("table1-overlap", Status.REFUTED, variant="scope=layer"),
+        result("table1-overlap", Status.SUPPORTED, variant="quadrature=adaptive"),
+    ]
+    text = section("readings", RunView(PAPER, results))
+    assert "1 cell would get another verdict under another reading." in text
+    rows = [texts(row, "*") for row in tree(text).findall(".//tbody/tr")]
+    assert rows[:2] == [["scope=layer", "1 of 1"], ["quadrature=adaptive", "0 of 1"]]
+    assert rows[2] == ["table1-overlap", "tiny-llama-gsm8k", "\u2713 SUPPORTED", "\u2717 REFUTED scope=layer"]
+    assert section("readings", RunView(PAPER, results[:1])) == ""
+    assert "No cell would get another verdict." in section("readings", RunView(PAPER, [results[2]]))
+
+
+def test_a_card_says_where_a_claim_stands_and_what_decides_it() -> None:
+    text = section("claims", RunView(PAPER, [result("abstract-gsm8k-overlap", Status.REFUTED)]))
+    (card,) = list(tree(text).iter("section"))
+    facts = dict(zip(texts(card, ".//dt"), texts(card, ".//dd"), strict=True))
+    assert "Abstract: achieves a neuron overlap rate of 96.42% on the GSM8K dataset" in facts["where"]
+    assert "3 cells of Table 1, in %: llama2-7b 96.42; llama2-13b 94.26; gptj-6b 95.66" in facts["printed"]
+    assert "overlap 96.42 % (paper, Abstract)" in facts["printed"]
+    assert facts["supported if"] == "the interval's lower end lies above 90 %"
+    assert (
+        facts["rule"]
+        == "lower_bound, supported above 0.9, refuted below 0.9, agrees with a printed number within 0.05"
+    )
+    assert facts["test"].endswith("; level 0.05")
+    assert "Taken: std; else: variance (--sensitivity varies dispersion)" in facts["ambiguities"]
+    assert facts["controls"].startswith("control-half-split-random-text: means over many samples agree")
+    assert 'id="claim-table1-overlap"' in text  # those without a cell are named, so that links lead to them
+
+
+def test_every_claim_has_a_card() -> None:
+    everything = [result(claim, Status.SUPPORTED) for claim in PAPER.claims]
+    shown = tree(section("claims", RunView(PAPER, everything)))
+    assert {part.get("id") for part in shown.iter("section")} == {f"claim-{name}" for name in PAPER.claims}
+
+
+def test_a_figure_comes_in_light_and_dark() -> None:
+    drawn = result("table1-overlap", Status.SUPPORTED, finding={"plots": [PLOT]})
+    (picture,) = tree(section("claims", RunView(PAPER, [drawn]))).iter("picture")
+    source, image = picture
+    assert source.get("media") == "(prefers-color-scheme: dark)"
+    assert source.get("srcset").startswith("data:image/png;base64,") and source.get("srcset") != image.get(
+        "src"
+    )
+    assert image.get("alt") == "Overlap (tiny-llama-gsm8k): supported, so it is"
+    assert int(image.get("width")) > 300 and int(image.get("height")) > 200
+
+
+def test_a_plot_that_cannot_be_drawn_costs_a_sentence_and_too_many_are_not_drawn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(report, "MOST_FIGURES", 1)
+    odd = result(
+        "table1-overlap", Status.SUPPORTED, finding={"plots": [{"kind": "pie", "title": "<i>"}, PLOT, PLOT]}
+    )
+    first, second, third = Figures().of([odd])
+    assert str(first).startswith("no figure for <i> (tiny-llama-gsm8k): KeyError")
+    assert isinstance(second, Figure)
+    assert third == "Overlap (tiny-llama-gsm8k): not drawn, after 1 figures; the ledger has its data"
+    text = section("claims", RunView(PAPER, [odd]))
+    assert "<p>no figure for &lt;i&gt; (tiny-llama-gsm8k): KeyError" in text and text.count("<figure>") == 1
+
+
+def test_alarms_stand_above_all_and_long_ones_are_folded(books: Books) -> None:
+    text = page(view(books))
+    assert (
+        text.index("Missing: planned, but never reported")
+        < text.index("Errors in the audit")
+        < text.index("<nav")
+    )
+    (missing, errors, moved) = [part for part in tree(text).iter("div") if part.get("class") == "audit-alarm"]
+    assert texts(missing, "h2") == [f"Missing: planned, but never reported ({len(books.of(Status.MISSING))})"]
+    assert len(missing.findall("ul/li")) == 8 and len(moved.findall(".//li")) == books.tally.moved
+    assert len(errors.findall(".//li")) == len(books.of(Status.ERROR)) > 8
