@@ -26,7 +26,7 @@ _HOMES = {
     "LanguageModel": "caploc.models",
     "NeuronMask": "caploc.neurons",
     "NeuronScores": "caploc.neurons",
-    "Tolerance": "caploc.attribution.adaptive",
+    "Tolerance": "caploc.attribution.method",
     "attribute": "caploc.attribution.engine",
     "iou": "caploc.metrics",
     "load_examples": "caploc.datasets",

@@ -36,7 +36,7 @@ class Reading:
     ``dispersion``  eq. (8) multiplies sigma by the scores' standard deviation (``std``) or ``variance``
     ``scope``       mean and dispersion of eq. (8) over all layers (``model``) or one ``layer`` at a time
     ``deviation``   eq. (8) takes both tails (``absolute``) or only scores above the mean (``positive``)
-    ``quadrature``  how the integral of eq. (7) is summed (``caploc.attribution.quadrature``)
+    ``quadrature``  how the integral of eq. (7) is summed (``caploc.attribution.method``)
     ``path``        eq. (7) scales all neurons of a ``layer`` together or one ``neuron`` at a time
     ``value``       a neuron's value is what enters the down projection (``post``) or the nonlinearity (``pre``)
     ``gsm8k_form``  GSM8K's answers are worked solutions (``free``) or one letter of four (``choice``)
