@@ -189,7 +189,7 @@ class HtmlReport:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keeps what the page says of a claim's test beyond its result."""
-        if report.nodeid not in self._audit.books.planned:
+        if report.nodeid not in self._audit.record.planned:
             return
         log = self._logs.get(report.nodeid, Log())
         error = getattr(report, "caploc_word", None) == Status.ERROR
@@ -204,7 +204,7 @@ class HtmlReport:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_html_results_table_row(self, report: Any, cells: list[str]) -> None:
-        if report.nodeid in self._audit.books.planned:
+        if report.nodeid in self._audit.record.planned:
             cells.clear()  # pytest-html leaves out a row without cells
             return
         phase = "" if report.when == "call" else f"::{report.when}"
@@ -216,14 +216,14 @@ class HtmlReport:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_html_results_summary(self, prefix: list[str]) -> None:
-        books = self._audit.books
-        if books.results:
-            head = next(iter(books.ledger.read()), {})
+        record = self._audit.record
+        if record.results:
+            head = next(iter(record.ledger.read()), {})
             other_tests = bool(self._frame.data["tests"])
             for key, paper in self._audit.papers.items():
                 own, derived = (
                     [one for one in results if one.planned.paper == key]
-                    for results in (books.results, books.derived)
+                    for results in (record.results, record.derived)
                 )
                 if own:
                     prefix.append(page(RunView(paper, own, derived, self._logs, head, other_tests)))

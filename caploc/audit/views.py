@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from caploc.audit.results import Result, Status, Tally
-from caploc.audit.sensitivity import Flip, flips
+from caploc.audit.results import Flip, Result, Status, Tally, flips
 from caploc.audit.summary import fingerprints
 from caploc.audit.text import duration, number, p_value, plural, unit_sign, visible
 from caploc.findings import PRINTED
