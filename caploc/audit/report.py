@@ -54,19 +54,24 @@ LONGEST_TRACE = 100_000
 LONGEST_VALUE = 300
 
 
-def page(run: RunView) -> str:
-    """Everything between the title and pytest-html's own table, which is hidden unless there are other tests."""
-    sections = {name: section(name, run) for name in SECTIONS}
-    return _render("page", run, sections={name: text for name, text in sections.items() if text})
+def page(*runs: RunView, other_tests: bool = False) -> str:
+    """Everything between the title and pytest-html's own table, which is hidden unless there are ``other_tests``."""
+    return _render("page", papers={run: _paper(run, other_tests) for run in runs}, other_tests=other_tests)
+
+
+def _paper(run: RunView, other_tests: bool) -> Markup:
+    found = {name: section(name, run) for name in SECTIONS}
+    sections = {name: text for name, text in found.items() if text}
+    return Markup(_render("paper", run=run, sections=sections, other_tests=other_tests))
 
 
 def section(name: str, run: RunView) -> Markup:
     """One section of the page; empty where the run has nothing to show in it."""
-    return Markup(_render(name, run).strip())
+    return Markup(_render(name, run=run).strip())
 
 
-def _render(name: str, run: RunView, **more: Any) -> str:
-    return _environment().get_template(f"{name}.html.j2").render(run=run, **more)
+def _render(name: str, **given: Any) -> str:
+    return _environment().get_template(f"{name}.html.j2").render(**given)
 
 
 @cache
@@ -217,13 +222,16 @@ class HtmlReport:
     @pytest.hookimpl(optionalhook=True)
     def pytest_html_results_summary(self, prefix: list[str]) -> None:
         record = self._audit.record
-        if record.results:
-            head = next(iter(record.ledger.read()), {})
-            other_tests = bool(self._frame.data["tests"])
-            for key, paper in self._audit.papers.items():
-                own, derived = (
-                    [one for one in results if one.planned.paper == key]
-                    for results in (record.results, record.derived)
-                )
-                if own:
-                    prefix.append(page(RunView(paper, own, derived, self._logs, head, other_tests)))
+        if not record.results:
+            return
+        head = next(iter(record.ledger.read()), {})
+        runs: list[RunView] = []
+        for key, paper in self._audit.papers.items():
+            own, derived = (
+                [one for one in results if one.planned.paper == key]
+                for results in (record.results, record.derived)
+            )
+            if own:
+                prefix_of_ids = f"{key}-" if runs else ""
+                runs.append(RunView(paper, own, derived, self._logs, head, prefix_of_ids))
+        prefix.append(page(*runs, other_tests=bool(self._frame.data["tests"])))

@@ -89,7 +89,7 @@ for (const element of document.querySelectorAll("*"))
   }
 const count = (selector) => document.querySelectorAll(selector).length;
 return {
-  odd, pwned: "pwned" in window, cells: count("#audit-cells > tbody"), rows: count("#results-table > tbody"),
+  odd, pwned: "pwned" in window, cells: count(".audit-cells > tbody"), rows: count("#results-table > tbody"),
   scripts: count("script"), styles: count("style"), forms: count("form"),
   alien: count("iframe, object, embed, svg, math, base, link, plaintext, xmp, textarea, main"),
 };

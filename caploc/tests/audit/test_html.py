@@ -49,7 +49,7 @@ class Page:
 
     @property
     def cells(self) -> list[Any]:
-        (table,) = self.find("table", id="audit-cells")
+        (table,) = self.find("table", _class="audit audit-cells")
         return list(table.findall("tbody"))
 
     @property

@@ -89,7 +89,7 @@ def view(record: RunRecord, **more: Any) -> RunView:
 def thousand_report(folder: Path) -> Path:
     """The report as a file."""
     record = thousand(folder)
-    return framed(folder, page(view(record, logs=logs(record), other_tests=True)))
+    return framed(folder, page(view(record, logs=logs(record)), other_tests=True))
 
 
 def run(folder: Path, *arguments: str) -> Path:
