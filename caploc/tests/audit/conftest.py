@@ -66,5 +66,6 @@ def _refuse(constant: str) -> None:
 
 
 @pytest.fixture
-def claims_run(pytester: pytest.Pytester) -> ClaimsRun:
+def claims_run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> ClaimsRun:
+    monkeypatch.setenv("CAPLOC_STORE", str(pytester.path / "store"))
     return ClaimsRun(pytester)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import html5lib
@@ -14,6 +15,7 @@ from caploc.audit.report import Figure, Figures, page, section
 from caploc.audit.results import Planned, Result, Status
 from caploc.audit.views import Evidence, RunView
 from caploc.findings import PRINTED, Cell
+from caploc.store import Store
 from caploc.tests.audit.thousand import NOTES, PAPER, thousand, view
 
 PLOT = {"kind": "matrix", "title": "Overlap", "data": {"labels": ["a"], "values": [[1.0]]}}
@@ -227,6 +229,24 @@ def test_a_plot_that_cannot_be_drawn_costs_a_sentence_and_too_many_are_not_drawn
     assert third == "Overlap (tiny-llama-gsm8k): not drawn, after 1 figures; the ledger has its data"
     text = section("claims", RunView(PAPER, [odd]))
     assert "<p>no figure for &lt;i&gt; (tiny-llama-gsm8k): KeyError" in text and text.count("<figure>") == 1
+
+
+def test_figures_are_drawn_once_and_kept_in_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunView(PAPER, [result("table1-overlap", Status.SUPPORTED, finding={"plots": [PLOT]})])
+    store = Store(tmp_path)
+    first = section("claims", run, store)
+    assert first == section("claims", run)
+    monkeypatch.setattr(report, "draw", lambda *_: pytest.fail("drawn again"))
+    assert section("claims", run, store) == first
+    assert store.describe().entries == 1
+
+
+def test_a_store_that_cannot_be_written_costs_no_figure(tmp_path: Path) -> None:
+    run = RunView(PAPER, [result("table1-overlap", Status.SUPPORTED, finding={"plots": [PLOT]})])
+    (tmp_path / "file").touch()
+    assert section("claims", run, Store(tmp_path / "file")) == section("claims", run)
 
 
 def test_alarms_stand_above_all_and_long_ones_are_folded(record: RunRecord) -> None:

@@ -99,7 +99,7 @@ def run(folder: Path, *arguments: str) -> Path:
         sys.executable, "-m", "pytest", "-q", "--no-header", "--tb=native", "-p", "no:cacheprovider",
         "-p", "no:hypothesispytest", "-p", "caploc.audit.plugin", f"--rootdir={folder}", f"--html={report}", *arguments,
     ]  # fmt: skip
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "CAPLOC_STORE": str(folder / "store")}
     ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     report.with_name("stdout.txt").write_text(ran.stdout, encoding="utf-8")
     assert report.exists(), ran.stdout[-3000:] + ran.stderr[-3000:]
