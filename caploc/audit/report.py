@@ -54,19 +54,24 @@ LONGEST_TRACE = 100_000
 LONGEST_VALUE = 300
 
 
-def page(run: RunView) -> str:
-    """Everything between the title and pytest-html's own table, which is hidden unless there are other tests."""
-    sections = {name: section(name, run) for name in SECTIONS}
-    return _render("page", run, sections={name: text for name, text in sections.items() if text})
+def page(*runs: RunView, other_tests: bool = False) -> str:
+    """Everything between the title and pytest-html's own table, which is hidden unless there are ``other_tests``."""
+    return _render("page", papers={run: _paper(run, other_tests) for run in runs}, other_tests=other_tests)
+
+
+def _paper(run: RunView, other_tests: bool) -> Markup:
+    found = {name: section(name, run) for name in SECTIONS}
+    sections = {name: text for name, text in found.items() if text}
+    return Markup(_render("paper", run=run, sections=sections, other_tests=other_tests))
 
 
 def section(name: str, run: RunView) -> Markup:
     """One section of the page; empty where the run has nothing to show in it."""
-    return Markup(_render(name, run).strip())
+    return Markup(_render(name, run=run).strip())
 
 
-def _render(name: str, run: RunView, **more: Any) -> str:
-    return _environment().get_template(f"{name}.html.j2").render(run=run, **more)
+def _render(name: str, **given: Any) -> str:
+    return _environment().get_template(f"{name}.html.j2").render(**given)
 
 
 @cache
@@ -189,7 +194,7 @@ class HtmlReport:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keeps the time and the traceback of a claim's test, which its result lacks."""
-        if report.nodeid not in self._audit.books.planned:
+        if report.nodeid not in self._audit.record.planned:
             return
         log = self._logs.get(report.nodeid, Log())
         error = getattr(report, "caploc_word", None) == Status.ERROR
@@ -204,7 +209,7 @@ class HtmlReport:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_html_results_table_row(self, report: Any, cells: list[str]) -> None:
-        if report.nodeid in self._audit.books.planned:
+        if report.nodeid in self._audit.record.planned:
             cells.clear()  # pytest-html leaves out a row without cells
             return
         phase = "" if report.when == "call" else f"::{report.when}"
@@ -216,14 +221,17 @@ class HtmlReport:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_html_results_summary(self, prefix: list[str]) -> None:
-        books = self._audit.books
-        if books.results:
-            head = next(iter(books.ledger.read()), {})
-            other_tests = bool(self._frame.data["tests"])
-            for key, paper in self._audit.papers.items():
-                own, derived = (
-                    [one for one in results if one.planned.paper == key]
-                    for results in (books.results, books.derived)
-                )
-                if own:
-                    prefix.append(page(RunView(paper, own, derived, self._logs, head, other_tests)))
+        record = self._audit.record
+        if not record.results:
+            return
+        head = next(iter(record.ledger.read()), {})
+        runs: list[RunView] = []
+        for key, paper in self._audit.papers.items():
+            own, derived = (
+                [one for one in results if one.planned.paper == key]
+                for results in (record.results, record.derived)
+            )
+            if own:
+                prefix_of_ids = f"{key}-" if runs else ""
+                runs.append(RunView(paper, own, derived, self._logs, head, prefix_of_ids))
+        prefix.append(page(*runs, other_tests=bool(self._frame.data["tests"])))

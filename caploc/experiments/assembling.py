@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
+from caploc.experiments.specs import NotRunError
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding, Measurement
 from caploc.papers import Claim
@@ -15,16 +17,19 @@ def assemble(claim: Claim, cell: Cell, measurement: Measurement, studies: Sequen
 
     Args:
         studies: of the models measured; none for checks of what is printed. Where there are several, the settings of
-            each are named after its model.
+            each are named after its model, and one that cannot be had here, which was left out, has none.
     """
     if measurement.not_run is not None:
         return Finding(claim.id, cell, measurement)
     settings: dict[str, Any] = {} if cell.sigma is None else {"sigma": cell.sigma}
     for study in studies:
         before = f"{study.model}: " if len(studies) > 1 else ""
-        settings |= {
-            f"{before}{name}": value for name, value in study.record.items() if name not in measurement.unused
-        }
+        with suppress(NotRunError):
+            settings |= {
+                f"{before}{name}": value
+                for name, value in study.record.items()
+                if name not in measurement.unused
+            }
     notes = list(measurement.notes)
     for basis in measurement.basis:
         settings |= basis.settings

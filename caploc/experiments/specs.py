@@ -111,7 +111,14 @@ class Need(NamedTuple):
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a plan has come. ``flops`` are estimates; what turned out to be stored already counts as done."""
+    """How far a plan has come.
+
+    Attributes:
+        done: floating-point operations that the results computed so far were estimated to take.
+        total: of all that had to be computed; what turns out to be stored is taken off.
+        entries: how many entries of the store this process made.
+        what: the result that is being computed.
+    """
 
     done: float
     total: float
@@ -120,17 +127,28 @@ class Progress:
     what: str
 
     @property
-    def share(self) -> float:
-        """Of the work, in [0, 1]."""
-        return min(1.0, self.done / self.total) if self.total > 0 else 1.0
+    def share(self) -> float | None:
+        """Of the work, in [0, 1]; None where its size is unknown."""
+        return min(1.0, self.done / self.total) if self.total > 0 else None
 
     @property
     def seconds_left(self) -> float | None:
         """By the rate so far; None before anything was computed."""
-        return self.seconds / self.share - self.seconds if self.share > 0 and self.entries else None
+        return self.seconds / self.share - self.seconds if self.share else None
 
 
 Report = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a plan would compute: how many results it has, for how many models, how many of them are stored, and
+    roughly how many floating-point operations the others take."""
+
+    results: int
+    models: int
+    stored: int
+    flops: float
 
 
 class Plan:
@@ -142,6 +160,8 @@ class Plan:
 
     def __init__(self, needs: Iterable[Need], ignore: tuple[type[Exception], ...] = ENDINGS) -> None:
         self._ignore = ignore
+        self._after: dict[tuple[Study, Spec[Any]], list[Spec[Any]]] = {}
+        self._tasks: dict[tuple[Study, Spec[Any]], list[Task]] = {}
         depth: dict[tuple[Study, Spec[Any]], int] = {}
         for study, spec in needs:
             self._place(study, spec, depth)
@@ -153,7 +173,7 @@ class Plan:
 
     def _place(self, study: Study, spec: Spec[Any], depth: dict[tuple[Study, Spec[Any]], int]) -> int:
         if (study, spec) not in depth:
-            first: list[Spec[Any]] = self._tried(_after, study, spec, [])
+            self._after[study, spec] = first = self._tried(_after, study, spec, list[Spec[Any]]())
             depth[study, spec] = max((self._place(study, one, depth) for one in first), default=-1) + 1
         return depth[study, spec]
 
@@ -170,12 +190,38 @@ class Plan:
 
     def flops(self) -> float:
         """Of everything, stored or not."""
-        return sum(
-            self._tried(_flops, study, spec, 0.0)
-            for study, stages in self.stages.items()
-            for stage in stages
-            for spec in stage
-        )
+        return sum(self._tried(_flops, study, spec, 0.0) for study, spec in self._in_order())
+
+    def outlook(self) -> Outlook:
+        """What has to be computed, as far as it is known now.
+
+        The keys of what rests on a missing result, such as the outcomes under a mask whose scores are missing, are not
+        known before that is computed: all of it counts as missing.
+        """
+        results, stored, flops = 0, 0, 0.0
+        complete: set[tuple[Study, Spec[Any]]] = set()
+        for study, spec in self._in_order():
+            has_tasks = type(spec).tasks is not Spec.tasks
+            known = complete.issuperset((study, one) for one in self._after[study, spec])
+            if known and has_tasks:
+                tasks = self._tried(_tasks, study, spec, None)
+                if tasks is None:  # there is no such result
+                    complete.add((study, spec))
+                    continue
+                self._tasks[study, spec] = tasks
+                missing = sum(not study.settings.store.has(task.key) for task in tasks)
+                flops += self._tried(_flops, study, spec, 0.0) * missing / max(1, len(tasks))
+                known = not missing
+            elif has_tasks:
+                flops += self._tried(_flops, study, spec, 0.0)
+            results += has_tasks
+            stored += has_tasks and known
+            if known:
+                complete.add((study, spec))
+        return Outlook(results, len({study.model for study in self.stages}), stored, flops)
+
+    def _in_order(self) -> Iterator[tuple[Study, Spec[Any]]]:
+        return ((study, spec) for study, stages in self.stages.items() for stage in stages for spec in stage)
 
     def compute(self, report: Report = lambda progress: None) -> int:
         """Computes what the stores lack, study by study and stage by stage; returns how many entries this process made.
@@ -197,6 +243,7 @@ class Plan:
 
         def guarded(task: Task) -> Compute:
             def compute() -> tuple[Arrays, Mapping[str, Any]]:
+                tally.begin(shares[task.key][1])
                 try:
                     return task.compute()
                 except ignore:
@@ -206,7 +253,7 @@ class Plan:
             return compute
 
         for spec in stage:
-            tasks: list[Task] = self._tried(_tasks, study, spec, [])
+            tasks = self._tasks.pop((study, spec), None) or self._tried(_tasks, study, spec, list[Task]())
             own = {task.key: task for task in tasks if task.key not in missing and not store.has(task.key)}
             flops = self._tried(_flops, study, spec, 0.0)
             each = flops / max(1, len(tasks))
@@ -218,6 +265,8 @@ class Plan:
                 store.compute_all(missing, each=lambda key, here: tally.add(*shares[key], here))
                 return
             except ignore:
+                if failed.isdisjoint(missing):  # no task failed: the store did
+                    raise
                 missing = {key: compute for key, compute in missing.items() if key not in failed}
 
 
@@ -240,7 +289,13 @@ class _Tally:
         self.total, self.done, self.entries = total, 0.0, 0
         self._report, self._began = report, time.monotonic()
 
+    def begin(self, what: str) -> None:
+        self._tell(what)
+
     def add(self, flops: float, what: str, here: bool) -> None:
         self.done += flops
         self.entries += here
+        self._tell(what)
+
+    def _tell(self, what: str) -> None:
         self._report(Progress(self.done, self.total, self.entries, time.monotonic() - self._began, what))

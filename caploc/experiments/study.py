@@ -205,7 +205,7 @@ class Study:
         return found
 
     def available(self) -> list[str]:
-        """The study's datasets that can be had here, in order."""
+        """The study's datasets that can be had here, in order. Raises NotRunError where it is the model that cannot."""
         found = []
         for dataset in self.settings.datasets:
             try:
@@ -213,6 +213,8 @@ class Study:
             except NotRunError:
                 continue
             found.append(dataset)
+        if not found:
+            _ = self.lm  # a model that cannot be had leaves no dataset that fits it
         return found
 
     def _load(self, dataset: str) -> Located:

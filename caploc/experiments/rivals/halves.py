@@ -18,7 +18,7 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Float
 
-from caploc.experiments.commonality.splits import SCORES_AT_ONCE
+from caploc.experiments.locating import SCORES_AT_ONCE
 from caploc.experiments.rivals.samples import Samples
 from caploc.experiments.rivals.sets import CNL, located
 from caploc.neurons import Threshold

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
-from caploc.experiments.commonality.splits import mean
+from caploc.experiments.commonality_halves import mean
 from caploc.experiments.endings import ends_in_a_finding
 from caploc.experiments.rivals.erased import Erased, erased_of, require_ability
 from caploc.experiments.rivals.halves import RESAMPLES, Overlaps, half_splits, overlap_effect, resampled

@@ -76,22 +76,25 @@ def planted(
 
 
 class PlantedStudy(Study):
-    """``data`` maps (dataset, control) to scores ``[examples, layers, neurons]``, ``answers`` a dataset to its answers,
-    ``results`` further specs to what they give.
+    """``data`` maps (dataset, control) to scores ``[examples, layers, neurons]``, made shards of ``size``, or to
+    shards; ``answers`` a dataset to its answers, ``results`` further specs to what they give.
 
     There is no model behind it: what would ask for one is answered here.
     """
 
     def __init__(
         self,
-        data: Mapping[tuple[str, str], np.ndarray],
+        data: Mapping[tuple[str, str], np.ndarray | ShardSums],
         answers: Mapping[str, Sequence[str]] | None = None,
         size: int = 1,
         results: Mapping[Spec[Any], Any] | None = None,
         **settings: Any,
     ) -> None:
         names = list(dict.fromkeys(name for name, _ in data))
-        self._planted = {Scores(*key): sums_of(scores, size) for key, scores in data.items()}
+        self._planted = {
+            Scores(*key): one if isinstance(one, ShardSums) else sums_of(one, size)
+            for key, one in data.items()
+        }
         asked = {"draws": 40, "margins": PAPER.margins, **settings}
         super().__init__(
             "planted", StudySettings(datasets=names, **asked), results={**self._planted, **(results or {})}

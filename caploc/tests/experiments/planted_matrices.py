@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import numpy as np
 
-from caploc.experiments.cross_dataset.matrix import Change, Intervention, Matrix
-from caploc.findings import Cell, Finding, Verdict
-from caploc.papers import load_paper
-from caploc.rules import judge
+from caploc.experiments.cross_dataset_matrix import (
+    Change,
+    ErasingMatrix,
+    Intervention,
+    Matrix,
+    TrainingMatrix,
+)
+from caploc.findings import Cell
 from caploc.tests.experiments.planted import PlantedStudy, noise
 
-PAPER = load_paper("capability_localization")
 DATASETS = ("gsm8k", "meta_math", "code25k", "emotion", "imdb")
 TRAINED = ("gsm8k", "emotion", "code25k")
 SIGMA = 6.0
@@ -79,22 +80,14 @@ def study_with(
 ) -> PlantedStudy:
     """A study that has these matrices already, and scores in which nothing is located."""
     names = (training or erasing or Matrix("erasing", {})).columns or list(DATASETS)
-    study = PlantedStudy({(name, ""): noise(5, 16) for name in names}, sigmas=(SIGMA,))
+    given = {TrainingMatrix(SIGMA): training, ErasingMatrix(SIGMA): erasing}
+    study = PlantedStudy(
+        {(name, ""): noise(5, 16) for name in names},
+        results={spec: matrix for spec, matrix in given.items() if matrix is not None},
+        sigmas=(SIGMA,),
+    )
     study.model = model or study.model
-    for matrix in (training, erasing):
-        if matrix is not None:
-            study.once((f"{matrix.intervention} matrix", SIGMA), partial(_given, matrix))
     return study
-
-
-def _given(matrix: Matrix) -> Matrix:
-    return matrix
-
-
-def verdict_of(finding: Finding) -> Verdict:
-    """The verdict of a finding, which must be complete and strict JSON."""
-    json.dumps(finding.to_json(), allow_nan=False)
-    return judge(PAPER.claim(finding.claim), finding)
 
 
 def cell_of(model: str = "llama2-7b") -> Cell:

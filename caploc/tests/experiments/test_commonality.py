@@ -1,30 +1,132 @@
-"""Within and between datasets, trained and not, by one partition or another: planted neurons give the known verdict."""
+"""Scores with known neurons planted in them give Table 1's known numbers, and the known verdicts: within and between
+datasets, trained and not, by one partition or another, of growing samples."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import pytest
 
-from caploc.experiments.commonality.partition import halves_by, ranks
-from caploc.findings import Outcome
+from caploc.experiments.commonality_halves import Growth, halves_by, ranks
+from caploc.findings import Chance, Count, Effect, Measurement, Outcome, Part, Test
 from caploc.statistics.splits import EXCHANGES
 from caploc.tests.experiments.planted import (
     CONTROLS,
+    LAYERS,
+    NEURONS,
     PlantedStudy,
     exchangeable,
     noise,
     planted,
     sums_of,
 )
-from caploc.tests.experiments.verdicts import HALF_A, A, B, run, study_of
+from caploc.tests.experiments.verdicts import DATASETS, HALF_A, A, B, run, study_of
+
+TOTAL = LAYERS * NEURONS
+
+
+def value(found: Measurement) -> Part:
+    assert found.value is not None
+    return found.value
+
+
+def p_of(found: Measurement, name: str) -> float | None:
+    part = found.parts.get(name) or found.asides[name]
+    assert isinstance(part, Part)
+    return part.p
+
+
+# ------------------------------------------------------------------------------------------ the numbers of Table 1
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_planted_neurons_are_found_again(size: int) -> None:
+    study = study_of(planted(0, 40, A), planted(1, 40, B), size=size)
+    for claim in ("table1-overlap", "abstract-gsm8k-overlap", "table1-iou", "table1-both-high"):
+        finding, verdict = run(claim, study)
+        found = finding.measurement
+        assert verdict.outcome is Outcome.SUPPORTED
+        assert value(found).estimate == 1 and value(found).interval == (1, 1)
+        assert found.asides == {"located": 8, "matched random sets": Test(p=1e-4)}
+        assert found.controls["text of imdb"] == 0
+        assert math.isnan(found.controls["untrained twin"]) or found.controls["untrained twin"] < 0.1
+        assert 0 < found.chance < 0.02  # type: ignore[operator]
+        assert finding.published == {"table1-iou": "93.08"}.get(claim, "96.42")
+        assert (found.n, found.draws) == (40, 40)
+
+
+def test_noise_is_not_found_again() -> None:
+    for claim in ("table1-overlap", "table1-iou", "table1-both-high", "convergence-subset-suffices"):
+        finding, verdict = run(claim, study_of(noise(0, 40)), sigma=3)
+        found = finding.measurement
+        assert verdict.outcome is not Outcome.SUPPORTED
+        assert value(found).estimate < 0.2  # type: ignore[operator]
+        if "matched random sets" in found.asides:
+            assert p_of(found, "matched random sets") > 1e-3  # type: ignore[operator]
+
+
+def test_a_known_overlap_and_iou() -> None:
+    """Eight neurons in all examples; four more in those of one half of the data, four others in the rest."""
+    scores = planted(0, 40, A, scale=0.01)
+    for index, (layer, neuron) in enumerate(B):
+        scores[slice(0, 20) if index < 4 else slice(20, 40), layer, neuron] += 1
+    study = study_of(scores, answers={"gsm8k": [" a"] * 20 + [" b"] * 20})
+    finding, _ = run("table1-partition-independence", study, sigma=3)
+    assert finding.measurement.asides["overlap by answer"] == 8 / 12
+    assert run("table1-overlap", study, sigma=3)[0].measurement.asides["located"] == 16
+
+
+def test_the_neuron_ratio_is_that_of_the_whole_set() -> None:
+    finding, verdict = run("table1-neuron", study_of(planted(0, 40, A)))
+    found = finding.measurement
+    assert (value(found).estimate, value(found).interval) == (8 / TOTAL, (8 / TOTAL, 8 / TOTAL))
+    assert found.asides == {"located": 8, "neurons": TOTAL}
+    assert found.parts == {"Chebyshev bound": Count(1 / 36)}
+    assert finding.settings["dispersion"] == "std" and verdict.outcome is Outcome.SUPPORTED
+    many = [(layer, neuron) for layer in range(LAYERS) for neuron in range(0, NEURONS, 50)]
+    assert run("table1-neuron", study_of(planted(0, 40, many)))[1].outcome is Outcome.REFUTED
+
+
+def test_the_literal_variance_selects_nearly_all_where_scores_are_small() -> None:
+    small, verdict = run("eq8-literal-variance", study_of(planted(0, 40, A) * 1e-4))
+    assert value(small.measurement).estimate > 0.99  # type: ignore[operator]
+    assert verdict.outcome is Outcome.REFUTED
+    large, verdict = run("eq8-literal-variance", study_of(planted(0, 40, A, level=100)), sigma=0.1)
+    assert value(large.measurement).estimate == 8 / TOTAL and verdict.outcome is Outcome.SUPPORTED
+    assert large.settings["dispersion"] == "variance" and not large.measurement.parts
+
+
+def test_which_reading_of_sigma_selects_as_few_as_the_paper_prints() -> None:
+    claim = "method-default-sigma6"
+    few = planted(0, 40, A[:4])
+    # small scores: the literal variance selects nearly all
+    finding, verdict = run(claim, study_of(few * 1e-4))
+    found = finding.measurement
+    assert value(found).estimate == found.parts["std"].estimate == 4 / TOTAL
+    assert found.asides["std at sigma 6"] == 4 / TOTAL
+    assert found.parts["variance"].estimate > 0.99  # type: ignore[operator]
+    assert verdict.outcome is Outcome.SUPPORTED
+    assert found.asides["std at sigma 3"] >= 4 / TOTAL >= found.asides["std at sigma 12"]  # type: ignore[operator]
+    many = [(layer, neuron) for layer in range(LAYERS) for neuron in range(0, NEURONS, 50)]
+    assert run(claim, study_of(planted(0, 40, many) * 1e-4))[1].outcome is Outcome.REFUTED  # neither does
+    alike = few / np.sqrt(few.mean(0).var())  # variance 1: the two readings are one
+    finding, verdict = run(claim, study_of(alike))
+    assert finding.measurement.parts["variance"].estimate == 4 / TOTAL
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert finding.settings["dispersion"] == "std" and finding.published == "0.14"
+
+
+# ------------------------------------------------------------------ against other text, and against an untrained model
 
 
 def test_neurons_of_one_dataset_alone_are_its_commonality() -> None:
     finding, verdict = run("table1-commonality", study_of(planted(0, 40, A), planted(1, 40, B)), sigma=3)
+    found = finding.measurement
     assert verdict.outcome is Outcome.SUPPORTED
-    assert finding.estimate == 1 and finding.quantities["within"] == 1
-    assert finding.controls["text of imdb"] == 0 and finding.settings["nearest"] == "imdb"
-    assert finding.p_values["permutation"] == finding.p_values["against imdb"] == 1 / (EXCHANGES + 1)
+    assert value(found).estimate == 1 and found.asides["within"] == 1
+    assert found.controls["text of imdb"] == 0 and finding.settings["nearest"] == "imdb"
+    assert p_of(found, "permutation") == p_of(found, "against imdb") == 1 / (EXCHANGES + 1)
 
 
 def test_the_nearest_of_the_other_datasets_counts() -> None:
@@ -32,18 +134,18 @@ def test_the_nearest_of_the_other_datasets_counts() -> None:
     for name, neurons in (("gsm8k", A), ("imdb", B), ("code25k", HALF_A)):
         data |= {(name, control): noise(5, 40) for control in CONTROLS}
         data[name, ""] = planted(len(data), 40, neurons)
-    study = PlantedStudy(data)
-    finding, _ = run("table1-commonality", study, sigma=3)
-    assert finding.settings["nearest"] == "code25k" and finding.estimate == 0.5
-    assert finding.controls["text of imdb"] == 0 and finding.controls["text of code25k"] == 0.5
-    assert finding.p_values["permutation"] == 1 / (EXCHANGES + 1), "the larger of the two"
+    finding, _ = run("table1-commonality", PlantedStudy(data), sigma=3)
+    found = finding.measurement
+    assert finding.settings["nearest"] == "code25k" and value(found).estimate == 0.5
+    assert found.controls["text of imdb"] == 0 and found.controls["text of code25k"] == 0.5
+    assert p_of(found, "permutation") == 1 / (EXCHANGES + 1), "the larger of the two"
 
 
 def test_scrambled_text_that_overlaps_as_much_refutes() -> None:
     study = study_of(planted(0, 40, A), planted(1, 40, B), {"scrambled": planted(2, 40, B)})
     finding, verdict = run("table1-commonality", study)
     assert verdict.outcome is Outcome.REFUTED and "scrambled text overlaps equally" in verdict.reason
-    assert finding.quantities["random_text_gap90_low"] == finding.quantities["random_text_gap90_high"] == 0
+    assert finding.measurement.parts["scrambled gap"].interval90 == (0, 0)
 
 
 def test_datasets_with_the_same_neurons_are_hardly_ever_told_apart() -> None:
@@ -53,10 +155,10 @@ def test_datasets_with_the_same_neurons_are_hardly_ever_told_apart() -> None:
         study = study_of(exchangeable(2 * seed), exchangeable(2 * seed + 1), seed=seed)
         finding, verdict = run("table1-commonality", study, sigma=3)
         outcomes.append(verdict.outcome)
-        small += finding.p_values["permutation"] < 0.05
-        overlaps.append(finding.quantities["within"])
+        small += p_of(finding.measurement, "permutation") < 0.05  # type: ignore[operator]
+        overlaps.append(finding.measurement.asides["within"])
     assert outcomes.count(Outcome.SUPPORTED) <= 5 and small <= 5
-    assert 0.2 < np.mean(overlaps) < 0.9, "else nothing could be told apart anyway"
+    assert 0.2 < np.mean(overlaps) < 0.9, "else nothing could be told apart anyway"  # type: ignore[arg-type]
 
 
 def test_datasets_with_other_neurons_are_told_apart() -> None:
@@ -71,20 +173,25 @@ def test_datasets_with_other_neurons_are_told_apart() -> None:
 
 def test_an_untrained_model_without_common_neurons() -> None:
     finding, verdict = run("control-untrained-overlap", study_of(planted(0, 40, A)), sigma=3)
+    found = finding.measurement
     assert verdict.outcome is Outcome.SUPPORTED
-    assert finding.quantities["trained"] == 1 and finding.controls["untrained twin"] < 0.2
-    assert finding.estimate == pytest.approx(1 - finding.controls["untrained twin"])
+    assert found.asides["trained"] == 1 and found.controls["untrained twin"] < 0.2
+    assert value(found).estimate == pytest.approx(1 - found.controls["untrained twin"])
 
 
 def test_an_untrained_model_that_overlaps_as_much_refutes() -> None:
     study = study_of(planted(0, 40, A), controls={"untrained": planted(1, 40, B)})
     finding, verdict = run("control-untrained-overlap", study)
-    assert finding.estimate == 0 and verdict.outcome is Outcome.REFUTED
+    assert value(finding.measurement).estimate == 0 and verdict.outcome is Outcome.REFUTED
+
+
+# -------------------------------------------------------------------------------------------------- other partitions
 
 
 def test_common_neurons_do_not_depend_on_the_partition() -> None:
     finding, verdict = run("table1-partition-independence", study_of(planted(0, 40, A)))
-    assert verdict.outcome is Outcome.SUPPORTED and finding.quantities["range_random_structured"] == 0
+    assert verdict.outcome is Outcome.SUPPORTED
+    assert finding.measurement.value == finding.measurement.parts["range"] == Count(0.0)
 
 
 @pytest.mark.parametrize("kind", ["prompt length", "answer", "source order"])
@@ -100,8 +207,9 @@ def test_neurons_that_depend_on_the_partition_refute(kind: str) -> None:
                 scores[example, layer, neuron] += 1
     finding, verdict = run("table1-partition-independence", study_of(scores, answers=answers), sigma=3)
     assert verdict.outcome is Outcome.REFUTED
-    assert finding.settings["worst"] == kind and finding.quantities[f"overlap by {kind}"] == 0
-    assert finding.quantities["worst_structured_gap_low"] > 0.5
+    assert finding.settings["worst"] == kind and finding.measurement.asides[f"overlap by {kind}"] == 0
+    gap = finding.measurement.parts["worst structured gap"]
+    assert isinstance(gap, Effect) and gap.interval[0] > 0.5  # type: ignore[index]
 
 
 def test_structured_halves() -> None:
@@ -109,3 +217,95 @@ def test_structured_halves() -> None:
     shards = sums_of(np.zeros((6, 1, 2)), 2)
     first, second = halves_by(shards, [5, 5, 1, 2, 3, 1])
     assert (first.tolist(), second.tolist()) == ([1], [2, 0])
+
+
+# --------------------------------------------------------------------------------------------------- growing samples
+
+
+def test_the_overlap_rises_and_then_stops() -> None:
+    study = study_of(planted(3, 192, A, scale=0.5))
+    finding, verdict = run("convergence-llama2-7b", study, sigma=3)
+    found = finding.measurement
+    assert verdict.outcome is Outcome.SUPPORTED and p_of(found, "trend") < 1e-6  # type: ignore[operator]
+    assert finding.settings["sizes"] == [12, 24, 48, 96, 192]
+    curve = [found.asides[f"overlap at {size}"] for size in (12, 24, 48, 96, 192)]
+    assert curve[0] < 0.9 < 0.99 < curve[-1] and curve[0] < curve[1] < curve[2]  # type: ignore[operator]
+
+
+def test_an_overlap_that_still_rises_has_not_converged() -> None:
+    many = [(layer, neuron) for layer in range(LAYERS) for neuron in range(15)]
+    finding, verdict = run("convergence-llama2-7b", study_of(planted(3, 96, many, scale=2.2)), sigma=2)
+    assert verdict.outcome is Outcome.REFUTED and "still rising" in verdict.reason
+    assert p_of(finding.measurement, "trend") < 0.01  # type: ignore[operator]
+
+
+def test_an_overlap_of_noise_does_not_converge() -> None:
+    assert run("convergence-llama2-7b", study_of(noise(3, 96)), sigma=3)[1].outcome is not Outcome.SUPPORTED
+
+
+def test_the_curve_against_the_examples_themselves() -> None:
+    """The last point halves all shards; sizes double up to it and count examples."""
+    scores = planted(0, 70, A, scale=0.7)
+    study = study_of(scores, size=2, seed=5)
+    curve, shards = study.result(Growth("gsm8k", 3)), sums_of(scores, 2)
+    assert curve.sizes.tolist() == [16, 34, 70] and curve.overlap.shape == (20, 3)
+    order = np.random.default_rng([5, 8]).permutation(35)
+    for column, count in enumerate((8, 17, 35)):
+        sets = []
+        for begin in (0, 1):
+            chosen = [example for shard in order[begin:count:2] for example in shards.members[shard]]
+            mean = scores[chosen].mean(0)
+            sets.append(np.abs(mean - mean.mean()) > 3 * mean.std())
+        both = (sets[0] & sets[1]).sum()
+        expected = (both / sets[0].sum() + both / sets[1].sum()) / 2
+        assert curve.overlap[0, column] == pytest.approx(expected)
+
+
+def test_half_of_the_data_suffices_where_neurons_are_common() -> None:
+    finding, verdict = run("convergence-subset-suffices", study_of(planted(0, 64, A)))
+    assert verdict.outcome is Outcome.SUPPORTED and value(finding.measurement).estimate == 1
+    assert finding.measurement.asides == {"a share of 0.125": 1, "a share of 0.25": 1}
+
+
+# --------------------------------------------------------------------------------------------------- across datasets
+
+
+def test_datasets_that_share_neurons() -> None:
+    finding, verdict = run("fig4-dataset-overlap", study_of(planted(0, 40, A), planted(1, 40, HALF_A)))
+    found = finding.measurement
+    assert verdict.outcome is Outcome.SUPPORTED
+    assert value(found).estimate == 0.5 and value(found).interval == (0.5, 0.5)
+    assert list(found.parts) == ["gsm8k~imdb"]
+    pair = found.parts["gsm8k~imdb"]
+    assert isinstance(pair, Chance) and pair.estimate == 0.5
+    assert found.chance == pytest.approx(2 * 2 / NEURONS * LAYERS / 8)
+    tail = sum(math.comb(8, k) * math.comb(TOTAL - 8, 8 - k) for k in range(4, 9)) / math.comb(TOTAL, 8)
+    assert pair.p == pytest.approx(tail)
+    assert pair.p_by_layer <= 2e-4  # type: ignore[operator]
+    kinds = [plot.kind for plot in found.plots]
+    assert kinds == ["heatmap", "matrix", "splits", "convergence", "completeness"]
+    assert found.plots[1].data["values"] == [[1, 0.5], [0.5, 1]]
+    assert found.plots[2].data["published"] == pytest.approx({"gsm8k": 0.9642, "imdb": 0.9581})
+    assert found.plots[4].data["errors"] == {name: [0.25] * LAYERS for name in DATASETS}
+    assert found.n == 80 and finding.published is None
+
+
+def test_datasets_that_share_none() -> None:
+    finding, verdict = run("fig4-dataset-overlap", study_of(planted(0, 40, A), planted(1, 40, B)))
+    assert verdict.outcome is Outcome.REFUTED and value(finding.measurement).estimate == 0
+
+
+def test_meeting_in_one_layer_is_not_enough() -> None:
+    """Forty neurons each, all in layer 0, sharing what chance gives there."""
+    generator = np.random.default_rng(0)
+    first = generator.choice(NEURONS, 40, replace=False)
+    rest = np.setdiff1d(np.arange(NEURONS), first)
+    second = [*first[:7], *generator.choice(rest, 33, replace=False)]
+    study = study_of(
+        planted(0, 40, [(0, int(n)) for n in first], scale=0.01),
+        planted(1, 40, [(0, int(n)) for n in second], scale=0.01),
+    )
+    finding, verdict = run("fig4-dataset-overlap", study, sigma=3)
+    pair = finding.measurement.of(Chance)["gsm8k~imdb"]
+    assert pair.p < 0.01 and pair.p_by_layer > 0.3  # type: ignore[operator]
+    assert verdict.outcome is Outcome.INCONCLUSIVE

@@ -11,9 +11,10 @@ import pytest
 
 from caploc.datasets import DATASETS as REGISTERED
 from caploc.experiments import cross_dataset
-from caploc.experiments.cross_dataset.matrix import Matrix
-from caploc.experiments.cross_dataset.specificity import Split, datasets_p, rows_p, types_of
+from caploc.experiments.cross_dataset_matrix import Matrix
+from caploc.experiments.dataset_types import Split, datasets_p, rows_p, types_of
 from caploc.findings import Finding, Outcome
+from caploc.tests.experiments.planted import judged
 from caploc.tests.experiments.planted_matrices import (
     DATASETS,
     Effect,
@@ -23,7 +24,6 @@ from caploc.tests.experiments.planted_matrices import (
     planted_matrix,
     same_type,
     study_with,
-    verdict_of,
 )
 
 CLAIM = "cross-same-type-specificity"
@@ -43,8 +43,9 @@ def both(effect: Effect, columns: Sequence[str] = DATASETS, **options: Any) -> l
 
 
 def run(training: Matrix, erasing: Matrix) -> tuple[Finding, Outcome]:
-    finding = cross_dataset.same_type_specificity(study_with(training, erasing), cell_of(), CLAIM)
-    return finding, verdict_of(finding).outcome
+    study = study_with(training, erasing)
+    finding, verdict = judged(cross_dataset.same_type_specificity, study, cell_of(), CLAIM)
+    return finding, verdict.outcome
 
 
 @pytest.mark.parametrize(
@@ -59,14 +60,15 @@ def run(training: Matrix, erasing: Matrix) -> tuple[Finding, Outcome]:
 def test_what_is_planted_is_found(effect: Effect, expected: Outcome) -> None:
     finding, outcome = run(*both(effect, items=200, noisy=0))
     assert outcome is expected
-    assert finding.n == 1000
+    assert finding.measurement.n == 1000
 
 
 def test_it_is_refuted_where_other_types_change_as_well() -> None:
     """Own far above other, other far from 0."""
     finding, outcome = run(*both(lambda row, column: 0.3 + same_type(row, column), noisy=0))
     assert outcome is Outcome.REFUTED
-    assert finding.quantities["effect:own:low"] > 0.1 and finding.quantities["effect:other:low"] > 0.1
+    own, other = finding.measurement.parts["own"], finding.measurement.parts["other"]
+    assert own.interval[0] > 0.1 and other.interval[0] > 0.1  # type: ignore[index]
 
 
 def test_gains_and_losses_do_not_cancel() -> None:
@@ -81,8 +83,8 @@ def test_gains_and_losses_do_not_cancel() -> None:
         )
         for one in both(everywhere, noisy=0)
     ]
-    assert finding.quantities["effect:other:estimate"] == pytest.approx(np.mean(by_hand))
-    assert finding.quantities["effect:other:estimate"] > 0.2
+    other = finding.measurement.parts["other"].estimate
+    assert other == pytest.approx(np.mean(by_hand)) and other > 0.2  # type: ignore[operator]
 
 
 def test_p_of_rows_is_that_of_all_deals() -> None:
@@ -137,15 +139,15 @@ def test_datasets_of_ones_own_have_no_type() -> None:
 
 def test_without_two_of_a_type_it_cannot_run() -> None:
     finding, outcome = run(*both(everywhere, ("gsm8k", "emotion", "code25k")))
-    assert outcome is Outcome.NOT_RUN and "two datasets of one type" in (finding.not_run or "")
+    assert outcome is Outcome.NOT_RUN and "two datasets of one type" in (finding.measurement.not_run or "")
     floors = [
         Matrix(one.intervention, {}, {"tested on imdb": "floor effect: no"}) for one in both(everywhere)
     ]
     finding, outcome = run(*floors)
     assert (
         outcome is Outcome.INCONCLUSIVE
-        and finding.floor is not None
-        and "tested on imdb: left out" in finding.floor
+        and finding.measurement.floor is not None
+        and "tested on imdb: left out" in finding.measurement.floor
     )
 
 
@@ -154,4 +156,4 @@ def test_one_intervention_can_do_alone() -> None:
     finding, outcome = run(Matrix("training", {}, {"tested on gsm8k": "ceiling effect"}), erasing)
     assert outcome is Outcome.SUPPORTED
     assert any(note.startswith("training left out") for note in finding.notes)
-    assert "erasing of random neurons, same type" in finding.quantities
+    assert "erasing of random neurons, same type" in finding.measurement.asides

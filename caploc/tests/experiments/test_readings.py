@@ -128,7 +128,7 @@ def test_the_literal_variance_is_its_own_under_any_reading(monkeypatch: pytest.M
     with thresholds_seen(monkeypatch) as seen:
         finding, _ = run("eq8-literal-variance", study)
     assert seen == {Threshold(6, "variance", "layer", "positive")}
-    assert finding.settings["dispersion"] == "variance" and "literal variance" in finding.quantity
+    assert finding.settings["dispersion"] == "variance" and "literal variance" in finding.measurement.quantity
 
 
 def test_the_choice_of_sigma_compares_both_dispersions_under_any_reading(
@@ -145,7 +145,7 @@ def test_the_choice_of_sigma_compares_both_dispersions_under_any_reading(
 def test_a_positive_reading_locates_what_is_above_the_mean() -> None:
     scores = planted(0, 40, A[:4]) + planted(1, 40, A[4:], level=-1.0)
     both, above = (
-        run("table1-neuron", study_of(scores, reading=reading))[0].quantities["located"]
+        run("table1-neuron", study_of(scores, reading=reading))[0].measurement.asides["located"]
         for reading in (Reading(), Reading(deviation="positive"))
     )
     assert (both, above) == (8, 4)
@@ -155,7 +155,7 @@ def test_the_heat_map_shows_the_scores_that_can_pass() -> None:
     scores = planted(0, 40, A[:4]) + planted(1, 40, A[4:], level=-1.0)
     titles, largest = [], []
     for reading in (Reading(), Reading(deviation="positive")):
-        plot = run("fig4-dataset-overlap", study_of(scores, reading=reading))[0].plots[0]
+        plot = run("fig4-dataset-overlap", study_of(scores, reading=reading))[0].measurement.plots[0]
         titles.append(plot.title)
         largest.append(np.array(plot.data["values"])[0].reshape(4, -1).max(1))
     assert "largest |z| among" in titles[0] and "largest z among" in titles[1]

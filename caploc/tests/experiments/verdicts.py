@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
 from caploc.experiments import commonality as experiments
+from caploc.experiments.study import Experiment
 from caploc.findings import Cell, Finding, Verdict
-from caploc.papers import load_paper
-from caploc.rules import judge
-from caploc.tests.experiments.planted import CONTROLS, PlantedStudy, noise
+from caploc.tests.experiments.planted import CONTROLS, PAPER, PlantedStudy, judged, noise
 
 A = [(0, 3), (0, 77), (1, 5), (1, 200), (2, 9), (2, 130), (3, 4), (3, 249)]
 B = [(layer, neuron + 1) for layer, neuron in A[:-1]] + [(3, 0)]
 HALF_A = A[::2] + B[1::2]
 DATASETS = ("gsm8k", "imdb")
-PAPER = load_paper("capability_localization")
 
-EXPERIMENTS: Mapping[str, Callable[..., Finding]] = {
+EXPERIMENTS: Mapping[str, Experiment] = {
     "table1-overlap": experiments.overlap,
     "abstract-gsm8k-overlap": experiments.overlap,
     "table1-iou": experiments.iou,
@@ -32,7 +29,7 @@ EXPERIMENTS: Mapping[str, Callable[..., Finding]] = {
     "convergence-subset-suffices": experiments.subset_suffices,
     "fig4-dataset-overlap": experiments.dataset_overlap,
     "method-default-sigma6": experiments.default_sigma,
-    "eq8-literal-variance": lambda *args: experiments.neuron_ratio(*args, dispersion="variance"),
+    "eq8-literal-variance": experiments.neuron_ratio.with_options(dispersion="variance"),
 }
 
 
@@ -55,7 +52,7 @@ def run(claim: str, study: PlantedStudy, sigma: float = 6, dataset: str = "gsm8k
     """The finding, which must be complete and strict JSON, and its verdict."""
     overall = claim == "fig4-dataset-overlap"
     cell = Cell("llama2-7b", None if overall else dataset, sigma)
-    finding = EXPERIMENTS[claim](study, cell, claim)
+    assert all(need.study is study for need in EXPERIMENTS[claim].needs(study, cell, PAPER.claim(claim)))
+    finding, verdict = judged(EXPERIMENTS[claim], study, cell, claim)
     assert (finding.claim, finding.cell) == (claim, cell)
-    json.dumps(finding.to_json(), allow_nan=False)
-    return finding, judge(PAPER.claim(claim), finding)
+    return finding, verdict

@@ -18,8 +18,8 @@ from caploc.experiments.study import Located
 from caploc.findings import Verdict
 from caploc.rules import Comparison
 from caploc.statistics import splits
-from caploc.tests.experiments.planted import LAYERS, NEURONS, PlantedStudy
-from caploc.tests.experiments.verdicts import PAPER, run
+from caploc.tests.experiments.planted import LAYERS, NEURONS, PAPER, PlantedStudy
+from caploc.tests.experiments.verdicts import run
 from caploc.tests.papers.rates import assert_often, assert_seldom
 
 EXAMPLES, DRAWS, SIGMA = 80, 100, 3.0
@@ -65,11 +65,7 @@ SAME_EXAMPLES = PlantedStudy({("gsm8k", ""): np.zeros((EXAMPLES, 1, 1))}).locate
 
 
 class ShardStudy(PlantedStudy):
-    """A study of shards by dataset and control."""
-
-    def __init__(self, located: Mapping[tuple[str, str], ShardSums], seed: int) -> None:
-        super().__init__({key: np.zeros((1, 1, 1)) for key in located}, draws=DRAWS, seed=seed)
-        self._shards = dict(located)
+    """Whatever the dataset, the examples are the same."""
 
     def located(self, dataset: str) -> Located:
         return SAME_EXAMPLES
@@ -83,9 +79,10 @@ def judged(
     for name, values in data.items():
         located |= {(name, ""): shards_of(values), (name, "scrambled"): CONTROL}
         located[name, "untrained"] = CONTROL if untrained is None else shards_of(untrained)
-    study = ShardStudy(located, run_number)
+    study = ShardStudy(located, draws=DRAWS, seed=run_number)
     finding, verdict = run(claim, study, SIGMA)
-    return finding.estimate, verdict
+    found = finding.measurement.value
+    return found.estimate if found is not None else None, verdict
 
 
 def commonality(number: int, share: float) -> tuple[float | None, Verdict]:
@@ -177,7 +174,7 @@ def test_every_comparison_of_this_family_is_simulated() -> None:
 
 
 def convergence(number: int, values: np.ndarray, sigma: float = SIGMA) -> Verdict:
-    study = ShardStudy({("gsm8k", ""): shards_of(values)}, number)
+    study = ShardStudy({("gsm8k", ""): shards_of(values)}, draws=DRAWS, seed=number)
     return run("convergence-llama2-7b", study, sigma)[1]
 
 

@@ -11,8 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caploc.experiments import locating as splits
-from caploc.experiments.commonality.splits import floor_effect, masks, mean, mean_scores, to_split
+from caploc.experiments import locating
+from caploc.experiments.commonality_halves import empty_masks, mean
+from caploc.experiments.locating import masks, mean_scores, to_split
 from caploc.metrics import chance_overlap, iou, overlap
 from caploc.neurons import NeuronScores, Threshold
 from caploc.statistics import (
@@ -201,9 +202,9 @@ def test_a_mean_of_one_draw_is_that_draw_and_has_no_interval() -> None:
 
 
 @pytest.mark.parametrize(("defined", "named"), [(10, False), (5, False), (4, True), (0, True)])
-def test_floor_effect(defined: int, named: bool) -> None:
+def test_masks_that_are_empty_are_a_floor_effect(defined: int, named: bool) -> None:
     values = np.where(np.arange(10) < defined, 0.5, np.nan)
-    reason = floor_effect(Agreement(values, values, values), 6.0)
+    reason = empty_masks(Agreement(values, values, values), 6.0)
     expected = f"floor effect: no neuron passes sigma 6 in {10 - defined} of 10 splits"
     assert reason == (expected if named else None)
 
@@ -213,5 +214,5 @@ def test_many_subsets_of_a_large_model_are_taken_in_batches(monkeypatch: pytest.
     first, _ = draw_halves(len(shards.counts), 7, 0)
     together = masks(shards, first, Threshold(1.05))
     for at_once in (1, 10, 30, 69):
-        monkeypatch.setattr(splits, "SCORES_AT_ONCE", at_once)
+        monkeypatch.setattr(locating, "SCORES_AT_ONCE", at_once)
         assert np.array_equal(masks(shards, first, Threshold(1.05)), together)

@@ -9,6 +9,7 @@ import pytest
 
 from caploc.examples import Exclusion
 from caploc.experiments import commonality as experiments
+from caploc.experiments.study import Experiment
 from caploc.findings import Outcome, Verdict
 from caploc.tests.experiments.planted import (
     CONTROLS,
@@ -23,8 +24,8 @@ from caploc.tests.experiments.verdicts import EXPERIMENTS, HALF_A, A, B, run, st
 
 
 def test_every_experiment_is_tested() -> None:
-    tested = {experiment for experiment in EXPERIMENTS.values() if experiment in vars(experiments).values()}
-    assert {getattr(experiments, name) for name in experiments.__all__} == tested
+    named = {one.name for one in vars(experiments).values() if isinstance(one, Experiment)}
+    assert named == {experiment.name for experiment in EXPERIMENTS.values()}
 
 
 @pytest.mark.parametrize("claim", EXPERIMENTS)
@@ -37,7 +38,7 @@ def test_empty_masks_are_a_floor_effect(claim: str, examples: int) -> None:
             continue  # the variance of noise as small as a mean's selects nearly all
         finding, verdict = run(claim, study, sigma=12)
         assert verdict.outcome is Outcome.INCONCLUSIVE
-        assert verdict.reason.startswith("floor effect: ") and finding.floor == verdict.reason
+        assert verdict.reason.startswith("floor effect: ") and finding.measurement.floor == verdict.reason
 
 
 @pytest.mark.parametrize("control", ["untrained", "scrambled"])
@@ -55,7 +56,8 @@ def test_a_control_that_locates_nothing_says_nothing(control: str) -> None:
 def test_the_fewest_samples_are_enough_to_run(claim: str) -> None:
     study = study_of(planted(0, 16, A), planted(1, 16, HALF_A))
     finding, verdict = run(claim, study)
-    assert finding.estimate is not None or finding.floor is not None
+    found = finding.measurement
+    assert found.value is not None or found.floor is not None
     if claim == "convergence-llama2-7b":
         assert verdict.outcome is Outcome.INCONCLUSIVE, "two sizes make no trend"
 
@@ -65,7 +67,7 @@ def test_a_dataset_that_cannot_be_had_is_not_run(claim: str) -> None:
     study = study_of(planted(0, 40, A))
     finding, verdict = run(claim, study, dataset="meta_math")
     assert verdict == Verdict(Outcome.NOT_RUN, "meta_math cannot be had here; give it")
-    assert finding.estimate is None
+    assert finding.measurement.value is None
 
 
 @pytest.mark.parametrize("claim", ["table1-commonality", "fig4-dataset-overlap"])
@@ -80,7 +82,8 @@ def test_a_finding_says_what_was_left_out() -> None:
     study.excluded["gsm8k"] = [Exclusion("q1", "too long"), Exclusion("q2", "too long")]
     finding, _ = run("table1-overlap", study)
     assert "2 examples of gsm8k left out: longer than the model's context" in finding.notes
-    assert finding.settings["sigma"] == 6 and finding.settings["dataset"] == "gsm8k"
+    assert finding.settings["sigma"] == 6
+    assert finding.settings["data_fingerprint"] == study.located("gsm8k").fingerprint
 
 
 @pytest.mark.parametrize("claim", EXPERIMENTS)
@@ -103,4 +106,4 @@ def test_figures_come_with_one_sigma(sigmas: tuple[float, ...], with_figures: fl
     study = study_of(planted(0, 40, A), planted(1, 40, B), sigmas=sigmas)
     for claim in ("fig4-dataset-overlap", "table1-partition-independence"):
         for sigma in sigmas:
-            assert bool(run(claim, study, sigma)[0].plots) == (sigma == with_figures)
+            assert bool(run(claim, study, sigma)[0].measurement.plots) == (sigma == with_figures)

@@ -1,0 +1,458 @@
+"""Section 5.3: is what neurons are located for a commonality of the dataset (Table 1, Fig. 4, 5, 7, 8)?
+
+The experiments of Table 1's numbers, of the comparisons with other text and with an untrained model, of partitions and
+growing samples, and of the neurons that datasets share. `caploc.experiments.commonality_halves` names what they rest
+on, and draws the figures.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, Literal, cast, get_args
+
+import numpy as np
+
+from caploc.experiments.commonality_halves import (
+    ORDERS,
+    Across,
+    Exchanged,
+    Growth,
+    Halves,
+    bound_over,
+    difference_over,
+    empty_masks,
+    halves_by,
+    mean,
+    model_plots,
+    pairwise,
+    partition_plot,
+    ranks,
+)
+from caploc.experiments.locating import LocatedOn, Scores, to_split, whole_mask, whole_ratio
+from caploc.experiments.specs import NotRunError, Spec
+from caploc.experiments.study import Study, experiment
+from caploc.findings import Aside, Bound, Cell, Chance, Count, Measurement, Test
+from caploc.neurons import Dispersion
+from caploc.papers import Claim
+from caploc.statistics import (
+    Agreement,
+    holm,
+    hypergeometric_p,
+    layer_matched_p,
+    mann_kendall,
+    matched_overlaps,
+    page_trend,
+    partition_gap,
+    permutation_p,
+    resampled_masks,
+    subset_overlaps,
+)
+from caploc.statistics.splits import EXCHANGES
+from caploc.streams import Stream, stream
+
+PAPER_SIGMAS = (3.0, 6.0, 12.0)
+SHARES = (0.125, 0.25)
+"""Smaller subsets than half of the data, which stand beside."""
+Specs = Iterator[Spec[Any]]
+
+
+# ------------------------------------------------------------------------------------------ the numbers of Table 1
+
+
+def _needs_agreement(study: Study, cell: Cell, claim: Claim) -> Specs:
+    dataset, sigma = _where(cell)
+    yield from (Halves(dataset, sigma, control) for control in ("", "untrained", "scrambled"))
+    yield from (Across(dataset, other, sigma) for other in _others(study, dataset))
+
+
+@experiment(_needs_agreement)
+def overlap(study: Study, cell: Cell, claim: Claim) -> Measurement:
+    """Claims ``table1-overlap`` and ``abstract-gsm8k-overlap``: the overlap of the two halves' masks."""
+    return _agreement(study, cell, "overlap")
+
+
+@experiment(_needs_agreement)
+def iou(study: Study, cell: Cell, claim: Claim) -> Measurement:
+    """Claim ``table1-iou``: the IoU of the two halves' masks."""
+    return _agreement(study, cell, "iou")
+
+
+@experiment(_needs_agreement)
+def both_high(study: Study, cell: Cell, claim: Claim) -> Measurement:
+    """Claim ``table1-both-high``: overlap and IoU of ONE cell, both high. The value shown is the overlap."""
+    found = _agreement(study, cell, "overlap")
+    halves = study.result(Halves(*_where(cell)))
+    parts = {name: bound_over(getattr(halves, name), _halves_of(study)) for name in ("overlap", "iou")}
+    return dataclasses.replace(found, parts=parts)
+
+
+def _agreement(study: Study, cell: Cell, quantity: Literal["overlap", "iou"]) -> Measurement:
+    dataset, sigma = _where(cell)
+    settings, shards = study.settings, study.result(Scores(dataset))
+    halves = study.result(Halves(dataset, sigma))
+    values = getattr(halves, quantity)
+    mask = whole_mask(shards, settings.threshold(sigma))
+    null = matched_overlaps(mask.sum(1), shards.neurons, settings.seed, quantity)
+    shown: dict[str, Aside] = {"located": float(mask.sum())}
+    if np.isfinite(mean(values)) and np.isfinite(null).all():
+        shown["matched random sets"] = Test(p=permutation_p(mean(values), null))
+    controls = {
+        name: mean(getattr(study.result(Halves(dataset, sigma, control)), quantity))
+        for name, control in (("untrained twin", "untrained"), ("scrambled text", "scrambled"))
+    }
+    for other in _others(study, dataset):
+        controls[f"text of {other}"] = mean(getattr(study.result(Across(dataset, other, sigma)), quantity))
+    return Measurement(
+        "IoU of two halves" if quantity == "iou" else "overlap of two halves",
+        bound_over(values, _halves_of(study)),
+        chance=float(null.mean()),
+        asides=shown,
+        controls=controls,
+        n=_samples(study, dataset),
+        draws=settings.draws,
+        basis=[LocatedOn.of(study, dataset)],
+        floor=empty_masks(halves, sigma),
+    )
+
+
+def _needs_ratio(study: Study, cell: Cell, claim: Claim, dispersion: str | None = None) -> Specs:
+    yield Scores(cell.dataset or "")
+
+
+@experiment(_needs_ratio)
+def neuron_ratio(study: Study, cell: Cell, claim: Claim, dispersion: str | None = None) -> Measurement:
+    """Claims ``table1-neuron`` and ``eq8-literal-variance``: located over all neurons, on the whole set.
+
+    ``dispersion`` is that of the study's reading unless given. The interval is a bootstrap over shards. Under "std" no
+    more than 1/sigma^2 can pass (Chebyshev).
+    """
+    return _ratio(study, cell, cast(Dispersion | None, dispersion))
+
+
+@experiment(_needs_ratio)
+def default_sigma(study: Study, cell: Cell, claim: Claim) -> Measurement:
+    """Claim ``method-default-sigma6``: which reading of eq. (8) selects as few neurons as Table 1 prints.
+
+    The value shown is the share under the standard deviation; the shares under it at the other sigmas that the paper
+    uses stand beside.
+    """
+    found = _ratio(study, cell, "std")
+    shards, threshold = study.result(Scores(cell.dataset or "")), study.settings.threshold(_where(cell)[1])
+    parts = {
+        dispersion: Count(whole_ratio(shards, dataclasses.replace(threshold, dispersion=dispersion)))
+        for dispersion in get_args(Dispersion)
+    }
+    swept = {
+        f"std at sigma {sigma:g}": whole_ratio(
+            shards, dataclasses.replace(threshold, sigma=sigma, dispersion="std")
+        )
+        for sigma in PAPER_SIGMAS
+    }
+    return dataclasses.replace(found, parts=parts, asides={**found.asides, **found.parts, **swept})
+
+
+def _ratio(study: Study, cell: Cell, dispersion: Dispersion | None) -> Measurement:
+    dataset, sigma = _where(cell)
+    settings, shards = study.settings, study.result(Scores(dataset))
+    threshold = settings.threshold(sigma)
+    if dispersion is not None:
+        threshold = dataclasses.replace(threshold, dispersion=dispersion)
+    generator = stream(Stream.SHARDS, settings.seed)
+    located = resampled_masks(to_split(shards, threshold), settings.draws, generator).sum((1, 2))
+    ratios = located / shards.totals.shape[1]
+    std = threshold.dispersion == "std"
+    return Measurement(
+        f"neuron ratio under {'the standard deviation' if std else 'the literal variance'}",
+        dataclasses.replace(
+            bound_over(ratios[1:], f"{settings.draws} bootstraps over shards"),
+            estimate=float(ratios[0]),
+            unit="share",
+        ),
+        {"Chebyshev bound": Count(1 / sigma**2)} if std else {},
+        asides={"located": float(located[0]), "neurons": float(shards.totals.shape[1])},
+        n=_samples(study, dataset),
+        draws=settings.draws,
+        basis=[LocatedOn.of(study, dataset)],
+        settings={"dispersion": threshold.dispersion},
+        floor=None if located[0] else f"floor effect: no neuron passes sigma {sigma:g} on the whole set",
+    )
+
+
+# ------------------------------------------------------------------ against other text, and against an untrained model
+
+
+def _needs_commonality(study: Study, cell: Cell, claim: Claim) -> Specs:
+    dataset, sigma = _where(cell)
+    yield from (Halves(dataset, sigma, control) for control in ("", "scrambled"))
+    for other in _others(study, dataset):
+        yield Across(dataset, other, sigma)
+        yield Exchanged.of(dataset, other, sigma)
+
+
+@experiment(_needs_commonality)
+def commonality(study: Study, cell: Cell, claim: Claim) -> Measurement:
+    """Claim ``table1-commonality``: two halves of one dataset overlap more than halves of two datasets, and more than
+    two halves of scrambled text.
+
+    The value is the difference to the *nearest* other dataset. Its p value comes from permuting shards between the two
+    datasets; the largest over the other datasets counts, which needs no correction, since every one must differ (an
+    intersection-union test, Berger 1982).
+    """
+    dataset, sigma = _where(cell)
+    within = study.result(Halves(dataset, sigma))
+    others = _others(study, dataset)
+    if not others:
+        raise NotRunError("needs a second dataset to compare with; give another --dataset")
+    between = {name: study.result(Across(dataset, name, sigma)) for name in others}
+    means = {name: mean(result.overlap) for name, result in between.items()}
+    nearest = max(others, key=lambda name: np.nan_to_num(means[name], nan=-1.0))
+    random_text = study.result(Halves(dataset, sigma, "scrambled"))
+    p = {name: study.result(Exchanged.of(dataset, name, sigma))[dataset] for name in others}
+    largest = float(np.max(list(p.values())))  # nan where one of them is
+    return Measurement(
+        "overlap within the dataset minus overlap with the nearest other",
+        difference_over(within.overlap - between[nearest].overlap, _halves_of(study)),
+        {
+            "scrambled gap": difference_over(within.overlap - random_text.overlap, _halves_of(study)),
+            "permutation": Test(p=largest),
+        },
+        chance=mean(within.chance),
+        asides={
+            "within": mean(within.overlap),
+            **{f"against {name}": Test(p=value) for name, value in p.items()},
+        },
+        controls={
+            **{f"text of {name}": value for name, value in means.items()},
+            "scrambled text": mean(random_text.overlap),
+        },
+        n=_samples(study, dataset),
+        draws=study.settings.draws,
+        basis=[LocatedOn.of(study, dataset)],
+        settings={"nearest": nearest, "permutations": EXCHANGES},
+        floor=empty_masks(within, sigma) or _empty_control(random_text, between[nearest], sigma=sigma),
+    )
+
+
+def _needs_twin(study: Study, cell: Cell, claim: Claim) -> Specs:
+    yield from (Halves(*_where(cell), control) for control in ("", "untrained"))
+
+
+@experiment(_needs_twin)
+def trained_minus_untrained(study: Study, cell: Cell, claim: Claim) -> Measurement:
+    """Control ``control-untrained-overlap``: is a trained model's overlap above its untrained twin's?"""
+    dataset, sigma = _where(cell)
+    trained, fresh = (study.result(Halves(dataset, sigma, control)) for control in ("", "untrained"))
+    return Measurement(
+        "half-split overlap, trained minus untrained",
+        difference_over(trained.overlap - fresh.overlap, f"{_halves_of(study)}, the same for both"),
+        chance=mean(fresh.chance),
+        asides={"trained": mean(trained.overlap)},
+        controls={"untrained twin": mean(fresh.overlap)},
+        n=_samples(study, dataset),
+        draws=study.settings.draws,
+        basis=[LocatedOn.of(study, dataset)],
+        floor=empty_masks(trained, sigma) or _empty_control(fresh, sigma=sigma),
+    )
+
+
+# ---------------------------------------------------------------------------------- other partitions, fewer samples
+
+
+def _needs_halves(study: Study, cell: Cell, claim: Claim) -> Specs:
+    yield Halves(*_where(cell))
+
+
+@experiment(_needs_halves)
+def independence(study: Study, cell: Cell, claim: Claim) -> Measurement:
+    """Claim ``table1-partition-independence``: "It is independent of our partitioning method of the dataset".
+
+    The value is the range of the overlap over random and structured partitions. Structured ones put the shorter
+    prompts, the first answers in the alphabet, or the source's first records into one half. The gap to the worst of
+    them has an interval: both it and random splits are bootstrapped within their halves, which stay disjoint.
+    """
+    dataset, sigma = _where(cell)
+    settings, shards = study.settings, study.result(Scores(dataset))
+    halves, splits = study.result(Halves(dataset, sigma)), to_split(shards, settings.threshold(sigma))
+    structured = {name: halves_by(shards, rank) for name, rank in ranks(study.located(dataset)).items()}
+    overlaps = {
+        name: float(splits.overlap([first], [second])[0]) for name, (first, second) in structured.items()
+    }
+    defined = halves.overlap[np.isfinite(halves.overlap)]
+    every = np.array([*defined, *overlaps.values()])
+    worst = min(overlaps, key=lambda name: np.nan_to_num(overlaps[name], nan=2.0))
+    gap = partition_gap(splits, structured[worst], settings.draws, settings.seed)
+    spread = Count(float(np.ptp(every)))
+    return Measurement(
+        "range of the overlap over random and structured partitions",
+        spread,
+        {
+            "range": spread,
+            "worst structured gap": difference_over(
+                gap, f"{settings.draws} bootstraps within random and structured halves"
+            ),
+        },
+        chance=mean(halves.chance),
+        asides={
+            "standard deviation over random splits": float(defined.std(ddof=1))
+            if len(defined) > 1
+            else float("nan"),
+            "mean over random splits": mean(halves.overlap),
+            **{f"overlap by {name}": value for name, value in overlaps.items()},
+        },
+        n=_samples(study, dataset),
+        draws=settings.draws,
+        basis=[LocatedOn.of(study, dataset)],
+        settings={"worst": worst, "shard_size": len(shards.members[0])},
+        floor=empty_masks(halves, sigma),
+        plots=partition_plot(study, cell, defined, overlaps),
+    )
+
+
+def _needs_growth(study: Study, cell: Cell, claim: Claim) -> Specs:
+    yield Growth(*_where(cell))
+    yield Halves(*_where(cell))
+
+
+@experiment(_needs_growth)
+def convergence(study: Study, cell: Cell, claim: Claim) -> Measurement:
+    """Claims ``convergence-*``: a rising trend (Page's test over orders) whose last doubling adds little.
+
+    Only sizes at which no mask is empty enter the test. The value is what the last doubling adds.
+    """
+    dataset, sigma = _where(cell)
+    curve = study.result(Growth(dataset, sigma))
+    defined = np.isfinite(curve.overlap).all(0)
+    kept = curve.overlap[:, defined]
+    found = Measurement(
+        "overlap gained by the last doubling",
+        asides={f"overlap at {size}": mean(curve.overlap[:, i]) for i, size in enumerate(curve.sizes)},
+        n=_samples(study, dataset),
+        draws=study.settings.draws,
+        basis=[LocatedOn.of(study, dataset)],
+    )
+    if kept.shape[1] < 3 or not defined[-1]:
+        floor = empty_masks(study.result(Halves(dataset, sigma)), sigma) or (
+            f"floor effect: masks are empty at all but {kept.shape[1]} of {len(curve.sizes)} sample sizes"
+        )
+        return dataclasses.replace(found, floor=floor)
+    if np.ptp(kept) == 0:
+        ceiling = f"ceiling effect: the overlap is {kept[0, 0]:g} at every sample size"
+        return dataclasses.replace(found, floor=ceiling)
+    last = difference_over(kept[:, -1] - kept[:, -2], f"{ORDERS} random orders")
+    tau = mann_kendall(kept.mean(0)).statistic
+    return dataclasses.replace(
+        found,
+        value=last,
+        parts={
+            "trend": Test(tau, p=page_trend(kept).p),
+            "rise": Count(float(kept[:, -1].mean() - kept[:, 0].mean())),
+            "last increment": last,
+        },
+        settings={"orders": ORDERS, "sizes": [int(size) for size in curve.sizes]},
+    )
+
+
+@experiment(_needs_twin)
+def subset_suffices(study: Study, cell: Cell, claim: Claim) -> Measurement:
+    """Claim ``convergence-subset-suffices``: the mask of half the data against that of the DISJOINT other half.
+
+    Against the full set a subset would be compared with itself in part; smaller subsets stand beside.
+    """
+    dataset, sigma = _where(cell)
+    settings = study.settings
+    splits = to_split(study.result(Scores(dataset)), settings.threshold(sigma))
+    halves = study.result(Halves(dataset, sigma))
+    return Measurement(
+        "overlap of half the data with the disjoint rest",
+        bound_over(halves.overlap, f"{settings.draws} random subsets"),
+        chance=mean(halves.chance),
+        asides={
+            f"a share of {share:g}": mean(subset_overlaps(splits, share, settings.draws, settings.seed))
+            for share in SHARES
+        },
+        controls={"untrained twin": mean(study.result(Halves(dataset, sigma, "untrained")).overlap)},
+        n=_samples(study, dataset),
+        draws=settings.draws,
+        basis=[LocatedOn.of(study, dataset)],
+        floor=empty_masks(halves, sigma),
+    )
+
+
+# ------------------------------------------------------------------------------------------------- across datasets
+
+
+def _needs_datasets(study: Study, cell: Cell, claim: Claim) -> Specs:
+    for name in study.available():
+        yield from (Halves(name, _where(cell)[1], control) for control in ("", "untrained"))
+
+
+@experiment(_needs_datasets)
+def dataset_overlap(study: Study, cell: Cell, claim: Claim) -> Measurement:
+    """Claim ``fig4-dataset-overlap``: whole-set masks of every two datasets share more neurons than chance.
+
+    A pair's p is hypergeometric, ``p_by_layer`` that of random sets with the same counts in every layer, both
+    Holm-corrected. The value is the mean overlap over pairs; the plots are the model's (Fig. 4, 5).
+    """
+    sigma, names = _where(cell)[1], study.available()
+    if len(names) < 2:
+        raise NotRunError("needs two datasets to compare; give another --dataset")
+    threshold, seed = study.settings.threshold(sigma), study.settings.seed
+    whole = {name: whole_mask(study.result(Scores(name)), threshold) for name in names}
+    fresh = {name: whole_mask(study.result(Scores(name, "untrained")), threshold) for name in names}
+    found = pairwise(whole)
+    overlaps = [result.overlap[0] for result in found.values()]
+    empty = [name for name in names if not whole[name].any()]
+    value, parts = None, {f"{a}~{b}": Chance(float(one.overlap[0])) for (a, b), one in found.items()}
+    if not empty:
+        value = Bound(
+            float(np.mean(overlaps)),
+            (float(np.min(overlaps)), float(np.max(overlaps))),
+            method="smallest and largest over pairs of datasets",
+        )
+        uniform = holm([_hypergeometric(whole[a], whole[b]) for a, b in found])
+        layered = holm([layer_matched_p(whole[a], whole[b], seed) for a, b in found])
+        parts = {
+            name: dataclasses.replace(part, p=float(p), p_by_layer=float(by_layer))
+            for (name, part), p, by_layer in zip(parts.items(), uniform, layered, strict=True)
+        }
+    return Measurement(
+        "mean overlap of the masks of two datasets",
+        value,
+        parts,
+        chance=float(np.mean([one.chance[0] for one in found.values()])) if not empty else None,
+        controls={"untrained twin": mean(np.array([one.overlap[0] for one in pairwise(fresh).values()]))},
+        n=sum(_samples(study, name) for name in names),
+        draws=study.settings.draws,
+        basis=[LocatedOn(study.located(name)) for name in names],
+        floor=f"floor effect: no neuron passes sigma {sigma:g} on {', '.join(empty)}" if empty else None,
+        plots=model_plots(study, cell, claim, whole),
+    )
+
+
+def _hypergeometric(a: np.ndarray, b: np.ndarray) -> float:
+    return hypergeometric_p(int((a & b).sum()), int(a.sum()), int(b.sum()), a.size)
+
+
+# -------------------------------------------------------------------------------------------------------- in common
+
+
+def _where(cell: Cell) -> tuple[str, float]:
+    return cell.dataset or "", float(cell.sigma or 0)
+
+
+def _others(study: Study, dataset: str) -> list[str]:
+    return [name for name in study.available() if name != dataset]
+
+
+def _samples(study: Study, dataset: str) -> int:
+    return len(study.located(dataset).tokenized)
+
+
+def _halves_of(study: Study) -> str:
+    return f"{study.settings.draws} random half splits"
+
+
+def _empty_control(*results: Agreement, sigma: float) -> str | None:
+    reasons = [reason for one in results if (reason := empty_masks(one, sigma)) is not None]
+    return f"{reasons[0]} of the control" if reasons else None
