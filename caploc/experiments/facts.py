@@ -384,20 +384,25 @@ def wanted_facts(study: Study) -> int:
     return wanted if settings.attribution.path == "layer" or most is None else min(wanted, most)
 
 
-def unanswered(study: Study, facts: Spec[FactSet]) -> FactSet:
-    """The facts of a spec before the model has answered, known or not: what can be told before anything is computed."""
-    if isinstance(facts, Answered):
-        return study.result(facts.prompts)
-    if isinstance(facts, Known):
-        return unanswered(study, facts.facts)
-    if isinstance(facts, Chosen):
-        return facts.choose(study, unanswered(study, facts.facts))
-    return study.result(facts)
+@dataclass(frozen=True)
+class Unanswered(Spec[FactSet]):
+    """``facts`` before the model has answered, known or not: what can be told before anything is computed."""
+
+    facts: Spec[FactSet]
+
+    def read(self, study: Study, entries: Iterator[Entry]) -> FactSet:
+        facts = self.facts
+        if isinstance(facts, Answered):
+            return study.result(facts.prompts)
+        if not isinstance(facts, Chosen):
+            return study.result(facts)
+        candidates = study.result(Unanswered(facts.facts))
+        return candidates if isinstance(facts, Known) else facts.choose(study, candidates)
 
 
 def passes_flops(study: Study, facts: Spec[FactSet], passes: float = 1.0) -> float:
     """Roughly, of so many forward passes for every prompt."""
-    prompts = unanswered(study, facts).prompts
+    prompts = study.result(Unanswered(facts)).prompts
     return 2.0 * study.lm.num_parameters * sum(len(prompt.input_ids) for prompt in prompts) * passes
 
 

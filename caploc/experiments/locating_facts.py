@@ -150,7 +150,7 @@ class LocatedHalves(Spec[AveragedHalves]):
         yield self.located
 
     def tasks(self, study: Study) -> Iterable[Task]:
-        facts, tasks = study.result(self.located.facts), list(self.located.tasks(study))
+        facts, tasks = study.result(self.located.facts), study.tasks(self.located)
         yield from (tasks[index] for index in facts.first[facts.known])
 
     def read(self, study: Study, entries: Iterator[Entry]) -> AveragedHalves:

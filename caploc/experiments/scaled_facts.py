@@ -137,7 +137,7 @@ class ScaledFacts(Spec[Scaled]):
 
     def _scaled(self, study: Study, facts: FactSet) -> Scaled:
         prompts = [facts.prompts[index] for index in facts.first]
-        tasks = list(self._located.tasks(study))
+        tasks = study.tasks(self._located)
         scores = study.settings.store.compute_all([tasks[index] for index in facts.first])
         lm = study.weights()
         sizes = magnitude(lm, prompts)
