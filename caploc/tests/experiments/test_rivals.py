@@ -18,9 +18,9 @@ from caploc.circuits import DecomposedModel, attribute_edges
 from caploc.circuits.graph import mlps_of
 from caploc.evaluation import Outcomes
 from caploc.examples import Example, tokenize
+from caploc.experiments import rival_sets as erasing
+from caploc.experiments import rival_sets as sampling
 from caploc.experiments import rivals
-from caploc.experiments.rivals import erased as erasing
-from caploc.experiments.rivals import samples as sampling
 from caploc.experiments.rivals.erased import Erased, erased_of
 from caploc.experiments.rivals.samples import CPU_SAMPLES, Samples, samples_of
 from caploc.experiments.rivals.sets import CIRCUITS, CNL, KN, LAYERS, MAGNITUDE

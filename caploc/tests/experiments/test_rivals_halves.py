@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from caploc.experiments.rivals import halves
+from caploc.experiments import rival_sets as halves
 from caploc.experiments.rivals.halves import half_splits, overlap_effect, resampled
 from caploc.experiments.rivals.samples import Samples
 from caploc.experiments.rivals.sets import CNL, KN, MAGNITUDE, located

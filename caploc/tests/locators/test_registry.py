@@ -18,10 +18,10 @@ from caploc import locators
 from caploc.circuits import Circuit, DecomposedModel
 from caploc.errors import ModelError, OptionError
 from caploc.examples import Example, subject_tokens, tokenize
+from caploc.experiments import rival_sets as sampling
 from caploc.experiments.facts import facts_of
 from caploc.experiments.located_sets import LocatedSets
 from caploc.experiments.locating_facts import LocatedFacts
-from caploc.experiments.rivals import samples as sampling
 from caploc.experiments.rivals.sets import node_strength
 from caploc.experiments.study import Study, StudySettings
 from caploc.fingerprints import fingerprint
