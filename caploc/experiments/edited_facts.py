@@ -43,10 +43,8 @@ from caploc.interventions.rank_one import (
     key_covariance,
     score_edit,
 )
-from caploc.interventions.rank_one.covariance import WORST_CONDITION
-from caploc.interventions.rank_one.covariance import check_precise
-from caploc.interventions.rank_one.prompts import edit_prompts
-from caploc.interventions.rank_one.prompts import Token
+from caploc.interventions.rank_one.covariance import WORST_CONDITION, check_precise
+from caploc.interventions.rank_one.prompts import Token, edit_prompts
 from caploc.model.loading import LanguageModel
 from caploc.statistics import defined_mean
 from caploc.store import Entry
