@@ -148,6 +148,10 @@ class MlpEdges(SampleMethod):
 
     what: ClassVar[str] = "edges of MLPs"
 
+    @property
+    def how(self) -> str:
+        return f"EAP-IG in {STEPS} steps, {self.what}"
+
     def check(self, lm: LanguageModel) -> None:
         """Raise ``ModelError`` if ``lm`` cannot be taken apart."""
         check_decomposable(lm)

@@ -193,6 +193,10 @@ class KnowledgeNeuronScores(FactMethod, SampleMethod):
         values = torch.from_numpy(arrays["values"])
         return {name: cut.locate(values) for name, cut in CUTS.items()}
 
+    @property
+    def how(self) -> str:
+        return f"{self.what}, answer tokens: {self.answer_tokens or 'all'}"
+
     def evidence(self, lm: LanguageModel, arrays: Arrays) -> Float[np.ndarray, "layers neurons"]:
         """The scores."""
         return arrays["values"].astype(np.float64)

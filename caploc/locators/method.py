@@ -106,6 +106,11 @@ class FactMethod(Measure):
 class SampleMethod(Measure):
     """A measure whose mean over the examples of a dataset locates."""
 
+    @property
+    def how(self) -> str:
+        """What is measured on an example, in words, for whoever repeats it."""
+        return self.what
+
     @abstractmethod
     def evidence(self, lm: LanguageModel, arrays: Arrays) -> Float[np.ndarray, ...]:
         """What is averaged over examples, float64."""

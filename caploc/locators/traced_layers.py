@@ -89,6 +89,10 @@ class LastTokenLayers(SampleMethod):
 
     tracing: Tracing
 
+    @property
+    def how(self) -> str:
+        return "noise on all prompt tokens but the last, restored at the last"
+
     def content(self, lm: LanguageModel, asked: Asked) -> Mapping[str, Any]:
         """The settings, the tokens; and the id, from which the noise is drawn."""
         return {**self.tracing.settings, "id": asked.tokens.id, "tokens": asked.tokens.content}

@@ -1,10 +1,10 @@
-"""CNL against the other methods: verdicts on planted samples and outcomes, and what a small model's samples are."""
+"""CNL against the other methods: verdicts on planted evidence and outcomes, what a small model's evidence is, and a
+locator of a user's own that takes part."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,41 +13,48 @@ import numpy as np
 import pytest
 import torch
 
+from caploc import locators
 from caploc.attribution.engine import attribute
 from caploc.circuits import DecomposedModel, attribute_edges
 from caploc.circuits.graph import mlps_of
 from caploc.evaluation import Outcomes
 from caploc.examples import Example, tokenize
-from caploc.experiments import rival_sets as erasing
-from caploc.experiments import rival_sets as sampling
-from caploc.experiments import rivals
-from caploc.experiments.rivals.erased import Erased, erased_of
-from caploc.experiments.rivals.samples import CPU_SAMPLES, Samples, samples_of
-from caploc.experiments.rivals.sets import CIRCUITS, CNL, KN, LAYERS, MAGNITUDE
+from caploc.experiments import rival_sets, rivals
+from caploc.experiments.assembling import assemble
+from caploc.experiments.evaluating import EvaluationItems, Items
+from caploc.experiments.rival_sets import (
+    CNL,
+    CPU_SAMPLES,
+    AllSamples,
+    EqualSets,
+    EqualSetsErased,
+    Evidence,
+    WithoutSets,
+)
+from caploc.experiments.specs import FloorError, NotRunError, Spec
 from caploc.experiments.study import Located, Study, StudySettings
-from caploc.findings import Cell, Finding, Outcome, Verdict
+from caploc.findings import Cell, Effect, Finding, Outcome, Verdict
+from caploc.locators import LOCATORS, register_locator
 from caploc.locators.magnitude import magnitude
 from caploc.model.loading import LanguageModel
-from caploc.neurons import Threshold
+from caploc.neurons import NeuronMask
 from caploc.papers import load_paper
 from caploc.rules import judge
 from caploc.store import Store
+from caploc.tests.experiments.planted_facts import small_model
 from caploc.tests.tiny import NEURONS, tiny_lm
 
-CLAIM = "general-cnl-outperforms"
-COUNT, LAYERS_OF, WIDTH, ITEMS = 32, 4, 60, 80
-METHODS = (CNL, KN, LAYERS, CIRCUITS, MAGNITUDE)
+PAPER = load_paper("capability_localization")
+CLAIM = PAPER.claim("general-cnl-outperforms")
+COUNT, LAYERS, WIDTH, ITEMS = 32, 4, 60, 80
+METHODS = tuple(LOCATORS)
+DECIDE = ("kn", "rome", "kc")
+MODEL = small_model("gptj", LAYERS)
+AT = mlps_of(DecomposedModel(MODEL).graph)
+AT = AT[AT.any(1)]
+"""Which layers' MLPs each of the edges that touch one begins or ends at."""
 
-
-class PlantedRivals(Study):
-    def __init__(self, samples: Samples, erased: Erased, floor: str | None = None) -> None:
-        super().__init__("planted", StudySettings(draws=40))
-        self._made[("evaluation items", "gsm8k")] = SimpleNamespace(floor=floor)
-        self._made[("rivals, samples", "gsm8k")] = samples
-        self._made[("rivals, erased", "gsm8k", Threshold(6.0))] = erased
-
-    def record(self, dataset: str | None = None) -> dict[str, Any]:
-        return {"seed": self.settings.seed}
+Evidences = dict[str, Any]
 
 
 def noise(seed: int, *shape: int) -> np.ndarray:
@@ -56,71 +63,92 @@ def noise(seed: int, *shape: int) -> np.ndarray:
 
 def stable(seed: int = 0) -> np.ndarray:
     """Scores in which the same four neurons stand out in every sample."""
-    scores = 0.01 * noise(seed, LAYERS_OF, WIDTH)
+    scores = 0.01 * noise(seed, LAYERS, WIDTH)
     scores[:, 1, [3, 30]] += 1
     scores[:, 2, [7, 9]] += 1
     return scores
 
 
-def ahead() -> Samples:
+def ahead() -> Evidences:
     """CNL alone finds the same neurons in both halves."""
-    unstable = [noise(seed, LAYERS_OF, WIDTH) for seed in (2, 3)]
-    at = np.eye(LAYERS_OF, dtype=bool).repeat(3, axis=0)
-    return Samples(
-        stable(), noise(1, LAYERS_OF, WIDTH), *unstable, noise(4, LAYERS_OF), noise(5, 3 * LAYERS_OF), at
-    )
+    return {
+        "cnl": stable(),
+        "kn": noise(2, LAYERS, WIDTH),
+        "rome": noise(4, LAYERS),
+        "kc": noise(5, len(AT)),
+        "magnitude": noise(3, LAYERS, WIDTH),
+        "scrambled": noise(1, LAYERS, WIDTH),
+    }
 
 
-def outcomes(items: int = ITEMS, **left: float) -> Erased:
+def items_of(score: np.ndarray) -> EvaluationItems:
+    prepared: Any = SimpleNamespace(chance=0.0, settings={}, items=len(score))
+    return EvaluationItems("gsm8k", prepared, [], {"score": score}, "f" * 64, 0.05)
+
+
+def outcomes(items: int = ITEMS, **left: float) -> WithoutSets:
     """Score after erasure by method, 0.9 where not named; each method is right on the first of the items."""
     score = {name: (np.arange(items) < left.get(name, 0.9) * items).astype(float) for name in METHODS}
-    return Erased(np.ones(items), score, {name: 1 - values for name, values in score.items()}, 0.0)
+    return WithoutSets(items_of(np.ones(items)), score, {name: 1 - values for name, values in score.items()})
 
 
-def run(samples: Samples, erased: Erased, floor: str | None = None) -> tuple[Finding, Verdict]:
+def run(evidence: Evidences, erased: WithoutSets) -> tuple[Finding, Verdict]:
     """The finding, which must be strict JSON, and its verdict."""
-    study = PlantedRivals(samples, erased, floor)
-    finding = rivals.outperforms(study, Cell("tiny-llama", "gsm8k", 6.0), CLAIM)
+    results: dict[Spec[Any], Any] = {Items("gsm8k"): erased.items, EqualSetsErased("gsm8k", 6.0): erased}
+    for key, values in evidence.items():
+        control = (CNL, "gsm8k", "scrambled") if key == "scrambled" else (key, "gsm8k")
+        results[Evidence(*control)] = values
+    study = Study("planted", StudySettings(draws=40, margins=PAPER.margins), MODEL, results)
+    return judged(study, 6.0)
+
+
+def judged(study: Study, sigma: float) -> tuple[Finding, Verdict]:
+    cell = Cell("tiny-llama", "gsm8k", sigma)
+    finding = assemble(CLAIM, cell, rivals.outperforms(study, cell, CLAIM), [study])
     json.dumps(finding.to_json(), allow_nan=False)
-    for numbers in (finding.quantities, finding.controls, finding.p_values):
-        assert np.isfinite(list(numbers.values())).all()
-    return finding, judge(load_paper("capability_localization").claim(CLAIM), finding)
+    found = finding.measurement
+    shown = [one.estimate if isinstance(one, Effect) else one for one in found.asides.values()]
+    for numbers in (shown, list(found.controls.values()), [part.p for part in found.parts.values()]):
+        assert np.isfinite(np.array(numbers, float)).all()
+    return finding, judge(CLAIM, finding)
 
 
 def test_ahead_in_everything_is_supported() -> None:
-    finding, verdict = run(ahead(), outcomes(CNL=0.1))
+    finding, verdict = run(ahead(), outcomes(cnl=0.1))
+    found = finding.measurement
     assert verdict.outcome is Outcome.SUPPORTED
-    parts = [
-        f"effect:{method}-{what}" for method in (KN, LAYERS, CIRCUITS) for what in ("overlap", "erasure")
-    ]
-    assert list(finding.p_values) == parts
-    assert finding.quantities["neurons"] == 4 and finding.quantities["overlap, CNL"] == 1
-    assert finding.quantities["effect:KN-erasure:estimate"] == pytest.approx(0.8)
-    assert finding.quantities["score, layers erased"] == 0.9 and "magnitude-overlap:low" in finding.quantities
-    assert finding.estimate == min(finding.quantities[f"{part}:estimate"] for part in parts)
-    assert finding.quantities["effect:KN-overlap:estimate"] == pytest.approx(
-        1 - finding.quantities["overlap, KN"]
-    )
-    assert set(finding.controls) == {f"chance, overlap, {method}" for method in METHODS}
+    assert list(found.parts) == [f"{method}-{what}" for method in DECIDE for what in ("overlap", "erasure")]
+    assert found.asides["neurons"] == 4 and found.asides["overlap, cnl"] == 1
+    assert found.parts["kn-erasure"].estimate == pytest.approx(0.8)
+    assert found.asides["score, rome erased"] == 0.9
+    beside = found.asides["magnitude-overlap"]
+    assert isinstance(beside, Effect) and beside.interval is not None
+    assert found.value is not None
+    assert found.value.estimate == min(part.estimate or 0 for part in found.parts.values())
+    assert found.parts["kn-overlap"].estimate == pytest.approx(1 - found.asides["overlap, kn"])  # type: ignore[operator]
+    assert set(found.controls) - {"scrambled text, overlap, cnl"} == {
+        f"chance, overlap, {method}" for method in METHODS
+    }
+    assert list(finding.settings["methods"]) == list(METHODS)
 
 
-@pytest.mark.parametrize("equal", ["knowledge", "restored", "edges", "magnitude"])
+@pytest.mark.parametrize("equal", ["kn", "rome", "kc", "magnitude"])
 def test_one_method_that_is_as_stable_refutes(equal: str) -> None:
-    values = {"knowledge": stable(9), "magnitude": stable(9)}.get(
-        equal, np.abs(noise(9, LAYERS_OF)) + 9 * np.eye(LAYERS_OF)[1]
-    )
-    samples = replace(ahead(), **{equal: values.repeat(3, axis=1) if equal == "edges" else values})
-    if equal in ("restored", "edges"):  # the same layer, and in it the same neurons
-        samples = replace(samples, magnitude=np.arange(WIDTH) + 0.01 * noise(9, LAYERS_OF, WIDTH))
-    finding, verdict = run(samples, outcomes(CNL=0.1))
+    best = np.abs(noise(9, LAYERS)) + 9 * np.eye(LAYERS)[1]
+    values = {"rome": best, "kc": best @ AT.T}.get(equal, stable(9))
+    evidence = {**ahead(), equal: values}
+    if equal in ("rome", "kc"):  # the same layer, and in it the same neurons
+        evidence["magnitude"] = np.arange(WIDTH) + 0.01 * noise(9, LAYERS, WIDTH)
+    finding, verdict = run(evidence, outcomes(cnl=0.1))
     if equal == "magnitude":  # stands beside and does not decide
         assert verdict.outcome is Outcome.SUPPORTED
-        assert finding.quantities["magnitude-overlap:estimate"] == 0
+        beside = finding.measurement.asides["magnitude-overlap"]
+        assert isinstance(beside, Effect) and beside.estimate == 0
     else:
-        assert verdict.outcome is Outcome.REFUTED and "-overlap" in verdict.reason
+        assert verdict.outcome is Outcome.REFUTED and f"{equal}-overlap" in verdict.reason
 
 
-@pytest.mark.parametrize("method", [KN, LAYERS, CIRCUITS])
+@pytest.mark.parametrize("method", DECIDE)
 def test_one_method_whose_erasure_hurts_as_much_refutes(method: str) -> None:
     _, verdict = run(ahead(), outcomes(**{CNL: 0.1, method: 0.1}))
     assert verdict.outcome is Outcome.REFUTED and f"{method}-erasure" in verdict.reason
@@ -133,65 +161,46 @@ def test_one_method_whose_erasure_hurts_as_much_refutes(method: str) -> None:
 
 
 def test_without_circuits_nothing_is_supported_but_much_refuted() -> None:
-    without = replace(ahead(), edges=None, at=None, left_out="family 'opt' cannot be taken apart")
-    finding, verdict = run(without, outcomes(CNL=0.1))
+    without = {**ahead(), "kc": NotRunError("family 'opt' cannot be taken apart")}
+    finding, verdict = run(without, outcomes(cnl=0.1))
     assert verdict.outcome is Outcome.INCONCLUSIVE
     assert (
         verdict.reason
-        == "not against every method, circuits are left out: family 'opt' cannot be taken apart"
+        == "not against every method, knowledge circuits left out: family 'opt' cannot be taken apart"
     )
-    assert not any("circuits" in name for name in finding.p_values)
-    assert run(without, outcomes(CNL=0.1, KN=0.1))[1].outcome is Outcome.REFUTED
+    assert "kc left out: family 'opt' cannot be taken apart" in finding.notes
+    assert not any("kc" in name for name in finding.measurement.parts)
+    assert run(without, outcomes(cnl=0.1, kn=0.1))[1].outcome is Outcome.REFUTED
 
 
 def test_a_model_without_the_ability_is_not_located_in() -> None:
-    floor = "floor effect: the untouched model scores 0.0 % on gsm8k"
-    finding, verdict = run(None, None, floor)  # type: ignore[arg-type]
-    assert verdict == Verdict(Outcome.INCONCLUSIVE, floor) and finding.estimate is None
+    nothing = items_of(np.zeros(ITEMS))
+    study = Study("planted", StudySettings(margins=PAPER.margins), MODEL, {Items("gsm8k"): nothing})
+    for key in LOCATORS:
+        with pytest.raises(FloorError, match="no loss can show"):
+            list(Evidence(key, "gsm8k").tasks(study))
+    finding, verdict = judged(study, 6.0)
+    assert verdict == Verdict(Outcome.INCONCLUSIVE, str(nothing.floor)) and finding.measurement.value is None
 
 
 def test_what_coincides_is_said() -> None:
-    finding, _ = run(replace(ahead(), knowledge=stable()), outcomes(**dict.fromkeys(METHODS, 1.0)))
-    assert any("KN's scores are CNL's" in note for note in finding.notes)
+    finding, _ = run({**ahead(), "kn": stable()}, outcomes(**dict.fromkeys(METHODS, 1.0)))
+    assert any("the scores of kn are those of cnl" in note for note in finding.notes)
     assert any("no method's neurons cost any item its score" in note for note in finding.notes)
-    assert len(finding.notes) == 4 and len(run(ahead(), outcomes())[0].notes) == 2
+    assert len(finding.notes) == 5 and len(run(ahead(), outcomes())[0].notes) == 3
 
 
 def test_where_nothing_is_located_the_floor_is_named() -> None:
-    finding, verdict = run(replace(ahead(), commonality=np.zeros((COUNT, LAYERS_OF, WIDTH))), outcomes())
+    finding, verdict = run({**ahead(), "cnl": np.zeros((COUNT, LAYERS, WIDTH))}, outcomes())
     assert verdict == Verdict(Outcome.INCONCLUSIVE, "floor effect: no neuron passes sigma 6 on the whole set")
-    few = np.zeros((COUNT, LAYERS_OF, WIDTH))
+    few = np.zeros((COUNT, LAYERS, WIDTH))
     few[0, 0, 0] = 1  # one sample alone: half of the halves are empty of it
-    finding, verdict = run(replace(ahead(), commonality=few), outcomes())
+    finding, verdict = run({**ahead(), "cnl": few}, outcomes())
     assert verdict.outcome is Outcome.INCONCLUSIVE and "of 40 splits" in verdict.reason
-    assert finding.estimate is None
+    assert finding.measurement.value is None
 
 
-def test_erased_sets_are_evaluated_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
-
-    def evaluate(lm: LanguageModel, prepared: object, sets: torch.Tensor) -> Outcomes:
-        calls.append(sets)
-        score = sets.sum((1, 2)).numpy()[:, None] * np.ones((1, 4)) / 10
-        return Outcomes(score, 2 * score, score > 0, score > 0)
-
-    monkeypatch.setattr(erasing, "evaluate", evaluate)
-    items = SimpleNamespace(fingerprint="f", base={"score": np.ones(4)}, chance=0.0, notes=["n"], prepared=())
-    monkeypatch.setattr(erasing, "evaluation_items", lambda study, dataset: items)
-    lm = tiny_lm()
-    sets: Mapping[str, np.ndarray] = {
-        name: np.arange(40).reshape(2, 20) < number for number, name in enumerate(METHODS)
-    }
-    for _ in range(2):
-        found = erased_of(Study("x", StudySettings(store=Store(tmp_path)), lm), "gsm8k", sets)
-        for number, name in enumerate(METHODS):
-            assert found.score[name] == pytest.approx(number / 10) and found.nll[name] == pytest.approx(
-                number / 5
-            )
-        assert found.notes == ("n",)
-    assert len(calls) == 1
-    other = {**sets, KN: sets[CIRCUITS]}
-    assert erased_of(Study("x", StudySettings(store=Store(tmp_path)), lm), "gsm8k", other).score[KN][0] == 0.3
+# ----------------------------------------------------------------------------------------------------- a small model
 
 
 class SmallStudy(Study):
@@ -201,42 +210,117 @@ class SmallStudy(Study):
         examples = [
             Example(f"e{n}", f"what is {n}+{n % 7}?", f" {n + n % 7}") for n in range(CPU_SAMPLES + 3)
         ]
-        return Located(examples, [tokenize(self.lm, example) for example in examples], [])
+        return Located(dataset, examples, [tokenize(self.lm, example) for example in examples], [])
+
+
+def small_study(lm: LanguageModel, folder: Path, **settings: Any) -> SmallStudy:
+    """A study whose untouched model has something to lose."""
+    asked = StudySettings(store=Store(folder), draws=40, margins=PAPER.margins, **settings)
+    return SmallStudy(lm.name, asked, lm, {Items("gsm8k"): items_of(np.ones(ITEMS))})
+
+
+class Erasing:
+    """Stands in for the evaluation: a set costs what its neurons are numbered."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.calls: list[torch.Tensor] = []
+        monkeypatch.setattr(rival_sets, "evaluate", self)
+
+    def __call__(self, lm: LanguageModel, prepared: object, sets: torch.Tensor) -> Outcomes:
+        self.calls.append(sets)
+        score = sets.sum((1, 2)).numpy()[:, None] * np.ones((1, ITEMS)) / 10
+        return Outcomes(score, 2 * score, score > 0, score > 0)
+
+
+def test_erased_sets_are_evaluated_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    erasing, lm = Erasing(monkeypatch), tiny_lm()
+    sets: Mapping[str, np.ndarray] = {
+        name: np.arange(40).reshape(2, 20) < number for number, name in enumerate(METHODS)
+    }
+
+    def erased_of(sets: Mapping[str, np.ndarray]) -> WithoutSets:
+        study = small_study(lm, tmp_path)
+        study._results[EqualSets("gsm8k", 6.0)] = sets
+        return study.result(EqualSetsErased("gsm8k", 6.0))
+
+    for _ in range(2):
+        found = erased_of(sets)
+        for number, name in enumerate(METHODS):
+            assert found.score[name] == pytest.approx(number / 10)
+            assert found.nll[name] == pytest.approx(number / 5)
+    assert len(erasing.calls) == 1
+    assert erased_of({**sets, "kn": sets["kc"]}).score["kn"][0] == 0.3
 
 
 @pytest.mark.parametrize("family", ["llama", "gptj", "opt"])
-def test_samples_are_what_the_locators_give(
+def test_evidence_is_what_the_locators_give(
     family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sampling, "CPU_SAMPLES", 3)
+    monkeypatch.setattr(rival_sets, "CPU_SAMPLES", 3)
     lm = tiny_lm(family)
-    settings = StudySettings(store=Store(tmp_path))
-    samples = samples_of(SmallStudy(lm.name, settings, lm), "gsm8k")
-    examples = SmallStudy(lm.name, settings, lm).located("gsm8k").examples[:3]
-    assert len(samples) == 3 and samples.restored.shape == (3, lm.num_layers)
+    study = small_study(lm, tmp_path)
+    samples, examples = study.result(AllSamples("gsm8k")), study.located("gsm8k").examples[:3]
+    evidence = samples.evidence
+    assert len(samples) == 3 and evidence["rome"].shape == (3, lm.num_layers)
     whole, first = (attribute(lm, examples, answer_tokens=count, progress=False) for count in (None, 1))
-    assert samples.commonality.mean(0) == pytest.approx(whole.values.numpy(), abs=1e-9)
-    assert samples.knowledge.mean(0) == pytest.approx(first.values.numpy(), abs=1e-9)
+    assert evidence["cnl"].mean(0) == pytest.approx(whole.values.numpy(), abs=1e-9)
+    assert evidence["kn"].mean(0) == pytest.approx(first.values.numpy(), abs=1e-9)
     tokenized = [tokenize(lm, example) for example in examples]
-    assert samples.magnitude.mean(0) == pytest.approx(magnitude(lm, tokenized).values.numpy(), rel=1e-5)
-    assert samples.scrambled.shape == (3, lm.num_layers, NEURONS)
-    assert not np.allclose(samples.scrambled, samples.commonality)
+    assert evidence["magnitude"].mean(0) == pytest.approx(magnitude(lm, tokenized).values.numpy(), rel=1e-5)
+    scrambled = study.result(Evidence(CNL, "gsm8k", "scrambled"))
+    assert scrambled.shape == (3, lm.num_layers, NEURONS) and not np.allclose(scrambled, evidence["cnl"])
     if family == "opt":
-        assert samples.edges is None and samples.left_out is not None and "\n" not in samples.left_out
+        assert "kc" not in evidence and "\n" not in samples.left_out["kc"]
     else:
         model = DecomposedModel(lm)
         edges = attribute_edges(model, [model.prompt(one) for one in tokenized])
-        at = mlps_of(model.graph)
-        assert samples.edges is not None and samples.at is not None and samples.left_out is None
-        assert samples.edges.mean(0) == pytest.approx(edges.values[at.any(1)], rel=1e-4, abs=1e-9)
-        assert np.array_equal(samples.at, at[at.any(1)])
+        touching = mlps_of(model.graph).any(1)
+        assert not samples.left_out
+        assert evidence["kc"].mean(0) == pytest.approx(edges.values[touching], rel=1e-4, abs=1e-9)
+    again = small_study(lm, tmp_path)
+    monkeypatch.setattr(again, "_placed", lambda control: pytest.fail("measured again"))
+    found = again.result(AllSamples("gsm8k")).evidence
+    assert all(np.array_equal(found[key], values) for key, values in evidence.items())
 
-    def fail(*_: object) -> None:
-        raise AssertionError("measured again")
 
-    for name in ("LastTokenTracer", "attribute_edges", "magnitude"):
-        monkeypatch.setattr(sampling, name, fail)
-    again = samples_of(SmallStudy(lm.name, settings, lm), "gsm8k")
-    assert np.array_equal(again.restored, samples.restored) and np.array_equal(
-        again.magnitude, samples.magnitude
+# --------------------------------------------------------------------------------------- a locator of a user's own
+
+
+def by_length(lm: LanguageModel, examples: list[Example]) -> NeuronMask:
+    """As many neurons of the last layer as the prompt has characters, or all."""
+    values = torch.zeros(lm.num_layers, lm.num_neurons, dtype=torch.bool)
+    values[-1, : sum(len(example.prompt) for example in examples)] = True
+    return NeuronMask(values)
+
+
+@pytest.fixture(params=["fact", "dataset"])
+def own(request: pytest.FixtureRequest) -> Iterator[str]:
+    register_locator("length", name="by length", source="ours", places=NeuronMask, aim=request.param)(
+        by_length
     )
+    yield request.param
+    locators._REGISTERED.pop("length")
+
+
+def test_a_locator_of_a_users_own_takes_part(
+    own: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Registered, and nothing else: it decides if it was made for single facts, and stands beside if not."""
+    monkeypatch.setattr(rival_sets, "RESAMPLES", 60)
+    monkeypatch.setattr(rival_sets, "CPU_SAMPLES", 16)
+    erasing, sigma = Erasing(monkeypatch), 2.0
+    study = small_study(tiny_lm("gptj"), tmp_path, seed=3)
+    cell = Cell("tiny-gptj", "gsm8k", sigma)
+    for need in rivals.outperforms.needs(study, cell, CLAIM):
+        study.result(need.spec)
+    assert [len(sets) for sets in erasing.calls] == [len(METHODS) + 1]
+    monkeypatch.setattr(study, "_placed", lambda control: pytest.fail("weights are touched"))
+    found = judged(study, sigma)[0].measurement
+    sets = study.result(EqualSets("gsm8k", sigma))
+    assert list(sets) == [*METHODS, "length"] and sets["length"][-1].sum() == sets[CNL].sum() > 0
+    parts = {"length-overlap", "length-erasure"}
+    assert parts <= (found.parts if own == "fact" else found.asides).keys()
+    assert parts.isdisjoint(found.asides if own == "fact" else found.parts)
+    assert {"overlap, length", "score, length erased"} <= found.asides.keys()
+    assert "chance, overlap, length" in found.controls
+    assert list(found.plots[0].data["groups"]) == [*METHODS, "length"]

@@ -16,13 +16,14 @@ import torch
 import caploc
 from caploc import locators
 from caploc.circuits import Circuit, DecomposedModel
+from caploc.circuits.graph import mlps_of
 from caploc.errors import ModelError, OptionError
 from caploc.examples import Example, subject_tokens, tokenize
-from caploc.experiments import rival_sets as sampling
+from caploc.experiments import rival_sets
 from caploc.experiments.facts import facts_of
 from caploc.experiments.located_sets import LocatedSets
 from caploc.experiments.locating_facts import LocatedFacts
-from caploc.experiments.rivals.sets import node_strength
+from caploc.experiments.rival_sets import Evidence
 from caploc.experiments.study import Study, StudySettings
 from caploc.fingerprints import fingerprint
 from caploc.locators import LOCATORS, Locator, register_locator
@@ -34,7 +35,7 @@ from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask
 from caploc.store import Store
 from caploc.tests.experiments.planted_facts import real_facts, small_model
-from caploc.tests.experiments.test_rivals import SmallStudy
+from caploc.tests.experiments.test_rivals import small_study
 from caploc.tests.tiny import NEURONS, SHAPE, tiny_lm
 
 EXAMPLES = [Example("one", "ann was born in", " rome", subject="ann"), Example("two", "1+2=", " 3")]
@@ -139,27 +140,23 @@ class Warm(Store):
 
 
 def test_samples_that_an_experiment_kept_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampling, "CPU_SAMPLES", 3)
+    monkeypatch.setattr(rival_sets, "CPU_SAMPLES", 3)
     lm = tiny_lm("gptj")
-    study = SmallStudy(lm.name, StudySettings(store=Store(tmp_path), seed=3), lm)
-    samples = sampling.samples_of(study, "gsm8k")
+    study = small_study(lm, tmp_path, seed=3)
     located, conditions = study.located("gsm8k"), Conditions(3, study.settings.attribution)
     asked = [Asked(*pair) for pair in zip(located.tokenized[:3], located.examples[:3], strict=True)]
-    names = {
-        "cnl": "commonality",
-        "kn": "knowledge",
-        "rome": "restored",
-        "kc": "edges",
-        "magnitude": "magnitude",
-    }
-    for key, field in names.items():
-        measure = LOCATORS[key].on_samples(conditions)
+    at = mlps_of(DecomposedModel(lm).graph)
+    at = at[at.any(1)]
+    for key, locator in LOCATORS.items():
+        kept = study.result(Evidence(key, "gsm8k"))
+        measure = locator.on_samples(conditions)
         measure.check(lm)
         found = [measure.evidence(lm, arrays) for arrays in measured(measure, lm, asked, Warm(tmp_path))]
-        assert np.array_equal(np.stack(found), getattr(samples, field)), key
-        means = np.stack(found).mean(0)[None]
-        expected = means if key != "kc" or samples.at is None else node_strength(means, samples.at)
-        assert np.array_equal(measure.rank(lm, means), expected)
+        assert np.array_equal(np.stack(found), kept), key
+        means = kept.mean(0)[None]
+        strength = [sum(abs(means[0, at[:, layer]])) for layer in range(lm.num_layers)] if key == "kc" else []
+        expected = np.array([strength]) if key == "kc" else means
+        assert measure.rank(lm, means) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("family", ["llama", "gptj"])
