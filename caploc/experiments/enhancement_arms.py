@@ -23,11 +23,11 @@ from caploc.examples import TokenizedExample
 from caploc.experiments.locating import Magnitudes, Scores, located_mask
 from caploc.experiments.specs import FloorError, Spec, Task, key_of
 from caploc.experiments.study import PAPER_SIGMA, Study
+from caploc.fingerprints import tensor_fingerprint
 from caploc.interventions.enhancement import Recipe, enhance
 from caploc.locators.magnitude import random_sets
 from caploc.neurons import NeuronMask
 from caploc.store import Entry
-from caploc.fingerprints import tensor_fingerprint
 from caploc.streams import Stream, derived_seeds
 
 LOCATED, RANDOM, OTHERS = "located", "random", "all but located"

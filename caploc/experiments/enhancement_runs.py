@@ -45,11 +45,11 @@ from caploc.experiments.evaluating import (
 )
 from caploc.experiments.specs import Arrays, FloorError, Need, NotRunError, Spec, Task, keyed
 from caploc.experiments.study import Study
+from caploc.fingerprints import fingerprint
 from caploc.interventions.enhancement import Recipe, enhance, enhanced
 from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask
 from caploc.store import Entry
-from caploc.fingerprints import fingerprint
 
 PAPER_DATASETS = ("gsm8k", "emotion", "code25k")
 """Those of Table 2."""

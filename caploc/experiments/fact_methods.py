@@ -18,19 +18,17 @@ from torch import Tensor
 
 from caploc.attribution.engine import Attributor, Method
 from caploc.circuits import Circuit, DecomposedModel, Graph, attribute_edges, prune
-from caploc.circuits.weights import family_of
-from caploc.circuits.weights import graph_of
+from caploc.circuits.weights import family_of, graph_of
 from caploc.errors import ModelError
-from caploc.examples import Example, TokenizedExample
+from caploc.examples import Example, TokenizedExample, subject_tokens
 from caploc.experiments.specs import Arrays
+from caploc.fingerprints import fingerprint
 from caploc.locators.causal_tracing.settings import Tracing
 from caploc.locators.causal_tracing.tracer import Tracer
 from caploc.locators.knowledge_neurons import Cut
 from caploc.locators.layers import LayerSet
 from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask
-from caploc.fingerprints import fingerprint
-from caploc.examples import subject_tokens
 
 CUTS: Mapping[str, Cut] = MappingProxyType(
     {

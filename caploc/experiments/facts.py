@@ -20,16 +20,15 @@ import torch
 
 from caploc.attribution.restoring import frozen_eval
 from caploc.datasets import load_examples
-from caploc.datasets.edits import load_edits
 from caploc.datasets.base import digest
+from caploc.datasets.edits import load_edits
 from caploc.errors import DatasetError, ModelError, TooLongError, UnavailableDatasetError
-from caploc.examples import Example, TokenizedExample, tokenize
+from caploc.examples import Example, TokenizedExample, tokenize, with_subject
 from caploc.experiments.specs import Arrays, FloorError, NotRunError, Spec, Task, keyed
 from caploc.experiments.study import Study
+from caploc.fingerprints import fingerprint
 from caploc.model.loading import LanguageModel
 from caploc.store import Entry
-from caploc.fingerprints import fingerprint
-from caploc.examples import with_subject
 
 CPU_FACTS, CPU_FEWER_FACTS = 48, 20
 """Facts taken on a CPU, unless ``--samples`` says how many: causal tracing and pruning cost ten times as much a prompt

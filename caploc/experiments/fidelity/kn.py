@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from caploc.experiments.endings import ends_in_a_finding
-from caploc.experiments.facts import FactSet, facts_of
 from caploc.experiments.fact_methods import CUTS
+from caploc.experiments.facts import FactSet, facts_of
 from caploc.experiments.facts.kn import DEFAULT, HALVES, knowledge_neurons
 from caploc.experiments.facts.report import finding_of, interval_parts, printed_floor, require_known
 from caploc.experiments.fidelity.overlap import Located, overlap_finding

@@ -6,7 +6,6 @@ import numpy as np
 
 from caploc.experiments.endings import ends_in_a_finding
 from caploc.experiments.facts.report import interval_parts, printed_floor
-from caploc.experiments.scaled_facts import ARMS, DOUBLED, LAYER, LOCATED, MAGNITUDE, RANDOM_ARMS, UNIFORM, ZEROED, Scaled
 from caploc.experiments.reliability.correlation import correlation_of, correlations
 from caploc.experiments.reliability.report import DONE, measured, reliability_finding
 from caploc.experiments.reliability.shares import (
@@ -15,6 +14,17 @@ from caploc.experiments.reliability.shares import (
     located_share,
     mcnemar_p,
     random_share,
+)
+from caploc.experiments.scaled_facts import (
+    ARMS,
+    DOUBLED,
+    LAYER,
+    LOCATED,
+    MAGNITUDE,
+    RANDOM_ARMS,
+    UNIFORM,
+    ZEROED,
+    Scaled,
 )
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding, Plot

@@ -8,12 +8,22 @@ from typing import Any
 import numpy as np
 
 from caploc.experiments.endings import FloorError
-from caploc.experiments.facts import FEWEST_FACTS, FactSet, facts_of
 from caploc.experiments.fact_methods import CUTS
+from caploc.experiments.facts import FEWEST_FACTS, FactSet, facts_of
 from caploc.experiments.facts.kn import DEFAULT
 from caploc.experiments.facts.report import finding_of, require_known
-from caploc.experiments.scaled_facts import ARMS, DOUBLED, LARGEST, LOCATED, RANDOM_ARMS, RANDOM_SETS, ZEROED, Scaled, scaled_facts
 from caploc.experiments.reliability.shares import require_change
+from caploc.experiments.scaled_facts import (
+    ARMS,
+    DOUBLED,
+    LARGEST,
+    LOCATED,
+    RANDOM_ARMS,
+    RANDOM_SETS,
+    ZEROED,
+    Scaled,
+    scaled_facts,
+)
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding
 from caploc.statistics import defined_mean

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from caploc.experiments.facts.report import finding_of
 from caploc.experiments.facts import WITH_PARAPHRASES
+from caploc.experiments.facts.report import finding_of
 from caploc.experiments.reliability.rome_edits import (
     PROMPT,
     SCORES,
