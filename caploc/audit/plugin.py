@@ -140,14 +140,16 @@ class Audit:
         skip_without_gpu(items, self.settings.device)
         if self.config.getoption("claim_coverage"):
             plan = [item.stash[PLANNED] for item in items if PLANNED in item.stash]
-            self.coverage = self._covered(plan)
+            folders = {item.stash[PLANNED].paper: item.path.parent for item in items if PLANNED in item.stash}
+            self.coverage = self._covered(plan, folders)
             items.clear()  # the claims are listed in the tests' place
 
-    def _covered(self, plan: list[Planned]) -> list[Coverage]:
+    def _covered(self, plan: list[Planned], folders: dict[str, Path]) -> list[Coverage]:
         found = []
         for key, paper in self.papers.items():
             try:
-                pending = load_pending(self.config.rootpath / CLAIMS / key / PENDING)
+                folder = folders.get(key, self.config.rootpath / CLAIMS / key)
+                pending = load_pending(folder / PENDING)
             except PendingError as error:
                 raise pytest.UsageError(str(error)) from error
             found.append(Coverage.of(paper, [one for one in plan if one.paper == key], pending))

@@ -53,13 +53,14 @@ class ProgressFile:
             self._tell(
                 share=progress.share,
                 left=progress.seconds_left,
-                entries=progress.entries,
+                results=progress.results,
+                missing=progress.missing,
                 what=progress.what,
             )
 
-    def end(self, entries: int, seconds: float) -> None:
-        """Nothing is left to compute."""
-        self._tell(entries=entries, seconds=seconds, ended=True)
+    def end(self, results: int, seconds: float) -> None:
+        """Nothing is left to compute; so many missing results there are by now."""
+        self._tell(results=results, seconds=seconds, ended=True)
 
     def _tell(self, **more: Any) -> None:
         self._told |= more
@@ -118,22 +119,21 @@ class ProgressLine:
         if all(one.get("ended") for one in told):
             self._ended = True
             self._clear()
-            entries, seconds = sum(one["entries"] for one in told), max(one["seconds"] for one in told)
-            if entries:
-                self._reporter.write_line(f"computed {plural(entries, 'entry')} in {duration(seconds)}")
+            results, seconds = (max(one[name] for one in told) for name in ("results", "seconds"))
+            if results:
+                self._reporter.write_line(f"computed {plural(results, 'result')} in {duration(seconds)}")
             return
         running = [one for one in told if "what" in one and not one.get("ended")]
         if running:
-            self._show(
-                max(running, key=lambda one: one["share"] or 0.0), sum(o.get("entries", 0) for o in told)
-            )
+            self._show(max(running, key=lambda one: (one["share"] or 0.0, one["results"])))
 
-    def _show(self, ahead: dict[str, Any], entries: int) -> None:
+    def _show(self, told: dict[str, Any]) -> None:
         """Done of all work, time left, what is being computed."""
-        share, left = ahead["share"], ahead["left"]
+        share, left = told["share"], told["left"]
         done = f"{share:.0%} of the work, " if share is not None else ""
+        of_all = f"{told['results']} of {plural(told['missing'], 'result')}"
         time_left = f", about {duration(left)} left" if left is not None else ""
-        line = f"computing: {done}{plural(entries, 'entry')}{time_left}; now {in_ascii(ahead['what'], LONGEST_TITLE)}"
+        line = f"computing: {done}{of_all}{time_left}; now {in_ascii(told['what'], LONGEST_TITLE)}"
         if self._reporter.isatty:
             if line != self._shown:
                 self._shown = line[: self._width]

@@ -34,6 +34,7 @@ class Studies:
         if key not in self._kept:
             from caploc.experiments.study import Study
 
+            _prepare_torch()
             same = (old for old in self._kept.values() if old.model == request.model)
             loaded = next((vars(old).get("lm") for old in same), None)
             self._kept[key] = Study(request.model, self._asked(request, paper), loaded)
@@ -115,16 +116,15 @@ class Run:
         from caploc.experiments.specs import Plan
         from caploc.store import StoreError
 
-        _use_one_thread()
         # an error is that of the cells that need the result: each meets it again when it is measured
         plan = Plan(needs, ignore=(Exception,))
-        self._progress.plan(plan.outlook())
-        began, entries = time.monotonic(), 0
+        self._progress.plan(plan.outlook)
+        began, results = time.monotonic(), 0
         try:
             with suppress(StoreError):  # every cell meets it
-                entries = plan.compute(self._progress.progress)
+                results = plan.compute(self._progress.progress)
         finally:
-            self._progress.end(entries, time.monotonic() - began)
+            self._progress.end(results, time.monotonic() - began)
 
     def finding(self, item: pytest.Item) -> Finding:
         """The finding of a claim test's cell, from results that were computed before."""
@@ -138,18 +138,20 @@ class Run:
         experiment = item.stash[CLAIM_TEST].load()
         if not (request.model or request.each):
             return assemble(claim, planned.cell, experiment(paper, claim))
-        _use_one_thread()
         studies = self._studies.all_of(request, paper)
         self._studies.keep_only(studies)
         measurement = experiment(studies if request.each else studies[0], planned.cell, claim)
         return assemble(claim, planned.cell, measurement, studies)
 
 
-def _use_one_thread() -> None:
-    """The same numbers whatever the machine: one thread a process; -n gives more processes, which share the work."""
+def _prepare_torch() -> None:
+    """The same numbers whatever the machine: one thread a process; -n gives more processes, which share the work. No
+    bars but our own line: transformers draws one for every model, whatever the terminal shows."""
     import torch
+    from transformers.utils import logging
 
     from caploc.rows.sizing import keep_freed_memory
 
     keep_freed_memory()
     torch.set_num_threads(1)
+    logging.disable_progress_bar()

@@ -13,9 +13,11 @@ made from results alone.
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -79,10 +81,10 @@ class Spec(Generic[Result]):
     @property
     def title(self) -> str:
         """What is being computed, for a progress line."""
-        fields = ", ".join(
-            str(value) for value in vars(self).values() if isinstance(value, str | float) and value
-        )
-        return f"{type(self).__name__.lower()} {fields}".strip()
+        values = (value for value in vars(self).values() if isinstance(value, str | float) and value)
+        fields = ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
+        name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(self).__name__).lower()
+        return f"{name} {fields}".strip()
 
 
 def key_of(study: Study, what: str, depends_on: Mapping[str, Any]) -> str:
@@ -110,19 +112,38 @@ class Need(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Outlook:
+    """What a plan has to compute, as far as is known before it does.
+
+    Attributes:
+        results: specs that entries of the store hold; those that merely follow from others are not counted.
+        models: how many there are results of.
+        stored: how many of the results are.
+        flops: estimate of the floating-point operations that the others take.
+    """
+
+    results: int
+    models: int
+    stored: int
+    flops: float
+
+
+@dataclass(frozen=True)
 class Progress:
     """How far a plan has come.
 
     Attributes:
         done: floating-point operations that the results computed so far were estimated to take.
-        total: of all that had to be computed; what turns out to be stored is taken off.
-        entries: how many entries of the store this process made.
+        total: of all that has to be computed.
+        results: how many of the missing results there are by now, whichever process computed them.
+        missing: how many were missing.
         what: the result that is being computed.
     """
 
     done: float
     total: float
-    entries: int
+    results: int
+    missing: int
     seconds: float
     what: str
 
@@ -140,17 +161,6 @@ class Progress:
 Report = Callable[[Progress], None]
 
 
-@dataclass(frozen=True)
-class Outlook:
-    """What a plan would compute: how many results it has, for how many models, how many of them are stored, and
-    roughly how many floating-point operations the others take."""
-
-    results: int
-    models: int
-    stored: int
-    flops: float
-
-
 class Plan:
     """The needs of a run, each once, with all that they rest on, by study and in stages.
 
@@ -162,6 +172,7 @@ class Plan:
         self._ignore = ignore
         self._after: dict[tuple[Study, Spec[Any]], list[Spec[Any]]] = {}
         self._tasks: dict[tuple[Study, Spec[Any]], list[Task]] = {}
+        self._missing_flops: dict[tuple[Study, Spec[Any]], float] = {}
         depth: dict[tuple[Study, Spec[Any]], int] = {}
         for study, spec in needs:
             self._place(study, spec, depth)
@@ -188,62 +199,66 @@ class Plan:
     def __len__(self) -> int:
         return sum(len(stage) for stages in self.stages.values() for stage in stages)
 
-    def flops(self) -> float:
-        """Of everything, stored or not."""
-        return sum(self._tried(_flops, study, spec, 0.0) for study, spec in self._in_order())
-
+    @cached_property
     def outlook(self) -> Outlook:
-        """What has to be computed, as far as it is known now.
+        """What has to be computed, as far as is known beforehand.
 
         The keys of what rests on a missing result, such as the outcomes under a mask whose scores are missing, are not
         known before that is computed: all of it counts as missing.
         """
-        results, stored, flops = 0, 0, 0.0
+        results = 0
         complete: set[tuple[Study, Spec[Any]]] = set()
         for study, spec in self._in_order():
-            has_tasks = type(spec).tasks is not Spec.tasks
-            known = complete.issuperset((study, one) for one in self._after[study, spec])
-            if known and has_tasks:
+            ready = complete.issuperset((study, one) for one in self._after[study, spec])
+            if type(spec).tasks is Spec.tasks:
+                if ready:
+                    complete.add((study, spec))
+                continue
+            share = 1.0
+            if ready:
                 tasks = self._tried(_tasks, study, spec, None)
                 if tasks is None:  # there is no such result
                     complete.add((study, spec))
                     continue
                 self._tasks[study, spec] = tasks
-                missing = sum(not study.settings.store.has(task.key) for task in tasks)
-                flops += self._tried(_flops, study, spec, 0.0) * missing / max(1, len(tasks))
-                known = not missing
-            elif has_tasks:
-                flops += self._tried(_flops, study, spec, 0.0)
-            results += has_tasks
-            stored += has_tasks and known
-            if known:
+                lacking = sum(not study.settings.store.has(task.key) for task in tasks)
+                share = lacking / max(1, len(tasks))
+            results += 1
+            if share:
+                self._missing_flops[study, spec] = share * self._tried(_flops, study, spec, 0.0)
+            else:
                 complete.add((study, spec))
-        return Outlook(results, len({study.model for study in self.stages}), stored, flops)
+        return Outlook(
+            results,
+            len({study.model for study in self.stages}),
+            results - len(self._missing_flops),
+            sum(self._missing_flops.values()),
+        )
 
     def _in_order(self) -> Iterator[tuple[Study, Spec[Any]]]:
         return ((study, spec) for study, stages in self.stages.items() for stage in stages for spec in stage)
 
     def compute(self, report: Report = lambda progress: None) -> int:
-        """Computes what the stores lack, study by study and stage by stage; returns how many entries this process made.
+        """Computes what the stores lack, study by study and stage by stage; returns how many missing results there are
+        now, whichever process computed them.
 
         Processes that compute the same plan share its tasks (`caploc.store.Store.compute_all`). A study's weights are
         let go of before the next one's are loaded. What was finished before an exception stays.
         """
-        tally = _Tally(self.flops(), report)
+        tally = _Tally(self.outlook, report)
         for study, stages in self.stages.items():
             for stage in stages:
                 self._compute(study, stage, tally)
             study.release()
-        return tally.entries
+        return tally.results
 
     def _compute(self, study: Study, stage: Sequence[Spec[Any]], tally: _Tally) -> None:
         ignore, store, failed = self._ignore, study.settings.store, set[str]()
         missing: dict[str, Compute] = {}
-        shares: dict[str, tuple[float, str]] = {}
 
         def guarded(task: Task) -> Compute:
             def compute() -> tuple[Arrays, Mapping[str, Any]]:
-                tally.begin(shares[task.key][1])
+                tally.begin(task.key)
                 try:
                     return task.compute()
                 except ignore:
@@ -254,15 +269,15 @@ class Plan:
 
         for spec in stage:
             tasks = self._tasks.pop((study, spec), None) or self._tried(_tasks, study, spec, list[Task]())
-            own = {task.key: task for task in tasks if task.key not in missing and not store.has(task.key)}
-            flops = self._tried(_flops, study, spec, 0.0)
-            each = flops / max(1, len(tasks))
-            tally.total -= flops - each * len(own)
-            missing |= {key: guarded(task) for key, task in own.items()}
-            shares |= dict.fromkeys(own, (each, f"{spec.title} ({study.model})"))
+            lacking = {task.key: task for task in tasks if not store.has(task.key)}
+            own = lacking.keys() - missing.keys()
+            flops = self._tried(_flops, study, spec, 0.0) / max(1, len(tasks))
+            known = self._missing_flops.get((study, spec))
+            tally.expect(f"{spec.title} ({study.model})", lacking, own, flops, known)
+            missing |= {key: guarded(task) for key, task in lacking.items() if key in own}
         while missing:
             try:
-                store.compute_all(missing, each=lambda key, here: tally.add(*shares[key], here))
+                store.compute_all(missing, each=lambda key, here: tally.add(key))
                 return
             except ignore:
                 if failed.isdisjoint(missing):  # no task failed: the store did
@@ -285,17 +300,40 @@ def _flops(study: Study, spec: Spec[Any]) -> float:
 class _Tally:
     """Counts work as it is done, and reports it."""
 
-    def __init__(self, total: float, report: Report) -> None:
-        self.total, self.done, self.entries = total, 0.0, 0
+    def __init__(self, outlook: Outlook, report: Report) -> None:
+        self.results = 0
+        self._missing = outlook.results - outlook.stored
+        self._total, self._done = outlook.flops, 0.0
         self._report, self._began = report, time.monotonic()
+        self._flops: dict[str, float] = {}
+        self._titles: dict[str, str] = {}
+        self._waiting: dict[str, list[set[str]]] = {}
 
-    def begin(self, what: str) -> None:
-        self._tell(what)
+    def expect(
+        self, title: str, lacking: Collection[str], own: Collection[str], flops: float, known: float | None
+    ) -> None:
+        """Takes in a result that lacks entries, of which ``own`` are counted with it, ``flops`` each; ``known`` is what
+        the outlook says of it, None where it was stored."""
+        self._total += flops * len(own) - (known or 0.0)
+        self._flops |= dict.fromkeys(own, flops)
+        self._titles |= dict.fromkeys(own, title)
+        waiting = set(lacking)
+        for key in lacking:
+            self._waiting.setdefault(key, []).append(waiting)
+        self.results += (
+            known is not None and not lacking
+        )  # another process computed it, or it was there unknown
 
-    def add(self, flops: float, what: str, here: bool) -> None:
-        self.done += flops
-        self.entries += here
-        self._tell(what)
+    def begin(self, key: str) -> None:
+        self._tell(self._titles[key])
+
+    def add(self, key: str) -> None:
+        self._done += self._flops[key]
+        for waiting in self._waiting.pop(key, ()):
+            waiting.discard(key)
+            self.results += not waiting
+        self._tell(self._titles[key])
 
     def _tell(self, what: str) -> None:
-        self._report(Progress(self.done, self.total, self.entries, time.monotonic() - self._began, what))
+        seconds = time.monotonic() - self._began
+        self._report(Progress(self._done, self._total, self.results, self._missing, seconds, what))

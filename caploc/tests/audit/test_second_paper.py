@@ -114,6 +114,8 @@ OTHER = """
 def test_short(): ...
 """
 
+BOTH = ("claims/toy", "claims/capability_localization", "--paper=toy", "--paper=capability_localization")
+
 Audit = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -134,11 +136,13 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "toy_experiments.py").write_text(EXPERIMENTS, encoding="utf-8")
     claims = tmp_path / "claims" / "toy"
     (claims / "conftest.py").write_text(PLUGIN, encoding="utf-8")
-    (claims / "test_lengths.py").write_text("from caploc.audit.claims import Module, claim\n", encoding="utf-8")
+    (claims / "test_lengths.py").write_text(
+        "from caploc.audit.claims import Module, claim\n", encoding="utf-8"
+    )
     add_claim(tmp_path, "short", 100, "prompts are short")
     add_claim(tmp_path, "shorter", 10, "prompts are very short")
     other = tmp_path / "claims" / "capability_localization"
-    (other / "conftest.py").write_text(PLUGIN, encoding="utf-8")
+    (other / "conftest.py").write_text(PLUGIN + WITHOUT_MODELS, encoding="utf-8")
     (other / "test_lengths.py").write_text(PRELUDE + OTHER, encoding="utf-8")
     return tmp_path
 
@@ -147,7 +151,13 @@ def folder(tmp_path: Path) -> Path:
 def audit(folder: Path) -> Audit:
     def run(*arguments: str, model: str = "tiny-llama") -> subprocess.CompletedProcess[str]:
         settings = [f"--model={model}", "--dataset=gsm8k,emotion", "--sigma=6", "--seed=1", "--samples=16"]
-        files = ["--store=store", "--html=reports/x.html", "--import-mode=importlib", "-p", "no:cacheprovider"]
+        files = [
+            "--store=store",
+            "--html=reports/x.html",
+            "--import-mode=importlib",
+            "-p",
+            "no:cacheprovider",
+        ]
         return subprocess.run(
             [sys.executable, "-m", "pytest", *arguments, *settings, *files],
             cwd=folder,
@@ -197,8 +207,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("also", [[], ["-n2"]])
 def test_two_papers_in_one_run_are_told_apart(folder: Path, audit: Audit, also: list[str]) -> None:
-    (folder / "conftest.py").write_text(WITHOUT_MODELS + PLUGIN, encoding="utf-8")
-    ran = audit("claims", "--paper=toy", "--paper=capability_localization", *also)
+    ran = audit(*BOTH, *also)
     found = summary(folder)
     assert Counter((cell["paper"], cell["status"]) for cell in found["cells"]) == {
         ("toy", "SUPPORTED"): 2, ("toy", "REFUTED"): 2, ("capability_localization", "SUPPORTED"): 2,
@@ -211,7 +220,9 @@ def test_two_papers_in_one_run_are_told_apart(folder: Path, audit: Audit, also: 
     }  # fmt: skip
     assert re.search(r"Lengths: are prompts short\? +2 supported, 2 refuted\n", ran.stdout)
     assert re.search(r"Commonality neurons: do two halves of +2 supported\n", ran.stdout)
-    page = html5lib.parse((folder / "reports" / "x.html").read_text(encoding="utf-8"), namespaceHTMLElements=False)
+    page = html5lib.parse(
+        (folder / "reports" / "x.html").read_text(encoding="utf-8"), namespaceHTMLElements=False
+    )
     ids = Counter(element.get("id") for element in page.iter() if element.get("id"))
     assert [name for name, count in ids.items() if count > 1] == []
     ours = {link.get("href", "")[1:] for link in page.iter("a") if link.get("href", "").startswith("#")}
@@ -228,7 +239,7 @@ def test_coverage_is_of_each_paper(folder: Path, audit: Audit) -> None:
     (folder / "claims" / "toy" / "pending.toml").write_text(
         '[lengths]\nneeds = "time"\nclaims = ["toy-short", "toy-shorter"]\n', encoding="utf-8"
     )
-    both = audit("claims", "--paper=toy", "--paper=capability_localization", "--claim-coverage")
+    both = audit(*BOTH, "--claim-coverage")
     assert both.returncode == pytest.ExitCode.TESTS_FAILED
     assert "  toy-short    pending: needs time" in both.stdout
     assert "claims: 1 with a test, 0 pending, " in both.stdout
