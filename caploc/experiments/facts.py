@@ -28,10 +28,7 @@ from caploc.experiments.specs import Arrays, FloorError, NotRunError, Spec, Task
 from caploc.experiments.study import Study
 from caploc.fingerprints import fingerprint
 from caploc.model.loading import LanguageModel
-<<<<<<< HEAD
 from caploc.rows.borrowing import frozen_eval
-=======
->>>>>>> wt-audit
 from caploc.store import Entry
 
 CPU_FACTS, CPU_FEWER_FACTS = 48, 20

@@ -6,17 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from caploc.experiments.facts.kn import DEFAULT, knowledge_neurons, located_everywhere
 
 from caploc.datasets import load_examples
 from caploc.datasets.base import digest
 from caploc.errors import UnavailableDatasetError
 from caploc.examples import Example
 from caploc.experiments import facts as fact_set
-from caploc.experiments.specs import FloorError
-from caploc.experiments.facts import Fact, FactSet, facts_of
-from caploc.experiments.facts.kn import DEFAULT, knowledge_neurons, located_everywhere
-from caploc.experiments.facts.report import require_known
+from caploc.experiments.facts import Fact, FactSet, facts_of, require_known
 from caploc.experiments.located_sets import LocatedSets
+from caploc.experiments.specs import FloorError
 from caploc.experiments.study import NotRunError, Study
 
 TASKS = ("result", "program")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-
 from caploc.experiments.endings import ends_in_a_finding
-from caploc.experiments.fact_methods import CUTS
-from caploc.experiments.facts import FactSet, facts_of
-from caploc.experiments.facts.kn import DEFAULT, HALVES, knowledge_neurons
-from caploc.experiments.facts.report import finding_of, interval_parts, printed_floor, require_known
+from caploc.experiments.facts.kn import DEFAULT, knowledge_neurons
+from caploc.experiments.facts.report import finding_of, interval_parts, printed_floor
 from caploc.experiments.fidelity.overlap import Located, overlap_finding
+
+from caploc.experiments.fact_methods import CUTS
+from caploc.experiments.facts import FactSet, facts_of, require_known
+from caploc.experiments.locating_facts import HALVES
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding
 from caploc.statistics import bootstrap_mean, defined_mean

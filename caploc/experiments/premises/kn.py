@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+from caploc.experiments.endings import ends_in_a_finding
+from caploc.experiments.facts.report import finding_of
 
 from caploc.attribution.engine import Method
-from caploc.experiments.endings import FloorError, ends_in_a_finding
-from caploc.experiments.facts import FEWEST_FACTS, facts_of
-from caploc.experiments.facts.report import finding_of, require_known
 from caploc.experiments.completeness import require_exact
+from caploc.experiments.facts import FEWEST_FACTS, facts_of, require_known
 from caploc.experiments.reliability.report import measured, reliability_finding
 from caploc.experiments.scaled_facts import DOUBLED, LAYER, LOCATED, MAGNITUDE, UNIFORM, ZEROED, Scaled
+from caploc.experiments.specs import FloorError
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding
 from caploc.locators.knowledge_neurons import example_scores

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-
 from caploc.experiments.endings import ends_in_a_finding
 from caploc.experiments.facts.report import interval_parts, printed_floor
 from caploc.experiments.reliability.correlation import correlation_of, correlations
+from caploc.experiments.reliability.shares import located_minus_random, located_share, mcnemar_p, random_share
+
 from caploc.experiments.reliability.report import DONE, measured, reliability_finding
-from caploc.experiments.reliability.shares import (
-    Share,
-    located_minus_random,
-    located_share,
-    mcnemar_p,
-    random_share,
-)
 from caploc.experiments.scaled_facts import (
     ARMS,
     DOUBLED,
@@ -28,6 +22,7 @@ from caploc.experiments.scaled_facts import (
 )
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding, Plot
+from caploc.rules.base import Share
 from caploc.statistics import defined_mean, part_quantities
 
 

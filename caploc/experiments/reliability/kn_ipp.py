@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-
 from caploc.experiments.endings import ends_in_a_finding
 from caploc.experiments.facts.report import interval_parts, printed_floor
+
 from caploc.experiments.reliability.report import measured, reliability_finding
 from caploc.experiments.scaled_facts import DOUBLED, LAYER, LOCATED, MAGNITUDE, UNIFORM, ZEROED, Scaled
 from caploc.experiments.study import Study

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-
-from caploc.experiments.endings import FloorError
-from caploc.experiments.fact_methods import CUTS
-from caploc.experiments.facts import FEWEST_FACTS, FactSet, facts_of
 from caploc.experiments.facts.kn import DEFAULT
-from caploc.experiments.facts.report import finding_of, require_known
+from caploc.experiments.facts.report import finding_of
 from caploc.experiments.reliability.shares import require_change
+
+from caploc.experiments.fact_methods import CUTS
+from caploc.experiments.facts import FEWEST_FACTS, FactSet, facts_of, require_known
 from caploc.experiments.scaled_facts import (
     ARMS,
     DOUBLED,
@@ -24,6 +23,7 @@ from caploc.experiments.scaled_facts import (
     Scaled,
     scaled_facts,
 )
+from caploc.experiments.specs import FloorError
 from caploc.experiments.study import Study
 from caploc.findings import Cell, Finding
 from caploc.statistics import defined_mean

@@ -10,9 +10,8 @@ import numpy as np
 from caploc.datasets.edits import EditRequest, load_edits
 from caploc.errors import ExampleError, ModelError
 from caploc.examples import Example, tokenize
-from caploc.experiments.endings import FloorError
-from caploc.experiments.facts import FEWEST_FACTS, WITH_PARAPHRASES, Fact, FactSet, facts_of
-from caploc.experiments.facts.report import require_known
+from caploc.experiments.facts import FEWEST_FACTS, WITH_PARAPHRASES, Fact, FactSet, facts_of, require_known
+from caploc.experiments.specs import FloorError
 from caploc.experiments.study import NotRunError, Study
 from caploc.interventions.rank_one import Editing, draw_prefixes
 from caploc.interventions.rank_one.prompts import edit_prompts

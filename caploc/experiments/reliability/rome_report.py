@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-
-from caploc.experiments.facts import WITH_PARAPHRASES
 from caploc.experiments.facts.report import finding_of
+
 from caploc.experiments.edited_facts import PROMPT, SCORES, SUBJECT, LayerEdits, layer_edits, untrained_edits
+from caploc.experiments.facts import WITH_PARAPHRASES
+from caploc.experiments.fidelity import traced_facts
 from caploc.experiments.reliability.rome_facts import RomeFacts, rome_facts
-from caploc.experiments.traced_facts import LocatedLayer, locate_layer
-from caploc.experiments.traced_facts import TracedFacts, traced_facts
 from caploc.experiments.study import Study
+from caploc.experiments.traced_facts import LocatedLayer, TracedFacts, locate_layer
 from caploc.findings import Cell, Finding, Plot
 from caploc.statistics import binomial_interval
 
