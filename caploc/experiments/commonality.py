@@ -21,6 +21,7 @@ from caploc.experiments.commonality_halves import (
     Halves,
     bound_over,
     difference_over,
+    empty_control,
     empty_masks,
     halves_by,
     mean,
@@ -36,7 +37,6 @@ from caploc.findings import Aside, Bound, Cell, Chance, Count, Measurement, Test
 from caploc.neurons import Dispersion
 from caploc.papers import Claim
 from caploc.statistics import (
-    Agreement,
     holm,
     hypergeometric_p,
     layer_matched_p,
@@ -230,7 +230,7 @@ def commonality(study: Study, cell: Cell, claim: Claim) -> Measurement:
         draws=study.settings.draws,
         basis=[LocatedOn.of(study, dataset)],
         settings={"nearest": nearest, "permutations": EXCHANGES},
-        floor=empty_masks(within, sigma) or _empty_control(random_text, between[nearest], sigma=sigma),
+        floor=empty_masks(within, sigma) or empty_control([random_text, between[nearest]], sigma),
     )
 
 
@@ -252,7 +252,7 @@ def trained_minus_untrained(study: Study, cell: Cell, claim: Claim) -> Measureme
         n=_samples(study, dataset),
         draws=study.settings.draws,
         basis=[LocatedOn.of(study, dataset)],
-        floor=empty_masks(trained, sigma) or _empty_control(fresh, sigma=sigma),
+        floor=empty_masks(trained, sigma) or empty_control([fresh], sigma),
     )
 
 
@@ -451,8 +451,3 @@ def _samples(study: Study, dataset: str) -> int:
 
 def _halves_of(study: Study) -> str:
     return f"{study.settings.draws} random half splits"
-
-
-def _empty_control(*results: Agreement, sigma: float) -> str | None:
-    reasons = [reason for one in results if (reason := empty_masks(one, sigma)) is not None]
-    return f"{reasons[0]} of the control" if reasons else None
