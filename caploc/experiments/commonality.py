@@ -52,8 +52,7 @@ from caploc.statistics.splits import EXCHANGES
 from caploc.streams import Stream, stream
 
 PAPER_SIGMAS = (3.0, 6.0, 12.0)
-SHARES = (0.125, 0.25)
-"""Smaller subsets than half of the data, which stand beside."""
+SHARES = (0.125, 0.25)  # smaller subsets than half of the data, which stand beside
 Specs = Iterator[Spec[Any]]
 
 
@@ -209,13 +208,12 @@ def commonality(study: Study, cell: Cell, claim: Claim) -> Measurement:
     nearest = max(others, key=lambda name: np.nan_to_num(means[name], nan=-1.0))
     random_text = study.result(Halves(dataset, sigma, "scrambled"))
     p = {name: study.result(Exchanged.of(dataset, name, sigma))[dataset] for name in others}
-    largest = float(np.max(list(p.values())))  # nan where one of them is
     return Measurement(
         "overlap within the dataset minus overlap with the nearest other",
         difference_over(within.overlap - between[nearest].overlap, _halves_of(study)),
         {
             "scrambled gap": difference_over(within.overlap - random_text.overlap, _halves_of(study)),
-            "permutation": Test(p=largest),
+            "permutation": Test(p=float(np.max(list(p.values())))),  # nan where one of them is
         },
         chance=mean(within.chance),
         asides={
@@ -332,10 +330,10 @@ def convergence(study: Study, cell: Cell, claim: Claim) -> Measurement:
         basis=[LocatedOn.of(study, dataset)],
     )
     if kept.shape[1] < 3 or not defined[-1]:
-        floor = empty_masks(study.result(Halves(dataset, sigma)), sigma) or (
-            f"floor effect: masks are empty at all but {kept.shape[1]} of {len(curve.sizes)} sample sizes"
+        few = f"floor effect: masks are empty at all but {kept.shape[1]} of {len(curve.sizes)} sample sizes"
+        return dataclasses.replace(
+            found, floor=empty_masks(study.result(Halves(dataset, sigma)), sigma) or few
         )
-        return dataclasses.replace(found, floor=floor)
     if np.ptp(kept) == 0:
         ceiling = f"ceiling effect: the overlap is {kept[0, 0]:g} at every sample size"
         return dataclasses.replace(found, floor=ceiling)
@@ -401,10 +399,10 @@ def dataset_overlap(study: Study, cell: Cell, claim: Claim) -> Measurement:
     whole = {name: whole_mask(study.result(Scores(name)), threshold) for name in names}
     fresh = {name: whole_mask(study.result(Scores(name, "untrained")), threshold) for name in names}
     found = pairwise(whole)
-    overlaps = [result.overlap[0] for result in found.values()]
     empty = [name for name in names if not whole[name].any()]
     value, parts = None, {f"{a}~{b}": Chance(float(one.overlap[0])) for (a, b), one in found.items()}
     if not empty:
+        overlaps = [result.overlap[0] for result in found.values()]
         value = Bound(
             float(np.mean(overlaps)),
             (float(np.min(overlaps)), float(np.max(overlaps))),
