@@ -9,11 +9,12 @@ import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from caploc.errors import CaplocError
+
+if TYPE_CHECKING:
+    import torch
 
 HASH_CHUNK_BYTES = 1 << 24
 
@@ -97,6 +98,8 @@ def tensor_fingerprint(named_tensors: Mapping[str, torch.Tensor] | Iterable[tupl
 
 
 def _hash_bytes(tensor: torch.Tensor) -> str:
+    import torch  # here, as most of what is hashed is no tensor
+
     digest = hashlib.sha256()
     flat = tensor.detach().reshape(-1)
     for piece in flat.split(max(1, HASH_CHUNK_BYTES // flat.element_size())):

@@ -1,23 +1,23 @@
-"""What a claim test talks to: it hands over a finding, and the test ends as the verdict says."""
+"""How a cell is judged, how that ends its test, and how pytest then reports a verdict apart from an error."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from caploc.audit.expectations import Expectation
-from caploc.audit.ledger import Ledger
-from caploc.audit.results import Planned, Result, Status
+from caploc.audit.ledger import WITHOUT_FINDING, Ledger, last_line
+from caploc.audit.results import MOVED, RESULT_PROPERTY, STATUS_PROPERTY, Planned, Result, Status
 from caploc.audit.settings import AuditSettings
-from caploc.audit.text import visible
+from caploc.audit.text import LONGEST_SHOWN, visible
+from caploc.errors import CaplocError
 from caploc.findings import Finding
-from caploc.papers import Paper
-from caploc.rules import decisive_p, judge, number_agreement
 
-STATUS_PROPERTY = "verdict"
-RESULT_PROPERTY = "caploc"
+if TYPE_CHECKING:
+    from caploc.papers import Paper
 
 
 class ClaimRefuted(AssertionError):
@@ -33,8 +33,8 @@ class ExpectationMoved(AssertionError):
 
 
 @dataclass(frozen=True)
-class Judging:
-    """What judging a cell takes beside its finding. While ``recording``, every verdict is as expected."""
+class Context:
+    """What the auditors of a process share. While ``recording``, every verdict is as expected."""
 
     settings: AuditSettings
     paper: Callable[[str], Paper]
@@ -47,9 +47,9 @@ class Judging:
 class Auditor:
     """Judges the one finding of one claim test."""
 
-    def __init__(self, item: pytest.Item, planned: Planned, judging: Judging) -> None:
-        self._item, self._planned, self._judging = item, planned, judging
-        self._paper = judging.paper(planned.paper)
+    def __init__(self, item: pytest.Item, planned: Planned, context: Context) -> None:
+        self._item, self._planned, self._context = item, planned, context
+        self._paper = context.paper(planned.paper)
         self._done = False
 
     def check(self) -> None:
@@ -61,26 +61,28 @@ class Auditor:
         if self._done:
             raise RuntimeError(f"{self._planned.test} is checked a second time; one test decides one cell")
         self._done = True
-        result = self._judged(self._judging.measure(self._item))
+        result = self._judged(self._context.measure(self._item))
         self._item.user_properties += [
             (STATUS_PROPERTY, result.status.value),
             (RESULT_PROPERTY, result.dumps()),
         ]
-        self._judging.ledger.append({"type": "finding", **vars(result)})
+        self._context.ledger.append({"type": "finding", **vars(result)})
         _end(result)
 
     def _judged(self, finding: Finding) -> Result:
+        from caploc.rules import decisive_p, judge, number_agreement
+
         claim = self._paper.claim(finding.claim)
         verdict = judge(claim, finding)
         measured = finding.measurement
         if finding.cell.variant:  # a figure for each reading would bury the report
             finding = replace(finding, measurement=replace(measured, plots=()))
         expected, moved, why = False, None, ""
-        covered = self._judging.settings.expectations_cover(finding.cell, self._planned.across)
-        if covered and self._judging.recording:
+        covered = self._context.settings.expectations_cover(finding.cell, self._planned.across)
+        if covered and self._context.recording:
             expected = True
         elif covered:
-            expectation = self._judging.expectations().get(self._planned.test)
+            expectation = self._context.expectations().get(self._planned.test)
             if expectation is None:
                 moved = (
                     "no expectation is recorded for this cell: review it, then run with --record-expectations"
@@ -120,3 +122,50 @@ def _end(result: Result) -> None:
         pytest.xfail(f"inconclusive: {reason}")
     if result.status is Status.NOT_RUN:
         pytest.skip(reason)
+
+
+def report_verdict(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport) -> None:
+    """Makes pytest's report tell verdicts, which end a test by an exception of ours, from errors, any other failure."""
+    error = call.excinfo.value if call.excinfo is not None else None
+    word = dict(item.user_properties).get(STATUS_PROPERTY)
+    if isinstance(error, (ClaimRefuted, ExpectationMoved)):
+        assert call.excinfo is not None
+        word = word if isinstance(error, ClaimRefuted) else MOVED
+        report.longrepr = _one_line(call.excinfo)
+        if isinstance(error, ClaimRefuted) and error.excuse:  # xfail(strict=True, raises=ClaimRefuted)
+            report.outcome = "skipped"
+            report.wasxfail = f"refuted, {error.excuse}: {error}"
+    elif report.failed:
+        word = Status.ERROR.value
+        if isinstance(error, CaplocError):  # the message says what to do, a traceback would hide it
+            assert call.excinfo is not None
+            report.longrepr = _one_line(call.excinfo)
+        _make_printable(report)
+    elif report.skipped and isinstance(report.longrepr, tuple):
+        path, line, reason = report.longrepr
+        report.longrepr = (path, line, visible(reason))
+    elif report.when == "call" and report.passed and word is None:
+        word = Status.ERROR.value
+        report.outcome = "failed"
+        report.longrepr = WITHOUT_FINDING
+    report.caploc_word = word  # type: ignore[attr-defined]
+
+
+def _one_line(excinfo: pytest.ExceptionInfo[BaseException]) -> Any:
+    """A verdict's reason without a traceback, which would only show the test's last line."""
+    shown = excinfo.getrepr(style="value")
+    if shown.reprcrash is not None:
+        shown.reprcrash.message = str(excinfo.value)  # without the exception's name
+    return shown
+
+
+def _make_printable(report: pytest.TestReport) -> None:
+    """Rewrites a traceback that quotes data line by line where the data are not fit to print.
+
+    Lone surrogates would kill the worker that sends them, control characters steer the terminal, and megabytes on
+    a line bury the rest.
+    """
+    lines = str(report.longrepr).splitlines()
+    clean = [visible(line, LONGEST_SHOWN) for line in lines]
+    if clean != lines:
+        report.longrepr = "\n".join([last_line(report), "", *clean])

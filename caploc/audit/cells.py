@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from caploc.audit.claims import ClaimTest
-from caploc.audit.requests import FACT_DATASETS, DatasetRequest, ModelRequest, holds_facts
 from caploc.audit.results import Planned
-from caploc.audit.settings import AuditSettings
+from caploc.audit.settings import FACT_DATASETS, AuditSettings, DatasetRequest, ModelRequest, holds_facts
 from caploc.findings import PRINTED, TOGETHER, Cell
-from caploc.papers import Paper
+
+if TYPE_CHECKING:
+    from caploc.papers import Paper
 
 GB = 10**9
 PLANNED = pytest.StashKey[Planned]()
@@ -177,19 +178,17 @@ def other_readings(claim_id: str, settings: AuditSettings, paper: Paper | None) 
 def declared_claim(item: Any) -> ClaimTest | None:
     """What the decorator `caploc.audit.claims.claim` was given for a test; None for a test that decides no claim."""
     marker = item.get_closest_marker("claim")
-    if marker is None:
-        return None
-    if len(marker.args) != 1 or not isinstance(marker.args[0], ClaimTest):
-        raise pytest.UsageError(
-            f"{item.nodeid}: the marker claim is set by the decorator caploc.audit.claims.claim; use that"
-        )
-    found: ClaimTest = marker.args[0]
-    return found
+    found = marker.args[0] if marker is not None and marker.args else None
+    return found if isinstance(found, ClaimTest) else None
 
 
 def plan_item(item: pytest.Item, paper: Paper | None) -> None:
     """Notes on a claim test which claim it decides in which cell. Raises `pytest.UsageError`."""
     declared = declared_claim(item)
+    if declared is None and item.get_closest_marker("claim") is not None:
+        raise pytest.UsageError(
+            f"{item.nodeid}: the marker claim is set by the decorator caploc.audit.claims.claim; use that"
+        )
     if declared is None or not isinstance(item, pytest.Function):
         return
     if paper is None:

@@ -130,10 +130,12 @@ def claim(
         if over == "print":
 
             def test(audit: Auditor) -> None:
+                __tracebackhide__ = True
                 audit.check()
         else:
 
             def test(audit: Auditor, cell: CellRequest) -> None:  # type: ignore[misc]
+                __tracebackhide__ = True
                 audit.check()
 
         for name in ("__name__", "__qualname__", "__module__", "__doc__"):

@@ -18,7 +18,8 @@ from caploc.audit.summary import KIND, SCHEMA
 from caploc.audit.text import number, plural, unit_sign, visible
 from caploc.errors import CaplocError
 
-Key = tuple[str, str]
+Key = tuple[str, str, str]
+"""Paper, claim, and the test of a cell or the model of a derived verdict."""
 READABLE = (1, SCHEMA)
 """Schemas of summaries: verdicts, estimates, intervals and p values stand at the same place in both."""
 _LONGEST = 100
@@ -34,7 +35,7 @@ class CompareError(CaplocError):
 
 @dataclass(frozen=True)
 class Run:
-    """A run's JSON summary: ``cells`` by (claim, test), ``derived`` verdicts by (claim, model), ``facts`` by name."""
+    """A run's JSON summary: ``cells`` and ``derived`` verdicts by `Key`, ``facts`` by name."""
 
     path: str
     name: str
@@ -61,13 +62,15 @@ def load_run(path: Path) -> Run:
     provenance = content.get("provenance")
     if not isinstance(provenance, dict):
         raise CompareError(f"{path}: lacks provenance; it is damaged")
-    if isinstance(paper := provenance.pop("paper", None), dict):  # schema 1 had one paper
-        provenance["papers"] = {str(paper.get("key")): paper.get("digest")}
+    only = ""  # a run of schema 1 had one paper
+    if isinstance(paper := provenance.pop("paper", None), dict):
+        only = str(paper.get("key"))
+        provenance["papers"] = {only: paper.get("digest")}
     return Run(
         str(path),
         str(content.get("run")),
-        _by_key(content.get("cells"), "test", f"{path}: cells"),
-        _by_key(content.get("derived"), "model", f"{path}: derived"),
+        _by_key(content.get("cells"), "test", only, f"{path}: cells"),
+        _by_key(content.get("derived"), "model", only, f"{path}: derived"),
         dict(_facts(provenance)),
     )
 
@@ -157,15 +160,15 @@ class Comparison:
         return [(name, of_a, of_b) for name, of_a, of_b in pairs if of_a != of_b]
 
 
-def _by_key(entries: Any, second: str, place: str) -> dict[Key, Mapping[str, Any]]:
+def _by_key(entries: Any, last: str, paper: str, place: str) -> dict[Key, Mapping[str, Any]]:
     if not isinstance(entries, list):
         raise CompareError(f"{place}: a list is expected; the file is damaged")
     found: dict[Key, Mapping[str, Any]] = {}
     for count, entry in enumerate(entries, 1):
-        names = ("claim", second, "status")
+        names = ("claim", last, "status")
         if not isinstance(entry, dict) or not all(isinstance(entry.get(name), str) for name in names):
             raise CompareError(f"{place}: entry {count} lacks {', '.join(names)}; the file is damaged")
-        found[entry["claim"], entry[second]] = entry
+        found[str(entry.get("paper", paper)), entry["claim"], entry[last]] = entry
     return found
 
 
@@ -232,14 +235,14 @@ def report(comparison: Comparison) -> Iterator[str]:
     follow = {
         key: f"{a.derived[key]['status']} -> {b.derived[key]['status']}" for key in comparison.moved_derived
     }
-    yield from _section("verdicts that moved", ((key[1], cells[key]) for key in comparison.moved))
+    yield from _section("verdicts that moved", ((key[-1], cells[key]) for key in comparison.moved))
     yield from _section(
         "derived verdicts that moved",
-        ((f"{key[0]} {key[1]}", text) for key, text in follow.items()),
+        ((f"{claim} {model}", text) for (_, claim, model), text in follow.items()),
     )
     # a cell whose verdict moved stands above with both its estimates
     left = [key for key in comparison.left if key not in set(comparison.moved)]
-    yield from _section("estimates outside the other run's interval", ((key[1], cells[key]) for key in left))
+    yield from _section("estimates outside the other run's interval", ((key[-1], cells[key]) for key in left))
     yield from _section(
         "cells that one run could not run",
         (
@@ -249,7 +252,7 @@ def report(comparison: Comparison) -> Iterator[str]:
     )
     for name, keys in comparison.only.items():
         yield from _section(
-            f"cells only in {name}", ((key[1], _cell(_of(comparison, name), key)) for key in keys)
+            f"cells only in {name}", ((key[-1], _cell(_of(comparison, name), key)) for key in keys)
         )
     yield from _section(
         "settings and sources that differ", ((n, f"{x} -> {y}") for n, x, y in comparison.facts)

@@ -8,12 +8,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from caploc.audit.results import Planned
 from caploc.audit.text import plural, visible
 from caploc.errors import CaplocError
-from caploc.papers import Claim, Paper
+
+if TYPE_CHECKING:
+    from caploc.papers import Claim, Paper
 
 
 class PendingError(CaplocError):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from caploc.audit.results import Result, Status
+from caploc.audit.text import visible
 from caploc.errors import CaplocError
 from caploc.findings import PRINTED, Outcome
 
@@ -91,6 +92,18 @@ def dumps(expectations: Mapping[str, Expectation]) -> str:
             lines += [f"low = {float(expectation.low)!r}", f"high = {float(expectation.high)!r}"]
         blocks.append("\n".join([*lines, f"why = {_quoted(expectation.why)}", ""]))
     return "\n".join(blocks)
+
+
+def record_expectations(path: Path, results: Iterable[Result], known: Mapping[str, Expectation]) -> int:
+    """Writes the verdicts of the embedded cells to the expectations file; returns how many were recorded."""
+    kept = [
+        replace(result, reason=visible(result.reason)) for result in results if result.finding is not None
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text(dumps(record(kept, known)), encoding="utf-8")
+    temporary.replace(path)
+    return len(kept)
 
 
 def _recorded(result: Result) -> Expectation:

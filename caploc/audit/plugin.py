@@ -1,4 +1,4 @@
-"""The audit as a pytest plugin: options, cells, the fixture ``audit``, the computing before the tests, and the records.
+"""The audit as a pytest plugin: options, cells, the fixture ``audit``, computing before the tests, the run's record.
 
 Importing this module is cheap: torch, transformers and matplotlib are imported when a test or the report needs
 them. Under pytest-xdist every worker judges and writes to the ledger; the controller reconciles and reports.
@@ -9,27 +9,32 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Generator
-from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from caploc.audit.auditor import Auditor, Judging
+from caploc.audit.auditor import Auditor, Context, report_verdict
 from caploc.audit.cells import PLANNED, group_by_model, parametrize, plan_item, skip_without_gpu
 from caploc.audit.coverage import Coverage, PendingError, load_pending, write_coverage
-from caploc.audit.expectations import Expectation, ExpectationsError, load_expectations
-from caploc.audit.ledger import Ledger
+from caploc.audit.expectations import (
+    Expectation,
+    ExpectationsError,
+    load_expectations,
+    record_expectations,
+)
+from caploc.audit.ledger import Ledger, RunRecord, start_ledger
 from caploc.audit.options import MARKERS, add_options
-from caploc.audit.outcomes import settle
+from caploc.audit.progress import ProgressFile, ProgressLine
 from caploc.audit.results import Planned, Result, Status
-from caploc.audit.running import ProgressLine, Run, Told
-from caploc.audit.session import Books, record_expectations, start_ledger
+from caploc.audit.running import Run
 from caploc.audit.settings import AuditSettings, read_settings
 from caploc.audit.summary import provenance
 from caploc.audit.terminal import header, status_of, write_summary
-from caploc.papers import Paper, load_paper, paper_names
+
+if TYPE_CHECKING:
+    from caploc.papers import Paper
 
 EXPECTATIONS = Path("fixtures") / "expected.toml"
 CLAIMS, PENDING = Path("claims"), "pending.toml"
@@ -68,7 +73,7 @@ class Audit:
         given = getattr(config, "workerinput", {})
         path = given.get("caploc_ledger") or _ledger_path(config)
         self.ledger = Ledger(Path(path), given.get("caploc_run") or uuid.uuid4().hex)
-        self.books = Books(self.ledger)
+        self.record = RunRecord(self.ledger)
         self.coverage: list[Coverage] = []
         html = config.getoption("htmlpath", None)
         if html and not self.worker:
@@ -80,6 +85,8 @@ class Audit:
     @cached_property
     def papers(self) -> dict[str, Paper]:
         """The papers of this run by their keys: those of ``--paper``, or all that caploc has."""
+        from caploc.papers import load_paper, paper_names  # here: --help and usage errors need no pydantic
+
         found = [load_paper(name) for name in self.settings.papers or paper_names()]
         return {paper.key: paper for paper in found}
 
@@ -90,7 +97,9 @@ class Audit:
     @cached_property
     def run(self) -> Run:
         """What this process computes and measures."""
-        return Run(self.settings, self.papers.__getitem__, Told(self.progress_folder, f"{os.getpid()}"))
+        return Run(
+            self.settings, self.papers.__getitem__, ProgressFile(self.progress_folder, f"{os.getpid()}")
+        )
 
     @property
     def progress_folder(self) -> Path:
@@ -98,9 +107,9 @@ class Audit:
         return self.ledger.path.with_name(f".{self.ledger.path.stem}-{self.ledger.run}.progress")
 
     @cached_property
-    def judging(self) -> Judging:
+    def context(self) -> Context:
         """What the auditors share."""
-        return Judging(
+        return Context(
             self.settings,
             self.papers.__getitem__,
             lambda: self.expectations,
@@ -131,14 +140,16 @@ class Audit:
         skip_without_gpu(items, self.settings.device)
         if self.config.getoption("claim_coverage"):
             plan = [item.stash[PLANNED] for item in items if PLANNED in item.stash]
-            self.coverage = self._covered(plan)
+            folders = {item.stash[PLANNED].paper: item.path.parent for item in items if PLANNED in item.stash}
+            self.coverage = self._covered(plan, folders)
             items.clear()  # the claims are listed in the tests' place
 
-    def _covered(self, plan: list[Planned]) -> list[Coverage]:
+    def _covered(self, plan: list[Planned], folders: dict[str, Path]) -> list[Coverage]:
         found = []
         for key, paper in self.papers.items():
             try:
-                pending = load_pending(self.config.rootpath / CLAIMS / key / PENDING)
+                folder = folders.get(key, self.config.rootpath / CLAIMS / key)
+                pending = load_pending(folder / PENDING)
             except PendingError as error:
                 raise pytest.UsageError(str(error)) from error
             found.append(Coverage.of(paper, [one for one in plan if one.paper == key], pending))
@@ -159,10 +170,14 @@ class Audit:
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
         if self.config.getoption("collectonly") or session.testsfailed:
             return (yield)
+        if self.worker:
+            self.run.compute(session.items)
+            return (yield)
         reporter = self.config.pluginmanager.getplugin("terminalreporter")
-        with nullcontext() if self.worker else ProgressLine(self.progress_folder, reporter):
-            if any(PLANNED in item.stash for item in session.items):  # none where workers collect them
+        with ProgressLine(self.progress_folder, reporter) as line:
+            if session.items:  # with workers, they collect and compute
                 self.run.compute(session.items)
+                line.close()
             return (yield)
 
     def _check_expectations(self) -> None:
@@ -181,7 +196,7 @@ class Audit:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         report = yield
         if PLANNED in item.stash:
-            settle(item, call, report)
+            report_verdict(item, call, report)
         return report
 
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
@@ -189,7 +204,7 @@ class Audit:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if not self.worker:
-            self.books.add(report)
+            self.record.add(report)
 
     @pytest.hookimpl(tryfirst=True)  # before pytest-html writes its file
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
@@ -198,11 +213,11 @@ class Audit:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED if bad else pytest.ExitCode.OK
         if self.worker or self.config.getoption("collectonly"):
             return
-        self.books.close(self.papers)
+        self.record.finish(self.papers)
         if self.recording:
-            cells = (result for result in self.books.results if self._embedded(result))
+            cells = (result for result in self.record.results if self._embedded(result))
             self.recorded = record_expectations(self.expectations_path, cells, self.expectations)
-        if self.books.of(Status.MISSING) and session.exitstatus == pytest.ExitCode.OK:
+        if self.record.of(Status.MISSING) and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def _embedded(self, result: Result) -> bool:
@@ -211,11 +226,11 @@ class Audit:
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         for coverage in self.coverage:
             write_coverage(terminalreporter, coverage)
-        if self.books.results:
+        if self.record.results:
             recorded = self.expectations_path if self.recording else None
-            audited = {result.planned.paper for result in self.books.results}
+            audited = {result.planned.paper for result in self.record.results}
             papers = [paper for key, paper in self.papers.items() if key in audited]
-            write_summary(terminalreporter, self.books, papers, self.config, recorded, self.recorded)
+            write_summary(terminalreporter, self.record, papers, self.config, recorded, self.recorded)
 
 
 @pytest.fixture
@@ -226,7 +241,7 @@ def audit(request: pytest.FixtureRequest) -> Auditor:
         raise pytest.UsageError(
             f"{request.node.nodeid}: the fixture audit is for tests made by caploc.audit.claims.claim"
         )
-    return Auditor(request.node, planned, _plugin(request.config).judging)
+    return Auditor(request.node, planned, _plugin(request.config).context)
 
 
 def _plugin(config: pytest.Config) -> Audit:

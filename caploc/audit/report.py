@@ -19,7 +19,7 @@ import pytest
 from markupsafe import Markup, escape
 
 from caploc.audit import views
-from caploc.audit.plots import Theme, draw, size
+from caploc.audit.plots import Theme, draw, plots_version, size
 from caploc.audit.results import Result, Status
 from caploc.audit.text import duration, plural, visible, visible_lines
 from caploc.audit.views import Log, RunView
@@ -27,6 +27,7 @@ from caploc.findings import PRINTED
 
 if TYPE_CHECKING:
     from caploc.audit.plugin import Audit
+    from caploc.store import Store
 
 SECTIONS = {
     "verdicts": "Verdicts",
@@ -54,19 +55,28 @@ LONGEST_TRACE = 100_000
 LONGEST_VALUE = 300
 
 
-def page(run: RunView) -> str:
-    """Everything between the title and pytest-html's own table, which is hidden unless there are other tests."""
-    sections = {name: section(name, run) for name in SECTIONS}
-    return _render("page", run, sections={name: text for name, text in sections.items() if text})
+def page(*runs: RunView, other_tests: bool = False, store: Store | None = None) -> str:
+    """Everything between the title and pytest-html's own table, which is hidden unless there are ``other_tests``.
+
+    ``store`` keeps the figures, so that a run that measures nothing new draws nothing either.
+    """
+    papers = {run: _paper(run, other_tests, store) for run in runs}
+    return _render("page", papers=papers, other_tests=other_tests)
 
 
-def section(name: str, run: RunView) -> Markup:
+def _paper(run: RunView, other_tests: bool, store: Store | None) -> Markup:
+    found = {name: section(name, run, store) for name in SECTIONS}
+    sections = {name: text for name, text in found.items() if text}
+    return Markup(_render("paper", run=run, sections=sections, other_tests=other_tests))
+
+
+def section(name: str, run: RunView, store: Store | None = None) -> Markup:
     """One section of the page; empty where the run has nothing to show in it."""
-    return Markup(_render(name, run).strip())
+    return Markup(_render(name, run=run, figures=Figures(store)).strip())
 
 
-def _render(name: str, run: RunView, **more: Any) -> str:
-    return _environment().get_template(f"{name}.html.j2").render(run=run, **more)
+def _render(name: str, **given: Any) -> str:
+    return _environment().get_template(f"{name}.html.j2").render(**given)
 
 
 @cache
@@ -87,7 +97,6 @@ def _environment() -> jinja2.Environment:
     }
     environment.globals |= {
         "COLUMNS": views.COLUMNS,
-        "Figures": Figures,
         "MOST_ITEMS": MOST_ITEMS,
         "PRINTED": PRINTED,
         "SECTIONS": SECTIONS,
@@ -135,9 +144,10 @@ class Figure:
 
 
 class Figures:
-    """Draws the plots of results, `MOST_FIGURES` of them, in the order in which it is asked."""
+    """Draws the plots of results, `MOST_FIGURES` of them, in the order in which it is asked; ``store`` keeps them."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: Store | None = None) -> None:
+        self._store = store
         self._drawn = 0
 
     def of(self, results: Iterable[Result]) -> Iterator[Figure | str]:
@@ -152,12 +162,32 @@ class Figures:
         if self._drawn >= MOST_FIGURES:
             return f"{caption}: not drawn, after {MOST_FIGURES} figures; the ledger has its data"
         try:
-            light, dark = (draw(plot["kind"], caption, plot["data"], theme) for theme in Theme)
+            light, dark = self._pictures(plot["kind"], caption, plot["data"])
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             return f"no figure for {caption}: {type(error).__name__}: {error}"
         self._drawn += 1
         words = f"{caption}: {result.status.lower()}, {result.reason}"
         return Figure(_embedded(light), _embedded(dark), size(light), words)
+
+    def _pictures(self, kind: str, caption: str, data: Mapping[str, Any]) -> list[bytes]:
+        """The PNG files for light and dark pages."""
+        if self._store is None:
+            return [draw(kind, caption, data, theme) for theme in Theme]
+        import numpy as np
+
+        from caploc.fingerprints import fingerprint
+        from caploc.store import StoreError
+
+        def drawn() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+            files = {theme.name: draw(kind, caption, data, theme) for theme in Theme}
+            return {name: np.frombuffer(file, np.uint8) for name, file in files.items()}, {}
+
+        key = fingerprint(["figure", plots_version(), kind, caption, data])
+        try:
+            (entry,) = self._store.compute_all({key: drawn})
+        except StoreError:  # a store that is full or read-only must not cost the report its figures
+            return [draw(kind, caption, data, theme) for theme in Theme]
+        return [entry.arrays[theme.name].tobytes() for theme in Theme]
 
 
 def _embedded(png: bytes) -> Markup:
@@ -189,7 +219,7 @@ class HtmlReport:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keeps the time and the traceback of a claim's test, which its result lacks."""
-        if report.nodeid not in self._audit.books.planned:
+        if report.nodeid not in self._audit.record.planned:
             return
         log = self._logs.get(report.nodeid, Log())
         error = getattr(report, "caploc_word", None) == Status.ERROR
@@ -204,7 +234,7 @@ class HtmlReport:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_html_results_table_row(self, report: Any, cells: list[str]) -> None:
-        if report.nodeid in self._audit.books.planned:
+        if report.nodeid in self._audit.record.planned:
             cells.clear()  # pytest-html leaves out a row without cells
             return
         phase = "" if report.when == "call" else f"::{report.when}"
@@ -216,14 +246,20 @@ class HtmlReport:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_html_results_summary(self, prefix: list[str]) -> None:
-        books = self._audit.books
-        if books.results:
-            head = next(iter(books.ledger.read()), {})
-            other_tests = bool(self._frame.data["tests"])
-            for key, paper in self._audit.papers.items():
-                own, derived = (
-                    [one for one in results if one.planned.paper == key]
-                    for results in (books.results, books.derived)
-                )
-                if own:
-                    prefix.append(page(RunView(paper, own, derived, self._logs, head, other_tests)))
+        record = self._audit.record
+        if not record.results:
+            return
+        head = next(iter(record.ledger.read()), {})
+        runs: list[RunView] = []
+        for key, paper in self._audit.papers.items():
+            own, derived = (
+                [one for one in results if one.planned.paper == key]
+                for results in (record.results, record.derived)
+            )
+            if own:
+                prefix_of_ids = f"{key}-" if runs else ""
+                runs.append(RunView(paper, own, derived, self._logs, head, prefix_of_ids))
+        from caploc.store import Store
+
+        other_tests = bool(self._frame.data["tests"])
+        prefix.append(page(*runs, other_tests=other_tests, store=Store(self._audit.settings.store)))

@@ -1,18 +1,27 @@
-"""What became of each cell: one record a cell, and the counts of a whole run."""
+"""What became of each cell, and what follows once all have ended.
+
+One record a cell; the counts of a run; the verdicts that hang on how the paper is read; p values corrected for many
+tests; and the verdicts on claims that follow from others.
+"""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from caploc.findings import Cell, Finding, Verdict, plain
+from caploc.findings import Cell, Finding, Outcome, Verdict, plain
+
+if TYPE_CHECKING:
+    from caploc.papers import Claim, Paper
 
 MOVED = "MOVED"
 """What the terminal calls a cell that left what was reviewed."""
+STATUS_PROPERTY, RESULT_PROPERTY = "verdict", "caploc"
+"""The properties of a test's report that carry its status, and its `Result` as JSON."""
 
 
 class Status(StrEnum):
@@ -56,7 +65,7 @@ class Result:
     reviewed, None if it did not; ``expected`` is true where a reviewed expectation was met.
 
     ``p`` is the finding's decisive p value; ``p_holm`` and ``p_by`` are its corrections (Holm, Benjamini-Yekutieli)
-    over the ``tests`` cells of its family, filled in when the run ends (`caploc.audit.corrections`). ``after_holm``
+    over the ``tests`` cells of its family, filled in when the run ends (`corrected`). ``after_holm``
     says, for a supported cell that has a p value, whether it is still below the claim's level then.
     """
 
@@ -162,3 +171,135 @@ class Tally:
             self.not_after_holm += result.after_holm is False
             if result.status is Status.NOT_RUN:
                 self.not_run[result.reason] += 1
+
+
+# ----------------------------------------------------------------------------------------- other readings of the paper
+
+
+@dataclass(frozen=True)
+class Flip:
+    """A cell whose verdict is another one under some readings: ``others`` are those results, ``base`` the run's own."""
+
+    base: Result
+    others: tuple[Result, ...]
+
+    @property
+    def sentence(self) -> str:
+        """In words: ``SUPPORTED, but REFUTED with scope=layer``."""
+        others = (f"{other.status} with {other.planned.cell.variant}" for other in self.others)
+        return f"{self.base.status}, but {', '.join(others)}"
+
+
+def flips(results: Sequence[Result]) -> list[Flip]:
+    """The cells with a verdict that differs between readings, in order; cells without a verdict say nothing."""
+    tried: dict[tuple[str, str], list[Result]] = {}
+    for result in _decided(results, variant=True):
+        cell = result.planned.cell
+        base = replace(cell, variant="")
+        # the test's id says which of several tests of one claim it belongs to
+        key = (result.planned.claim, result.planned.nodeid.replace(cell.label, base.label))
+        tried.setdefault(key, []).append(result)
+    found = []
+    for result in _decided(results, variant=False):
+        others = tried.get((result.planned.claim, result.planned.nodeid), [])
+        differing = tuple(other for other in others if other.status is not result.status)
+        found += [Flip(result, differing)] if differing else []
+    return found
+
+
+def _decided(results: Iterable[Result], variant: bool) -> Iterable[Result]:
+    return (result for result in results if result.decided and bool(result.planned.cell.variant) is variant)
+
+
+# ------------------------------------------------------------------------------------------- correction for many tests
+
+
+def corrected(results: Sequence[Result], papers: Mapping[str, Paper]) -> list[Result]:
+    """The results, in order; those with a p value get ``p_holm``, ``p_by``, ``tests`` and ``after_holm``.
+
+    A family is every cell of one group of a paper's claims, one model and one reading of the paper in this run: the
+    tests among which a reader may pick the one that came out well. Holm bounds the chance of any false rejection among
+    them, Benjamini and Yekutieli the expected share of false ones, both whatever their dependence.
+    """
+    families: dict[tuple[str, str, str, str], list[int]] = defaultdict(list)
+    for place, result in enumerate(results):
+        paper = papers.get(result.planned.paper)
+        claim = paper.claims.get(result.planned.claim) if paper else None
+        if result.p is not None and claim is not None:
+            cell = result.planned.cell
+            families[result.planned.paper, claim.group, cell.model, cell.variant].append(place)
+    filled = list(results)
+    for places in families.values():
+        for place, result in zip(
+            places, _corrected([results[place] for place in places], papers), strict=True
+        ):
+            filled[place] = result
+    return filled
+
+
+def _corrected(family: Sequence[Result], papers: Mapping[str, Paper]) -> list[Result]:
+    # imported here: scipy is not needed where no claim has a p value, as in --collect-only
+    from caploc.statistics import benjamini_yekutieli, holm
+
+    p_values = [result.p for result in family if result.p is not None]
+    adjusted = zip(family, holm(p_values), benjamini_yekutieli(p_values), strict=True)
+    return [
+        _filled(result, float(by_holm), float(by_by), len(family), papers)
+        for result, by_holm, by_by in adjusted
+    ]
+
+
+def _filled(result: Result, p_holm: float, p_by: float, tests: int, papers: Mapping[str, Paper]) -> Result:
+    below = p_holm < papers[result.planned.paper].claims[result.planned.claim].level
+    after_holm = below if result.status is Status.SUPPORTED else None
+    return replace(result, p_holm=p_holm, p_by=p_by, tests=tests, after_holm=after_holm)
+
+
+# ------------------------------------------------------------------------------------ verdicts that follow from others
+
+
+def derived(results: Sequence[Result], paper: Paper) -> list[Result]:
+    """A result for each claim that follows from others and each model in which one of those has a cell, in the paper's
+    order; cells under other readings of the paper are left out.
+
+    A cell that erred or is missing might have ended in any way: it counts as inconclusive.
+    """
+    own = [
+        result for result in results if result.planned.paper == paper.key and not result.planned.cell.variant
+    ]
+    found = {}
+    for model in dict.fromkeys(result.planned.cell.model for result in own):
+        outcomes: dict[str, list[Outcome]] = {}
+        for result in own:
+            if result.planned.cell.model == model:
+                outcomes.setdefault(result.planned.claim, []).append(_outcome(result.status))
+        for claim in _sources_first(paper):
+            if not outcomes.keys().isdisjoint(claim.rule.claims):
+                result = _derived(paper, claim, model, outcomes)
+                found[claim.id, model] = result
+                outcomes[claim.id] = [_outcome(result.status)]
+    order = list(paper.claims)
+    return sorted(found.values(), key=lambda result: order.index(result.planned.claim))
+
+
+def _derived(paper: Paper, claim: Claim, model: str, outcomes: Mapping[str, Sequence[Outcome]]) -> Result:
+    from caploc.rules import derive  # here: rules import pydantic, and --help needs neither
+
+    verdict = derive(claim, outcomes)
+    planned = Planned("", f"{claim.id}[{model}]", claim.id, Cell(model), paper=paper.key)
+    return Result(planned, Status(verdict.outcome.value), verdict.reason)
+
+
+def _sources_first(paper: Paper) -> list[Claim]:
+    """The derived claims, each after those derived ones that it follows from."""
+    left = {claim.id: claim for claim in paper.claims.values() if claim.rule.claims}
+    ordered: list[Claim] = []
+    while ready := [claim for claim in left.values() if left.keys().isdisjoint(claim.rule.claims)]:
+        ordered += ready
+        for claim in ready:
+            del left[claim.id]
+    return ordered
+
+
+def _outcome(status: Status) -> Outcome:
+    return Outcome.INCONCLUSIVE if status in (Status.ERROR, Status.MISSING) else Outcome(status.value)

@@ -15,15 +15,16 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import caploc
-from caploc.audit.results import Result, Status
-from caploc.audit.sensitivity import flips
+from caploc.audit.results import Result, Status, flips
 from caploc.audit.settings import AuditSettings
 from caploc.audit.text import visible
 from caploc.findings import plain
-from caploc.papers import Paper
+
+if TYPE_CHECKING:
+    from caploc.papers import Paper
 
 KIND = "caploc audit"
 SCHEMA = 2
@@ -162,6 +163,7 @@ def _cell(result: Result) -> dict[str, Any]:
 
 def _follows(result: Result) -> dict[str, Any]:
     return {
+        "paper": result.planned.paper,
         "claim": result.planned.claim,
         "model": result.planned.cell.model,
         "status": result.status,

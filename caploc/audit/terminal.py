@@ -6,15 +6,17 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from caploc.audit.ledger import RunRecord
 from caploc.audit.results import Result, Status, Tally
-from caploc.audit.session import Books
 from caploc.audit.settings import AuditSettings
 from caploc.audit.text import in_ascii, plural
-from caploc.papers import Paper
+
+if TYPE_CHECKING:
+    from caploc.papers import Paper
 
 MOST_LISTED = 20
 WIDEST = 100
@@ -53,7 +55,7 @@ def status_of(report: pytest.TestReport) -> tuple[str, str, str] | None:
 
 def write_summary(
     reporter: Any,
-    books: Books,
+    record: RunRecord,
     papers: Iterable[Paper],
     config: pytest.Config,
     recorded_to: Path | None,
@@ -63,14 +65,14 @@ def write_summary(
     paper or on the number of tests; where the report and the ledger are. Plain ASCII."""
     reporter.write_sep("=", "audit")
     for paper in papers:
-        for line in family_table(paper, books.by_group(paper), config.get_terminal_writer().fullwidth):
+        for line in family_table(paper, record.by_group(paper), config.get_terminal_writer().fullwidth):
             reporter.write_line(line)
         reporter.write_line("")
-    _totals(reporter, books)
-    _list(reporter, "MOVED", ((r, r.moved or "") for r in books.results if r.moved is not None))
-    _list(reporter, "ERROR", ((r, r.reason) for r in books.of(Status.ERROR)))
-    _list(reporter, "MISSING", ((r, r.reason) for r in books.of(Status.MISSING)))
-    _other_readings(reporter, books)
+    _totals(reporter, record)
+    _list(reporter, "MOVED", ((r, r.moved or "") for r in record.results if r.moved is not None))
+    _list(reporter, "ERROR", ((r, r.reason) for r in record.of(Status.ERROR)))
+    _list(reporter, "MISSING", ((r, r.reason) for r in record.of(Status.MISSING)))
+    _other_readings(reporter, record)
     if recorded_to is not None:
         reporter.write_line(
             f"recorded {plural(recorded, 'expectation')} in {_short(recorded_to, config)}; review them"
@@ -78,7 +80,7 @@ def write_summary(
     html = config.getoption("htmlpath", None)
     if html:
         reporter.write_line(f"report: {html}")
-    reporter.write_line(f"ledger: {_short(books.ledger.path, config)}")
+    reporter.write_line(f"ledger: {_short(record.ledger.path, config)}")
 
 
 def family_table(paper: Paper, tallies: Mapping[str, Tally], width: int) -> Iterator[str]:
@@ -119,8 +121,8 @@ def _question(paper: Paper, name: str) -> str:
     return f"{group.title}: {group.question[:1].lower()}{group.question[1:]}"
 
 
-def _totals(reporter: Any, books: Books) -> None:
-    tally = books.tally
+def _totals(reporter: Any, record: RunRecord) -> None:
+    tally = record.tally
     sentence = tally.sentence()
     reasons = sorted(tally.not_run.items(), key=lambda pair: (-pair[1], pair[0]))
     if len(reasons) == 1:
@@ -136,11 +138,11 @@ def _totals(reporter: Any, books: Books) -> None:
         )
 
 
-def _other_readings(reporter: Any, books: Books) -> None:
+def _other_readings(reporter: Any, record: RunRecord) -> None:
     """The verdicts that depend on how the paper is read, if the run tried other readings (--sensitivity)."""
-    if not books.tally.other_readings:
+    if not record.tally.other_readings:
         return
-    flips = books.flips()
+    flips = record.flips()
     count = plural(len(flips), "verdict") if flips else "no verdict"
     reporter.write_line(f"{count} would change under another reading of the paper")
     _list(reporter, "FLIP", ((flip.base, flip.sentence) for flip in flips), red=False)

@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from caploc.audit.results import Result, Status, Tally
-from caploc.audit.sensitivity import Flip, flips
+from caploc.audit.results import Flip, Result, Status, Tally, flips
 from caploc.audit.summary import fingerprints
 from caploc.audit.text import duration, number, p_value, plural, unit_sign, visible
 from caploc.findings import PRINTED
@@ -61,17 +60,22 @@ class Log:
     trace: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RunView:
-    """A run that has ended. ``logs`` are by node id, ``head`` is the ledger's first line; ``other_tests`` says whether
-    tests ran that decide no claim, which pytest-html lists."""
+    """What a run that has ended says of one paper.
+
+    Attributes:
+        logs: by node id.
+        head: the ledger's first line.
+        prefix: begins the page's ids of this paper, so that those of several papers differ.
+    """
 
     paper: Paper
     results: Sequence[Result]
     derived: Sequence[Result] = ()
     logs: Mapping[str, Log] = field(default_factory=dict)
     head: Mapping[str, Any] = field(default_factory=dict)
-    other_tests: bool = False
+    prefix: str = ""
 
     @cached_property
     def tally(self) -> Tally:

@@ -8,10 +8,9 @@ text_loss(lm, texts, sets)                          # [sets, texts], nats a toke
 
 from __future__ import annotations
 
-from caploc.evaluation.evaluating import evaluate
-from caploc.evaluation.outcomes import Outcomes
+from caploc.evaluation.evaluating import evaluate, text_loss
+from caploc.evaluation.evaluator import Outcomes
 from caploc.evaluation.preparing import Item, Prepared, prepare
 from caploc.evaluation.scorings import SCORINGS, Scoring
-from caploc.evaluation.text import text_loss
 
 __all__ = ["SCORINGS", "Item", "Outcomes", "Prepared", "Scoring", "evaluate", "prepare", "text_loss"]

@@ -3,24 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm import tqdm
 
-from caploc.errors import ModelError
 from caploc.evaluation.generating import Text, Waiting, Writer, write_on
-from caploc.evaluation.labels import add_further_tokens, likelihoods
-from caploc.evaluation.outcomes import Outcomes
-from caploc.evaluation.passes import Clean
 from caploc.evaluation.preparing import Prepared
-from caploc.evaluation.reading import Batch, Reading
-from caploc.evaluation.rows import RowModel
-from caploc.evaluation.sizing import automatic_batch, waiting_bytes
+from caploc.evaluation.reading import Batch, Reading, add_further_tokens, likelihoods
+from caploc.evaluation.rows import Clean, ErasingModel
 from caploc.model.loading import LanguageModel
-from caploc.rows.caches import KeysValues, Recorder
+from caploc.rows.caches import KeysValues, RowCache
+from caploc.rows.sizing import Budget, waiting_bytes
+
+
+@dataclass(frozen=True, eq=False)
+class Outcomes:
+    """What an evaluation gives, of each set on each item; without sets, of each item. Numpy arrays.
+
+    score  float64 from 0 to 1, by the prepared scoring
+    nll    float64, nats per token of the reference answer, teacher forced
+    exact  every token of the reference is the likeliest one, teacher forced
+    ended  generation came to an end; True where none was needed. Where it is False, ``score`` is what the text so far
+           gives.
+    """
+
+    score: Float[np.ndarray, "*sets items"]
+    nll: Float[np.ndarray, "*sets items"]
+    exact: Bool[np.ndarray, "*sets items"]
+    ended: Bool[np.ndarray, "*sets items"]
+
+    def of_set(self, index: int) -> Outcomes:
+        """One set's, without the axis of sets."""
+        return Outcomes(self.score[index], self.nll[index], self.exact[index], self.ended[index])
 
 
 class Evaluator:
@@ -34,7 +53,7 @@ class Evaluator:
         self, lm: LanguageModel, prepared: Prepared, sets: Tensor | None, batch_tokens: int | None
     ) -> None:
         self._lm, self._prepared, self._sets = lm, prepared, sets
-        self._budget = batch_tokens or automatic_batch(lm)
+        self._budget = Budget(lm, batch_tokens, gradients=False)
         touched = torch.zeros(1, lm.num_layers, dtype=torch.bool) if sets is None else sets.any(2).cpu()
         lowest = [int(row.nonzero()[0]) if row.any() else lm.num_layers for row in touched]
         self._lowest = lowest
@@ -42,7 +61,7 @@ class Evaluator:
         self._whole = [n for n, at in enumerate(lowest) if at == lm.num_layers]  # what erases nothing
         shape = (len(lowest), prepared.items)
         self._made = Outcomes(np.zeros(shape), np.zeros(shape), np.zeros(shape, bool), np.ones(shape, bool))
-        self._rows = RowModel(lm)
+        self._rows = ErasingModel(lm)
         self._writer, self._waiting = Writer(lm, prepared), Waiting()
         self._waiting_bytes = waiting_bytes(lm)
         labels = {len(label) for item in prepared.all_items for label in item.candidates}
@@ -74,7 +93,7 @@ class Evaluator:
 
     def _batch_items(self, longest: int) -> int:
         """Items to a batch: as few as fill a pass together with the sets, for sets share what items cannot."""
-        rows = max(1, self._budget // longest)
+        rows = max(1, self._budget.tokens // longest)
         return max(1, -(-rows // max(1, len(self._order))))
 
     def _run(self, numbers: list[int], sets: list[int], whole: bool) -> None:
@@ -85,7 +104,7 @@ class Evaluator:
             self._run_halves(numbers, sets, whole)
             return
         while sets:
-            some = sets[: max(1, self._budget // batch.tokens.numel())]
+            some = sets[: max(1, self._budget.tokens // batch.tokens.numel())]
             if self._fits(partial(self._erased, batch, found[0], some), len(some) > 1 or len(numbers) > 1):
                 sets = sets[len(some) :]
             elif len(some) == 1:
@@ -103,7 +122,7 @@ class Evaluator:
         entries = sorted({self._lowest[one] for one in sets})
         clean, logits = self._rows.clean(batch.tokens, batch.read, entries, self._keeps)
         if whole:
-            kept = partial(clean.rows, Recorder(False), [self._lm.num_layers])
+            kept = partial(clean.rows, RowCache(), [self._lm.num_layers])
             self._take(batch, self._whole[:1], logits[None], kept)
         return clean
 
@@ -114,21 +133,12 @@ class Evaluator:
         self._take(batch, sets, logits, partial(clean.rows, cache, lowest))
 
     def _fits(self, run: Callable[[], object], divisible: bool) -> bool:
-        """Whether ``run`` had the memory it needs. If not, batches are smaller from now on; if they cannot be, and what
-        did not fit cannot be divided either, that is an error."""
-        try:
-            run()
-            return True
-        except torch.cuda.OutOfMemoryError as error:
-            if not divisible and self._budget == 1:
-                raise ModelError(
-                    f"{self._prepared.dataset}: a single row does not fit into the GPU's memory; use a GPU with more "
-                    "memory or shorter examples"
-                ) from error
-        # only here, with the error's frames gone, is what they held free
-        self._budget = max(1, self._budget // 2)
-        torch.cuda.empty_cache()
-        return False
+        """Whether ``run`` had the memory it needs; if not, batches are smaller from now on."""
+        refusal = (
+            f"{self._prepared.dataset}: a single row does not fit into the GPU's memory; use a GPU with more memory or "
+            "shorter examples"
+        )
+        return self._budget.fits(run, refusal, divisible=divisible)
 
     def _take(
         self, batch: Batch, sets: list[int], logits: Tensor, kept: Callable[[Tensor], KeysValues]
@@ -158,7 +168,7 @@ class Evaluator:
         found = likelihoods(batch, logits, reading)
         if self._keeps:
             erased = None if self._sets is None else self._sets[sets]
-            add_further_tokens(self._rows, batch, found, erased, kept, self._sees(), self._budget)
+            add_further_tokens(self._rows, batch, found, erased, kept, self._sees(), self._budget.tokens)
         return found.argmax(-1) == torch.tensor([item.label for item in batch.items])
 
     def _texts(

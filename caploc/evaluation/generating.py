@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from caploc.evaluation.preparing import Item, Prepared
-from caploc.evaluation.rows import RowModel
+from caploc.evaluation.rows import ErasingModel
 from caploc.model.loading import LanguageModel
-from caploc.rows.caches import KeysValues, Slots, additive, joined
+from caploc.rows.caches import KeysValues, Slots, joined
 
 _COMPACT_BELOW = 0.75  # of the rows still writing; the others' leave the batch
 
@@ -104,13 +104,13 @@ class Waiting:
 
 
 def write_on(
-    rows: RowModel, waiting: Waiting, writer: Writer, erased: Tensor | None, visible: list[Tensor]
+    rows: ErasingModel, waiting: Waiting, writer: Writer, erased: Tensor | None, visible: list[Tensor]
 ) -> list[Text]:
     """The waiting rows' texts, written on until they are over; ``waiting`` is left as it was.
 
     Args:
         erased: ``[sets, layers, neurons]``, those of a row by its ``row[0]``.
-        visible: for each layer ``[T, T]`` bool, as ``RowModel.sees`` gives it.
+        visible: for each layer ``[T, T]`` bool, as ``ErasingModel.sees`` gives it.
     """
     texts = [replace(text, tokens=list(text.tokens)) for some, _ in waiting.parts for text in some]
     longest = max(text.item.tokens.answer_start + writer.most(text.item) for text in texts)
@@ -127,7 +127,7 @@ def write_on(
         positions = torch.tensor(places, device=rows.device)
         used = 1 + max(place for (place,) in places)
         cache.at(positions, used)
-        mask = additive(visible, positions, used, rows.dtype)
+        mask = Slots.masks(visible, positions, used, rows.dtype)
         following = rows.going_on(tokens, members, cache, mask)[:, -1].argmax(-1).tolist()
         for text, token in zip(going, following, strict=True):
             if text.text is None:

@@ -11,9 +11,16 @@ from itertools import permutations
 from transformers import PreTrainedTokenizerBase
 
 from caploc.errors import DatasetError, OptionError, UnknownNameError
-from caploc.evaluation.ends import Ends
-from caploc.evaluation.numbers import final_answer
-from caploc.evaluation.scorings import LABELS, LETTERS, SCORINGS, Scoring, default_scoring, task_of
+from caploc.evaluation.scorings import (
+    LABELS,
+    LETTERS,
+    SCORINGS,
+    Ends,
+    Scoring,
+    default_scoring,
+    final_answer,
+    task_of,
+)
 from caploc.examples import Example, Exclusion, TokenizedExample, fit, tokenize
 from caploc.model.loading import LanguageModel
 

@@ -1,63 +1,224 @@
-"""The engine: (set, item) pairs as rows of a batch, each from where its set first changes something.
+"""(set, item) pairs as rows, each from where its set first changes something, and rows that are written on.
 
 Erasing a neuron zeroes its activation at every position. Below the lowest layer in which a set has neurons, and in that
 layer up to the output of its MLP, a row is the clean run: it enters there, with the clean output less what the erased
 neurons gave, a product as thin as they are few. In the last layer the MLP, and then the head, run at the positions that
-are read. The Hugging Face model's own layers do the work.
+are read.
 
 Equality with weights set to zero and ``generate()``, item by item: ``caploc/tests/evaluation/test_against_oracle.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from functools import partial
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from caploc.errors import ModelError
-from caploc.evaluation.passes import Clean, Pass
+from caploc.architectures import weight_by_input
 from caploc.model.loading import LanguageModel
-from caploc.rows.borrowing import frozen_eval, keywords, replaced_forward
-from caploc.rows.caches import Recorder, Slots
+from caploc.rows.borrowing import keywords
+from caploc.rows.caches import KeysValues, RowCache, Slots, shared
+from caploc.rows.clean import visible_tokens
+from caploc.rows.model import RowModel, Rows
 
 
-class RowModel:
-    """A model prepared for rows; use inside ``with``. Leaving it, even by an exception, restores the model."""
+@dataclass
+class Clean:
+    """The unchanged model on I items of T tokens, shorter ones padded on the right (nothing looks ahead).
+
+    tokens      ``[I, T]``
+    read        ``[P]`` positions whose predictions are read, as indices into ``tokens`` laid flat
+    kept        keys and values of every layer; empty unless they were asked for
+    inputs      for layers at which sets enter, the layer's input ``[I, T, width]``
+    activations likewise ``[I T, neurons]``, what enters the MLP's output projection
+    outputs     likewise ``[I T, width]``, what it puts out
+    tuples      whether this family's layers return tuples
+    """
+
+    tokens: Tensor
+    read: Tensor
+    kept: KeysValues = field(default_factory=list)
+    inputs: dict[int, Tensor] = field(default_factory=dict)
+    activations: dict[int, Tensor] = field(default_factory=dict)
+    outputs: dict[int, Tensor] = field(default_factory=dict)
+    tuples: bool = False
+
+    def rows(self, cache: RowCache, lowest: list[int], rows: Tensor) -> KeysValues:
+        """Keys and values of some rows of an erased pass, row = set x I + item.
+
+        Up to the attention of the lowest layer in which a set has a neuron, a row's are the clean ones.
+        """
+        items = len(self.tokens)
+        sets = torch.tensor(lowest, device=rows.device)[rows // items]
+        found = []
+        for layer, clean in enumerate(self.kept):
+            own = cache.seen.get(layer)
+            erased = sets < layer
+            if own is None or not erased.any():
+                found.append((clean[0][rows % items], clean[1][rows % items]))
+            elif erased.all():
+                found.append((own[0][rows], own[1][rows]))
+            else:
+                pair = []
+                for of_clean, of_rows in zip(clean, own, strict=True):
+                    states = of_clean[rows % items]
+                    states[erased] = of_rows[rows[erased]]
+                    pair.append(states)
+                found.append((pair[0], pair[1]))
+        return found
+
+
+class ReadRows(Rows):
+    """Groups of I whole sequences, of which some positions are read: there alone the last layer's MLP and the head run.
+
+    Args:
+        tokens: what is fed to the model.
+        clean: the items, and what is read of them.
+        last: the number of the last layer.
+    """
+
+    def __init__(self, tokens: Tensor, clean: Clean, last: int, keeps: bool) -> None:
+        self.cache: RowCache
+        super().__init__(RowCache(keeps=keeps), tokens=tokens, tuples=clean.tuples)
+        self._clean, self._last = clean, last
+        self._shape: torch.Size | None = None  # of what the last MLP would have been fed
+
+    @property
+    def groups(self) -> int:
+        """That are in the batch."""
+        return self.joined // len(self._clean.tokens)
+
+    def into_last_mlp(self, states: Tensor) -> Tensor:
+        self._shape = states.shape
+        return self.read(states)
+
+    def mlp_output(self, layer: int, states: Tensor, output: Tensor) -> Tensor:
+        """Back to all positions; what stands at the others is not read."""
+        if layer < self._last or self._shape is None:
+            return output
+        columns = self._shape.numel() // (self.groups * output.shape[-1])
+        everywhere = output.new_zeros(self.groups, columns, output.shape[-1])
+        everywhere[:, self._clean.read] = output
+        return everywhere.view(self._shape)
+
+    def read(self, states: Tensor) -> Tensor:
+        return states.reshape(self.groups, -1, states.shape[-1])[:, self._clean.read]
+
+
+class CleanRows(ReadRows):
+    """The unchanged model, recorded where ``clean.inputs`` has layers."""
+
+    def in_front(self, layer: int, states: Tensor) -> None:
+        if layer in self._clean.inputs:
+            self._clean.inputs[layer] = states
+
+    def into_last_mlp(self, states: Tensor) -> Tensor:
+        # where sets will enter, all positions are recorded
+        return states if self._last in self._clean.inputs else super().into_last_mlp(states)
+
+    def mlp_output(self, layer: int, states: Tensor, output: Tensor) -> Tensor:
+        if layer in self._clean.inputs:
+            self._clean.activations[layer] = states.reshape(-1, states.shape[-1])
+            self._clean.outputs[layer] = output.reshape(-1, output.shape[-1])
+            return output
+        return super().mlp_output(layer, states, output)
+
+
+class ErasedRows(ReadRows):
+    """A group for each set of neurons, ``erased [sets, layers, neurons]``, in ascending order of ``lowest``, the layer
+    behind whose MLP it enters."""
+
+    def __init__(
+        self,
+        clean: Clean,
+        erased: Tensor,
+        lowest: list[int],
+        projections: Sequence[nn.Module],
+        keeps: bool,
+    ) -> None:
+        # what goes in does not matter: layers below the first entry pass it through, and there it is replaced
+        super().__init__(clean.tokens[:1], clean, len(projections) - 1, keeps)
+        self.joined = 0
+        self.lowest, self._erased, self._projections = lowest, erased, projections
+
+    def behind_mlp(self, layer: int) -> tuple[Tensor, Tensor] | None:
+        new = self.lowest.count(layer)
+        if not new:
+            return None
+        entry = self._clean.inputs[layer]
+        return entry, self._less_erased(layer, slice(self.groups, self.groups + new)).view(new, *entry.shape)
+
+    def activations(self, layer: int, states: Tensor) -> Tensor:
+        return zeroed(self._erased[: self.groups, layer], states)
+
+    def _less_erased(self, layer: int, groups: slice) -> Tensor:
+        """``[groups, I T, width]`` what the layer's projection puts out without the groups' neurons."""
+        projection = self._projections[layer]
+        weight = weight_by_input(projection)  # [neurons, width]
+        activations, output = self._clean.activations[layer], self._clean.outputs[layer]
+        bias = getattr(projection, "bias", None)
+        nothing = torch.zeros_like(output) if bias is None else bias.detach().expand_as(output)
+        made = []
+        for members in self._erased[groups, layer]:
+            erased = members.nonzero().ravel()
+            if 2 * len(erased) < len(members):
+                made.append(output - activations[:, erased] @ weight[erased])
+            else:
+                left = (~members).nonzero().ravel()
+                made.append(nothing + activations[:, left] @ weight[left])
+        return torch.stack(made)
+
+
+class GoingRows(Rows):
+    """Rows that go on from what is in ``cache``, each with its own ``erased [rows, layers, neurons]``, if any."""
+
+    def __init__(self, tokens: Tensor, erased: Tensor | None, cache: Slots, visible: list[Tensor]) -> None:
+        super().__init__(cache, cache.positions, tokens)
+        self._erased, self._visible = erased, visible
+
+    def mask(self, layer: int, rows: int) -> Tensor:
+        return self._visible[layer]
+
+    def activations(self, layer: int, states: Tensor) -> Tensor:
+        return states if self._erased is None else zeroed(self._erased[:, layer], states)
+
+
+class Unrun(Rows):
+    """One sequence that no layer runs, to see what the model hands its layers."""
+
+    def __init__(self, tokens: Tensor, tuples: bool) -> None:
+        super().__init__(RowCache(), tokens=tokens, tuples=tuples)
+        self.joined = 0
+
+    def read(self, states: Tensor) -> Tensor:
+        return states[:, -1:]
+
+
+def zeroed(members: Tensor, activations: Tensor) -> Tensor:
+    """``activations`` of groups of equal size, 0 at each group's ``members [groups, neurons]``; changed in place where
+    they are few."""
+    group, neuron = members.nonzero(as_tuple=True)
+    if not len(group):
+        return activations
+    states = activations.reshape(len(members), -1, activations.shape[-1])
+    if 4 * len(group) > members.numel():
+        states = states.masked_fill(members[:, None], 0)
+    else:
+        states[group, :, neuron] = 0
+    return states.view(activations.shape)
+
+
+class ErasingModel(RowModel):
+    """A model prepared for rows of an evaluation; use inside ``with``, which restores it."""
 
     def __init__(self, lm: LanguageModel) -> None:
-        self._lm = lm
-        self._model: Any = lm.model
-        self._layers = lm.layers
-        self._pass: Pass | None = None
-        self._tuples = False  # whether this family's layers return tuples
-        self._masks: list[Tensor | None] | None = None  # where the layers' masks are noted, by ``sees``
-        self._stack = ExitStack()
-
-    @property
-    def device(self) -> torch.device:
-        return self._lm.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self._lm.dtype
-
-    def __enter__(self) -> RowModel:
-        with ExitStack() as stack:
-            stack.enter_context(torch.no_grad())
-            stack.enter_context(frozen_eval(self._model))
-            for index, layer in enumerate(self._layers):
-                stack.enter_context(self._patched(index, layer))
-            head = self._model.get_output_embeddings()
-            stack.enter_context(replaced_forward(head, partial(self._head, head.forward)))
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._stack.close()
+        super().__init__(lm.model, lm.architecture)
+        self.device, self.dtype = lm.device, lm.dtype
+        self._tuples = False  # whether this family's layers return tuples, as the last clean pass found
 
     def clean(
         self, tokens: Tensor, read: Tensor, entries: Sequence[int], keeps: bool
@@ -69,187 +230,42 @@ class RowModel:
             keeps: keep the keys and values.
         """
         made = Clean(tokens, read, inputs=dict.fromkeys(entries))  # type: ignore[arg-type]
-        cache = Recorder(keeps)
-        logits = self._run(Pass(read=read, clean=made, cache=cache), input_ids=tokens, past_key_values=cache)
-        made.kept = [cache.seen[layer] for layer in range(len(self._layers))] if keeps else []
+        rows = CleanRows(tokens, made, len(self._layers) - 1, keeps)
+        logits = self.logits(rows)
+        made.kept = [rows.cache.seen[layer] for layer in range(len(self._layers))] if keeps else []
+        made.tuples = self._tuples = rows.tuples
         return made, logits[0]
 
-    def erased(self, clean: Clean, erased: Tensor, lowest: list[int], keeps: bool) -> tuple[Recorder, Tensor]:
+    def erased(self, clean: Clean, erased: Tensor, lowest: list[int], keeps: bool) -> tuple[RowCache, Tensor]:
         """Sets of neurons erased on the clean pass's items: keys and values, logits ``[sets, P, vocabulary]``.
 
         Args:
             erased: ``[sets, layers, neurons]``, in ascending order of ``lowest``, each set's lowest layer.
         """
-        cache = Recorder(keeps)
-        current = Pass(erased, clean.read, clean, lowest, cache)
-        # what goes in does not matter: layers below the first entry pass it through, and there it is replaced
-        return cache, self._run(current, input_ids=clean.tokens[:1], past_key_values=cache)
+        rows = ErasedRows(clean, erased, lowest, self._projections, keeps)
+        logits = self.logits(rows)
+        return rows.cache, logits
 
     def going_on(self, tokens: Tensor, erased: Tensor | None, cache: Slots, visible: list[Tensor]) -> Tensor:
         """Logits ``[rows, queries, vocabulary]`` of tokens that follow what is in ``cache``, at ``cache.positions``."""
-        current = Pass(erased, visible=visible, groups=len(tokens))
-        return self._run(
-            current,
-            input_ids=tokens,
-            attention_mask=visible[0],
-            position_ids=cache.positions,
-            past_key_values=cache,
-        )
+        return self.logits(GoingRows(tokens, erased, cache, visible))
 
     def sees(self, length: int) -> list[Tensor]:
-        """For each layer ``[length, length]`` bool: which tokens each token may attend to, as the family has it."""
-        device = self._model.device
-        self._masks = []
-        try:
-            tokens = torch.zeros(1, length, dtype=torch.long, device=device)
-            self._run(Pass(), input_ids=tokens, past_key_values=Recorder(False), logits_to_keep=1)
-            masks = self._masks
-        finally:
-            self._masks = None
-        causal = torch.ones(length, length, dtype=torch.bool, device=device).tril()
+        """For each layer ``[length, length]`` bool: which tokens each token may attend to, as the family has it.
+
+        Call it after a clean pass.
+        """
+        positions = torch.arange(length, device=self.device)
+        itself = torch.eye(length, dtype=torch.bool, device=self.device)
         found: list[Tensor] = []
-        for mask in masks:
-            seen = causal
-            if mask is not None:
-                rows = mask[0, 0, :, :length]
-                seen = causal & (rows if rows.dtype == torch.bool else rows > -1.0)
-            # layers that see the same share one tensor
-            found.append(next((other for other in found if torch.equal(other, seen)), seen))
-        return found
 
-    def _run(self, current: Pass, **inputs: Any) -> Tensor:
-        self._pass = current
-        try:
-            return self._model(use_cache=True, **inputs).logits
-        finally:
-            self._pass = None
+        def before_layer(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            mask = keywords(layer, args, kwargs).get("attention_mask")
+            found.append(visible_tokens(mask, positions, length) | itself)
 
-    @contextmanager
-    def _patched(self, index: int, layer: nn.Module) -> Iterator[None]:
-        """Let ``layer`` run rows while a pass is under way, and as ever otherwise."""
-        architecture = self._lm.architecture
-        projection = architecture.mlp_out_of(layer)
-        if not (isinstance(projection, nn.Linear) or type(projection).__name__ == "Conv1D"):
-            raise ModelError(
-                f"layer {index}: the MLP output projection is a {type(projection).__name__}, not a plain linear layer; "
-                "merge adapters and load the model unquantized"
-            )
-        with ExitStack() as stack:
-            run = partial(self._layer, index, layer, layer.forward)
-            stack.enter_context(replaced_forward(layer, run))
-            project = partial(self._project, index, projection.forward)
-            stack.enter_context(replaced_forward(projection, project))
-            if index == len(self._layers) - 1:
-                for path in architecture.mlp_in:
-                    module = layer.get_submodule(path)
-                    stack.enter_context(replaced_forward(module, partial(self._at_read, module.forward)))
-            yield
-
-    def _layer(self, index: int, layer: nn.Module, original: Any, *args: Any, **kwargs: Any) -> Any:
-        current = self._pass
-        if current is None:
-            return original(*args, **kwargs)
-        named = keywords(layer, args, kwargs)
-        extra, hidden = {}, named.pop("hidden_states")
-        if self._masks is not None:
-            self._masks.append(named.get("attention_mask"))
-            return (hidden, None) if self._tuples else hidden
-        if current.visible is not None:
-            named["attention_mask"] = current.visible[index]
-
-        def call(states: Tensor) -> Tensor:
-            result = original(hidden_states=states, **named, **extra)
-            self._tuples = isinstance(result, tuple)
-            return result[0] if self._tuples else result
-
-        clean = current.clean
-        if current.lowest is not None:
-            assert clean is not None and current.cache is not None
-            states = self._entering(index, current, clean, current.cache, hidden, call)
-        else:
-            if clean is not None and index in clean.inputs:
-                clean.inputs[index] = hidden
-            states = call(hidden)
-        return (states, None) if self._tuples else states
-
-    def _entering(
-        self, index: int, current: Pass, clean: Clean, cache: Recorder, hidden: Tensor, call: Any
-    ) -> Tensor:
-        """Rows of lower layers through layer ``index``, then the groups that enter behind its MLP."""
-        assert current.lowest is not None
-        inside = sum(lowest < index for lowest in current.lowest)
-        new = current.lowest.count(index)
-        outputs = []
-        if inside:
-            current.groups = inside
-            outputs.append(call(hidden))
-        if new:
-            current.groups = inside + new
-            entry, keeps = clean.inputs[index], cache.keeps
-            leaf = self._less_erased(index, current, clean, slice(inside, inside + new))
-            leaf = leaf.view(new, *entry.shape)
-            if self._lm.architecture.flat_mlp:
-                entry, leaf = entry.repeat(new, 1, 1), leaf.flatten(0, 2)
-            current.entering, cache.keeps = leaf, False
-            try:
-                # one group goes in; what stands in for the MLP's output makes it as many as enter
-                outputs.append(call(entry).reshape(-1, *entry.shape[1:]))
-            finally:
-                current.entering, cache.keeps = None, keeps
-        return torch.cat(outputs) if len(outputs) > 1 else outputs[0] if outputs else hidden
-
-    def _less_erased(self, layer: int, current: Pass, clean: Clean, groups: slice) -> Tensor:
-        """``[groups, I T, width]`` what the layer's projection puts out without the groups' neurons."""
-        projection = self._lm.architecture.mlp_out_of(self._layers[layer])
-        weight: Tensor = projection.weight.detach()  # type: ignore[operator]
-        weight = weight.T if isinstance(projection, nn.Linear) else weight  # [neurons, width]
-        activations, output = clean.activations[layer], clean.outputs[layer]
-        bias = getattr(projection, "bias", None)
-        nothing = torch.zeros_like(output) if bias is None else bias.detach().expand_as(output)
-        assert current.erased is not None
-        made = []
-        for members in current.erased[groups, layer]:
-            erased = members.nonzero().ravel()
-            if 2 * len(erased) < len(members):
-                made.append(output - activations[:, erased] @ weight[erased])
-            else:
-                left = (~members).nonzero().ravel()
-                made.append(nothing + activations[:, left] @ weight[left])
-        return torch.stack(made)
-
-    def _project(self, index: int, original: Any, states: Tensor) -> Tensor:
-        current = self._pass
-        if current is None:
-            return original(states)
-        if current.entering is not None:
-            return current.entering
-        output: Tensor = original(current.zeroed(index, states))
-        clean = current.clean
-        if current.shape is not None:  # back to all positions; what stands at the others is not read
-            assert current.read is not None
-            everywhere = output.new_zeros(
-                current.groups, current.shape.numel() // (current.groups * output.shape[-1]), output.shape[-1]
-            )
-            everywhere[:, current.read] = output
-            output, current.shape = everywhere.view(current.shape), None
-        elif clean is not None and current.lowest is None and index in clean.inputs:
-            clean.activations[index] = states.reshape(-1, states.shape[-1])
-            clean.outputs[index] = output.reshape(-1, output.shape[-1])
-        return output
-
-    def _at_read(self, original: Any, states: Tensor) -> Tensor:
-        """An input projection of the last layer's MLP, at the positions that are read."""
-        current = self._pass
-        if current is None or current.read is None or current.entering is not None:
-            return original(states)
-        clean, last = current.clean, len(self._layers) - 1
-        if clean is not None and current.lowest is None and last in clean.inputs:
-            return original(states)  # sets will enter here: all positions are recorded
-        current.shape = states.shape
-        return original(states.reshape(current.groups, -1, states.shape[-1])[:, current.read])
-
-    def _head(self, original: Any, states: Tensor) -> Tensor:
-        current = self._pass
-        if current is None or current.read is None:
-            return original(states)
-        return original(states.reshape(current.groups, -1, states.shape[-1])[:, current.read])
+        with ExitStack() as hooks:
+            for layer in self._layers:
+                hooks.callback(layer.register_forward_pre_hook(before_layer, with_kwargs=True).remove)
+            tokens = torch.zeros(1, length, dtype=torch.long, device=self.device)
+            self.logits(Unrun(tokens, self._tuples))
+        return shared(found)

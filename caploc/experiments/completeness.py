@@ -20,7 +20,16 @@ from caploc.attribution.engine import Attributor
 from caploc.attribution.method import Method, fixed_rule
 from caploc.attribution.packed import PackedModel, PackedPass
 from caploc.examples import TokenizedExample
-from caploc.experiments.facts import OF_EQUATION_8, FactPrompts, FactSet, Known, facts_of, passes_flops
+from caploc.experiments.facts import (
+    OF_EQUATION_8,
+    FactPrompts,
+    FactSet,
+    FirstFacts,
+    Known,
+    facts_of,
+    passes_flops,
+)
+from caploc.experiments.locating_facts import PASSES
 from caploc.experiments.specs import Arrays, NotRunError, Spec, Task, keyed
 from caploc.experiments.study import Study, experiment
 from caploc.findings import Cell, Count, Measurement, Plot
@@ -47,6 +56,8 @@ OF_LAYERS: Mapping[str, Method] = MappingProxyType(
 )
 """The rules, where a whole layer is."""
 ROWS_AT_ONCE = 2048
+TOKENS = 10.0
+"""Of a fact's prompt, roughly: scaling one neuron costs a pass of one token, not of all."""
 
 
 def require_exact(study: Study) -> None:
@@ -104,9 +115,9 @@ class KnownScores(Spec[Sequence[np.ndarray]]):
         return [entry.arrays["values"] for entry in entries]
 
     def flops(self, study: Study) -> float:
-        facts = study.result(FactPrompts(self.dataset, 1)).head(self.count)
+        facts = FirstFacts(FactPrompts(self.dataset, 1), self.count)
         neurons = study.lm.num_layers * study.lm.num_neurons
-        return passes_flops(study, facts, neurons if self.path == "neuron" else 60.0)
+        return passes_flops(study, facts, neurons / TOKENS if self.path == "neuron" else PASSES["kn"])
 
 
 def _known(dataset: str) -> Known:
@@ -162,8 +173,8 @@ class AddedUp(Spec[Mapping[str, np.ndarray]]):
         return entry.arrays
 
     def flops(self, study: Study) -> float:
-        facts = study.result(FactPrompts(self.dataset, 1)).head(FACTS)
-        return passes_flops(study, facts, 3.0 * NEURONS_OF_A_FACT * (FINE + COARSE))
+        facts = FirstFacts(FactPrompts(self.dataset, 1), FACTS)
+        return passes_flops(study, facts, NEURONS_OF_A_FACT * (FINE + COARSE) / TOKENS)
 
 
 def name_of(rule: str, steps: int) -> str:

@@ -25,6 +25,7 @@ from caploc.experiments.facts import (
     Fact,
     FactPrompts,
     FactSet,
+    FirstFacts,
     facts_of,
     fewest_facts,
     passes_flops,
@@ -59,7 +60,7 @@ PROMPT: Token = "last-prompt"
 STORED = ("efficacy", "paraphrase", "neighbourhood", "exact", "new", "true")
 SCORES = ("efficacy", "magnitude", "paraphrase", "neighbourhood", "harmonic mean")
 LEAST_RIDGE = 1e-4
-SEARCH_PASSES = 100.0
+SEARCH_PASSES = 200.0
 """Roughly how many forward passes of a prompt an edit costs, for each layer and token."""
 
 
@@ -77,7 +78,8 @@ class Prefixes(Spec[tuple[str, ...]]):
 
     def tasks(self, study: Study) -> Iterable[Task]:
         editing = Editing(seed=study.settings.seed)
-        depends_on = {"control": self.control, "tokens": editing.prefix_tokens, "seed": editing.seed}
+        model = study.named(self.control).fingerprint
+        depends_on = {"model": model, "tokens": editing.prefix_tokens, "seed": editing.seed}
         key = key_of(study, "prefixes of edits", depends_on)
         yield Task(key, partial(self._drawn, study, editing))
 
@@ -323,8 +325,10 @@ class EditsByLayer(Spec[LayerEdits]):
         return LayerEdits(scores, clusters, {"editing": editing.settings, "ridge": ridge})
 
     def flops(self, study: Study) -> float:
-        facts = study.result(FactPrompts(self.dataset, 1)).head(_most_edited(study))
-        edited = facts.head(UNTRAINED_FACTS) if self.control else facts
+        most = _most_edited(study)
+        edited = FirstFacts(
+            FactPrompts(self.dataset, 1), min(most, UNTRAINED_FACTS) if self.control else most
+        )
         return passes_flops(study, edited, SEARCH_PASSES * study.lm.num_layers * len(self.tokens))
 
     def _edited(self, study: Study, request: EditRequest, editing: Editing, texts: Sequence[str]) -> Arrays:

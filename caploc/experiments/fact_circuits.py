@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from caploc.circuits import Circuit, DecomposedModel, Graph, Prompt, prune
-from caploc.experiments.facts import Fact, FactSet, passes_flops, prompt_task
+from caploc.experiments.facts import Chosen, Fact, FactSet, passes_flops, prompt_task
 from caploc.experiments.located_sets import LocatedSets
-from caploc.experiments.locating_facts import FactLocations, LocatedFacts
+from caploc.experiments.locating_facts import PASSES, FactLocations, LocatedFacts
 from caploc.experiments.specs import Arrays, Spec, Task
 from caploc.experiments.study import Study
 from caploc.locators.knowledge_circuit import LARGE_SHARE, THRESHOLD, FactCircuits
@@ -79,16 +79,11 @@ class EnteredShare(Spec[np.ndarray]):
 
 
 @dataclass(frozen=True)
-class WithWrongAnswers(Spec[FactSet]):
+class WithWrongAnswers(Chosen):
     """As `with_wrong_answers`: answers that the model does not hold."""
 
-    facts: Spec[FactSet]
-
-    def after(self, study: Study) -> Iterable[Spec[Any]]:
-        yield self.facts
-
-    def read(self, study: Study, entries: Iterator[Entry]) -> FactSet:
-        return with_wrong_answers(study.result(self.facts), study.lm.max_length)
+    def choose(self, study: Study, facts: FactSet) -> FactSet:
+        return with_wrong_answers(facts, study.lm.max_length)
 
 
 def with_wrong_answers(facts: FactSet, longest: int) -> FactSet:
@@ -192,8 +187,9 @@ class RunAlone(Spec[Alone]):
         return Alone({arm: np.stack([row[arm] for row in rows]) for arm in rows[0]})
 
     def flops(self, study: Study) -> float:
-        arms = 10 + len(RANDOM_ARMS) * RANDOM_CIRCUITS if self.compared else 7
-        return passes_flops(study, study.result(self.facts), 5.0 * arms)
+        # pruning at further thresholds is most of it
+        passes = PASSES["kc"] if self.compared else PASSES["kc"] / 10
+        return passes_flops(study, self.facts, passes)
 
     def _run(self, study: Study, number: int, candidates: Sequence[int]) -> Arrays:
         facts, found = study.result(self.facts), study.result(self.located)

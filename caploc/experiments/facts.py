@@ -10,6 +10,7 @@ Specs of fact sets are nested, so that each says what it is::
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
@@ -215,6 +216,10 @@ class Answered(Spec[FactSet]):
 
     prompts: Spec[FactSet]
 
+    @property
+    def title(self) -> str:
+        return "answers to facts"
+
     def after(self, study: Study) -> Iterable[Spec[Any]]:
         yield self.prompts
 
@@ -233,20 +238,32 @@ class Answered(Spec[FactSet]):
         return replace(study.result(self.prompts), rank=answers["rank"], log_prob=answers["log_prob"])
 
     def flops(self, study: Study) -> float:
-        return passes_flops(study, study.result(self.prompts))
+        return passes_flops(study, self)
 
 
 @dataclass(frozen=True)
-class Known(Spec[FactSet]):
-    """All of ``facts``, if the model knows enough of them. FloorError: it does not."""
+class Chosen(Spec[FactSet], ABC):
+    """What is made of ``facts``, as a rule some of them."""
 
     facts: Spec[FactSet]
+
+    @abstractmethod
+    def choose(self, study: Study, facts: FactSet) -> FactSet:
+        """What is made of them."""
 
     def after(self, study: Study) -> Iterable[Spec[Any]]:
         yield self.facts
 
     def read(self, study: Study, entries: Iterator[Entry]) -> FactSet:
-        return require_known(study, study.result(self.facts))
+        return self.choose(study, study.result(self.facts))
+
+
+@dataclass(frozen=True)
+class Known(Chosen):
+    """All of ``facts``, if the model knows enough of them. FloorError: it does not."""
+
+    def choose(self, study: Study, facts: FactSet) -> FactSet:
+        return require_known(study, facts)
 
 
 def fewest_facts(study: Study) -> int:
@@ -267,48 +284,32 @@ def unknown(facts: FactSet) -> str:
 
 
 @dataclass(frozen=True)
-class FirstFacts(Spec[FactSet]):
+class FirstFacts(Chosen):
     """The first ``count`` of ``facts``, such as those that the untrained twin is asked."""
 
-    facts: Spec[FactSet]
     count: int
 
-    def after(self, study: Study) -> Iterable[Spec[Any]]:
-        yield self.facts
-
-    def read(self, study: Study, entries: Iterator[Entry]) -> FactSet:
-        return study.result(self.facts).head(self.count)
+    def choose(self, study: Study, facts: FactSet) -> FactSet:
+        return facts.head(self.count)
 
 
 @dataclass(frozen=True)
-class Fewer(Spec[FactSet]):
+class Fewer(Chosen):
     """The first ``CPU_FEWER_FACTS`` of ``facts`` on a CPU, unless ``--samples`` says how many; all on a GPU."""
 
-    facts: Spec[FactSet]
-
-    def after(self, study: Study) -> Iterable[Spec[Any]]:
-        yield self.facts
-
-    def read(self, study: Study, entries: Iterator[Entry]) -> FactSet:
-        facts = study.result(self.facts)
+    def choose(self, study: Study, facts: FactSet) -> FactSet:
         asked = study.settings.samples is not None or study.settings.device != "cpu"
         return facts if asked else facts.head(CPU_FEWER_FACTS)
 
 
 @dataclass(frozen=True)
-class NamingSubject(Spec[FactSet]):
+class NamingSubject(Chosen):
     """The wordings in which the subject stands, of facts that have at least two, the original one among them.
 
     NotRunError: too few facts are left.
     """
 
-    facts: Spec[FactSet]
-
-    def after(self, study: Study) -> Iterable[Spec[Any]]:
-        yield self.facts
-
-    def read(self, study: Study, entries: Iterator[Entry]) -> FactSet:
-        facts = study.result(self.facts)
+    def choose(self, study: Study, facts: FactSet) -> FactSet:
         named, excluded = with_subject(study.lm, facts.examples)
         if not excluded:
             return facts
@@ -383,9 +384,26 @@ def wanted_facts(study: Study) -> int:
     return wanted if settings.attribution.path == "layer" or most is None else min(wanted, most)
 
 
-def passes_flops(study: Study, facts: FactSet, passes: float = 1.0) -> float:
+@dataclass(frozen=True)
+class Unanswered(Spec[FactSet]):
+    """``facts`` before the model has answered, known or not: what can be told before anything is computed."""
+
+    facts: Spec[FactSet]
+
+    def read(self, study: Study, entries: Iterator[Entry]) -> FactSet:
+        facts = self.facts
+        if isinstance(facts, Answered):
+            return study.result(facts.prompts)
+        if not isinstance(facts, Chosen):
+            return study.result(facts)
+        candidates = study.result(Unanswered(facts.facts))
+        return candidates if isinstance(facts, Known) else facts.choose(study, candidates)
+
+
+def passes_flops(study: Study, facts: Spec[FactSet], passes: float = 1.0) -> float:
     """Roughly, of so many forward passes for every prompt."""
-    return 2.0 * study.lm.num_parameters * sum(len(prompt.input_ids) for prompt in facts.prompts) * passes
+    prompts = study.result(Unanswered(facts)).prompts
+    return 2.0 * study.lm.num_parameters * sum(len(prompt.input_ids) for prompt in prompts) * passes
 
 
 def prompt_task(

@@ -112,7 +112,7 @@ class LocatedFacts(Spec[FactLocations]):
         )
 
     def flops(self, study: Study) -> float:
-        return passes_flops(study, study.result(self.facts), PASSES.get(self.method, OTHER_PASSES))
+        return passes_flops(study, self.facts, PASSES.get(self.method, OTHER_PASSES))
 
     def method_of(self, study: Study) -> FactMethod:
         """The method, with the study's seed and reading of eq. (7)."""
@@ -150,7 +150,7 @@ class LocatedHalves(Spec[AveragedHalves]):
         yield self.located
 
     def tasks(self, study: Study) -> Iterable[Task]:
-        facts, tasks = study.result(self.located.facts), list(self.located.tasks(study))
+        facts, tasks = study.result(self.located.facts), study.tasks(self.located)
         yield from (tasks[index] for index in facts.first[facts.known])
 
     def read(self, study: Study, entries: Iterator[Entry]) -> AveragedHalves:

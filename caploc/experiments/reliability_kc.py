@@ -38,6 +38,7 @@ from caploc.experiments.facts import (
     fewest_facts,
 )
 from caploc.experiments.locating_facts import FactLocations
+from caploc.experiments.reliability_kn import BEST_CHOICE
 from caploc.experiments.specs import FloorError, Spec
 from caploc.experiments.study import Study, experiment
 from caploc.findings import Aside, Basis, Cell, Effect, Measurement, Plot, Test
@@ -55,7 +56,6 @@ from caploc.statistics.bootstrap import RESAMPLES
 BOTH = (UNIFORM, DEGREES)
 CONTROL_FACTS = 8
 WRONG, UNTRAINED = "wrong answers", "an untrained model"
-BEST_CHOICE = "95 %, bootstrap over facts, the best choice found on one half and scored on the other"
 
 
 # ------------------------------------------------------------------------------------- what all of its claims rest on

@@ -107,6 +107,10 @@ class ScaledFacts(Spec[Scaled]):
     facts: Spec[FactSet]
 
     @property
+    def title(self) -> str:
+        return "scaled neurons of facts"
+
+    @property
     def _located(self) -> LocatedFacts:
         return LocatedFacts("kn", self.facts)
 
@@ -129,11 +133,11 @@ class ScaledFacts(Spec[Scaled]):
         return Scaled(**{one.name: entry.arrays[one.name] for one in fields(Scaled)})
 
     def flops(self, study: Study) -> float:
-        return passes_flops(study, study.result(self.facts), 2.0 * ARMS[LARGEST].stop)
+        return passes_flops(study, self.facts, 2.0 * ARMS[LARGEST].stop)
 
     def _scaled(self, study: Study, facts: FactSet) -> Scaled:
         prompts = [facts.prompts[index] for index in facts.first]
-        tasks = list(self._located.tasks(study))
+        tasks = study.tasks(self._located)
         scores = study.settings.store.compute_all([tasks[index] for index in facts.first])
         lm = study.weights()
         sizes = magnitude(lm, prompts)

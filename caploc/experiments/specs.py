@@ -13,9 +13,11 @@ made from results alone.
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -79,10 +81,10 @@ class Spec(Generic[Result]):
     @property
     def title(self) -> str:
         """What is being computed, for a progress line."""
-        fields = ", ".join(
-            str(value) for value in vars(self).values() if isinstance(value, str | float) and value
-        )
-        return f"{type(self).__name__.lower()} {fields}".strip()
+        values = (value for value in vars(self).values() if isinstance(value, str | float) and value)
+        fields = ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
+        name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(self).__name__).lower()
+        return f"{name} {fields}".strip()
 
 
 def key_of(study: Study, what: str, depends_on: Mapping[str, Any]) -> str:
@@ -110,24 +112,50 @@ class Need(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Outlook:
+    """What a plan has to compute, as far as is known before it does.
+
+    Attributes:
+        results: specs that entries of the store hold; those that merely follow from others are not counted.
+        models: how many there are results of.
+        stored: how many of the results are.
+        flops: estimate of the floating-point operations that the others take.
+    """
+
+    results: int
+    models: int
+    stored: int
+    flops: float
+
+
+@dataclass(frozen=True)
 class Progress:
-    """How far a plan has come. ``flops`` are estimates; what turned out to be stored already counts as done."""
+    """How far a plan has come.
+
+    Attributes:
+        done: floating-point operations that the results computed so far were estimated to take.
+        total: of all that has to be computed.
+        results: how many of the missing results there are by now, whichever process computed them.
+        missing: how many were missing.
+        what: the result that is being computed.
+    """
 
     done: float
     total: float
-    entries: int
+    results: int
+    missing: int
     seconds: float
     what: str
 
     @property
-    def share(self) -> float:
-        """Of the work, in [0, 1]."""
-        return min(1.0, self.done / self.total) if self.total > 0 else 1.0
+    def share(self) -> float | None:
+        """Of the work, in [0, 1]; None where its size is unknown."""
+        return min(1.0, self.done / self.total) if self.total > 0 else None
 
     @property
     def seconds_left(self) -> float | None:
         """By the rate so far; None before anything was computed."""
-        return self.seconds / self.share - self.seconds if self.share > 0 and self.entries else None
+        return self.seconds / self.share - self.seconds if self.share else None
 
 
 Report = Callable[[Progress], None]
@@ -142,6 +170,9 @@ class Plan:
 
     def __init__(self, needs: Iterable[Need], ignore: tuple[type[Exception], ...] = ENDINGS) -> None:
         self._ignore = ignore
+        self._after: dict[tuple[Study, Spec[Any]], list[Spec[Any]]] = {}
+        self._tasks: dict[tuple[Study, Spec[Any]], list[Task]] = {}
+        self._missing_flops: dict[tuple[Study, Spec[Any]], float] = {}
         depth: dict[tuple[Study, Spec[Any]], int] = {}
         for study, spec in needs:
             self._place(study, spec, depth)
@@ -153,7 +184,7 @@ class Plan:
 
     def _place(self, study: Study, spec: Spec[Any], depth: dict[tuple[Study, Spec[Any]], int]) -> int:
         if (study, spec) not in depth:
-            first: list[Spec[Any]] = self._tried(_after, study, spec, [])
+            self._after[study, spec] = first = self._tried(_after, study, spec, list[Spec[Any]]())
             depth[study, spec] = max((self._place(study, one, depth) for one in first), default=-1) + 1
         return depth[study, spec]
 
@@ -168,35 +199,66 @@ class Plan:
     def __len__(self) -> int:
         return sum(len(stage) for stages in self.stages.values() for stage in stages)
 
-    def flops(self) -> float:
-        """Of everything, stored or not."""
-        return sum(
-            self._tried(_flops, study, spec, 0.0)
-            for study, stages in self.stages.items()
-            for stage in stages
-            for spec in stage
+    @cached_property
+    def outlook(self) -> Outlook:
+        """What has to be computed, as far as is known beforehand.
+
+        The keys of what rests on a missing result, such as the outcomes under a mask whose scores are missing, are not
+        known before that is computed: all of it counts as missing.
+        """
+        results = 0
+        complete: set[tuple[Study, Spec[Any]]] = set()
+        for study, spec in self._in_order():
+            ready = complete.issuperset((study, one) for one in self._after[study, spec])
+            if type(spec).tasks is Spec.tasks:
+                if ready:
+                    complete.add((study, spec))
+                continue
+            share = 1.0
+            if ready:
+                tasks = self._tried(_tasks, study, spec, None)
+                if tasks is None:  # there is no such result
+                    complete.add((study, spec))
+                    continue
+                self._tasks[study, spec] = tasks
+                lacking = sum(not study.settings.store.has(task.key) for task in tasks)
+                share = lacking / max(1, len(tasks))
+            results += 1
+            if share:
+                self._missing_flops[study, spec] = share * self._tried(_flops, study, spec, 0.0)
+            else:
+                complete.add((study, spec))
+        return Outlook(
+            results,
+            len({study.model for study in self.stages}),
+            results - len(self._missing_flops),
+            sum(self._missing_flops.values()),
         )
 
+    def _in_order(self) -> Iterator[tuple[Study, Spec[Any]]]:
+        return ((study, spec) for study, stages in self.stages.items() for stage in stages for spec in stage)
+
     def compute(self, report: Report = lambda progress: None) -> int:
-        """Computes what the stores lack, study by study and stage by stage; returns how many entries this process made.
+        """Computes what the stores lack, study by study and stage by stage; returns how many missing results there are
+        now, whichever process computed them.
 
         Processes that compute the same plan share its tasks (`caploc.store.Store.compute_all`). A study's weights are
         let go of before the next one's are loaded. What was finished before an exception stays.
         """
-        tally = _Tally(self.flops(), report)
+        tally = _Tally(self.outlook, report)
         for study, stages in self.stages.items():
             for stage in stages:
                 self._compute(study, stage, tally)
             study.release()
-        return tally.entries
+        return tally.results
 
     def _compute(self, study: Study, stage: Sequence[Spec[Any]], tally: _Tally) -> None:
         ignore, store, failed = self._ignore, study.settings.store, set[str]()
         missing: dict[str, Compute] = {}
-        shares: dict[str, tuple[float, str]] = {}
 
         def guarded(task: Task) -> Compute:
             def compute() -> tuple[Arrays, Mapping[str, Any]]:
+                tally.begin(task.key)
                 try:
                     return task.compute()
                 except ignore:
@@ -206,18 +268,20 @@ class Plan:
             return compute
 
         for spec in stage:
-            tasks: list[Task] = self._tried(_tasks, study, spec, [])
-            own = {task.key: task for task in tasks if task.key not in missing and not store.has(task.key)}
-            flops = self._tried(_flops, study, spec, 0.0)
-            each = flops / max(1, len(tasks))
-            tally.total -= flops - each * len(own)
-            missing |= {key: guarded(task) for key, task in own.items()}
-            shares |= dict.fromkeys(own, (each, f"{spec.title} ({study.model})"))
+            tasks = self._tasks.pop((study, spec), None) or self._tried(_tasks, study, spec, list[Task]())
+            lacking = {task.key: task for task in tasks if not store.has(task.key)}
+            own = lacking.keys() - missing.keys()
+            flops = self._tried(_flops, study, spec, 0.0) / max(1, len(tasks))
+            known = self._missing_flops.get((study, spec))
+            tally.expect(f"{spec.title} ({study.model})", lacking, own, flops, known)
+            missing |= {key: guarded(task) for key, task in lacking.items() if key in own}
         while missing:
             try:
-                store.compute_all(missing, each=lambda key, here: tally.add(*shares[key], here))
+                store.compute_all(missing, each=lambda key, here: tally.add(key))
                 return
             except ignore:
+                if failed.isdisjoint(missing):  # no task failed: the store did
+                    raise
                 missing = {key: compute for key, compute in missing.items() if key not in failed}
 
 
@@ -236,11 +300,40 @@ def _flops(study: Study, spec: Spec[Any]) -> float:
 class _Tally:
     """Counts work as it is done, and reports it."""
 
-    def __init__(self, total: float, report: Report) -> None:
-        self.total, self.done, self.entries = total, 0.0, 0
+    def __init__(self, outlook: Outlook, report: Report) -> None:
+        self.results = 0
+        self._missing = outlook.results - outlook.stored
+        self._total, self._done = outlook.flops, 0.0
         self._report, self._began = report, time.monotonic()
+        self._flops: dict[str, float] = {}
+        self._titles: dict[str, str] = {}
+        self._waiting: dict[str, list[set[str]]] = {}
 
-    def add(self, flops: float, what: str, here: bool) -> None:
-        self.done += flops
-        self.entries += here
-        self._report(Progress(self.done, self.total, self.entries, time.monotonic() - self._began, what))
+    def expect(
+        self, title: str, lacking: Collection[str], own: Collection[str], flops: float, known: float | None
+    ) -> None:
+        """Takes in a result that lacks entries, of which ``own`` are counted with it, ``flops`` each; ``known`` is what
+        the outlook says of it, None where it was stored."""
+        self._total += flops * len(own) - (known or 0.0)
+        self._flops |= dict.fromkeys(own, flops)
+        self._titles |= dict.fromkeys(own, title)
+        waiting = set(lacking)
+        for key in lacking:
+            self._waiting.setdefault(key, []).append(waiting)
+        self.results += (
+            known is not None and not lacking
+        )  # another process computed it, or it was there unknown
+
+    def begin(self, key: str) -> None:
+        self._tell(self._titles[key])
+
+    def add(self, key: str) -> None:
+        self._done += self._flops[key]
+        for waiting in self._waiting.pop(key, ()):
+            waiting.discard(key)
+            self.results += not waiting
+        self._tell(self._titles[key])
+
+    def _tell(self, what: str) -> None:
+        seconds = time.monotonic() - self._began
+        self._report(Progress(self._done, self._total, self.results, self._missing, seconds, what))

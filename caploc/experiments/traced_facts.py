@@ -64,7 +64,7 @@ class FactTraces(Spec[TracedFacts]):
         yield Editable(self.dataset)
 
     def tasks(self, study: Study) -> Iterable[Task]:
-        facts = require_known(study.result(Editable(self.dataset)).facts)
+        facts = require_known(study, study.result(Editable(self.dataset)).facts)
         method = TracedWithNoise(Tracing(seed=study.settings.seed))
         for tokens, example in zip(facts.prompts, facts.examples, strict=True):
             asked = Asked(tokens, example)
@@ -80,7 +80,7 @@ class FactTraces(Spec[TracedFacts]):
         return TracedFacts(**{name: np.stack([row[name] for row in rows]) for name in rows[0]})
 
     def flops(self, study: Study) -> float:
-        return passes_flops(study, study.result(FactPrompts(self.dataset, 1)), PASSES["rome"])
+        return passes_flops(study, FactPrompts(self.dataset, 1), PASSES["rome"])
 
 
 @dataclass(frozen=True)

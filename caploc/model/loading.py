@@ -112,7 +112,7 @@ class LanguageModel:
     def dtype(self) -> torch.dtype:
         return self.structure.dtype
 
-    @property
+    @cached_property
     def num_parameters(self) -> int:
         """All parameters, tied ones counted once."""
         return sum(parameter.numel() for parameter in self.structure.parameters())

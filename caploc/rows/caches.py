@@ -114,6 +114,16 @@ class Slots(Cache):
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return self.used - self.positions.shape[1]
 
+    @staticmethod
+    def masks(visible: Sequence[Tensor], positions: Tensor, used: int, dtype: torch.dtype) -> list[Tensor]:
+        """For each layer ``[rows, 1, queries, used]``, of queries at ``positions [rows, queries]``.
+
+        Args:
+            visible: for each layer ``[T, T]`` bool, what each token sees; layers that see the same share one tensor.
+        """
+        masks = Masks(visible, lambda seen: seen[positions][..., :used], dtype)
+        return [masks[layer] for layer in range(len(visible))]
+
     def select(self, rows: Tensor) -> Slots:
         """The cache of some of its rows."""
         return Slots([(keys[rows], values[rows]) for keys, values in self.kept])
@@ -168,19 +178,3 @@ def shared(tensors: Sequence[Tensor]) -> list[Tensor]:
     for tensor in tensors:
         found.append(next((other for other in found if torch.equal(other, tensor)), tensor))
     return found
-
-
-def additive(visible: list[Tensor], positions: Tensor, used: int, dtype: torch.dtype) -> list[Tensor]:
-    """For each layer ``[rows, 1, queries, used]``: 0 where a query sees a slot, else the most negative number."""
-    made: dict[int, Tensor] = {}
-    for seen in visible:
-        if id(seen) not in made:
-            hidden = ~seen[positions][..., :used]
-            mask = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device)
-            made[id(seen)] = mask.masked_fill_(hidden, torch.finfo(dtype).min)[:, None]
-    return [made[id(seen)] for seen in visible]
-
-
-class Recorder(RowCache):
-    def __init__(self, keeps):
-        super().__init__(keeps=keeps)

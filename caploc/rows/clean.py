@@ -14,6 +14,7 @@ from transformers import DynamicCache, PreTrainedModel
 from caploc.architectures import Architecture
 from caploc.errors import ModelError
 from caploc.rows.borrowing import keywords
+from caploc.rows.caches import shared
 from caploc.rows.reading import target_log_probs
 
 # Relative to the largest activation: the model's own product was made of the very same numbers.
@@ -78,9 +79,7 @@ def _recording(
     def before_layer(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         named = keywords(layer, args, kwargs)
         record.layer_inputs.append(named["hidden_states"].index_select(1, positions))
-        visible = _visible(named.get("attention_mask"), positions, total)
-        # layers that see the same share one tensor, so that passes tell their masks apart by identity
-        record.visible.append(next((seen for seen in record.visible if torch.equal(seen, visible)), visible))
+        record.visible.append(visible_tokens(named.get("attention_mask"), positions, total))
 
     def after_layer(layer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         record.tuples = isinstance(output, tuple)
@@ -101,7 +100,7 @@ def _recording(
             handle.remove()
 
 
-def _visible(mask: Tensor | None, positions: Tensor, total: int) -> Tensor:
+def visible_tokens(mask: Tensor | None, positions: Tensor, total: int) -> Tensor:
     """Which clean tokens before its own position each query sees, read off the mask the family itself made."""
     before = torch.arange(total, device=positions.device) < positions[:, None]  # [Y, T]
     if mask is None:  # sdpa was told "causal" instead of being given a mask
@@ -139,6 +138,7 @@ def run_clean(
             seen = recording_gates(layers, architecture, positions, record.activations)
             record.gates = stack.enter_context(seen)
         logits = model(input_ids=fed, past_key_values=cache, use_cache=True).logits[0, positions]
+    record.visible = shared(record.visible)
     record.log_probs = target_log_probs(logits, record.targets)
     kept: list[Any] = list(cache.layers)
     record.keys, record.values = [layer.keys for layer in kept], [layer.values for layer in kept]

@@ -183,18 +183,14 @@ def random_sets_p(
     places in every stratum; ``strata [places]``: the stratum of each place."""
     generator = stream(Stream.TASK_SETS, seed)
     places = [np.flatnonzero(strata == stratum) for stratum in range(int(strata.max()) + 1)]
+    rows, nothing = counts.astype(int), np.zeros(0, np.int64)
 
-    def drawn() -> float:
-        return statistic(
-            [
-                np.concatenate(
-                    [
-                        among[generator.choice(len(among), count, replace=False, shuffle=False)]
-                        for among, count in zip(places, row, strict=True)
-                    ]
-                )
-                for row in counts.astype(int)
-            ]
-        )
+    def drawn(row: np.ndarray) -> np.ndarray:
+        chosen = [
+            among[generator.choice(len(among), count, replace=False, shuffle=False)]
+            for among, count in zip(places, row, strict=True)
+            if count  # drawing none takes nothing from the stream, and as long as drawing one
+        ]
+        return np.concatenate([nothing, *chosen])
 
-    return permutation_p(observed, [drawn() for _ in range(RANDOM_DRAWS)])
+    return permutation_p(observed, [statistic([drawn(row) for row in rows]) for _ in range(RANDOM_DRAWS)])

@@ -1,8 +1,8 @@
-// Sorts and filters the table of cells. The page is complete without it.
-(() => {
+// Sorts and filters each paper's table of cells. The page is complete without it.
+document.querySelectorAll(".audit-paper").forEach((paper) => {
   "use strict";
-  const table = document.getElementById("audit-cells");
-  const filter = document.getElementById("audit-filter");
+  const table = paper.querySelector(".audit-cells");
+  const filter = paper.querySelector(".audit-filter");
   if (!table || !filter) return;
 
   const bodies = [...table.tBodies];
@@ -69,11 +69,11 @@
   filter.hidden = false;
   show();
 
-  for (const link of document.querySelectorAll("a[data-filter]")) {
+  for (const link of paper.querySelectorAll("a[data-filter]")) {
     link.addEventListener("click", () => {
       search.value = link.dataset.filter;
       for (const box of boxes) box.checked = true;
       show();
     });
   }
-})();
+});

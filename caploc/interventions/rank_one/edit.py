@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -79,7 +79,6 @@ class RankOneEdit:
         losses: of the search for the value, before each update.
         known: whether the unedited model recalls the true answer; None where the request does not tell it.
         settings: what was chosen.
-        weights: the edited weight by its name, as last applied, to be kept; empty before.
     """
 
     request: EditRequest
@@ -92,21 +91,20 @@ class RankOneEdit:
     losses: tuple[float, ...]
     known: bool | None
     settings: dict[str, Any]
-    weights: dict[str, Tensor] = field(default_factory=dict)
 
     @contextmanager
     def applied(self, lm: LanguageModel) -> Iterator[RankOneEdit]:
         """Within it ``lm`` is edited; leaving it, even by an exception, restores the weight bit for bit."""
-        self.weights[self.parameter] = self._edited(lm)
-        with replaced_weights(lm, self.weights):
+        with replaced_weights(lm, self.weights(lm)):
             yield self
 
-    def _edited(self, lm: LanguageModel) -> Tensor:
+    def weights(self, lm: LanguageModel) -> dict[str, Tensor]:
+        """The edited weight by its name, made of that of ``lm``, which must be unedited: to be kept."""
         weight = lm.model.get_parameter(self.parameter).detach()
         update = torch.outer(self.delta.double(), self.direction)
         if input_axis(lm.architecture.mlp_out_of(lm.layers[self.layer])) == 0:
             update = update.T
-        return (weight.double() + update).to(weight.dtype)
+        return {self.parameter: (weight.double() + update).to(weight.dtype)}
 
 
 @contextmanager
@@ -124,7 +122,7 @@ def rank_one_edit(
         covariance = key_covariance(lm, texts)
         with rank_one_edit(lm, request, 5, covariance) as edit:
             scores = score_edit(lm, request)
-        edit.weights                                            # to be kept
+        edit.weights(lm)                                        # to be kept
 
     Leaving it, even by an exception, restores the weight bit for bit. Arguments and errors are those of
     ``edit_all_layers``.

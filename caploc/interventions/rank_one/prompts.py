@@ -1,5 +1,5 @@
-"""What decides a rank-one edit beside the fact, the layer and the covariance: its settings, and the prompts that a value
-is sought over, the fact behind several prefixes and what its subject is."""
+"""What decides a rank-one edit beside the fact, the layer and the covariance: its settings, and the prompts that a
+value is sought over, the fact behind several prefixes and what its subject is."""
 
 from __future__ import annotations
 

@@ -165,7 +165,7 @@ class RestoredRows(Rows):
         draws = len(front[0][0])
         rows = sum(map(len, entries.values())) + draws * sum(map(len, branches.values()))
         super().__init__(RowCache(front, first, rows), positions, tuples=clean.tuples)
-        self.narrow = len(runs.targets)
+        self.narrow = self._read = len(runs.targets)
         self._columns, self._kind = tokens - first, kind
         self._entries, self._held = entries, held
         self._leaving, self._branches, self._left = leaving, branches, {} if left is None else left
@@ -197,13 +197,13 @@ class RestoredRows(Rows):
 
     def _holding(self, layer: int, output: Tensor) -> Tensor:
         # in the last layer nobody reads the first column, unless all are read
-        if layer in self._held and (layer < self._last or self._columns == self.narrow):
+        if layer in self._held and (layer < self._last or self._columns == self._read):
             chosen, value = self._held[layer]
             output.view(-1, self._columns, output.shape[-1])[chosen, 0] = value  # OPT's is [rows C, width]
         return output
 
     def read(self, states: Tensor) -> Tensor:
-        return states[:, -self.narrow :].contiguous()
+        return states[:, -self._read :].contiguous()
 
 
 @dataclass(frozen=True)

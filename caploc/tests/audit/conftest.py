@@ -9,18 +9,14 @@ import matplotlib.figure  # noqa: F401
 import pytest
 import torch  # noqa: F401
 
+import caploc.experiments.assembling
+import caploc.tests.audit.claimed  # noqa: F401
+
 # pytester forgets what a test imported, and neither torch nor numpy can be imported twice: they are imported above
 
-PRELUDE = """
-import os
-import pytest
-from caploc.audit.requests import CellRequest
-from caploc.findings import Cell, Finding, Plot
-
-
-def overlap(cell, low, high, **more):
-    return Finding("table1-overlap", cell.cell, "overlap", estimate=(low + high) / 2, interval=(low, high), **more)
-"""
+PAPER = "capability_localization"
+WITHOUT_MODELS = "from caploc.tests.audit.claimed import pytest_configure, pytest_unconfigure\n"
+PRELUDE = "import os\nfrom caploc.tests.audit.claimed import *\n"
 
 
 class ClaimsRun:
@@ -28,12 +24,19 @@ class ClaimsRun:
 
     def __init__(self, pytester: pytest.Pytester) -> None:
         self.pytester = pytester
-        pytester.makeconftest('pytest_plugins = ["caploc.audit.plugin"]')
+        pytester.makeconftest(f'pytest_plugins = ["caploc.audit.plugin"]\n{WITHOUT_MODELS}')
         # hypothesis would be imported anew by every run inside this process
         pytester.makeini("[pytest]\naddopts = -p no:cacheprovider -p no:hypothesispytest -p no:anyio")
 
+    @property
+    def folder(self) -> Path:
+        """Of the paper's claims."""
+        found = self.pytester.path / "claims" / PAPER
+        found.mkdir(parents=True, exist_ok=True)
+        return found
+
     def write(self, source: str) -> None:
-        self.pytester.makepyfile(test_claims=PRELUDE + source)
+        (self.folder / "test_claims.py").write_text(PRELUDE + source, encoding="utf-8")
 
     def __call__(self, *arguments: str, model: str | None = "tiny-llama") -> pytest.RunResult:
         chosen = ["--model", model] if model else []
@@ -63,5 +66,6 @@ def _refuse(constant: str) -> None:
 
 
 @pytest.fixture
-def claims_run(pytester: pytest.Pytester) -> ClaimsRun:
+def claims_run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> ClaimsRun:
+    monkeypatch.setenv("CAPLOC_STORE", str(pytester.path / "store"))
     return ClaimsRun(pytester)

@@ -18,27 +18,34 @@ Edit = Callable[[dict[str, Any]], object]
 
 def cell(test: str, status: str = "SUPPORTED", estimate: float | None = 0.9, **more: Any) -> dict[str, Any]:
     interval = None if estimate is None else [estimate - 0.05, estimate + 0.05]
-    entry = {"test": test, "claim": "table1-overlap", "model": "m", "status": status, "reason": "because"}
+    entry = {
+        "test": test,
+        "paper": "p",
+        "claim": "table1-overlap",
+        "model": "m",
+        "status": status,
+        "reason": "because",
+    }
     return {**entry, "estimate": estimate, "interval": interval, "unit": "fraction", **more}
 
 
 RUN: dict[str, Any] = {
     "kind": "caploc audit",
-    "schema": 1,
+    "schema": 2,
     "run": "r",
     "provenance": {
         "started": "2025-01-01",
         "commit": "0123456789abcdef",
         "dirty": False,
         "packages": {"torch": "2.6", "numpy": "2.0"},
-        "paper": {"key": "p", "digest": "aaaa"},
+        "papers": {"p": "aaaa"},
         "settings": {
             "seed": 0, "samples": None, "store": "/a", "models": [{"label": "m"}], "reading": {"scope": "model"},
         },
         "fingerprints": {"model m": "f00d"},
     },
     "cells": [cell("a"), cell("b", "REFUTED", 0.2), cell("c", "NOT RUN", None, reason="no GPU"), cell("d")],
-    "derived": [{"claim": "x", "model": "m", "status": "INCONCLUSIVE", "reason": ""}],
+    "derived": [{"paper": "p", "claim": "x", "model": "m", "status": "INCONCLUSIVE", "reason": ""}],
 }  # fmt: skip
 
 
@@ -156,7 +163,7 @@ def test_settings_and_sources_that_differ(compare: Compare) -> None:
         provenance["settings"]["reading"] = {"scope": "layer"}
         provenance["settings"]["models"].append({"label": "n"})
         provenance["packages"] = {"torch": "2.7", "numpy": "2.0"}
-        provenance["paper"]["digest"] = "bbbb"
+        provenance["papers"]["p"] = "bbbb"
         provenance["fingerprints"] = {"model m": "beef", "data d for m": "of one run alone"}
 
     status, out, _ = compare(edit)
@@ -165,13 +172,32 @@ def test_settings_and_sources_that_differ(compare: Compare) -> None:
     assert [line.split(maxsplit=1) for line in section[:-1]] == [
         ["dirty", "False -> True"],
         ["packages.torch", "2.6 -> 2.7"],
-        ["paper.digest", "aaaa -> bbbb"],
+        ["papers.p", "aaaa -> bbbb"],
         ["settings.seed", "0 -> 1"],
         ["settings.samples", "- -> 20"],
         ["settings.models", "m -> m, n"],
         ["settings.reading.scope", "model -> layer"],
     ]
     assert section[-1].split(maxsplit=4) == ["fingerprints.model", "m", "f00d", "->", "beef"]
+
+
+def test_a_run_of_schema_1_is_read_too(compare: Compare) -> None:
+    def as_it_was(run: dict[str, Any]) -> None:
+        run["schema"] = 1
+        run["provenance"]["paper"] = {"key": "p", "digest": run["provenance"].pop("papers")["p"]}
+        for entry in [*run["cells"], *run["derived"]]:
+            del entry["paper"]
+
+    status, out, err = compare(as_it_was)
+    assert (status, err) == (0, "") and len(out.splitlines()) == 4
+    status, out, _ = compare(lambda run: (run["cells"][0].update(status="REFUTED"), as_it_was(run)))
+    assert status == 1 and "verdicts that moved (1)\n  a  SUPPORTED -> REFUTED" in out
+
+
+def test_two_papers_may_have_a_claim_of_one_name(compare: Compare) -> None:
+    status, out, _ = compare(lambda run: run["cells"].append(cell("a", "REFUTED", 0.1, paper="q")))
+    assert status == 0
+    assert "cells only in B (1)\n  a  REFUTED" in out and "4 cells in both runs" in out
 
 
 def test_hostile_text_is_shown_not_obeyed(compare: Compare) -> None:
@@ -198,7 +224,7 @@ def test_hostile_text_is_shown_not_obeyed(compare: Compare) -> None:
         ('{"kind": NaN}', "x.json: is not JSON: NaN is no number in JSON"),
         ("[]", "x.json: is no summary of an audit; give the .json beside a run's ledger"),
         ('{"counts": {}}', "x.json: is no summary of an audit"),
-        ('{"kind": "caploc audit", "schema": 9}', "x.json: has schema 9, this version reads 1"),
+        ('{"kind": "caploc audit", "schema": 9}', "x.json: has schema 9, this version reads 1 and 2"),
         ('{"kind": "caploc audit", "schema": 1}', "x.json: lacks provenance"),
         ('{"kind": "caploc audit", "schema": 1, "provenance": {}, "cells": 1}', "x.json: cells: a list is expected"),
         ('{"kind": "caploc audit", "schema": 1, "provenance": {}, "cells": [{"claim": 1}]}',
@@ -232,9 +258,9 @@ def test_two_runs_of_one_seed_are_equal_whatever_the_number_of_workers(
 ) -> None:
     claims_run.write(
         """
-@pytest.mark.claim("table1-overlap")
-def test_overlap(audit, cell, settings):
-    audit.check(overlap(cell, .85 + settings.seed / 1000, .95, settings={"model_fingerprint": "f00d"}))
+@claim("table1-overlap", measured(lambda study, cell, claim: overlap(
+    .85 + study.settings.seed / 1000, .95, settings={"model_fingerprint": "f00d"})))
+def test_overlap(): ...
 """
     )
     claims_run("--seed=1", "-n0", "--html=reports/a.html")

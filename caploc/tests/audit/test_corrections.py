@@ -6,14 +6,13 @@ from collections.abc import Sequence
 
 import pytest
 
-from caploc.audit.corrections import corrected
-from caploc.audit.derived import derived
-from caploc.audit.results import Planned, Result, Status, Tally
+from caploc.audit.results import Planned, Result, Status, Tally, corrected, derived
 from caploc.findings import PRINTED, Cell
 from caploc.papers import load_paper
 from caploc.tests.audit.conftest import ClaimsRun
 
 PAPER = load_paper("capability_localization")
+PAPERS = {PAPER.key: PAPER}
 
 
 def result(
@@ -26,11 +25,11 @@ def result(
 ) -> Result:
     cell = Cell(model, dataset, 6.0, variant)
     test = f"test[{claim}-{cell.label}]"
-    return Result(Planned(f"f::{test}", test, claim, cell), status, "because", p=p)
+    return Result(Planned(f"f::{test}", test, claim, cell, paper=PAPER.key), status, "because", p=p)
 
 
 def holm_of(results: Sequence[Result]) -> list[float | None]:
-    return [None if r.p_holm is None else round(r.p_holm, 6) for r in corrected(results, PAPER)]
+    return [None if r.p_holm is None else round(r.p_holm, 6) for r in corrected(results, PAPERS)]
 
 
 def test_a_family_is_one_group_of_claims_in_one_model_under_one_reading() -> None:
@@ -44,7 +43,7 @@ def test_a_family_is_one_group_of_claims_in_one_model_under_one_reading() -> Non
         result("fidelity-kn-overlap", p=0.02),
     ]
     assert holm_of(results) == [0.03, 0.06, None, 0.06, 0.01, 0.01, 0.02]
-    filled = corrected(results, PAPER)
+    filled = corrected(results, PAPERS)
     assert [r.tests for r in filled] == [3, 3, 0, 3, 1, 1, 1]
     assert [r.after_holm for r in filled] == [True, False, None, False, True, True, True]
     harmonic = 1 + 1 / 2 + 1 / 3
@@ -58,7 +57,7 @@ def test_only_a_supported_cell_can_lose_its_support() -> None:
         result("table1-overlap", Status.REFUTED, 0.9),
         result("table1-iou", p=0.04),
     ]
-    filled = corrected(results, PAPER)
+    filled = corrected(results, PAPERS)
     assert [r.after_holm for r in filled] == [None, None, False]
     assert Tally.of(filled).sentence() == (
         "1 supported (1 of them not after Holm over their family), 1 refuted, 1 inconclusive"
@@ -126,17 +125,14 @@ def test_a_run_corrects_what_its_rules_decided_by(claims_run: ClaimsRun) -> None
     claims_run.write(
         """
 P = {"gsm8k": 0.03, "emotion": 0.04}
+PARTS = {"scrambled gap": Effect(.25, (.2, .3), (.21, .29))}
 
-@pytest.mark.claim("table1-commonality")
-def test_commonality(audit, cell):
-    audit.check(Finding("table1-commonality", cell.cell, "gap", estimate=.4, interval=(.3, .5),
-        p_values={"permutation": P[cell.dataset], "another": 1e-9},
-        quantities={"random_text_gap_low": .2, "random_text_gap_high": .3, "random_text_gap90_low": .21,
-                    "random_text_gap90_high": .29}))
+@claim("table1-commonality", measured(lambda study, cell, claim: Measurement(
+    "gap", Bound(.4, (.3, .5)), PARTS | {"permutation": Test(p=P[cell.dataset])})))
+def test_commonality(): ...
 
-@pytest.mark.claim("table1-overlap")
-def test_overlap(audit, cell):
-    audit.check(overlap(cell, .85, .95, p_values={"matched random sets": 0.001}))
+@claim("table1-overlap", measured(overlap(.85, .95, parts={"matched random sets": Test(p=0.001)})))
+def test_overlap(): ...
 """
     )
     run = claims_run("--seed=1")

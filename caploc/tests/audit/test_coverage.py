@@ -19,9 +19,11 @@ from caploc.tests.tiny import REPOSITORY
 PAPER = load_paper("capability_localization")
 EMPIRICAL = [claim for claim in PAPER.claims.values() if claim.empirical and not claim.rule.claims]
 GATED = """
-@pytest.mark.claim("table1-overlap")
-def test_overlap(audit, cell):
+def fail(*_):
     raise AssertionError("coverage runs nothing")
+
+@claim("table1-overlap", measured(fail, needs=fail))
+def test_overlap(): ...
 """
 
 
@@ -122,9 +124,7 @@ def write_pending(claims_run: ClaimsRun, paper: Paper, leave_out: str) -> None:
         if claim.id != leave_out:
             groups[claim.group].append(claim.id)
     tables = [f'[{group}]\nneeds = "circuits"\nclaims = {names}\n' for group, names in groups.items()]
-    claims_run.pytester.mkdir("claims").joinpath("pending.toml").write_text(
-        "\n".join(tables), encoding="utf-8"
-    )
+    (claims_run.folder / "pending.toml").write_text("\n".join(tables), encoding="utf-8")
 
 
 def test_a_file_that_cannot_be_imported_is_not_coverage(claims_run: ClaimsRun) -> None:
@@ -156,7 +156,7 @@ def test_where_no_claim_test_is_found_the_folder_is_asked_for(claims_run: Claims
 )
 def test_a_wrong_list_is_refused_by_name(claims_run: ClaimsRun, text: str, message: str) -> None:
     claims_run.write(GATED)
-    claims_run.pytester.mkdir("claims").joinpath("pending.toml").write_text(text, encoding="utf-8")
+    (claims_run.folder / "pending.toml").write_text(text, encoding="utf-8")
     run = claims_run("--claim-coverage")
     assert run.ret == pytest.ExitCode.USAGE_ERROR
     run.stderr.fnmatch_lines([f"ERROR: *pending.toml: {message}*"])
@@ -187,11 +187,12 @@ def test_every_claim_of_the_paper_is_accounted_for() -> None:
 def test_no_claim_has_two_tests_over_the_same_cells() -> None:
     # they could give two verdicts in one cell
     found = Counter()
-    for file in (REPOSITORY / "claims").glob("test_*.py"):
-        for marked in file.read_text().split("@pytest.mark.claim(")[1:]:
-            claim = re.search(r'"([\w-]+)"', marked)
-            cells = re.search(r"(\w*cell): CellRequest", marked)
+    for file in (REPOSITORY / "claims" / PAPER.key).glob("test_*.py"):
+        for marked in file.read_text().split("@claim(")[1:]:
+            arguments = marked.partition(")\ndef ")[0]
+            claim = re.search(r'"([\w-]+)"', arguments)
+            over = re.search(r'over="(\w+)"', arguments)
             assert claim, f"{file.name}: {marked[:60]}"
-            found[claim[1], cells[1] if cells else "printed"] += 1
+            found[claim[1], over[1] if over else "datasets"] += 1
     assert len(found) > 60
     assert [key for key, count in found.items() if count > 1] == []

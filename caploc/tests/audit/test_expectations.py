@@ -12,13 +12,12 @@ from caploc.audit.expectations import (
     record,
 )
 from caploc.audit.results import Planned, Result, Status
-from caploc.findings import PRINTED, Cell, Finding, Outcome, Verdict
+from caploc.findings import PRINTED, Bound, Cell, Count, Finding, Measurement, Outcome, Verdict
 from caploc.tests.audit.conftest import ClaimsRun
 
 REFUTED = """
-@pytest.mark.claim("table1-overlap")
-def test_overlap(audit, cell):
-    audit.check(overlap(cell, 0.1, 0.2))
+@claim("table1-overlap", measured(overlap(0.1, 0.2)))
+def test_overlap(): ...
 """
 CELL = '[cells."test_overlap[tiny-llama-{}-s6]"]\nverdict = "{}"\nlow = {}\nhigh = {}\nwhy = "few samples"\n'
 
@@ -38,7 +37,7 @@ def test_refuted_as_expected_is_not_red(claims_run: ClaimsRun) -> None:
 
 
 def test_a_claim_across_datasets_is_compared_only_where_all_of_them_ran(claims_run: ClaimsRun) -> None:
-    claims_run.write(REFUTED.replace('("table1-overlap")', '("table1-overlap", across=True)'))
+    claims_run.write(REFUTED.replace("0.2)))", "0.2)), across=True)"))
     claims_run.expect(expected("SUPPORTED"))
     run = claims_run()
     run.assert_outcomes(failed=2)
@@ -75,7 +74,7 @@ def test_an_expected_refutation_that_is_supported_is_red(claims_run: ClaimsRun) 
 
 
 def test_an_expected_refutation_excuses_no_error(claims_run: ClaimsRun) -> None:
-    claims_run.write(REFUTED.replace("audit.check(overlap(cell, 0.1, 0.2))", "assert False, 'ours'"))
+    claims_run.write(REFUTED.replace("overlap(0.1, 0.2)", "lambda *_: 1 / 0"))
     claims_run.expect(expected("REFUTED"))
     claims_run().assert_outcomes(errors=2)
 
@@ -126,7 +125,7 @@ def test_recording_needs_default_settings(claims_run: ClaimsRun) -> None:
 
 def result(estimate: float | None, unit: str = "fraction", outcome: Outcome = Outcome.REFUTED) -> Result:
     cell = Cell("tiny-llama", "gsm8k", 6.0)
-    finding = Finding("table1-overlap", cell, "o", unit=unit, estimate=estimate)
+    finding = Finding("table1-overlap", cell, Measurement("o", Bound(estimate, unit=unit)))
     return Result.of(Planned("f::t", "t", "table1-overlap", cell), finding, Verdict(outcome, "the reason"))
 
 
@@ -141,7 +140,8 @@ def test_the_recorded_range(estimate: float, unit: str, low: float, high: float)
 @pytest.mark.parametrize(("estimate", "low", "high"), [(3.0, 3, 3), (0.123456, 0.1234, 0.1236)])
 def test_what_follows_from_printed_numbers_may_not_move(estimate: float, low: float, high: float) -> None:
     cell = Cell(PRINTED)
-    finding = Finding("general-protocol-counts", cell, "violations", unit="count", estimate=estimate)
+    measured = Measurement("violations", Count(estimate, unit="count"))
+    finding = Finding("general-protocol-counts", cell, measured)
     checked = Result.of(Planned("f::t", "t", finding.claim, cell), finding, Verdict(Outcome.REFUTED, "x"))
     assert record([checked], {})["t"] == Expectation(Outcome.REFUTED, low, high, "x")
 

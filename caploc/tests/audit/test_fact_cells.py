@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from caploc.audit.requests import FACT_DATASETS, DatasetRequest, holds_facts
+from caploc.audit.settings import FACT_DATASETS, DatasetRequest, holds_facts
 from caploc.datasets import DATASETS
 from caploc.tests.audit.conftest import ClaimsRun
 
 ABOUT_FACTS = """
-@pytest.mark.claim("fidelity-kn-mean-located", facts="counterfact", embedded_facts="pararel")
-def test_facts(audit, cell):
-    number = {"number:located:low": 14, "number:located:high": 15}
-    found = {"estimate": 14.5, "interval": (14, 15), "quantities": number}
-    audit.check(Finding("fidelity-kn-mean-located", cell.cell, "n", **found))
+found = Measurement("n", Bound(14.5, (14, 15), unit="count"), {"number:located": Bound(14.5, (14, 15), unit="count")})
+
+@claim("fidelity-kn-mean-located", measured(found), over="facts", dataset="counterfact", embedded="pararel")
+def test_facts(): ...
 """
-SUMS = ABOUT_FACTS.replace('facts="counterfact", embedded_facts="pararel"', 'facts="decoupling"')
+SUMS = ABOUT_FACTS.replace('dataset="counterfact", embedded="pararel"', 'dataset="decoupling"')
 
 
 def cells(

@@ -11,7 +11,7 @@ import html5lib
 import pytest
 
 from caploc.tests.audit.browser import needs_chromium, visit
-from caploc.tests.audit.conftest import PRELUDE, ClaimsRun
+from caploc.tests.audit.conftest import PAPER, PRELUDE, WITHOUT_MODELS, ClaimsRun
 from caploc.tests.audit.hostile import COUNT, LINE, hostile_strings
 from caploc.tests.audit.thousand import run
 
@@ -19,51 +19,56 @@ from caploc.tests.audit.thousand import run
 SOURCE = (
     PRELUDE
     + """
-from caploc.findings import PRINTED
 from caploc.tests.audit.hostile import hostile_strings
 
 ENDS = ["floor", "not run", "error", "skip", "verdict", "plot"]
 TEXTS = hostile_strings()
-PLACES = [CellRequest(Cell(f"{text} {place % 3}", text, 6.0, text if place % 7 == 0 else ""), text, text, text, 6.0)
-          for place, text in enumerate(TEXTS)]
+PLACE = {text: place for place, text in enumerate(TEXTS)}
+CELLS = [CellRequest(Cell(f"{text} {place % 3}", text, 6.0, text if place % 7 == 0 else ""), text)
+         for place, text in enumerate(TEXTS)]
+DRAWN = list(range(12))
 
 
-@pytest.fixture
-def place(request):
-    return request.param
+def hostile(text, part, **more):
+    return Measurement(
+        text, part, {text: Effect(.1, p=.1, unit=text, method=text)}, asides={text: 1.}, controls={text: 1.}, n=27,
+        notes=[text, text], settings={text: text, "data_fingerprint": {text: text}, "model_fingerprint": text}, **more)
 
 
-def finding(claim, cell, text, **more):
-    return Finding(
-        claim, cell, text, unit=text, estimate=.1, interval=(.1, .2), interval_kind=text, p_values={text: .1},
-        quantities={text: 1.}, controls={text: 1.}, n=27, notes=[text, text],
-        settings={text: text, "data_fingerprint": {text: text}, "model_fingerprint": text}, **more)
-
-
-@pytest.mark.claim("table1-overlap")
-@pytest.mark.parametrize(("place", "end"), [(place, ENDS[i % 6]) for i, place in enumerate(PLACES)], ids=TEXTS,
-                         indirect=["place"])
-def test_cell(audit, place, end):
-    text = place.cell.dataset
+def measure(study, cell, claim):
+    text = cell.dataset
+    end = ENDS[PLACE[text] % 6]
     print(text)
     if end == "not run":
-        audit.not_run(text)
+        return not_run(text)
     if end == "error":
         raise RuntimeError(text)
     if end == "skip":
         pytest.skip(text)
     plots = [Plot("splits", text, {"groups": {text: [.5]}}), Plot(text, text, {})] if end == "plot" and DRAWN else []
     del DRAWN[:len(plots) // 2]
-    audit.check(finding(audit.claim, place.cell, text, floor=text if end == "floor" else None, plots=plots))
+    value = Bound(.1, (.1, .2), unit=text, method=text)
+    return hostile(text, value, floor=text if end == "floor" else None, plots=plots)
 
 
-DRAWN = list(range(12))
+@pytest.mark.claim(ClaimTest("table1-overlap", measured(measure), over="print"))
+@pytest.mark.parametrize("cell", CELLS, ids=TEXTS)
+def test_cell(audit, cell):
+    audit.check()
 
 
-@pytest.mark.claim("print-sigma-labels")
+CHECKED = iter(TEXTS)
+
+
+def check(paper, claim):
+    text = next(CHECKED)
+    return Measurement(text, Count(2., unit="count"), n=3, notes=[text, text, text])
+
+
+@pytest.mark.claim(ClaimTest("print-sigma-labels", check, over="print"))
 @pytest.mark.parametrize("text", TEXTS[:100], ids=TEXTS[:100])
 def test_check(audit, text):
-    audit.check(Finding(audit.claim, Cell(PRINTED), text, "count", estimate=2., n=3, notes=[text, text, text]))
+    audit.check()
 
 
 @pytest.mark.parametrize("text", TEXTS[::10], ids=TEXTS[::10])
@@ -84,7 +89,7 @@ for (const element of document.querySelectorAll("*"))
   }
 const count = (selector) => document.querySelectorAll(selector).length;
 return {
-  odd, pwned: "pwned" in window, cells: count("#audit-cells > tbody"), rows: count("#results-table > tbody"),
+  odd, pwned: "pwned" in window, cells: count(".audit-cells > tbody"), rows: count("#results-table > tbody"),
   scripts: count("script"), styles: count("style"), forms: count("form"),
   alien: count("iframe, object, embed, svg, math, base, link, plaintext, xmp, textarea, main"),
 };
@@ -97,7 +102,10 @@ UNSAFE = re.compile(
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("hostile")
-    (folder / "test_hostile.py").write_text(SOURCE, encoding="utf-8")
+    claims = folder / PAPER
+    claims.mkdir()
+    (claims / "conftest.py").write_text(WITHOUT_MODELS, encoding="utf-8")
+    (claims / "test_hostile.py").write_text(SOURCE, encoding="utf-8")
     options = ("--model=tiny-llama", "--seed=1", "--metadata", "<script>alert(2)</script>", "<b>&\u202e\x07")
     return run(folder, *options).parent
 
@@ -178,23 +186,23 @@ def _refuse(constant: str) -> None:
 
 FEW = """
 NASTY = "<script>alert(1)</script>\\"'>&\\x00\\x1b[31m\\u202e\\u2066 \\ud800 " + "long" * 260_000
-PLACES = [CellRequest(Cell(NASTY, NASTY, 6.0), NASTY, NASTY, NASTY, 6.0)]
+ENDS = ["floor", "not run", "error", "skip", "low"]
+CELLS = [CellRequest(Cell(NASTY, NASTY, float(place)), NASTY) for place in range(len(ENDS))]
 
-@pytest.fixture
-def place(request):
-    return request.param
-
-@pytest.mark.claim("table1-overlap")
-@pytest.mark.parametrize("place", PLACES, ids=["<script>\\u202e\\x07"], indirect=True)
-@pytest.mark.parametrize("end", ["floor", "not run", "error", "skip", "low"])
-def test_hostile(audit, place, end):
+def measure(study, cell, claim):
+    end = ENDS[int(cell.sigma)]
     if end == "not run":
-        audit.not_run(NASTY)
+        return not_run(NASTY)
     if end == "error":
         raise RuntimeError(NASTY)
     if end == "skip":
         pytest.skip(NASTY)
-    audit.check(overlap(place, .1, .2, floor=NASTY if end == "floor" else None, notes=[NASTY], settings={NASTY: NASTY}))
+    return overlap(.1, .2, floor=NASTY if end == "floor" else None, notes=[NASTY], settings={NASTY: NASTY})
+
+@pytest.mark.claim(ClaimTest("table1-overlap", measured(measure), over="print"))
+@pytest.mark.parametrize("cell", CELLS, ids=[f"<script>\\u202e\\x07{end}" for end in ENDS])
+def test_hostile(audit, cell):
+    audit.check()
 """
 
 

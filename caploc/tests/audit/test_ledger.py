@@ -13,7 +13,7 @@ import pytest
 
 from caploc.audit.ledger import Ledger
 from caploc.audit.results import Planned, Result
-from caploc.findings import Cell, Finding, Outcome, Verdict
+from caploc.findings import Bound, Cell, Finding, Measurement, Outcome, Verdict
 from caploc.tests.audit.conftest import ClaimsRun
 
 
@@ -64,11 +64,12 @@ def test_numbers_and_strings_of_any_kind_become_strict_ascii_json(tmp_path: Path
     finding = Finding(
         "table1-overlap",
         Cell("m", "d", 6.0),
-        "nul \x00 surrogate \ud800 separator \u2028",
-        estimate=np.float32(0.5),  # type: ignore[arg-type]
-        interval=(math.nan, np.float64(1)),
-        quantities={"array": np.arange(3), "infinite": math.inf},  # type: ignore[dict-item]
-        n=np.int64(3),  # type: ignore[arg-type]
+        Measurement(
+            "nul \x00 surrogate \ud800 separator \u2028",
+            Bound(np.float32(0.5), (math.nan, np.float64(1))),  # type: ignore[arg-type]
+            asides={"array": np.arange(3), "infinite": math.inf},  # type: ignore[dict-item]
+            n=np.int64(3),  # type: ignore[arg-type]
+        ),
     )
     planned = Planned("f::t", "t", "table1-overlap", finding.cell)
     result = Result.of(planned, finding, Verdict(Outcome.SUPPORTED, "\udfff"))
@@ -81,16 +82,18 @@ def test_numbers_and_strings_of_any_kind_become_strict_ascii_json(tmp_path: Path
     raw = ledger.path.read_bytes()
     assert raw.isascii() and len(raw.splitlines()) == 2
     saved = ledger.read()[1]["finding"]
-    assert saved["interval"] == [None, 1.0] and saved["quantities"] == {"array": [0, 1, 2], "infinite": None}
+    assert saved["interval"] == [None, 1.0] and saved["asides"] == {"array": [0, 1, 2], "infinite": None}
 
 
 MIXED = """
-@pytest.mark.claim("table1-overlap")
-@pytest.mark.parametrize("low", [0.1, 0.4, 0.85, None])
-def test_overlap(audit, cell, low):
-    if low is None:
-        audit.not_run("no data")
-    audit.check(overlap(cell, low, low + 0.1, notes=["\\ud800 lone"], p_values={"x": __import__("numpy").float32(.1)}))
+for low in (0.1, 0.4, 0.85, None):
+    found = not_run("no data") if low is None else overlap(
+        low, low + 0.1, notes=["\\ud800 lone"], asides={"x": __import__("numpy").float32(.1)})
+
+    def body(): ...
+
+    body.__name__ = f"test_overlap_{low}"
+    globals()[body.__name__] = claim("table1-overlap", measured(found))(body)
 """
 
 
@@ -115,14 +118,20 @@ def test_two_workers_write_what_one_process_writes(claims_run: ClaimsRun) -> Non
 
 
 DYING = """
-@pytest.mark.claim("table1-overlap")
-@pytest.mark.parametrize("number", range(4))
-def test_overlap(audit, cell, number):
+def measure(number, cell):
     if number == 1 and cell.dataset == "emotion":
         os.kill(os.getpid(), 9)
     if number == 2:
         raise ValueError("\\ud800 <b>")  # a message that cannot be sent as it is
-    audit.check(overlap(cell, 0.85, 0.9))
+    return overlap(0.85, 0.9)
+
+for number in range(4):
+
+    def body(): ...
+
+    body.__name__ = f"test_overlap_{number}"
+    by_hand = measured(lambda study, cell, claim, number=number: measure(number, cell))
+    globals()[body.__name__] = claim("table1-overlap", by_hand)(body)
 """
 
 
@@ -132,7 +141,7 @@ def test_a_worker_that_dies_leaves_a_named_gap(claims_run: ClaimsRun) -> None:
     assert run.ret == pytest.ExitCode.TESTS_FAILED
     summary = claims_run.summary("dying.json")
     (missing,) = summary["missing"]
-    assert "emotion" in missing and missing.startswith("test_overlap[") and "1" in missing
+    assert "emotion" in missing and missing.startswith("test_overlap_1[")
     assert summary["counts"] == {
         "SUPPORTED": 5, "REFUTED": 0, "INCONCLUSIVE": 0, "NOT RUN": 0, "ERROR": 2, "MISSING": 1,
     }  # fmt: skip

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from caploc.audit.cells import cell_parameters, model_cell_parameters
+from caploc.audit.cells import cell_parameters
+from caploc.audit.claims import ClaimTest
 from caploc.audit.settings import AuditSettings, read_settings
 from caploc.defaults import DEFAULTS
 from caploc.findings import Cell
@@ -21,12 +22,13 @@ def _read(**options: Any) -> AuditSettings:
 @pytest.mark.parametrize("variants", [(), ("scope=layer",)])
 def test_a_cell_for_all_sigmas_names_none(variants: tuple[str, ...]) -> None:
     settings = _read(**BOTH)
-    cells = cell_parameters(settings, variants=lambda _: variants, over_sigmas=True)
+    cells = cell_parameters(ClaimTest("", None, all_sigmas=True), settings, lambda _: variants)
     names = ["tiny-llama-gsm8k", "tiny-llama-mbpp"]
     assert [one.id for one in cells] == [*names, *(f"{name}-scope-layer" for name in names if variants)]
-    assert {one.values[0].sigma for one in cells} == {None}
-    assert [one.id for one in model_cell_parameters(settings, over_sigmas=True)] == ["tiny-llama"]
-    assert len(cell_parameters(settings)) == 4
+    assert {one.values[0].cell.sigma for one in cells} == {None}
+    of_model = cell_parameters(ClaimTest("", None, "model", all_sigmas=True), settings, lambda _: ())
+    assert [one.id for one in of_model] == ["tiny-llama"]
+    assert len(cell_parameters(ClaimTest("", None), settings, lambda _: ())) == 4
 
 
 def test_expectations_speak_of_default_datasets_only() -> None:

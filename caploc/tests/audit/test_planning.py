@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from caploc.audit.cells import models_cell_parameters
+from caploc.audit.cells import cell_parameters
+from caploc.audit.claims import ClaimTest
 from caploc.audit.settings import AuditSettings, read_settings
 from caploc.defaults import DEFAULTS
 from caploc.model.registry import REGISTRY
-from caploc.tests.audit.conftest import ClaimsRun
+from caploc.tests.audit.conftest import PAPER, ClaimsRun
 
 
 def read(**options: Any) -> AuditSettings:
@@ -19,9 +20,8 @@ def read(**options: Any) -> AuditSettings:
 
 
 GATED = """
-@pytest.mark.claim("table1-overlap")
-def test_overlap(audit, cell):
-    audit.check(overlap(cell, 0.85, 0.9))
+@claim("table1-overlap", measured(overlap(0.85, 0.9)))
+def test_overlap(): ...
 """
 
 
@@ -69,7 +69,7 @@ def test_gpu_cells_can_be_selected_and_deselected(claims_run: ClaimsRun, no_gpu:
 
 def test_markers_are_described(claims_run: ClaimsRun) -> None:
     claims_run("--markers").stdout.fnmatch_lines(
-        ["@pytest.mark.gpu: needs a CUDA GPU*", "@pytest.mark.min_gb(n): *", "@pytest.mark.claim(id): *"]
+        ["@pytest.mark.gpu: needs a CUDA GPU*", "@pytest.mark.min_gb(n): *", "@pytest.mark.claim: *"]
     )
 
 
@@ -86,26 +86,32 @@ def test_tests_come_in_the_order_of_their_models(claims_run: ClaimsRun) -> None:
     assert models == sorted(models, reverse=True) and len(models) == 8
 
 
-@pytest.mark.parametrize("marker", ["@pytest.mark.claim\n", "@pytest.mark.claim(1)\n"])
-def test_a_marker_without_an_id_is_refused(claims_run: ClaimsRun, marker: str) -> None:
+@pytest.mark.parametrize("marker", ["@pytest.mark.claim\n", "@pytest.mark.claim('table1-overlap')\n"])
+def test_a_marker_that_the_decorator_did_not_set_is_refused(claims_run: ClaimsRun, marker: str) -> None:
     claims_run.write(f"{marker}def test_it(): ...\n")
     run = claims_run()
     assert run.ret == pytest.ExitCode.USAGE_ERROR
-    run.stderr.fnmatch_lines(["*::test_it: the marker claim needs one claim id*"])
+    run.stderr.fnmatch_lines(
+        ["*::test_it: the marker claim is set by the decorator caploc.audit.claims.claim; *"]
+    )
 
 
-def test_the_fixture_needs_the_marker(claims_run: ClaimsRun) -> None:
+def test_the_fixture_needs_the_decorator(claims_run: ClaimsRun) -> None:
     claims_run.write("def test_it(audit): ...\n")
-    claims_run().stdout.fnmatch_lines(["*::test_it: the fixture audit needs the marker claim*"])
+    claims_run().stdout.fnmatch_lines(
+        ["*::test_it: the fixture audit is for tests made by caploc.audit.claims.claim*"]
+    )
 
 
 PRINTED_CHECK = """
-from caploc.findings import PRINTED
+for number in ("1", "2"):
 
-@pytest.mark.claim("general-protocol-counts")
-@pytest.mark.parametrize("number", ["1", "2"])
-def test_printed(audit, number):
-    audit.check(Finding("general-protocol-counts", Cell(PRINTED), "violations", unit="count", estimate=float(number)))
+    def body(): ...
+
+    body.__name__ = f"test_printed_{number}"
+    found = Measurement("violations", Count(float(number), unit="count"))
+    check = lambda paper, claim, found=found: found
+    globals()[body.__name__] = claim("general-protocol-counts", check, over="print")(body)
 """
 
 
@@ -113,26 +119,26 @@ def test_a_claim_test_without_a_model_comes_first_and_is_about_what_is_printed(c
     claims_run.write(GATED + "def test_plain(): ...\n" + PRINTED_CHECK)
     run = claims_run("--seed=1", "-v", "--dataset=gsm8k", model="tiny-llama")
     names = [line.split("::")[1].split(" ")[0] for line in run.stdout.lines if "::" in line and "%]" in line]
-    assert names == ["test_plain", "test_printed[1]", "test_printed[2]", *names[3:]] and len(names) == 5
+    assert names == ["test_plain", "test_printed_1", "test_printed_2", *names[3:]] and len(names) == 5
     cells = {cell["test"]: cell["model"] for cell in claims_run.summary()["cells"]}
-    assert cells["test_printed[1]"] == "printed" and cells[names[3]] == "tiny-llama"
+    assert cells["test_printed_1"] == "printed" and cells[names[3]] == "tiny-llama"
 
 
 def test_no_setting_changes_what_is_printed(claims_run: ClaimsRun) -> None:
     claims_run.write(PRINTED_CHECK)
     claims_run.expect(
         "".join(
-            f'[cells."test_printed[{number}]"]\nverdict = "REFUTED"\nlow = 1\nhigh = 1\nwhy = "counted by hand"\n'
+            f'[cells."test_printed_{number}"]\nverdict = "REFUTED"\nlow = 1\nhigh = 1\nwhy = "counted by hand"\n'
             for number in (1, 2)
         )
     )
     run = claims_run("--seed=1", "--samples=20")
     run.assert_outcomes(xfailed=1, failed=1)
-    run.stdout.fnmatch_lines(["  MOVED test_printed?2?: estimate moved: 2 is outside the reviewed range *"])
+    run.stdout.fnmatch_lines(["  MOVED test_printed_2: estimate moved: 2 is outside the reviewed range *"])
 
 
 def test_a_claim_about_one_sigma_keeps_to_it(claims_run: ClaimsRun) -> None:
-    claims_run.write(GATED.replace('"table1-overlap"', '"table1-overlap", sigma=6'))
+    claims_run.write(GATED.replace("0.9)))", "0.9)), sigma=6)"))
     claims_run("--seed=1", "--sigma=3").assert_outcomes(passed=2)
     assert {cell["sigma"] for cell in claims_run.summary()["cells"]} == {6.0}
     run = claims_run.pytester.runpytest_inprocess(
@@ -143,12 +149,12 @@ def test_a_claim_about_one_sigma_keeps_to_it(claims_run: ClaimsRun) -> None:
 
 
 COMPARED = """
-@pytest.mark.claim("fig10-other-models", across=True)
-def test_alike(audit, models_cell):
-    names = [one.cell.model for one in models_cell.each]
-    assert models_cell.cell.models == names == [one.model for one in models_cell.each]
-    assert {one.cell.sigma for one in models_cell.each} == {models_cell.cell.sigma}
-    audit.check(Finding("fig10-other-models", models_cell.cell, "rho", estimate=0.5, interval=(0.4, 0.6)))
+def compare(studies, cell, claim):
+    assert cell.models == [one.model for one in studies] and len(studies) > 1
+    return Measurement("rho", Bound(0.5, (0.4, 0.6)))
+
+@claim("fig10-other-models", measured(compare), over="models", across=True)
+def test_alike(): ...
 """
 
 
@@ -175,10 +181,13 @@ def test_models_that_need_a_gpu_are_compared_with_each_other(claims_run: ClaimsR
     for chosen, names in (("gpu", "gptj-6b+llama2-13b"), ("not gpu", "tiny-gptj+tiny-llama")):
         run = claims_run("--collect-only", "-q", "-m", chosen, model=models)
         assert [line for line in run.stdout.lines if "::" in line] == [
-            f"test_claims.py::test_alike[{names}-s6]"
+            f"claims/{PAPER}/test_claims.py::test_alike[{names}-s6]"
         ]
+    settings = read(model=[models], sigma=["6"])
     (request,) = (
-        item for item in models_cell_parameters(read(model=[models], sigma=["6"])) if "gptj-6b" in item.id
+        item
+        for item in cell_parameters(ClaimTest("", None, "models"), settings, lambda _: ())
+        if "gptj-6b" in item.id
     )
     marks = {mark.name: mark.args for mark in request.marks}
     least = max(REGISTRY[name].min_gb for name in ("gptj-6b", "llama2-13b"))

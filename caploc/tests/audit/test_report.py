@@ -11,20 +11,21 @@ import html5lib
 import pytest
 
 from caploc.audit.text import duration, in_ascii, number, p_value, visible, visible_lines
-from caploc.tests.audit.conftest import ClaimsRun
+from caploc.tests.audit.conftest import PAPER, ClaimsRun
 
 SHOWN = """
-@pytest.mark.claim("table1-overlap")
-def test_overlap(audit, cell):
+def measure(study, cell, claim):
     if cell.dataset == "emotion":
         raise RuntimeError("no such tensor")
     plots = [Plot("matrix", "Overlap", {"labels": ["a"], "values": [[1.0]]}), Plot("nonsense", "Odd", {})]
-    audit.check(overlap(cell, 0.85, 0.95, chance=0.003, n=1200, draws=100, published="96.42", plots=plots,
-                        quantities={"located": 17.0}, settings={"model_fingerprint": "f00d"}, notes=["so it is"]))
+    return overlap(0.85, 0.95, chance=0.003, n=1200, draws=100, plots=plots, asides={"located": 17.0},
+                   settings={"model_fingerprint": "f00d"}, notes=["so it is"])
 
-@pytest.mark.claim("table1-neuron")
-def test_neuron(audit, cell):
-    audit.check(Finding("table1-neuron", cell.cell, "share", estimate=0.02, interval=(0.01, 0.03)))
+@claim("table1-overlap", measured(measure))
+def test_overlap(): ...
+
+@claim("table1-neuron", measured(Measurement("share", Bound(0.02, (0.01, 0.03)))))
+def test_neuron(): ...
 """
 PLAIN = """
 def test_plain():
@@ -49,7 +50,7 @@ class Page:
 
     @property
     def cells(self) -> list[Any]:
-        (table,) = self.find("table", id="audit-cells")
+        (table,) = self.find("table", _class="audit audit-cells")
         return list(table.findall("tbody"))
 
     @property
@@ -80,11 +81,11 @@ def test_a_row_says_all_in_a_line_and_more_unfolded(page: Any) -> None:
     )
     assert row[:-1] == [
         "table1-overlap", "tiny-llama-gsm8k-s6", "\u2713 SUPPORTED", "90.00 [85.00, 95.00] %", "0.30 %", "-", "-",
-        "96.42 %", "1,200", "100",
+        "-", "1,200", "100",
     ]  # fmt: skip
     assert re.fullmatch(r"\d+ ms|[\d.]+ s", row[-1])
     keys = [cell.get("data-sort") for cell in body.find("tr")][3:10]
-    assert keys == ["0.9", "0.003", "", "", "96.42", "1200", "100"]
+    assert keys == ["0.9", "0.003", "", "", "", "1200", "100"]
     summary = body.find(".//details/summary")
     assert "".join(summary.itertext()).endswith("lies above 0.8")
     unfolded = " ".join(body.itertext())
@@ -124,7 +125,7 @@ def test_an_error_in_the_audit_is_not_shown_as_a_verdict(page: Any) -> None:
 def test_claims_have_one_row_each_and_pytest_htmls_table_only_the_other_tests(page: Any) -> None:
     shown = page(SHOWN + PLAIN)
     assert len(shown.rows) == 4
-    assert shown.own_rows == ["test_claims.py::test_plain"]
+    assert shown.own_rows == [f"claims/{PAPER}/test_claims.py::test_plain"]
     assert list(shown.find("h2", id="other-tests"))
 
 
@@ -142,10 +143,11 @@ def test_rows_come_in_the_order_of_collection(page: Any) -> None:
 def test_other_readings_are_marked_and_flips_listed(page: Any) -> None:
     shown = page(
         """
-@pytest.mark.claim("table1-neuron")
-def test_share(audit, cell):
-    share = 0.5 if cell.cell.variant == "scope=layer" else 0.001
-    audit.check(Finding("table1-neuron", cell.cell, "share", "share", estimate=share))
+def share(study, cell, claim):
+    return Measurement("share", Count(0.5 if cell.variant == "scope=layer" else 0.001, unit="share"))
+
+@claim("table1-neuron", measured(share))
+def test_share(): ...
 """,
         "--sensitivity",
     )

@@ -18,7 +18,7 @@ NARROW = 400
 
 # one visit does it all, step by step: each visit costs seconds
 SCRIPT = """
-const table = document.getElementById("audit-cells");
+const table = document.querySelector(".audit-cells");
 const heads = [...table.tHead.rows[0].cells];
 const press = (name) => heads.find((head) => head.textContent === name).querySelector("button").click();
 const column = (name) => {
@@ -28,9 +28,9 @@ const column = (name) => {
 const keys = (name) => column(name).map((cell) => cell.dataset.sort);
 const places = () => [...table.tBodies].map((body) => Number(body.dataset.place));
 const shown = () => [...table.tBodies].filter((body) => !body.hidden);
-const output = () => document.querySelector("#audit-filter output").textContent;
+const output = () => document.querySelector(".audit-filter output").textContent;
 const type = (text) => {
-  const search = document.querySelector("#audit-filter input[type=search]");
+  const search = document.querySelector(".audit-filter input[type=search]");
   search.value = text;
   search.dispatchEvent(new Event("input", { bubbles: true }));
 };
@@ -59,7 +59,7 @@ said.words = column("Cell").map((cell, i) => [cell.textContent, Number(keys("n")
 type("TABLE1-IOU gsm8k");
 said.found = shown().map((body) => body.textContent);
 said.count = output();
-document.querySelector("#audit-filter input[value=refuted]").click();
+document.querySelector(".audit-filter input[value=refuted]").click();
 said.left = shown().map((body) => body.dataset.verdict);
 type("no such words");
 said.nothing = output();
@@ -199,8 +199,8 @@ def test_without_script_all_of_it_is_there(report: Path) -> None:
     text = report.read_text(encoding="utf-8")
     assert len(text) < MOST_MEGABYTES * 1e6
     assert text.count('<tbody data-place="') == CELLS
-    assert '<form id="audit-filter" hidden>' in text  # what needs the script shows with the script only
-    cells = text[text.index('id="audit-cells"') : text.index('id="claims"')]
+    assert '<form class="audit-filter" hidden>' in text  # what needs the script shows with the script only
+    cells = text[text.index('class="audit audit-cells"') : text.index('id="claims"')]
     assert "<button" not in cells and cells.count("<details>") == CELLS
     for model in MODELS:
         assert f'<th scope="col"><bdi>{model}</bdi></th>' in text

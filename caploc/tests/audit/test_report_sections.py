@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import html5lib
 import pytest
 
 from caploc.audit import report, views
+from caploc.audit.ledger import RunRecord
 from caploc.audit.report import Figure, Figures, page, section
 from caploc.audit.results import Planned, Result, Status
-from caploc.audit.session import Books
 from caploc.audit.views import Evidence, RunView
 from caploc.findings import PRINTED, Cell
+from caploc.store import Store
 from caploc.tests.audit.thousand import NOTES, PAPER, thousand, view
 
 PLOT = {"kind": "matrix", "title": "Overlap", "data": {"labels": ["a"], "values": [[1.0]]}}
@@ -36,12 +38,12 @@ def texts(element: Any, path: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def books(tmp_path_factory: pytest.TempPathFactory) -> Books:
-    return thousand(tmp_path_factory.mktemp("books"))
+def record(tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
+    return thousand(tmp_path_factory.mktemp("record"))
 
 
-def test_the_matrix_counts_families_and_their_claims_by_model(books: Books) -> None:
-    shown = tree(section("verdicts", view(books)))
+def test_the_matrix_counts_families_and_their_claims_by_model(record: RunRecord) -> None:
+    shown = tree(section("verdicts", view(record)))
     assert texts(shown, ".//thead//th") == ["Claims", "tiny-llama", "tiny-gptj", "printed numbers"]
     families = [body.find("tr") for body in shown.iter("tbody")]
     names = [texts(row, ".//summary")[0] for row in families]
@@ -51,7 +53,7 @@ def test_the_matrix_counts_families_and_their_claims_by_model(books: Books) -> N
     silent = (Status.ERROR, Status.MISSING)  # other readings are counted only where they erred or are missing
     counted = [
         r
-        for r in books.results
+        for r in record.results
         if r.planned.cell.model == "tiny-llama" and (not r.planned.cell.variant or r.status in silent)
     ]
     audited = [r for r in counted if PAPER.claims[r.planned.claim].group == "D-table1"]
@@ -116,8 +118,14 @@ def test_the_parts_that_a_rule_judged_stand_in_a_table_of_the_columns_they_have(
     ]  # fmt: skip
 
 
-def test_the_paper_against_itself_puts_contradictions_first(books: Books) -> None:
-    shown = tree(section("consistency", view(books)))
+def test_a_printed_number_has_its_unit_and_sorts_as_a_number() -> None:
+    row = result("table1-overlap", Status.SUPPORTED, finding={"estimate": 0.9, "published": "96.42"})
+    (shown,) = tree(section("cells", RunView(PAPER, [row]))).findall(".//tbody/tr[1]/td[7]")
+    assert ("".join(shown.itertext()), shown.get("data-sort")) == ("96.42 %", "96.42")
+
+
+def test_the_paper_against_itself_puts_contradictions_first(record: RunRecord) -> None:
+    shown = tree(section("consistency", view(record)))
     rows = [texts(row, "td") for row in shown.findall(".//tbody/tr")]
     assert [row[:2] for row in rows] == [["\u2717 REFUTED", "1 of 27"]] * 2 + [
         ["\u2713 SUPPORTED", "0 of 27"]
@@ -223,14 +231,34 @@ def test_a_plot_that_cannot_be_drawn_costs_a_sentence_and_too_many_are_not_drawn
     assert "<p>no figure for &lt;i&gt; (tiny-llama-gsm8k): KeyError" in text and text.count("<figure>") == 1
 
 
-def test_alarms_stand_above_all_and_long_ones_are_folded(books: Books) -> None:
-    text = page(view(books))
+def test_figures_are_drawn_once_and_kept_in_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunView(PAPER, [result("table1-overlap", Status.SUPPORTED, finding={"plots": [PLOT]})])
+    store = Store(tmp_path)
+    first = section("claims", run, store)
+    assert first == section("claims", run)
+    monkeypatch.setattr(report, "draw", lambda *_: pytest.fail("drawn again"))
+    assert section("claims", run, store) == first
+    assert store.describe().entries == 1
+
+
+def test_a_store_that_cannot_be_written_costs_no_figure(tmp_path: Path) -> None:
+    run = RunView(PAPER, [result("table1-overlap", Status.SUPPORTED, finding={"plots": [PLOT]})])
+    (tmp_path / "file").touch()
+    assert section("claims", run, Store(tmp_path / "file")) == section("claims", run)
+
+
+def test_alarms_stand_above_all_and_long_ones_are_folded(record: RunRecord) -> None:
+    text = page(view(record))
     assert (
         text.index("Missing: planned, but never reported")
         < text.index("Errors in the audit")
         < text.index("<nav")
     )
     (missing, errors, moved) = [part for part in tree(text).iter("div") if part.get("class") == "audit-alarm"]
-    assert texts(missing, "h2") == [f"Missing: planned, but never reported ({len(books.of(Status.MISSING))})"]
-    assert len(missing.findall("ul/li")) == 8 and len(moved.findall(".//li")) == books.tally.moved
-    assert len(errors.findall(".//li")) == len(books.of(Status.ERROR)) > 8
+    assert texts(missing, "h2") == [
+        f"Missing: planned, but never reported ({len(record.of(Status.MISSING))})"
+    ]
+    assert len(missing.findall("ul/li")) == 8 and len(moved.findall(".//li")) == record.tally.moved
+    assert len(errors.findall(".//li")) == len(record.of(Status.ERROR)) > 8

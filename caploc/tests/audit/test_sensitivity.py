@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from caploc.audit.cells import cell_parameters, other_readings
-from caploc.audit.results import Planned, Result, Status
-from caploc.audit.sensitivity import flips
+from caploc.audit.claims import ClaimTest
+from caploc.audit.results import Planned, Result, Status, flips
 from caploc.audit.settings import AuditSettings, read_settings
 from caploc.defaults import DEFAULTS
 from caploc.experiments.readings import CHOICES
@@ -33,23 +33,23 @@ def test_every_question_that_can_be_varied_names_a_reading() -> None:
 
 def test_one_departure_at_a_time_from_what_the_run_reads() -> None:
     claim = "eq8-literal-variance"  # leaves open dispersion, scope and quadrature
-    assert other_readings(claim, read()) == []
-    assert other_readings(claim, read(sensitivity=True)) == [
+    assert other_readings(claim, read(), PAPER) == []
+    assert other_readings(claim, read(sensitivity=True), PAPER) == [
         "dispersion=variance", "scope=layer", "quadrature=trapezoid", "quadrature=adaptive",
     ]  # fmt: skip
     elsewhere = read(sensitivity=True, reading=["scope=layer"], quadrature="adaptive")
-    assert other_readings(claim, elsewhere) == [
+    assert other_readings(claim, elsewhere, PAPER) == [
         "dispersion=variance", "scope=model", "quadrature=paper", "quadrature=trapezoid",
     ]  # fmt: skip
-    assert other_readings("no-such-claim", read(sensitivity=True)) == []
+    assert other_readings("no-such-claim", read(sensitivity=True), PAPER) == []
+    assert other_readings(claim, read(sensitivity=True), None) == []
 
 
 @pytest.mark.parametrize(("sigmas", "tried"), [(["3", "6"], 6.0), (["3", "2"], 3.0)])
 def test_other_readings_are_tried_at_one_sigma(sigmas: list[str], tried: float) -> None:
     settings = read(model=["tiny-llama"], dataset=["imdb"], sigma=sigmas)
-    cells = [
-        parameter.values[0].cell for parameter in cell_parameters(settings, None, lambda _: ["scope=layer"])
-    ]
+    parameters = cell_parameters(ClaimTest("", None), settings, lambda _: ["scope=layer"])
+    cells = [parameter.values[0].cell for parameter in parameters]
     assert [(cell.sigma, cell.variant) for cell in cells[2:]] == [(tried, "scope=layer")]
     assert [cell.variant for cell in cells[:2]] == ["", ""]
     assert cells[2].label == f"tiny-llama-imdb-s{tried:g}-scope-layer"
@@ -68,19 +68,19 @@ def test_a_reading_for_the_whole_run_is_a_departure() -> None:
 
 
 READ = """
-@pytest.mark.claim("eq8-literal-variance")
-def test_share(audit, cell, settings):
-    reading = {**settings.reading.settings, **cell.reading}
-    share = 0.5 if reading["scope"] == "layer" else 0.001
-    if cell.reading == {"quadrature": "adaptive"}:
+def share(study, cell, claim):
+    share = 0.5 if study.settings.reading.scope == "layer" else 0.001
+    if cell.variant == "quadrature=adaptive":
         raise RuntimeError("no memory")
-    audit.check(Finding("eq8-literal-variance", cell.cell, "share", unit="share", estimate=share,
-                        interval=(share, share), plots=[Plot("matrix", "x", {})]))
+    return Measurement("share", Count(share, (share, share), unit="share"), plots=[Plot("matrix", "x", {})])
+
+@claim("eq8-literal-variance", measured(share))
+def test_share(): ...
 """
 
 
 def test_a_verdict_under_another_reading_never_fails_the_run(claims_run: ClaimsRun) -> None:
-    claims_run.write(READ.replace('raise RuntimeError("no memory")', 'audit.not_run("no memory")'))
+    claims_run.write(READ.replace('raise RuntimeError("no memory")', 'return not_run("no memory")'))
     claims_run.expect(
         "".join(
             f'[cells."test_share[tiny-llama-{name}-s6]"]\nverdict = "SUPPORTED"\nwhy = "x"\n'

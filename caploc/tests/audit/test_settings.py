@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from caploc.audit.cells import cell_parameters, model_cell_parameters
+from caploc.audit.cells import cell_parameters
+from caploc.audit.claims import ClaimTest
 from caploc.audit.settings import AuditSettings, read_settings
 from caploc.defaults import DEFAULTS
 from caploc.tests.audit.conftest import ClaimsRun
@@ -39,7 +40,7 @@ def read(**options: Any) -> AuditSettings:
         ("--reading=scope", "--reading scope: must be SETTING=ALTERNATIVE, as in scope=layer"),
         ("--reading=scope=row", "--reading scope=row: scope 'row' is unknown; choose one of model, layer"),
         ("--reading=zoom=2", "--reading zoom=2: the paper leaves no setting 'zoom' open; choose one of dispersion, "),
-        ("--engine=ray", "--engine ray: unknown; choose one of local"),
+        ("--paper=nowhere", "--paper nowhere: unknown paper 'nowhere'; there is *, or give the path"),
         ("--dtype=int8", "--dtype int8: unknown; choose one of auto, float32"),
         ("--device=gpu", "--device gpu: must be auto, cpu, cuda or cuda:N"),
         ("--data-root=nowhere", "--data-root nowhere: no such folder"),
@@ -64,6 +65,10 @@ def test_a_wrong_option_is_one_line(claims_run: ClaimsRun, argument: str, messag
     assert not (claims_run.pytester.path / "reports").exists()
 
 
+def cells(settings: AuditSettings, *declared: Any, **options: Any) -> list[Any]:
+    return cell_parameters(ClaimTest("", None, *declared, **options), settings, lambda _: ())
+
+
 def labels(parameters: Sequence[Any]) -> list[str]:
     return [parameter.id for parameter in parameters]
 
@@ -74,18 +79,18 @@ def test_repeats_and_comma_lists_make_one_grid() -> None:
         dataset=["gsm8k", "imdb,gsm8k"],
         sigma=["6,3", "6.0", "2.5"],
     )
-    assert labels(cell_parameters(settings)) == [
+    assert labels(cells(settings)) == [
         f"{model}-{dataset}-s{sigma}"
         for model in ("tiny-llama", "tiny-gptj")
         for dataset in ("gsm8k", "imdb")
         for sigma in ("6", "3", "2.5")
     ]
-    assert labels(model_cell_parameters(settings))[:2] == ["tiny-llama-s6", "tiny-llama-s3"]
+    assert labels(cells(settings, "model"))[:2] == ["tiny-llama-s6", "tiny-llama-s3"]
 
 
 def test_defaults_are_the_embedded_models_and_the_papers_own_on_a_gpu() -> None:
     settings = read()
-    parameters = cell_parameters(settings)
+    parameters = cells(settings)
     assert len(parameters) == 5 * 5 * 2
     marks = {parameter.id: {mark.name for mark in parameter.marks} for parameter in parameters}
     assert marks["tiny-llama-gsm8k-s6"] == set()
@@ -95,9 +100,9 @@ def test_defaults_are_the_embedded_models_and_the_papers_own_on_a_gpu() -> None:
 
 
 def test_a_claim_about_one_dataset_keeps_to_it() -> None:
-    parameters = cell_parameters(read(model=["tiny-llama"]), only="gsm8k")
+    parameters = cells(read(model=["tiny-llama"]), dataset="gsm8k")
     assert labels(parameters) == ["tiny-llama-gsm8k-s3", "tiny-llama-gsm8k-s6"]
-    left_out = cell_parameters(read(model=["tiny-llama"], dataset=["imdb"], sigma=["6"]), only="gsm8k")
+    left_out = cells(read(model=["tiny-llama"], dataset=["imdb"], sigma=["6"]), dataset="gsm8k")
     assert labels(left_out) == ["tiny-llama-gsm8k-s6"]
     assert "add --dataset gsm8k" in left_out[0].marks[0].kwargs["reason"]
 
@@ -144,7 +149,7 @@ def test_placement(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_help_teaches_and_the_plugin_is_cheap_to_import() -> None:
-    heavy = "'torch', 'transformers', 'matplotlib', 'datasets', 'scipy', 'hypothesis'"
+    heavy = "'torch', 'transformers', 'matplotlib', 'datasets', 'scipy', 'hypothesis', 'pydantic', 'jinja2'"
     code = f"import sys, caploc.audit.plugin; print([name for name in ({heavy},) if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

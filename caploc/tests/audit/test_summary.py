@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from caploc.audit.ledger import Ledger
+from caploc.audit.ledger import Ledger, RunRecord
 from caploc.audit.results import Planned, Result, Status
-from caploc.audit.session import Books
 from caploc.audit.summary import fingerprints
-from caploc.findings import Cell, Finding, Outcome, Verdict
+from caploc.findings import Bound, Cell, Finding, Measurement, Outcome, Verdict
 from caploc.papers import load_paper
-from caploc.tests.audit.conftest import ClaimsRun
+from caploc.tests.audit.conftest import PAPER, ClaimsRun
 
 RUN = """
-@pytest.mark.claim("table1-overlap")
-def test_overlap(audit, cell):
-    audit.check(overlap(cell, .85, .95, chance=float("nan"), published="96.42", n=40, draws=100,
-                        settings={"model_fingerprint": "f00d", "data_fingerprint": "da7a" + cell.dataset}))
+@claim("table1-overlap", measured(lambda study, cell, claim: overlap(
+    .85, .95, chance=float("nan"), n=40, draws=100,
+    settings={"model_fingerprint": "f00d", "data_fingerprint": "da7a" + cell.dataset})))
+def test_overlap(): ...
 
-@pytest.mark.claim("table1-iou")
-def test_iou(audit, cell):
+def missing(study, cell, claim):
     if cell.dataset == "emotion":
         raise RuntimeError("shapes differ \\ud800")
-    audit.not_run("no such data \\u202e")
+    return not_run("no such data \\u202e")
+
+@claim("table1-iou", measured(missing))
+def test_iou(): ...
 """
 
 
@@ -30,10 +31,11 @@ def test_a_compact_entry_a_cell(claims_run: ClaimsRun) -> None:
     claims_run.write(RUN)
     claims_run("--seed=1", "--html=reports/x.html")
     content = claims_run.summary("x.json")
-    assert (content["kind"], content["schema"]) == ("caploc audit", 1)
+    assert (content["kind"], content["schema"]) == ("caploc audit", 2)
     cells = {cell["test"]: cell for cell in content["cells"]}
     assert cells["test_overlap[tiny-llama-gsm8k-s6]"] == {
         "test": "test_overlap[tiny-llama-gsm8k-s6]",
+        "paper": "capability_localization",
         "claim": "table1-overlap",
         "model": "tiny-llama",
         "dataset": "gsm8k",
@@ -50,7 +52,7 @@ def test_a_compact_entry_a_cell(claims_run: ClaimsRun) -> None:
         "p_by": None,
         "tests": 0,
         "after_holm": None,
-        "published": "96.42",
+        "published": None,
         "n": 40,
         "draws": 100,
         "expected": False,
@@ -65,12 +67,19 @@ def test_a_compact_entry_a_cell(claims_run: ClaimsRun) -> None:
     assert list(content["errors"]) == ["test_iou[tiny-llama-emotion-s6]"]
 
 
+def test_a_cell_that_the_paper_prints_a_number_of_shows_it(claims_run: ClaimsRun) -> None:
+    claims_run.write(RUN)
+    claims_run("--seed=1", "--device=cpu", model="llama2-7b")
+    cells = {cell["test"]: cell["published"] for cell in claims_run.summary()["cells"]}
+    assert cells["test_overlap[llama2-7b-gsm8k-s6]"] == "96.42"
+
+
 def test_where_the_numbers_come_from(claims_run: ClaimsRun) -> None:
     claims_run.write(RUN)
     claims_run("--seed=1")
     provenance = claims_run.summary()["provenance"]
     assert provenance["settings"]["seed"] == 1
-    assert provenance["paper"]["digest"] == load_paper("capability_localization").digest
+    assert provenance["papers"] == {PAPER: load_paper(PAPER).digest}
     assert {"commit", "dirty", "python", "platform", "packages", "command", "started"} <= provenance.keys()
     assert provenance["fingerprints"] == {
         "data emotion for tiny-llama": "da7aemotion",
@@ -82,15 +91,15 @@ def test_where_the_numbers_come_from(claims_run: ClaimsRun) -> None:
 def test_derived_verdicts_are_told_apart_from_cells(claims_run: ClaimsRun) -> None:
     claims_run.write(
         """
-@pytest.mark.claim("reliability-kc-recall")
-def test_recall(audit, cell):
-    audit.not_run("no circuits here")
+@claim("reliability-kc-recall", measured(not_run("no circuits here")))
+def test_recall(): ...
 """
     )
     claims_run("--seed=1")
     content = claims_run.summary()
     assert {cell["claim"] for cell in content["cells"]} == {"reliability-kc-recall"}
     assert {
+        "paper": "capability_localization",
         "claim": "reliability-answer-b",
         "model": "tiny-llama",
         "status": "NOT RUN",
@@ -102,23 +111,25 @@ def test_recall(audit, cell):
 def test_other_readings_leave_no_fingerprint() -> None:
     def measured(variant: str, data: str) -> Result:
         cell = Cell("m", "gsm8k", 6.0, variant)
-        finding = Finding("table1-overlap", cell, "o", estimate=0.9, settings={"data_fingerprint": data})
+        finding = Finding(
+            "table1-overlap", cell, Measurement("o", Bound(0.9)), settings={"data_fingerprint": data}
+        )
         return Result.of(Planned("", "t", "table1-overlap", cell), finding, Verdict(Outcome.SUPPORTED, ""))
 
     cells = [measured("", "own"), measured("gsm8k-form=choice", "other")]
     assert fingerprints(cells) == {"data gsm8k for m": "own"}
 
 
-def test_the_books_count_by_group_in_the_papers_order(tmp_path: Path) -> None:
-    books = Books(Ledger(tmp_path / "ledger.jsonl", "run"))
+def test_the_record_counts_by_group_in_the_papers_order(tmp_path: Path) -> None:
+    record = RunRecord(Ledger(tmp_path / "ledger.jsonl", "run"))
     for claim, status in (
         ("table1-iou", Status.REFUTED),
         ("nonsense", Status.ERROR),
         ("fidelity-kn-overlap", Status.SUPPORTED),
         ("table1-overlap", Status.SUPPORTED),
     ):
-        books.results.append(Result(Planned("", "t", claim, Cell("m")), status, ""))
-    groups = books.by_group(load_paper("capability_localization"))
+        record.results.append(Result(Planned("", "t", claim, Cell("m"), paper=PAPER), status, ""))
+    groups = record.by_group(load_paper(PAPER))
     assert {name: tally.sentence() for name, tally in groups.items()} == {
         "A-fidelity": "1 supported, 0 refuted, 0 inconclusive",
         "D-table1": "1 supported, 1 refuted, 0 inconclusive",

@@ -62,14 +62,14 @@ def test_a_run_says_what_was_asked_how_it_came_out_and_where_to_read_on(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     claims_run.write("""
-@pytest.mark.claim("table1-neuron")
-def test_share(audit, cell):
-    share = 0.5 if cell.cell.variant == "scope=layer" else 0.001
-    audit.check(Finding("table1-neuron", cell.cell, "share", "share", estimate=share))
+def share(study, cell, claim):
+    return Measurement("share", Count(0.5 if cell.variant == "scope=layer" else 0.001, unit="share"))
 
-@pytest.mark.claim("table1-overlap")
-def test_overlap(audit, cell):
-    audit.not_run("needs \\u2265 40 samples \\u202e\\x1b[31m")
+@claim("table1-neuron", measured(share))
+def test_share(): ...
+
+@claim("table1-overlap", measured(not_run("needs \\u2265 40 samples \\u202e\\x1b[31m")))
+def test_overlap(): ...
 """)
     run = claims_run("--sensitivity", "--seed=1", "--html=reports/x.html")
     text = "\n".join(run.stdout.lines)

@@ -7,22 +7,23 @@ import pytest
 from caploc.tests.audit.conftest import ClaimsRun
 
 EVERY_END = """
-@pytest.mark.claim("table1-overlap")
-class TestEnds:
-    def test_supported(self, audit, cell):
-        audit.check(overlap(cell, 0.85, 0.9))
+@claim("table1-overlap", measured(overlap(0.85, 0.9)))
+def test_supported(): ...
 
-    def test_refuted(self, audit, cell):
-        audit.check(overlap(cell, 0.1, 0.2))
+@claim("table1-overlap", measured(overlap(0.1, 0.2)))
+def test_refuted(): ...
 
-    def test_inconclusive(self, audit, cell):
-        audit.check(overlap(cell, 0.4, 0.9))
+@claim("table1-overlap", measured(overlap(0.4, 0.9)))
+def test_inconclusive(): ...
 
-    def test_not_run(self, audit, cell):
-        audit.not_run("emotion.jsonl is not in the data root")
+@claim("table1-overlap", measured(not_run("emotion.jsonl is not in the data root")))
+def test_not_run(): ...
 
-    def test_error(self, audit, cell):
-        raise RuntimeError("shapes differ")
+def fail(study, cell, claim):
+    raise RuntimeError("shapes differ")
+
+@claim("table1-overlap", measured(fail))
+def test_error(): ...
 """
 # any option that changes numbers turns expectations off
 OFF = ("--seed=1", "--dataset=gsm8k")
@@ -42,7 +43,7 @@ def test_each_end_is_told_apart(claims_run: ClaimsRun) -> None:
         ]
     )
     run.stdout.fnmatch_lines(["overlap: interval ?0.1, 0.2? lies below 0.5", "REFUTED *test_refuted*"])
-    run.stdout.no_fnmatch_line("*audit.check(overlap*")  # a verdict needs no traceback
+    run.stdout.no_fnmatch_line("*audit.check()*")  # a verdict needs no traceback
     lines = {line["planned"]["test"].split("[")[0]: line for line in claims_run.ledger() if "planned" in line}
     ends = {name: (line["type"], line["status"]) for name, line in lines.items()}
     assert ends == {
@@ -69,8 +70,8 @@ def test_the_ledger_begins_with_where_the_numbers_come_from(claims_run: ClaimsRu
     claims_run(*OFF, "-k", "test_supported")
     first, *rest, last = claims_run.ledger()
     assert first["type"] == "provenance" and last["type"] == "summary"
-    assert {"commit", "dirty", "python", "platform", "packages", "settings", "paper", "run"} <= first.keys()
-    assert len(first["paper"]["digest"]) == 64
+    assert {"commit", "dirty", "python", "platform", "packages", "settings", "papers", "run"} <= first.keys()
+    assert [len(digest) for digest in first["papers"].values()] == [64]
     assert first["settings"]["seed"] == 1
     assert [line["type"] for line in rest] == ["planned", "finding"] * (len(rest) // 2) or rest
     assert last["counts"]["SUPPORTED"] == claims_run.summary()["counts"]["SUPPORTED"] > 0
@@ -79,34 +80,67 @@ def test_the_ledger_begins_with_where_the_numbers_come_from(claims_run: ClaimsRu
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("pass", "ended without handing a finding"),
-        ("audit.check(overlap(cell, .9, .95)); audit.check(overlap(cell, .9, .95))", "second finding"),
-        ("audit.check(Finding('table1-iou', cell.cell, 'IoU', estimate=.9))", "its finding about table1-iou"),
-        ("audit.check(Finding('table1-overlap', Cell('other'), 'o', estimate=.9))", "its finding about"),
-        ("audit.check(overlap(cell, .9, .95)); assert 1 == 2", "assert 1 == 2"),
-        ("audit.check(overlap(cell, .1, .2, quantities={'odd': object()})) or 1 / 0", None),
+        ("pass", "ended without a finding"),
+        ("audit.check(); audit.check()", "checked a second time"),
+        ("audit.check(); assert 1 == 2", "assert 1 == 2"),
     ],
 )
 def test_misuse_is_an_error_of_ours_and_never_a_verdict(
-    claims_run: ClaimsRun, body: str, message: str | None
+    claims_run: ClaimsRun, body: str, message: str
 ) -> None:
-    claims_run.write(f"@pytest.mark.claim('table1-overlap')\ndef test_it(audit, cell):\n    {body}\n")
+    claims_run.write(
+        f"by_hand = ClaimTest('table1-overlap', measured(overlap(.9, .95)))\n"
+        f"@pytest.mark.claim(by_hand)\ndef test_it(audit, cell):\n    {body}\n"
+    )
     run = claims_run("--seed=1")
     summary = claims_run.summary()
-    if message is None:  # an odd finding is still a verdict
-        assert summary["counts"]["REFUTED"] == 2
-        return
     assert run.ret == pytest.ExitCode.TESTS_FAILED
     assert summary["counts"]["ERROR"] == 2
     assert all(message in reason for reason in summary["errors"].values())
 
 
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        ("None", "'NoneType' object has no attribute"),
+        ("Measurement('overlap', Bound(.9))", None),
+        ("overlap(.1, .2, asides={'odd': object()})", "REFUTED"),
+        ("overlap(.1, .2, parts={'odd': object()})", "'object' object has no attribute"),
+    ],
+)
+def test_an_odd_measurement_is_an_error_unless_it_can_be_judged(
+    claims_run: ClaimsRun, found: str, message: str | None
+) -> None:
+    claims_run.write(f"@claim('table1-overlap', measured({found}))\ndef test_it(): ...\n")
+    claims_run("--seed=1")
+    summary = claims_run.summary()
+    if message == "REFUTED":  # an odd aside is shown as it is
+        assert summary["counts"]["REFUTED"] == 2
+    elif message is None:  # no interval to judge
+        assert summary["counts"]["INCONCLUSIVE"] == 2
+    else:
+        assert summary["counts"]["ERROR"] == 2
+        assert all(message in reason for reason in summary["errors"].values())
+
+
+def test_a_part_that_the_rule_reads_and_the_measurement_lacks_is_an_error(claims_run: ClaimsRun) -> None:
+    claims_run.write("@claim('table1-commonality', measured(overlap(.9, .95)))\ndef test_it(): ...\n")
+    claims_run("--seed=1")
+    assert all("which its rule reads" in reason for reason in claims_run.summary()["errors"].values())
+    assert claims_run.summary()["counts"]["ERROR"] == 2
+
+
 def test_an_unknown_claim_is_an_error(claims_run: ClaimsRun) -> None:
-    claims_run.write(
-        "@pytest.mark.claim('table9')\ndef test_it(audit, cell):\n"
-        "    audit.check(Finding('table9', cell.cell, 'o', estimate=.9))\n"
-    )
+    claims_run.write("@claim('table9', measured(overlap(.9, .95)))\ndef test_it(): ...\n")
     claims_run("--seed=1").stdout.fnmatch_lines(["*has no claim 'table9'; *"])
+
+
+def test_a_folder_without_a_paper_is_a_usage_error(claims_run: ClaimsRun) -> None:
+    claims_run.write("@claim('table1-overlap', measured(overlap(.9, .95)))\ndef test_it(): ...\n")
+    claims_run.folder.rename(claims_run.folder.with_name("elsewhere"))
+    run = claims_run("--seed=1")
+    assert run.ret == pytest.ExitCode.USAGE_ERROR
+    run.stderr.fnmatch_lines(["*::test_it*: no paper has the name of its folder, 'elsewhere'; *--paper*"])
 
 
 def test_a_skip_or_a_broken_fixture_is_accounted_for(claims_run: ClaimsRun) -> None:
@@ -116,12 +150,12 @@ def test_a_skip_or_a_broken_fixture_is_accounted_for(claims_run: ClaimsRun) -> N
 def broken():
     raise OSError("disk full")
 
-@pytest.mark.claim("table1-overlap")
-def test_broken(audit, cell, broken): ...
+@pytest.mark.usefixtures("broken")
+@claim("table1-overlap", measured(overlap(.9, .95)))
+def test_broken(): ...
 
-@pytest.mark.claim("table1-overlap")
-def test_skipped(audit, cell):
-    pytest.skip("the hub repository is gated; log in with hf auth login")
+@claim("table1-overlap", measured(lambda *_: pytest.skip("the hub repository is gated; log in with hf auth login")))
+def test_skipped(): ...
 """
     )
     claims_run("--seed=1")
@@ -159,8 +193,8 @@ def test_a_ledger_that_cannot_be_written_is_said_before_any_work(claims_run: Cla
 def test_what_a_user_can_put_right_is_one_line_without_a_traceback(claims_run: ClaimsRun) -> None:
     claims_run.write(
         "from caploc.errors import DatasetError\n"
-        "@pytest.mark.claim('table1-overlap')\ndef test_it(audit, cell):\n"
-        "    raise DatasetError('sums.jsonl:3: field answer is missing; add it')\n"
+        "def fail(*_):\n    raise DatasetError('sums.jsonl:3: field answer is missing; add it')\n"
+        "@claim('table1-overlap', measured(fail))\ndef test_it(): ...\n"
     )
     run = claims_run("--seed=1")
     run.stdout.fnmatch_lines(["sums.jsonl:3: field answer is missing; add it"])

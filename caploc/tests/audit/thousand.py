@@ -11,13 +11,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from caploc.audit.corrections import corrected
-from caploc.audit.ledger import Ledger
+from caploc.audit.ledger import Ledger, RunRecord
 from caploc.audit.report import page
-from caploc.audit.results import Planned, Result, Status
-from caploc.audit.session import Books
+from caploc.audit.results import Planned, Result, Status, corrected
 from caploc.audit.views import Log, RunView
-from caploc.findings import PRINTED, Cell, Finding, Plot
+from caploc.findings import PRINTED, Bound, Cell, Count, Effect, Finding, Measurement, Part, Plot, Test
 from caploc.papers import Paper, load_paper
 from caploc.rules import decisive_p, judge
 
@@ -38,41 +36,44 @@ NOTES = (
 )
 
 
-def thousand(folder: Path) -> Books:
-    """The books of such a run, closed; the ledger holds its provenance alone."""
+def thousand(folder: Path) -> RunRecord:
+    """The record of such a run, finished; the ledger holds its provenance alone."""
     ledger = Ledger(folder / "x.jsonl", "1")
     ledger.start(
         lambda: {"commit": "abc", "dirty": False, "command": ["claims"], "packages": {"torch": "2"}}, []
     )
-    books = Books(ledger)
-    books.results = corrected([*_checks(), *_cells()], PAPER)
+    record = RunRecord(ledger)
+    record.results = corrected([*_checks(), *_cells()], {PAPER.key: PAPER})
     follows = [claim for claim in PAPER.claims.values() if claim.rule.kind == "derived"]
-    books.derived = [
+    record.derived = [
         Result(Planned("", "", claim.id, Cell(model)), Status.INCONCLUSIVE, "table1-overlap is inconclusive")
         for claim in follows[:3]
         for model in MODELS
     ]
-    return books
+    return record
 
 
-def logs(books: Books) -> dict[str, Log]:
+def logs(record: RunRecord) -> dict[str, Log]:
     """Times from 0 s to 10 s, and tracebacks for errors."""
     return {
         result.planned.nodeid: Log(
             _part(result.planned.nodeid) * 10, "E  <b>" * 20 if result.status is Status.ERROR else ""
         )
-        for result in books.results
+        for result in record.results
     }
 
 
 def framed(folder: Path, body: str) -> Path:
     """pytest-html's page of a real run of two tests that decide no claim, with ``body`` as our part of it."""
-    (folder / "test_own.py").write_text(
-        'import pytest\nfrom caploc.findings import PRINTED, Cell, Finding\n\n'
-        '@pytest.mark.claim("print-sigma-labels")\ndef test_claim(audit):\n'
-        '    audit.check(Finding(audit.claim, Cell(PRINTED), "labels", "count", estimate=0.0, n=1))\n\n'
-        'def test_passes():\n    print("said <b>so</b>")\n\ndef test_fails():\n    assert "<b>" == "bold"\n'
-    )  # fmt: skip
+    claims = folder / PAPER.key
+    claims.mkdir()
+    (claims / "test_own.py").write_text(
+        "from caploc.tests.audit.claimed import *\n\n"
+        '@claim("print-sigma-labels", lambda *_: Measurement("labels", Count(0.0, unit="count"), n=1), over="print")\n'
+        "def test_claim(): ...\n\n"
+        'def test_passes():\n    print("said <b>so</b>")\n\ndef test_fails():\n    assert "<b>" == "bold"\n',
+        encoding="utf-8",
+    )
     report = run(folder)
     head, rest = report.read_text(encoding="utf-8").split('<div class="additional-summary prefix">')
     tail = rest[rest.index('<p class="run-count">') :]
@@ -80,15 +81,15 @@ def framed(folder: Path, body: str) -> Path:
     return report
 
 
-def view(books: Books, **more: Any) -> RunView:
+def view(record: RunRecord, **more: Any) -> RunView:
     """The run as the templates see it."""
-    return RunView(PAPER, books.results, books.derived, head=books.ledger.read()[0], **more)
+    return RunView(PAPER, record.results, record.derived, head=record.ledger.read()[0], **more)
 
 
 def thousand_report(folder: Path) -> Path:
     """The report as a file."""
-    books = thousand(folder)
-    return framed(folder, page(view(books, logs=logs(books), other_tests=True)))
+    record = thousand(folder)
+    return framed(folder, page(view(record, logs=logs(record)), other_tests=True))
 
 
 def run(folder: Path, *arguments: str) -> Path:
@@ -98,7 +99,7 @@ def run(folder: Path, *arguments: str) -> Path:
         sys.executable, "-m", "pytest", "-q", "--no-header", "--tb=native", "-p", "no:cacheprovider",
         "-p", "no:hypothesispytest", "-p", "caploc.audit.plugin", f"--rootdir={folder}", f"--html={report}", *arguments,
     ]  # fmt: skip
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "CAPLOC_STORE": str(folder / "store")}
     ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     report.with_name("stdout.txt").write_text(ran.stdout, encoding="utf-8")
     assert report.exists(), ran.stdout[-3000:] + ran.stderr[-3000:]
@@ -108,7 +109,8 @@ def run(folder: Path, *arguments: str) -> Path:
 def _checks() -> Iterator[Result]:
     for place, claim in enumerate(CHECKS):
         count = float(place != 1)
-        finding = Finding(claim, Cell(PRINTED), "averages", "count", estimate=count, n=27, notes=NOTES)
+        measured = Measurement("averages", Count(count, unit="count"), n=27)
+        finding = Finding(claim, Cell(PRINTED), measured, notes=NOTES)
         yield _judged(finding, PAPER)
 
 
@@ -138,31 +140,28 @@ def _cell(claim: str, cell: Cell) -> Result:
 
 
 def _finding(claim: str, cell: Cell, part: float) -> Finding:
-    ends = {
-        "low": part - 0.5,
-        "high": part - 0.4,
-        "low90": part - 0.49,
-        "high90": part - 0.41,
-        "estimate": part,
-    }
     lists = {"completeness_error": [part / 3] * 6, "completeness_gap": [part / 7] * 6, "points": [20.0] * 6}
     drawn = claim in CLAIMS[:2] and cell.sigma == 3 and cell.dataset in DATASETS[:2] and not cell.variant
+    parts: dict[str, Part] = {
+        "random": Effect(part, (part - 0.5, part - 0.4), (part - 0.49, part - 0.41), part / 20, n=80)
+    }
+    found = Measurement(
+        f"overlap of {claim}, {cell.label}",
+        Bound(part, (part - 0.05, part + 0.05), method="95 % of 100 random half splits"),
+        parts | {f"layer {place}": Test(p=part / 9) for place in range(6)},
+        chance=0.03,
+        effect_size=part,
+        asides={f"quantity {place} of {cell.dataset}": part * place for place in range(10)},
+        controls={f"control {place}": part * place for place in range(6)},
+        n=80 + int(100 * part),
+        draws=100,
+        plots=_plots(f"{claim}, {cell.label}") if drawn else (),
+    )
     return Finding(
         claim,
         cell,
-        f"overlap of {claim}, {cell.label}",
-        estimate=part,
-        interval=(part - 0.05, part + 0.05),
-        interval_kind="95 % of 100 random half splits",
-        chance=0.03,
-        effect_size=part,
-        n=80 + int(100 * part),
-        draws=100,
+        found,
         published="96.42" if part > 0.5 else None,
-        quantities={f"effect:random:{key}": value for key, value in ends.items()}
-        | {f"quantity {place} of {cell.dataset}": part * place for place in range(10)},
-        controls={f"control {place}": part * place for place in range(6)},
-        p_values={"effect:random": part / 20} | {f"layer:{place}": part / 9 for place in range(6)},
         settings={"sigma": cell.sigma, "quadrature": "paper", "steps": 19, "seed": 0, "dtype": "float32"}
         | {"device": "cpu", "model_fingerprint": "e17e3290267bf8d1", "data_fingerprint": "1e6864a41cde1c3d"}
         | lists,
@@ -170,7 +169,6 @@ def _finding(claim: str, cell: Cell, part: float) -> Finding:
             f"80 examples of {cell.dataset}; overlap grows with their number",
             "another sentence on this cell",
         ],
-        plots=_plots(f"{claim}, {cell.label}") if drawn else (),
     )
 
 
@@ -198,7 +196,7 @@ def _judged(finding: Finding, paper: Paper, **more: Any) -> Result:
 
 def _planned(claim: str, cell: Cell) -> Planned:
     test = f"test_{claim.replace('-', '_')}[{cell.label}]"
-    return Planned(f"claims/test_thousand.py::{test}", test, claim, cell)
+    return Planned(f"claims/{PAPER.key}/test_thousand.py::{test}", test, claim, cell, paper=PAPER.key)
 
 
 def _part(text: str) -> float:

@@ -12,7 +12,7 @@ import torch
 from caploc import load_examples, load_model
 from caploc.errors import ModelError
 from caploc.evaluation import Prepared, evaluate, prepare
-from caploc.evaluation.rows import RowModel
+from caploc.evaluation.rows import ErasingModel
 from caploc.model.loading import LanguageModel
 from caploc.tests.evaluation.cases import examples, labelled, sets, tiny_ending_lm
 from caploc.tests.oracles.evaluation import evaluate_slowly
@@ -53,7 +53,7 @@ def test_the_model_is_left_as_it_was_found_also_after_an_error(monkeypatch: pyte
         raise RuntimeError("broken")
 
     evaluate(lm, prepared, sets(lm, 0))
-    monkeypatch.setattr(RowModel, "going_on", broken)
+    monkeypatch.setattr(ErasingModel, "going_on", broken)
     with pytest.raises(RuntimeError, match="broken"):
         evaluate(lm, prepared, sets(lm, 0))
     assert torch.is_grad_enabled()
@@ -123,12 +123,11 @@ def _prepared(lm: LanguageModel, scoring: str) -> Prepared:
 
 def _run_out(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
     """Let a run of the model on more than ``most`` rows fail as CUDA does."""
-    run = RowModel._run
+    run = ErasingModel.logits
 
-    def limited(self: RowModel, current: Any, **inputs: Any) -> Any:
-        rows = len(inputs["input_ids"]) * (len(current.lowest) if current.lowest is not None else 1)
-        if rows > most:
+    def limited(self: ErasingModel, current: Any) -> Any:
+        if len(current.tokens) * len(getattr(current, "lowest", [0])) > most:
             raise OutOfMemory("out of memory")
-        return run(self, current, **inputs)
+        return run(self, current)
 
-    monkeypatch.setattr(RowModel, "_run", limited)
+    monkeypatch.setattr(ErasingModel, "logits", limited)

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from caploc.evaluation.ends import Ends
-from caploc.evaluation.numbers import final_answer
+from caploc.evaluation.scorings import Ends, final_answer
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def edit_study(
     lost = np.zeros((count, DRAWS), bool) if noised is None else noised
     return planted_study(
         {
-            Editable(dataset): EditableFacts(facts, [], edited),
+            Editable(dataset): EditableFacts(facts, [], edited, 16),
             FactTraces(dataset): TracedFacts(best if restored is None else restored, right, lost, lost),
             EditsByLayer(dataset): edits_of(success, before, at_prompt),
             EditsByLayer(dataset, "untrained"): edits_of(success[:2]),

@@ -14,11 +14,11 @@ from caploc.examples import Example, tokenize
 from caploc.experiments import completeness, premises
 from caploc.experiments.completeness import NeuronPathModel, ig_completeness
 from caploc.experiments.facts import FactPrompts, facts_of
-from caploc.experiments.study import Study, StudySettings
+from caploc.experiments.study import Study
 from caploc.findings import Outcome
 from caploc.rows.clean import run_clean
 from caploc.store import Store
-from caploc.tests.experiments.planted_facts import aside, estimate, run
+from caploc.tests.experiments.planted_facts import aside, estimate, run, settings_of
 from caploc.tests.experiments.test_facts import own_file
 from caploc.tests.tiny import tiny_lm
 
@@ -69,7 +69,7 @@ def _under_a_hook(lm, prompt, layer: int, neuron: int, alpha: float) -> tuple[fl
 
 def tiny_study(folder: Path, dtype: torch.dtype = torch.float32, store: str = "store") -> Study:
     """The study's facts are called known whatever the random model says of them."""
-    settings = StudySettings(
+    settings = settings_of(
         files={"mine": own_file(folder, 40, 1)},
         samples=16,
         store=Store(folder / store),

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from caploc.errors import ModelError
 from caploc.examples import subject_tokens, tokenize
-from caploc.experiments import edited_facts
+from caploc.experiments import edited_facts, premises, reliability_rome
 from caploc.experiments.edited_facts import (
     CPU_EDITED,
     PROMPT,
@@ -24,12 +25,14 @@ from caploc.experiments.edited_facts import (
     editing_of,
     ridge_of,
 )
-from caploc.experiments.specs import NotRunError
-from caploc.experiments.study import Study, StudySettings
+from caploc.experiments.specs import Need, NotRunError, Plan
+from caploc.experiments.study import Study
 from caploc.experiments.traced_facts import FactTraces, noised_elsewhere
+from caploc.findings import Outcome, Verdict
 from caploc.interventions.rank_one import draw_prefixes, edit_all_layers, key_covariance, score_edit
 from caploc.locators.causal_tracing.trace import Tracing, draw_noise, embedding_deviation
 from caploc.store import Store
+from caploc.tests.experiments.planted_facts import run, settings_of
 from caploc.tests.tiny import tiny_lm
 
 
@@ -52,7 +55,7 @@ def file(tmp_path: Path) -> str:
 
 
 def study_of(file: str, family: str = "llama", **options: object) -> Study:
-    settings = StudySettings(
+    settings = settings_of(
         files={"mine": file}, datasets=["mine"], samples=30, store=Store(Path(file).parent / "store")
     )
     return Study("tiny", replace(settings, **options), tiny_lm(family))
@@ -147,6 +150,23 @@ def test_a_model_that_cannot_be_edited_is_not_run(file: str) -> None:
     study.lm.model.to(torch.bfloat16)
     with pytest.raises(NotRunError, match="load tiny-llama with dtype float32"):
         edits_of(study, found)
+
+
+def test_a_model_that_no_prefix_can_be_drawn_from_is_not_run(
+    file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object) -> None:
+        raise ModelError("has no token that begins a sequence")
+
+    monkeypatch.setattr(edited_facts, "draw_prefixes", none)
+    study = study_of(file)
+    assert Plan([Need(study, EditsByLayer("mine"))]).compute() == 1  # what the model answers
+    for experiment, claim in (
+        (reliability_rome.rome_ipp, "reliability-rome-ipp"),
+        (premises.rome_corruption, "bg-rome-corruption"),
+    ):
+        _, verdict = run(experiment, study, claim, dataset="mine")
+        assert verdict == Verdict(Outcome.NOT_RUN, "has no token that begins a sequence")
 
 
 def test_traces_of_all_facts(file: str) -> None:

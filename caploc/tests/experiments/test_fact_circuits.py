@@ -28,10 +28,10 @@ from caploc.experiments.fact_circuits import (
     with_wrong_answers,
 )
 from caploc.experiments.facts import Fact, FactSet, Fewer, FirstFacts, Known, facts_of
-from caploc.experiments.study import Study, StudySettings
+from caploc.experiments.study import Study
 from caploc.model.loading import LanguageModel
 from caploc.store import Store
-from caploc.tests.experiments.planted_facts import estimate, fact_set, run, small_model
+from caploc.tests.experiments.planted_facts import estimate, fact_set, run, settings_of, small_model
 
 
 def facts_with(lm: LanguageModel, answers: list[str]) -> FactSet:
@@ -47,7 +47,7 @@ def facts_with(lm: LanguageModel, answers: list[str]) -> FactSet:
 
 
 def study_of(lm: LanguageModel, store: Path, facts: FactSet, seed: int = 0) -> Study:
-    return Study(lm.name, StudySettings(store=Store(store), seed=seed), lm, {facts_of("zsre", 1): facts})
+    return Study(lm.name, settings_of(store=Store(store), seed=seed), lm, {facts_of("zsre", 1): facts})
 
 
 def run_facts_alone(study: Study) -> Alone:
