@@ -21,6 +21,7 @@ from caploc.experiments.commonality_halves import (
     Halves,
     bound_over,
     difference_over,
+    empty_control,
     empty_masks,
     halves_by,
     mean,
@@ -36,7 +37,6 @@ from caploc.findings import Aside, Bound, Cell, Chance, Count, Measurement, Test
 from caploc.neurons import Dispersion
 from caploc.papers import Claim
 from caploc.statistics import (
-    Agreement,
     holm,
     hypergeometric_p,
     layer_matched_p,
@@ -52,8 +52,7 @@ from caploc.statistics.splits import EXCHANGES
 from caploc.streams import Stream, stream
 
 PAPER_SIGMAS = (3.0, 6.0, 12.0)
-SHARES = (0.125, 0.25)
-"""Smaller subsets than half of the data, which stand beside."""
+SHARES = (0.125, 0.25)  # smaller subsets than half of the data, which stand beside
 Specs = Iterator[Spec[Any]]
 
 
@@ -209,13 +208,12 @@ def commonality(study: Study, cell: Cell, claim: Claim) -> Measurement:
     nearest = max(others, key=lambda name: np.nan_to_num(means[name], nan=-1.0))
     random_text = study.result(Halves(dataset, sigma, "scrambled"))
     p = {name: study.result(Exchanged.of(dataset, name, sigma))[dataset] for name in others}
-    largest = float(np.max(list(p.values())))  # nan where one of them is
     return Measurement(
         "overlap within the dataset minus overlap with the nearest other",
         difference_over(within.overlap - between[nearest].overlap, _halves_of(study)),
         {
             "scrambled gap": difference_over(within.overlap - random_text.overlap, _halves_of(study)),
-            "permutation": Test(p=largest),
+            "permutation": Test(p=float(np.max(list(p.values())))),  # nan where one of them is
         },
         chance=mean(within.chance),
         asides={
@@ -230,7 +228,7 @@ def commonality(study: Study, cell: Cell, claim: Claim) -> Measurement:
         draws=study.settings.draws,
         basis=[LocatedOn.of(study, dataset)],
         settings={"nearest": nearest, "permutations": EXCHANGES},
-        floor=empty_masks(within, sigma) or _empty_control(random_text, between[nearest], sigma=sigma),
+        floor=empty_masks(within, sigma) or empty_control([random_text, between[nearest]], sigma),
     )
 
 
@@ -252,7 +250,7 @@ def trained_minus_untrained(study: Study, cell: Cell, claim: Claim) -> Measureme
         n=_samples(study, dataset),
         draws=study.settings.draws,
         basis=[LocatedOn.of(study, dataset)],
-        floor=empty_masks(trained, sigma) or _empty_control(fresh, sigma=sigma),
+        floor=empty_masks(trained, sigma) or empty_control([fresh], sigma),
     )
 
 
@@ -332,10 +330,10 @@ def convergence(study: Study, cell: Cell, claim: Claim) -> Measurement:
         basis=[LocatedOn.of(study, dataset)],
     )
     if kept.shape[1] < 3 or not defined[-1]:
-        floor = empty_masks(study.result(Halves(dataset, sigma)), sigma) or (
-            f"floor effect: masks are empty at all but {kept.shape[1]} of {len(curve.sizes)} sample sizes"
+        few = f"floor effect: masks are empty at all but {kept.shape[1]} of {len(curve.sizes)} sample sizes"
+        return dataclasses.replace(
+            found, floor=empty_masks(study.result(Halves(dataset, sigma)), sigma) or few
         )
-        return dataclasses.replace(found, floor=floor)
     if np.ptp(kept) == 0:
         ceiling = f"ceiling effect: the overlap is {kept[0, 0]:g} at every sample size"
         return dataclasses.replace(found, floor=ceiling)
@@ -401,10 +399,10 @@ def dataset_overlap(study: Study, cell: Cell, claim: Claim) -> Measurement:
     whole = {name: whole_mask(study.result(Scores(name)), threshold) for name in names}
     fresh = {name: whole_mask(study.result(Scores(name, "untrained")), threshold) for name in names}
     found = pairwise(whole)
-    overlaps = [result.overlap[0] for result in found.values()]
     empty = [name for name in names if not whole[name].any()]
     value, parts = None, {f"{a}~{b}": Chance(float(one.overlap[0])) for (a, b), one in found.items()}
     if not empty:
+        overlaps = [result.overlap[0] for result in found.values()]
         value = Bound(
             float(np.mean(overlaps)),
             (float(np.min(overlaps)), float(np.max(overlaps))),
@@ -451,8 +449,3 @@ def _samples(study: Study, dataset: str) -> int:
 
 def _halves_of(study: Study) -> str:
     return f"{study.settings.draws} random half splits"
-
-
-def _empty_control(*results: Agreement, sigma: float) -> str | None:
-    reasons = [reason for one in results if (reason := empty_masks(one, sigma)) is not None]
-    return f"{reasons[0]} of the control" if reasons else None

@@ -142,6 +142,12 @@ def empty_masks(result: Agreement, sigma: float) -> str | None:
     return f"floor effect: no neuron passes sigma {sigma:g} in {draws - result.defined} of {draws} splits"
 
 
+def empty_control(results: Sequence[Agreement], sigma: float) -> str | None:
+    """As `empty_masks`, of controls: the first that says nothing."""
+    reasons = [reason for one in results if (reason := empty_masks(one, sigma)) is not None]
+    return f"{reasons[0]} of the control" if reasons else None
+
+
 def pairwise(whole: Mapping[str, np.ndarray]) -> dict[tuple[str, str], Agreement]:
     """How the masks ``[layers, neurons]`` of every two datasets agree, each one draw."""
     return {(a, b): agreement(whole[a][None], whole[b][None]) for a, b in pairs(list(whole))}

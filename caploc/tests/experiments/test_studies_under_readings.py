@@ -12,6 +12,7 @@ import pytest
 
 from caploc.attribution.method import Method
 from caploc.errors import OptionError
+from caploc.experiments.locating import Scores
 from caploc.experiments.readings import CHOICES, Reading
 from caploc.experiments.study import Study, StudySettings
 from caploc.store import Store
@@ -48,7 +49,7 @@ def make_study(tmp_path: Path) -> MakeStudy:
 
 def test_the_record_names_the_reading(make_study: MakeStudy) -> None:
     for setting, value in [("dispersion", "std"), *DEPARTURES]:
-        record = make_study(Reading.of({setting: value})).record()
+        record = make_study(Reading.of({setting: value})).record
         expected = {**Reading().settings, setting: value}
         if value == "neuron":
             expected |= {"quadrature": "exact", "neuron_path_samples": 24}
@@ -59,10 +60,11 @@ def test_the_record_names_the_reading(make_study: MakeStudy) -> None:
 def test_scores_follow_the_reading_and_masks_share_them(make_study: MakeStudy, tmp_path: Path) -> None:
     """Other quadratures, paths, values and forms are other scores; other cuts are the same scores, from the store."""
     options = {"samples": 16}
-    default = make_study(Reading(), **options).shards("gsm8k").whole.total
+    default = make_study(Reading(), **options).result(Scores("gsm8k")).whole.total
     entries = Store(tmp_path / "store").describe().entries
     for setting, value in DEPARTURES:
-        totals = make_study(Reading.of({setting: value}), **options).shards("gsm8k").whole.total
+        study = make_study(Reading.of({setting: value}), **options)
+        totals = study.result(Scores("gsm8k")).whole.total
         if setting in ("dispersion", "scope", "deviation"):
             assert np.array_equal(totals, default)
             assert Store(tmp_path / "store").describe().entries == entries
