@@ -263,7 +263,7 @@ class LocatedErased(Spec[Mapping[str, np.ndarray]]):
         return study.result(Items(self.dataset)).base
 
     def flops(self, study: Study) -> float:
-        return evaluation_flops(study, study.result(Items(self.dataset)))
+        return evaluation_flops(study, study.result(PreparedItems(self.dataset)))
 
 
 @dataclass(frozen=True)
@@ -297,7 +297,7 @@ class FewErased(Spec[tuple[np.ndarray, np.ndarray]]):
         return located[0], random
 
     def flops(self, study: Study) -> float:
-        return evaluation_flops(study, study.result(Items(self.dataset)), 1 + FEW_SETS)
+        return evaluation_flops(study, study.result(PreparedItems(self.dataset)), 1 + FEW_SETS)
 
 
 def nothing_located(dataset: str, sigma: float) -> FloorError:

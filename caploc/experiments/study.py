@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeVar, cast
@@ -14,7 +14,7 @@ from caploc.errors import OptionError, TooLongError, UnavailableDatasetError, Un
 from caploc.examples import Example, Exclusion, TokenizedExample, fit
 from caploc.experiments import FEWEST_SAMPLES
 from caploc.experiments.settings import CPU_SAMPLES, PAPER_SIGMA, StudySettings
-from caploc.experiments.specs import ENDINGS, FloorError, Need, NotRunError, Result, Spec
+from caploc.experiments.specs import ENDINGS, FloorError, Need, NotRunError, NotStoredError, Result, Spec
 from caploc.findings import Cell, Measurement
 from caploc.fingerprints import fingerprint
 from caploc.model.loading import LanguageModel, defer_model, untrained_twin
@@ -82,6 +82,7 @@ class Study:
         self._located: dict[str, Located | NotRunError] = {}
         self._results: dict[Spec[Any], Any] = dict(results or {})
         self._held: tuple[object, Any, ExitStack] | None = None
+        self._computes_nothing = False
 
     def result(self, spec: Spec[Result]) -> Result:
         """What ``spec`` names: read from the store, and computed first where it is missing there.
@@ -91,14 +92,25 @@ class Study:
         """
         if spec not in self._results:
             try:
-                store = self.settings.store
-                self._results[spec] = spec.read(self, store.compute_all(list(spec.tasks(self))))
+                store, tasks = self.settings.store, list(spec.tasks(self))
+                if self._computes_nothing and not all(store.has(task.key) for task in tasks):
+                    raise NotStoredError(f"{spec.title} is not in the store")
+                self._results[spec] = spec.read(self, store.compute_all(tasks))
             except ENDINGS as ending:
                 self._results[spec] = ending
         found = self._results[spec]
         if isinstance(found, ENDINGS):
             raise found
         return cast(Result, found)
+
+    @contextmanager
+    def computing_nothing(self) -> Iterator[None]:
+        """Within, `result` raises `NotStoredError` for what is neither known nor stored."""
+        before, self._computes_nothing = self._computes_nothing, True
+        try:
+            yield
+        finally:
+            self._computes_nothing = before
 
     def forget(self) -> None:
         """Let go of results, which the store keeps, and of what is held."""
