@@ -172,9 +172,7 @@ def test_one_cold_cell_of_table_3_runs_through_few_files_and_frames(start: Audit
     assert [cell["status"] for cell in cells(tmp_path).values()] != ["ERROR"], shown
     counted = json.loads((tmp_path / "counted.json").read_text(encoding="ascii"))
     files, frames = counted["files"], counted["frames"]
-    said = (
-        f"{len(files)} own files:\n{chr(10).join(files)}\n{len(frames)} own frames:\n{chr(10).join(frames)}"
-    )
+    said = "\n".join([f"{len(files)} files:", *files, f"{len(frames)} frames:", *frames])
     assert len(files) <= MOST_FILES and len(frames) <= MOST_FRAMES, said
 
 
