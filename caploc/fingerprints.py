@@ -33,8 +33,11 @@ def fingerprint(obj: object) -> str:
     return hashlib.sha256(_canonical(obj, "obj").encode()).hexdigest()
 
 
+_PLAIN = (type(None), bool, int, float, str)
+
+
 def _canonical(obj: object, place: str) -> str:
-    if obj is None or isinstance(obj, bool | int | float | str):
+    if isinstance(obj, _PLAIN):
         # json writes the built-in form of subclasses such as np.float64 or StrEnum too
         return json.dumps(obj)
     if isinstance(obj, list | tuple):
@@ -59,7 +62,13 @@ def _canonical_mapping(obj: Mapping[Any, object], place: str) -> str:
         raise CaplocError(
             f"cannot fingerprint {place}: its key {culprit!r} is not a string; convert it first"
         )
-    items = (f"{json.dumps(name)}:{_canonical(obj[name], f'{place}[{name!r}]')}" for name in sorted(names))
+    values = (
+        json.dumps(obj[name])
+        if isinstance(obj[name], _PLAIN)
+        else _canonical(obj[name], f"{place}[{name!r}]")
+        for name in sorted(names)
+    )
+    items = (f"{json.dumps(name)}:{value}" for name, value in zip(sorted(names), values, strict=True))
     return "{" + ",".join(items) + "}"
 
 

@@ -155,6 +155,7 @@ class Store:
         tasks: Mapping[str, Compute] | Iterable[tuple[str, Compute]],
         progress: str | None = None,
         each: Callable[[str, bool], None] = lambda key, here: None,
+        begin: Callable[[str], None] = lambda key: None,
     ) -> Iterator[Entry]:
         """Compute what is missing of `tasks` (key -> function), then iterate over all entries in the order given.
 
@@ -162,20 +163,23 @@ class Store:
         before this returns; only reading is lazy, so one entry at a time is in memory. Processes that run the same
         tasks share the work: each takes what no other is computing, and waits only when nothing else is left. No
         entry is computed twice, unless it is found damaged or gone when it is read; that of a process that died is
-        taken over by another. `progress` is the title of a progress bar, shown on terminals; `each` is told of every
-        entry that was missing, once it is there, and whether it was computed here.
+        taken over by another. `progress` is the title of a progress bar, shown on terminals; `begin` is told of every
+        entry whose computing begins here; `each` of every entry that was missing, once it is there, and whether it
+        was computed here.
 
         An exception of a function passes through; what was finished before it stays.
         """
         pairs = list(tasks.items() if isinstance(tasks, Mapping) else tasks)
         waiting = {key: compute for key, compute in dict(pairs).items() if not self.has(key)}
         with tqdm(total=len(waiting), desc=progress, unit="entry", disable=None if progress else True) as bar:
-            for key, here in self._shared_out(waiting):
+            for key, here in self._shared_out(waiting, begin):
                 bar.update()
                 each(key, here)
         return (self._sound(key, compute) for key, compute in pairs)
 
-    def _shared_out(self, waiting: Mapping[str, Compute]) -> Iterator[tuple[str, bool]]:
+    def _shared_out(
+        self, waiting: Mapping[str, Compute], begin: Callable[[str], None] = lambda key: None
+    ) -> Iterator[tuple[str, bool]]:
         """Each key once its entry is there, and whether it was computed here rather than by another process."""
         pause = SHORTEST_WAIT_SECONDS
         while waiting:
@@ -188,6 +192,7 @@ class Store:
                     # between the look and the lock another process may have finished it
                     here = not self.has(key)
                     if here:
+                        begin(key)
                         self._write(key, encode(key, *compute()))
                 yield key, here
             if len(busy) < len(waiting):

@@ -75,6 +75,7 @@ class Audit:
         self.ledger = Ledger(Path(path), given.get("caploc_run") or uuid.uuid4().hex)
         self.record = RunRecord(self.ledger)
         self.coverage: list[Coverage] = []
+        self.progress_line: ProgressLine | None = None
         html = config.getoption("htmlpath", None)
         if html and not self.worker:
             from caploc.audit.report import HtmlReport
@@ -174,11 +175,15 @@ class Audit:
             self.run.compute(session.items)
             return (yield)
         reporter = self.config.pluginmanager.getplugin("terminalreporter")
-        with ProgressLine(self.progress_folder, reporter) as line:
+        with ProgressLine(self.progress_folder, reporter) as self.progress_line:
             if session.items:  # with workers, they collect and compute
                 self.run.compute(session.items)
-                line.close()
             return (yield)
+
+    @pytest.hookimpl(tryfirst=True)  # before the terminal shows anything of a test
+    def pytest_runtest_logstart(self) -> None:
+        if self.progress_line is not None:
+            self.progress_line.close()
 
     def _check_expectations(self) -> None:
         try:

@@ -97,29 +97,33 @@ class ProgressLine:
             self._folder.rmdir()
 
     def close(self) -> None:
-        """Shows how the computing ended, before anything else is written."""
+        """Shows how the computing ended, before anything else is written; once is enough."""
+        self._stop.set()
         if self._thread.is_alive():
-            self._stop.set()
             self._thread.join()
-        if not self._quiet:
-            self._look()
+        if not self._quiet and not self._ended:
+            self._look(last=True)
+            self._ended = True
             self._clear()
 
     def _watch(self) -> None:
         while not self._ended and not self._stop.wait(SECONDS_BETWEEN_LOOKS):
             self._look()
 
-    def _look(self) -> None:
+    def _look(self, last: bool = False) -> None:
         told = [one for one in map(_read, sorted(self._folder.glob("*.json"))) if one]
         if not told or self._ended:
             return
         if not self._planned and (plans := [one["plan"] for one in told if "plan" in one]):
             self._planned = True
             self._reporter.write_line(plans[0])
-        if all(one.get("ended") for one in told):
+        ended = [one for one in told if one.get("ended")]
+        if len(ended) == len(told) or (
+            last and ended
+        ):  # they end together: each waits for all results of a stage
             self._ended = True
             self._clear()
-            results, seconds = (max(one[name] for one in told) for name in ("results", "seconds"))
+            results, seconds = (max(one[name] for one in ended) for name in ("results", "seconds"))
             if results:
                 self._reporter.write_line(f"computed {plural(results, 'result')} in {duration(seconds)}")
             return

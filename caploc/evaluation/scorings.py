@@ -123,14 +123,13 @@ def final_answer(text: str) -> Fraction | str | None:
     ``1,234``, ``$ 1234``, ``1234.``, ``1234.00`` and ``1234 dollars`` are one number; ``1/2`` and ``0.5`` are one.
     """
     marked = _MARKED.search(text)
-    if marked is None:
-        return _number(text)
-    number = _number(marked[1])
-    return _bare(marked[1]) if number is None else number
+    bare = _bare(text if marked is None else marked[1])
+    number = _number(bare)
+    return bare if number is None and marked is not None else number
 
 
-def _number(text: str) -> Fraction | None:
-    found = _NUMBER.fullmatch(_bare(text))
+def _number(bare: str) -> Fraction | None:
+    found = _NUMBER.fullmatch(bare)
     if found is None or (found[4] is not None and int(found[4]) == 0):
         return None
     size = Fraction(found[3].replace(",", "")) / int(found[4] or 1)

@@ -24,7 +24,7 @@ import numpy as np
 
 from caploc.errors import CaplocError
 from caploc.fingerprints import fingerprint
-from caploc.store import Compute, Entry
+from caploc.store import Compute, Entry, StoreError
 
 if TYPE_CHECKING:
     from caploc.experiments.study import Study
@@ -43,6 +43,10 @@ class NotRunError(CaplocError):
 
 class FloorError(CaplocError):
     """A floor or ceiling effect makes a measurement uninformative; the message names it."""
+
+
+class NotStoredError(CaplocError):
+    """A result is asked for that is not computed yet, where nothing may be."""
 
 
 ENDINGS = (NotRunError, FloorError)
@@ -184,17 +188,15 @@ class Plan:
 
     def _place(self, study: Study, spec: Spec[Any], depth: dict[tuple[Study, Spec[Any]], int]) -> int:
         if (study, spec) not in depth:
-            self._after[study, spec] = first = self._tried(_after, study, spec, list[Spec[Any]]())
+            self._after[study, spec] = first = self._tried(spec.after, study) or []
             depth[study, spec] = max((self._place(study, one, depth) for one in first), default=-1) + 1
         return depth[study, spec]
 
-    def _tried(
-        self, ask: Callable[[Study, Spec[Any]], Made], study: Study, spec: Spec[Any], otherwise: Made
-    ) -> Made:
+    def _tried(self, ask: Callable[[Study], Iterable[Made]], study: Study) -> list[Made] | None:
         try:
-            return ask(study, spec)
+            return list(ask(study))
         except self._ignore:
-            return otherwise
+            return None
 
     def __len__(self) -> int:
         return sum(len(stage) for stages in self.stages.values() for stage in stages)
@@ -216,7 +218,7 @@ class Plan:
                 continue
             share = 1.0
             if ready:
-                tasks = self._tried(_tasks, study, spec, None)
+                tasks = self._tried(study.tasks, spec)
                 if tasks is None:  # there is no such result
                     complete.add((study, spec))
                     continue
@@ -225,7 +227,7 @@ class Plan:
                 share = lacking / max(1, len(tasks))
             results += 1
             if share:
-                self._missing_flops[study, spec] = share * self._tried(_flops, study, spec, 0.0)
+                self._missing_flops[study, spec] = share * self._flops(study, spec)
             else:
                 complete.add((study, spec))
         return Outlook(
@@ -253,48 +255,40 @@ class Plan:
         return tally.results
 
     def _compute(self, study: Study, stage: Sequence[Spec[Any]], tally: _Tally) -> None:
-        ignore, store, failed = self._ignore, study.settings.store, set[str]()
-        missing: dict[str, Compute] = {}
+        store, missing = study.settings.store, dict[str, Compute]()
+        began = ""
 
-        def guarded(task: Task) -> Compute:
-            def compute() -> tuple[Arrays, Mapping[str, Any]]:
-                tally.begin(task.key)
-                try:
-                    return task.compute()
-                except ignore:
-                    failed.add(task.key)
-                    raise
-
-            return compute
+        def begin(key: str) -> None:
+            nonlocal began
+            began = key
+            tally.begin(key)
 
         for spec in stage:
-            tasks = self._tasks.pop((study, spec), None) or self._tried(_tasks, study, spec, list[Task]())
+            tasks = self._tasks.pop((study, spec), None) or self._tried(study.tasks, spec) or []
             lacking = {task.key: task for task in tasks if not store.has(task.key)}
             own = lacking.keys() - missing.keys()
-            flops = self._tried(_flops, study, spec, 0.0) / max(1, len(tasks))
+            flops = self._flops(study, spec) / max(1, len(tasks))
             known = self._missing_flops.get((study, spec))
             tally.expect(f"{spec.title} ({study.model})", lacking, own, flops, known)
-            missing |= {key: guarded(task) for key, task in lacking.items() if key in own}
+            missing |= {key: lacking[key].compute for key in lacking if key in own}
         while missing:
             try:
-                store.compute_all(missing, each=lambda key, here: tally.add(key))
+                store.compute_all(missing, each=lambda key, here: tally.add(key), begin=begin)
                 return
-            except ignore:
-                if failed.isdisjoint(missing):  # no task failed: the store did
-                    raise
-                missing = {key: compute for key, compute in missing.items() if key not in failed}
+            except StoreError:
+                raise
+            except self._ignore:
+                missing.pop(began)  # whoever asks for it meets the exception
 
-
-def _after(study: Study, spec: Spec[Any]) -> list[Spec[Any]]:
-    return list(spec.after(study))
-
-
-def _tasks(study: Study, spec: Spec[Any]) -> list[Task]:
-    return study.tasks(spec)
-
-
-def _flops(study: Study, spec: Spec[Any]) -> float:
-    return spec.flops(study)
+    def _flops(self, study: Study, spec: Spec[Any]) -> float:
+        """As far as is known without computing anything."""
+        try:
+            with study.computing_nothing():
+                return spec.flops(study)
+        except NotStoredError:
+            return 0.0
+        except self._ignore:
+            return 0.0
 
 
 class _Tally:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeVar, cast
@@ -14,7 +14,7 @@ from caploc.errors import OptionError, TooLongError, UnavailableDatasetError, Un
 from caploc.examples import Example, Exclusion, TokenizedExample, fit
 from caploc.experiments import FEWEST_SAMPLES
 from caploc.experiments.settings import CPU_SAMPLES, PAPER_SIGMA, StudySettings
-from caploc.experiments.specs import ENDINGS, FloorError, Need, NotRunError, Result, Spec, Task
+from caploc.experiments.specs import ENDINGS, FloorError, Need, NotRunError, NotStoredError, Result, Spec, Task
 from caploc.findings import Cell, Measurement
 from caploc.fingerprints import fingerprint
 from caploc.model.loading import LanguageModel, defer_model, untrained_twin
@@ -83,6 +83,7 @@ class Study:
         self._results: dict[Spec[Any], Any] = dict(results or {})
         self._tasks: dict[Spec[Any], list[Task]] = {}
         self._held: tuple[object, Any, ExitStack] | None = None
+        self._computes_nothing = False
 
     def result(self, spec: Spec[Result]) -> Result:
         """What ``spec`` names: read from the store, and computed first where it is missing there.
@@ -92,7 +93,10 @@ class Study:
         """
         if spec not in self._results:
             try:
-                self._results[spec] = spec.read(self, self.settings.store.compute_all(self.tasks(spec)))
+                store, tasks = self.settings.store, self.tasks(spec)
+                if self._computes_nothing and not all(store.has(task.key) for task in tasks):
+                    raise NotStoredError(f"{spec.title} is not in the store")
+                self._results[spec] = spec.read(self, store.compute_all(tasks))
             except ENDINGS as ending:
                 self._results[spec] = ending
             self._tasks.pop(spec, None)
@@ -100,6 +104,15 @@ class Study:
         if isinstance(found, ENDINGS):
             raise found
         return cast(Result, found)
+
+    @contextmanager
+    def computing_nothing(self) -> Iterator[None]:
+        """Within, `result` raises `NotStoredError` for what is neither known nor stored."""
+        before, self._computes_nothing = self._computes_nothing, True
+        try:
+            yield
+        finally:
+            self._computes_nothing = before
 
     def forget(self) -> None:
         """Let go of results, which the store keeps, and of what is held."""
