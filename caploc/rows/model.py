@@ -259,12 +259,12 @@ def _call(
     rows: Rows, index: int, original: Any, named: dict[str, Any], states: Tensor, last: int | None = None
 ) -> Tensor:
     """A layer's own forward for some rows, or for the ``last`` columns of them."""
+    named = {**named, "hidden_states": states}
     mask = rows.mask(index, len(states))
     if mask is not None:
-        named = {**named, "attention_mask": mask}
+        named["attention_mask"] = mask
     if rows.positions is not None and len(rows.positions) > len(states):
         named = _first_rows(named, len(rows.positions), len(states))
-    named = {**named, "hidden_states": states}
     if last is not None:
         named = {name: _last_columns(value, last) for name, value in named.items()}
     output = original(**named)
