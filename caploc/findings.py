@@ -104,7 +104,9 @@ class Part:
     def to_json(self) -> dict[str, Any]:
         """The fields that are set, and the kind."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        set_ = {name: value for name, value in values.items() if value not in (None, "", 0) or name == "estimate"}
+        set_ = {
+            name: value for name, value in values.items() if value not in (None, "", 0) or name == "estimate"
+        }
         return plain({"kind": self.kind, **set_})
 
 

@@ -191,7 +191,8 @@ def packed_flops(lm: LanguageModel, examples: Sequence[TokenizedExample], method
     """
     vocabulary, width = lm.structure.get_input_embeddings().weight.shape  # type: ignore[misc]
     per_layer = (
-        sum(parameter.numel() for layer in lm.layer_shapes for parameter in layer.parameters()) / lm.num_layers
+        sum(parameter.numel() for layer in lm.layer_shapes for parameter in layer.parameters())
+        / lm.num_layers
     )
     answers = sum(example.num_answer_tokens for example in examples)
     prompts = sum(len(example.input_ids) for example in examples)

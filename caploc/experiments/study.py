@@ -14,7 +14,16 @@ from caploc.errors import OptionError, TooLongError, UnavailableDatasetError, Un
 from caploc.examples import Example, Exclusion, TokenizedExample, fit
 from caploc.experiments import FEWEST_SAMPLES
 from caploc.experiments.settings import CPU_SAMPLES, PAPER_SIGMA, StudySettings
-from caploc.experiments.specs import ENDINGS, FloorError, Need, NotRunError, NotStoredError, Result, Spec, Task
+from caploc.experiments.specs import (
+    ENDINGS,
+    FloorError,
+    Need,
+    NotRunError,
+    NotStoredError,
+    Result,
+    Spec,
+    Task,
+)
 from caploc.findings import Cell, Measurement
 from caploc.fingerprints import fingerprint
 from caploc.model.loading import LanguageModel, defer_model, untrained_twin

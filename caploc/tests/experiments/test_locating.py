@@ -137,7 +137,7 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(store: Store, monkeypatch: 
     study.release()
     assert store.describe().entries == 4 and all(p.requires_grad for p in lm.model.parameters())
     done.clear()
-    
+
     def once_more(self: Attributor, example: TokenizedExample) -> object:
         done.append(example.id)
         return original(self, example)

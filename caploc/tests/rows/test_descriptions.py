@@ -23,7 +23,7 @@ from caploc.interventions.rank_one.value import EditedLayers, record
 from caploc.interventions.scaling import ScalingModel
 from caploc.locators.causal_tracing.trace import Tracing, draw_noise, embedding_deviation
 from caploc.locators.causal_tracing.tracer import Tracer
-from caploc.models import LanguageModel
+from caploc.model.loading import LanguageModel
 from caploc.rows.borrowing import frozen_eval
 from caploc.rows.clean import run_clean
 from caploc.tests.attribution.families import CONFIGS, make_model, softmax_in_float64
