@@ -1,11 +1,11 @@
-"""What an experiment returns (Measurement), what is made of it for a claim (Finding), and the Verdict of the claim's rule.
+"""What an experiment returns (Measurement), what becomes of it for a claim (Finding), and the claim's Verdict.
 
 Evidence is typed. A measurement has ``parts``, the numbers that its claim's rule judges, each an `Effect`, a `Bound`, a
 `Count`...; apart from them stands what a reader may like to see: asides, controls, plots. A rule reads parts and
 nothing else.
 
-All of it is plain data: numbers, strings and small mappings, so that it crosses process borders (pytest-xdist), goes into
-the ledger as JSON and can be judged again later by the same or another rule.
+All of it is plain data: numbers, strings and small mappings, so that it crosses process borders (pytest-xdist), goes
+into the ledger as JSON and can be judged again later by the same or another rule.
 """
 
 from __future__ import annotations

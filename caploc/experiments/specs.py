@@ -188,13 +188,18 @@ class Plan:
 
     def _place(self, study: Study, spec: Spec[Any], depth: dict[tuple[Study, Spec[Any]], int]) -> int:
         if (study, spec) not in depth:
-            self._after[study, spec] = first = self._tried(spec.after, study) or []
+            try:
+                first = list(spec.after(study))
+            except self._ignore:
+                first = []
+            self._after[study, spec] = first
             depth[study, spec] = max((self._place(study, one, depth) for one in first), default=-1) + 1
         return depth[study, spec]
 
-    def _tried(self, ask: Callable[[Study], Iterable[Made]], study: Study) -> list[Made] | None:
+    def _tasks_of(self, study: Study, spec: Spec[Any]) -> list[Task] | None:
+        """None where there is no such result."""
         try:
-            return list(ask(study))
+            return study.tasks(spec)
         except self._ignore:
             return None
 
@@ -218,7 +223,7 @@ class Plan:
                 continue
             share = 1.0
             if ready:
-                tasks = self._tried(study.tasks, spec)
+                tasks = self._tasks_of(study, spec)
                 if tasks is None:  # there is no such result
                     complete.add((study, spec))
                     continue
@@ -264,7 +269,7 @@ class Plan:
             tally.begin(key)
 
         for spec in stage:
-            tasks = self._tasks.pop((study, spec), None) or self._tried(study.tasks, spec) or []
+            tasks = self._tasks.pop((study, spec), None) or self._tasks_of(study, spec) or []
             lacking = {task.key: task for task in tasks if not store.has(task.key)}
             own = lacking.keys() - missing.keys()
             flops = self._flops(study, spec) / max(1, len(tasks))
