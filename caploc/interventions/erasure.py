@@ -14,6 +14,7 @@ from typing import Literal, get_args
 
 from torch import Tensor, nn
 
+from caploc.architectures import input_axis
 from caploc.errors import OptionError
 from caploc.interventions.weights import replaced_weights
 from caploc.models import LanguageModel
@@ -64,10 +65,10 @@ def erased_weights(lm: LanguageModel, mask: NeuronMask, weights: Weights = "all"
             continue
         out = lm.architecture.mlp_out_of(layer)
         if weights != "in":
-            zero(out.weight, members, 1 if _is_linear(out) else 0)
+            zero(out.weight, members, input_axis(out))
         for path in lm.architecture.mlp_in if weights != "out" else ():
             into = layer.get_submodule(path)
-            zero(into.weight, members, 0 if _is_linear(into) else 1)
+            zero(into.weight, members, 1 - input_axis(into))
             if weights == "all":
                 zero(into.bias, members, 0)
     return found
@@ -92,11 +93,6 @@ def check_mask(lm: LanguageModel, mask: NeuronMask) -> None:
         )
     if mask.count == 0:
         raise OptionError("the mask is empty: no neuron passes the threshold; locate with a lower sigma")
-
-
-def _is_linear(projection: nn.Module) -> bool:
-    """nn.Linear stores [out, in]; GPT-2's Conv1D [in, out]."""
-    return isinstance(projection, nn.Linear)
 
 
 def _zeroed(weight: Tensor, members: Tensor, dim: int) -> Tensor:

@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from caploc.architectures import input_axis
 from caploc.interventions.enhancement.difference import LayerRows, RowDifference
 from caploc.interventions.enhancement.placing import neuron_weights
 from caploc.interventions.enhancement.recipe import Train
@@ -98,7 +99,7 @@ class TrainableRows:
 def _matrix_of(projection: nn.Module) -> Tensor:
     """The projection's weight as ``[outputs, inputs]``."""
     weight = cast(Tensor, projection.weight)
-    return weight if isinstance(projection, nn.Linear) else weight.T  # Conv1D stores [in, out]
+    return weight if input_axis(projection) else weight.T
 
 
 def _rows(
