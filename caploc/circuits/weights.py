@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from caploc.architectures import Architecture
+from caploc.architectures import Architecture, weight_by_input
 from caploc.circuits.graph import Graph
 from caploc.errors import ModelError
 from caploc.model.loading import LanguageModel
@@ -321,9 +321,8 @@ def _matrix(
     module: nn.Module,
 ) -> tuple[Float[Tensor, "inputs outputs"], Float[Tensor, " outputs"] | None]:
     """A projection as a matrix that multiplies from the right, and its bias."""
-    weight, bias = cast(Tensor, module.weight).detach(), cast("Tensor | None", module.bias)
-    matrix = weight.T if isinstance(module, nn.Linear) else weight  # Conv1D stores [inputs, outputs]
-    return matrix, None if bias is None else bias.detach()
+    bias = cast("Tensor | None", module.bias)
+    return weight_by_input(module), None if bias is None else bias.detach()
 
 
 def _window(config: Any, layer: int) -> int | None:

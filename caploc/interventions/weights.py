@@ -18,6 +18,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from caploc.architectures import input_axis
 from caploc.errors import OptionError
 from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask
@@ -137,7 +138,7 @@ def neuron_weights(lm: LanguageModel, layer: int) -> list[NeuronWeights]:
     found = []
     for projection in (*architecture.mlp_in, architecture.mlp_out):
         side: Side = "out" if projection == architecture.mlp_out else "in"
-        transposed = not isinstance(module.get_submodule(projection), nn.Linear)  # Conv1D stores [in, out]
+        transposed = input_axis(module.get_submodule(projection)) == 0
         for kind, parameter in module.get_submodule(projection).named_parameters(recurse=False):
             if kind == "bias" and side == "out":
                 continue  # no neuron's own

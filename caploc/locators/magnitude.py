@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from caploc.architectures import input_axis
 from caploc.errors import OptionError
 from caploc.examples import Example, TokenizedExample, tokenize
 from caploc.locators.method import Arrays, Asked, SampleMethod
@@ -167,9 +168,9 @@ def _draw_nearest(
 
 
 def _output_norms(projection: nn.Module) -> Tensor:
-    """``[neurons]``; nn.Linear stores [out, in], GPT-2's Conv1D [in, out]."""
+    """``[neurons]``"""
     weight: Tensor = projection.weight.detach()  # type: ignore[operator]
-    return weight.double().norm(dim=0 if isinstance(projection, nn.Linear) else 1)
+    return weight.double().norm(dim=1 - input_axis(projection))
 
 
 def _check_draws(draws: int) -> None:

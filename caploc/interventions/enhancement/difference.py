@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from caploc.architectures import input_axis
 from caploc.errors import CaplocError
 from caploc.interventions.enhancement.recipe import Train
 from caploc.interventions.weights import neuron_weights, replaced_weights, zeroed_weights
@@ -215,7 +216,7 @@ class TrainableRows:
 def _matrix_of(projection: nn.Module) -> Tensor:
     """The projection's weight as ``[outputs, inputs]``."""
     weight = cast(Tensor, projection.weight)
-    return weight if isinstance(projection, nn.Linear) else weight.T  # Conv1D stores [in, out]
+    return weight if input_axis(projection) else weight.T
 
 
 def _rows(
