@@ -269,11 +269,14 @@ class Plan:
             tally.begin(key)
 
         for spec in stage:
-            tasks = self._tasks.pop((study, spec), None) or self._tasks_of(study, spec) or []
+            known = self._missing_flops.get((study, spec))
+            tasks = self._tasks.pop((study, spec), None) or self._tasks_of(study, spec)
+            if tasks is None:
+                tally.drop(known)
+                continue
             lacking = {task.key: task for task in tasks if not store.has(task.key)}
             own = lacking.keys() - missing.keys()
             flops = self._flops(study, spec) / max(1, len(tasks))
-            known = self._missing_flops.get((study, spec))
             tally.expect(f"{spec.title} ({study.model})", lacking, own, flops, known)
             missing |= {key: lacking[key].compute for key in lacking if key in own}
         while missing:
@@ -322,6 +325,11 @@ class _Tally:
         self.results += (
             known is not None and not lacking
         )  # another process computed it, or it was there unknown
+
+    def drop(self, known: float | None) -> None:
+        """Takes note that there is no such result after all; ``known`` as in `expect`."""
+        self._missing -= known is not None
+        self._total -= known or 0.0
 
     def begin(self, key: str) -> None:
         self._tell(self._titles[key])

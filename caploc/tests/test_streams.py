@@ -14,7 +14,7 @@ from caploc.streams import SHARED, Stream, derived_seeds, stream
 
 LIBRARY = Path(__file__).parents[1]
 BARE = {
-    "consistency/equations.py": 1,  # one fixed sample
+    "consistency/statements.py": 1,  # one fixed sample
     "neurons.py": 1,  # a random set
     "statistics/bootstrap.py": 2,
     "statistics/permutation.py": 2,

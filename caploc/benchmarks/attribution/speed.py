@@ -135,12 +135,14 @@ class Work:
         forward, backward: tokens x layers passed.
         head: tokens through the output head, both ways.
         projection: tokens taken back through an MLP output projection alone, to the neurons in front of it.
+        mlp: tokens through an MLP alone, where rows join behind a layer's attention.
     """
 
     forward: int = 0
     backward: int = 0
     head: int = 0
     projection: int = 0
+    mlp: int = 0
 
     def __add__(self, other: Work) -> Work:
         return Work(*(getattr(self, part.name) + getattr(other, part.name) for part in fields(Work)))
@@ -154,8 +156,10 @@ class Work:
         """Floating-point operations of the matrix products with weights (attention's own are not among them)."""
         layer, head = lm.layers[0], lm.model.get_output_embeddings()
         projection = lm.architecture.mlp_out_of(layer)
-        tokens = {layer: self.layers, head: self.head, projection: self.projection}
-        return sum(2 * count * _weights(module) for module, count in tokens.items())
+        into = [layer.get_submodule(path) for path in lm.architecture.mlp_in]
+        tokens = [(layer, self.layers), (head, self.head), (projection, self.projection)]
+        tokens += [(module, self.mlp) for module in (*into, projection)]
+        return sum(2 * count * _weights(module) for module, count in tokens)
 
 
 def _weights(module: nn.Module) -> int:
@@ -190,7 +194,7 @@ def packed_work(lm: LanguageModel, prompt: int, answer: int) -> Work:
     for chunk in layers_in_chunks(rows_of_layers, answer, automatic_chunk(lm)):
         for layer, rows in chunk:
             tokens, above = rows * answer, layers - 1 - layer
-            work += Work(forward=tokens * above + answer, backward=tokens * above, head=2 * tokens)
+            work += Work(forward=tokens * above, backward=tokens * above, head=2 * tokens, mlp=answer)
     return work + Work(projection=answer * layers)
 
 

@@ -29,5 +29,7 @@ def test_quotes_are_verbatim(claim: object) -> None:
 
 
 def test_every_check_has_one_test() -> None:
-    tests = (ROOT / "claims" / "test_published_numbers.py").read_text(encoding="utf-8")
-    assert sorted(re.findall(r'@pytest\.mark\.claim\("([^"]+)"\)', tests)) == sorted(CHECKS)
+    tests = (ROOT / "claims" / PAPER.key / "test_published_numbers.py").read_text(encoding="utf-8")
+    assert sorted(re.findall(r'@claim\("([^"]+)", consistency\.check, over="print"\)', tests)) == sorted(
+        CHECKS
+    )

@@ -161,6 +161,7 @@ def test_a_model_that_no_prefix_can_be_drawn_from_is_not_run(
     monkeypatch.setattr(edited_facts, "draw_prefixes", none)
     study = study_of(file)
     assert Plan([Need(study, EditsByLayer("mine"))]).compute() == 1  # what the model answers
+    assert study.settings.store.describe().entries == 1
     for experiment, claim in (
         (reliability_rome.rome_ipp, "reliability-rome-ipp"),
         (premises.rome_corruption, "bg-rome-corruption"),

@@ -143,7 +143,9 @@ def test_knowledge_neurons_and_their_averaged_halves(tmp_path: Path) -> None:
     facts = replace(facts, rank=rank)
     study, spec = study_of(lm, facts, store=Store(tmp_path)), LocatedFacts("kn", FACTS)
     plan = Plan([Need(study, LocatedHalves(spec))])
-    assert plan.compute() == len(facts.prompts), "each prompt once, for all that rests on it"
+    assert plan.compute() == 2  # the locations, and the halves that rest on them
+    entries = study.settings.store.describe().entries
+    assert entries == len(facts.prompts), "each prompt once, for all that rests on it"
     found, halves = study.result(spec), study.result(LocatedHalves(spec))
     scores = [one.values for one in example_scores(lm, facts.prompts, progress=False)]
     for number, values in enumerate(scores):

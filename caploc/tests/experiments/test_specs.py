@@ -85,10 +85,10 @@ def test_progress_is_of_what_is_missing(study: Study) -> None:
     Plan([Need(study, A)]).compute()
     told: list[Progress] = []
     Plan([Need(study, TOP)]).compute(told.append)
-    assert [one.entries for one in told] == [1, 2, 3] and told[-1].share == 1
-    assert [one.what.split()[1] for one in told] == ["b", "ab", "top"]
-    shares = [one.share for one in told]
-    assert shares == sorted(shares) and told[0].seconds_left is not None
+    assert [one.results for one in told] == [0, 1, 1, 2, 2, 3] and {one.missing for one in told} == {3}
+    assert [one.what.split()[1] for one in told] == ["b", "b", "ab", "ab", "top", "top"]
+    shares = [one.share or 0.0 for one in told]
+    assert shares == sorted(shares) and shares[-1] == 1 and told[1].seconds_left is not None
 
 
 def test_a_reason_is_a_result_that_others_may_meet(study: Study) -> None:
