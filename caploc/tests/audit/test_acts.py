@@ -52,14 +52,19 @@ transformers.AutoModelForCausalLM.from_config = on_meta
 transformers.PreTrainedModel.from_pretrained = refuse
 '''
 NOTHING_LATE = '''
-"""Once tests run, nothing is computed: an entry that is missing then was not among the needs."""
+"""While tests run, nothing is computed: an entry that is missing then was not among the needs.
 
+The report's figures, which the store keeps as well, are drawn when all tests are over.
+"""
+
+import pytest
 from caploc.store import Store
 
 compute_all = Store.compute_all
 
 
-def pytest_runtest_setup(item):
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
     def complete(self, tasks, *arguments, **options):
         pairs = list(tasks.items() if isinstance(tasks, dict) else tasks)
         late = [key for key, _ in pairs if not self.has(key)]
@@ -67,6 +72,10 @@ def pytest_runtest_setup(item):
         return compute_all(self, pairs, *arguments, **options)
 
     Store.compute_all = complete
+    try:
+        return (yield)
+    finally:
+        Store.compute_all = compute_all
 '''
 COUNTING = '''
 """Counts caploc's own files whose functions a run calls, and its own functions that stand on each other.
@@ -157,6 +166,7 @@ def test_a_cold_run_computes_all_beforehand_and_a_warm_one_touches_no_weight(
 ) -> None:
     shown, _ = start(plugin=NOTHING_LATE).communicate(timeout=600)
     assert "to compute, about " in shown and "\ncomputed " in shown, shown
+    assert "INTERNALERROR" not in shown, shown
     cold = cells(tmp_path)
     assert not {"ERROR", "MISSING"} & {cell["status"] for cell in cold.values()}, shown
     stored = entries(tmp_path)
