@@ -51,7 +51,6 @@ from caploc.statistics.comparisons import (
     effect_of_draws,
     holm_parts,
     if_nothing_changed,
-    part_quantities,
 )
 from caploc.statistics.equivalence import (
     Equivalence,
@@ -110,7 +109,6 @@ from caploc.statistics.splits import (
     exchange_p,
     half_split,
     nested_overlaps,
-    pair_overlaps,
     partition_gap,
     random_halves,
     random_sides,
@@ -203,9 +201,7 @@ __all__ = [
     "no_change",
     "off_diagonal_mean",
     "page_trend",
-    "pair_overlaps",
     "paired_permutation",
-    "part_quantities",
     "partition_gap",
     "percentile_interval",
     "permutation_p",

@@ -6,10 +6,10 @@ intervals join two kinds of it, in the way of Zou & Donner (2008), as `compare_w
 the mean difference, dataset by dataset) and that of runs (Student's t with the between-run variance, that of the runs'
 means less what items explain of it; Welch's degrees of freedom).
 
-Where the second arm was *drawn*, as random neurons are, the interval is of the first arm minus a further draw: located
+Where the second arm was *drawn*, as random neurons are, the interval is of the first arm minus a new draw: located
 must do better than another random set would. Five draws give a rank p of 1/6 at best, so p asks about items, as the
 claims' entries say (sign flips of an item's differences, all its seeds together), and the sampling error of sets is in
-the interval alone: an interval above 0 rejects "located is a further draw" at level .025, if draws are about normal.
+the interval alone: an interval above 0 rejects "located is a new draw" at level .025, if draws are about normal.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def rank_among_draws(pairs: Sequence[Pair]) -> float:
 
 
 def sets_p(pairs: Sequence[Pair], seed: int) -> float:
-    """p of the null that in each row (trained or located on one dataset) located is a further random set."""
+    """p of the null that in each row (trained or located on one dataset) located is a new random set."""
     values: list[float] = []
     located: list[bool] = []
     strata: list[str] = []
@@ -148,10 +148,10 @@ def _error_of_runs(pairs: Sequence[Pair], drawn: bool) -> tuple[float, float]:
     terms: list[tuple[float, int]] = []
     for name in dict.fromkeys(one.trained for one in pairs):
         own = [one for one in pairs if one.trained == name]
-        for arm, further in (("first", False), ("second", drawn)):
+        for arm, new in (("first", False), ("second", drawn)):
             outcomes = [getattr(one, arm) / len(pairs) for one in own]
             runs = len(outcomes[0])
-            terms.append((between_variance(outcomes) * (1 / runs + further), runs - 1))
+            terms.append((between_variance(outcomes) * (1 / runs + new), runs - 1))
     total = sum(variance for variance, _ in terms)
     if total <= 0:
         return 0.0, math.inf

@@ -58,16 +58,6 @@ class Best:
     intervals90: Sequence[Interval]
     p: float
 
-    def quantities(self, columns: Sequence[str]) -> dict[str, float]:
-        """The numbers that the rule ``best_of`` reads, with those of the 90 % interval beside them."""
-        found: dict[str, float] = {}
-        for index, column in enumerate(columns):
-            wide, narrow = self.intervals[index], self.intervals90[index]
-            ends = {"low": wide.low, "high": wide.high, "low90": narrow.low, "high90": narrow.high}
-            for name, value in {"estimate": self.estimates[index], **ends}.items():
-                found[f"effect:{column}:{name}"] = value
-        return found
-
 
 def best_of(
     arms: Mapping[str, Sequence[np.ndarray]], seed: int = 0, resamples: int = RESAMPLES, flips: int = FLIPS

@@ -1,9 +1,10 @@
-"""Evidence that one thing differs from another: outcomes per item in, the numbers that a rule reads out.
+"""Evidence that one thing differs from another: outcomes per item in, effects out.
 
 Every comparison is ordered so that a higher outcome is more of what is claimed: right answers after enhancement, wrong
-ones after erasure, nats lost. The rules of `caploc.rules` that read parts ``effect:*`` are fed by
-`part_quantities` and `holm_parts`, ``monotone`` by `compare_doses`. Whether an effect or its absence is claimed is the
-rule's business: it reads the 95 % interval and p for the one, the 90 % interval (two one-sided tests) for the other.
+ones after erasure, nats lost. `caploc.experiments.evidence` turns effects into the parts of a measurement, their p
+values corrected by `holm_parts`; the rule ``monotone`` reads the p values of `compare_doses`. Whether an effect or its
+absence is claimed is the rule's business: it reads the 95 % interval and p for the one, the 90 % interval (two
+one-sided tests) for the other.
 """
 
 from __future__ import annotations
@@ -35,16 +36,6 @@ class Change:
     estimate: float
     interval: Interval
     interval90: Interval
-
-    def quantities(self, part: str) -> dict[str, float]:
-        """The numbers of a `caploc.findings.Finding` under which a rule finds this part, such as ``effect:emotion``."""
-        return {
-            f"{part}:estimate": self.estimate,
-            f"{part}:low": self.interval.low,
-            f"{part}:high": self.interval.high,
-            f"{part}:low90": self.interval90.low,
-            f"{part}:high90": self.interval90.high,
-        }
 
 
 AnyChange = TypeVar("AnyChange", bound=Change)
@@ -92,8 +83,8 @@ def compare_with_random(
     counts (an intersection-union test): it cannot reject more often than ``p_sets`` alone does, and an effect
     that a few items make is no effect.
 
-    The intervals are of located minus a further random set. They join two, assumed independent, in the way of
-    Zou & Donner (2008): BCa of the mean difference, over items or clusters, and the t interval of a further
+    The intervals are of located minus a new random set. They join two, assumed independent, in the way of
+    Zou & Donner (2008): BCa of the mean difference, over items or clusters, and the t interval of a new
     set's deviation, from the between-set variance (that of the draws' means less what items explain of it).
     ``p_sets`` assumes no distribution of sets, the t interval that they are about normal. To stay below a level
     after `holm_parts`, draws must be as many as `caploc.statistics.minimum_draws` says. Raises
@@ -245,13 +236,8 @@ def compare_doses(
     )
 
 
-def part_quantities(parts: Mapping[str, Effect]) -> dict[str, float]:
-    """The quantities of a finding of several parts, by names such as ``effect:emotion``."""
-    return {name: value for part, effect in parts.items() for name, value in effect.quantities(part).items()}
-
-
 def holm_parts(parts: Mapping[str, Effect]) -> dict[str, float]:
-    """The p values of a finding's parts, Holm-corrected over them."""
+    """The p values of several effects of one measurement, Holm-corrected over them."""
     corrected = holm([effect.p for effect in parts.values()])
     return {part: float(p) for part, p in zip(parts, corrected, strict=True)}
 
@@ -266,7 +252,7 @@ def _effect(
     p_sets: float | None = None,
     draws: int = 0,
 ) -> Effect:
-    """``error``: the standard error of a further set's mean, of ``draws`` - 1 degrees of freedom."""
+    """``error``: the standard error of a new random set's mean, of ``draws`` - 1 degrees of freedom."""
     test = paired_permutation(differences, clusters=codes, alternative="greater", draws=flips, seed=seed)
     spread = float(differences.std(ddof=1)) if np.ptp(differences) > 0 else 0.0
     mean = float(differences.mean())

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caploc.findings import Cell, Finding, Outcome
+from caploc.experiments.evidence import effects
+from caploc.findings import Cell, Count, Finding, Measurement, Outcome, Test
 from caploc.rules import judge
 from caploc.statistics import (
     Effect,
@@ -26,7 +27,6 @@ from caploc.statistics import (
     compare_with_random,
     holm,
     holm_parts,
-    part_quantities,
 )
 from caploc.tests.papers.examples import claim_of
 
@@ -122,7 +122,7 @@ def test_where_sets_do_not_differ_the_interval_is_that_of_the_items(seed: int) -
 
 
 def test_the_spread_of_sets_widens_the_interval() -> None:
-    """Of many items the interval is that of a further set: 1.98 spreads of sets to either side (t, 99 degrees)."""
+    """Of many items the interval is that of a new random set: 1.98 spreads of sets to either side (t, 99 degrees)."""
     located, random = world(1, items=20000, draws=100, between=0.5)
     effect = compare_with_random(located, random, **FEW)
     spread = random.mean(1).std(ddof=1)
@@ -142,7 +142,7 @@ def test_the_spread_of_sets_is_told_from_that_of_items() -> None:
     assert np.mean(found) == pytest.approx(0.09, rel=0.05)
 
 
-def test_the_interval_covers_the_difference_from_a_further_set() -> None:
+def test_the_interval_covers_the_difference_from_a_new_set() -> None:
     """95 % of 200 worlds within its binomial interval (.999), with clusters and few items, where both parts matter."""
     covered = 0
     for seed in range(200):
@@ -234,7 +234,10 @@ def test_over_the_best_of_several_rivals() -> None:
     assert (best.estimate, best.interval.low, best.interval.high) == (0.2, 0.05, 0.4)
     assert (best.p_items, best.p_sets, best.p, best.effect_size) == (0.03, 0.015, 0.03, None)
     alone = effect_of(0.2, 0.1, 0.5, 0.01)
-    assert against_the_best([alone]).quantities("effect:x") == alone.quantities("effect:x")
+    over_one = against_the_best([alone])
+    assert over_one.estimate == alone.estimate
+    for found, own in ((over_one.interval, alone.interval), (over_one.interval90, alone.interval90)):
+        assert (found.low, found.high) == (own.low, own.high)
 
 
 def test_doses() -> None:
@@ -248,7 +251,8 @@ def test_doses() -> None:
     assert falling.step == pytest.approx(-doses.step) and falling.p_values["reversal"] < 0.01
     dip = compare_doses(rising[[1, 0, 2]], **FEW)
     assert dip.step > 0 and dip.p_values["trend"] < 0.05 and dip.p_values["reversal"] < 0.01
-    finding = Finding("a-monotone", Cell("m"), "rise", estimate=dip.step, p_values=dip.p_values)
+    tests = {name: Test(p=p) for name, p in dip.p_values.items()}
+    finding = Finding("a-monotone", Cell("m"), Measurement("rise", Count(dip.step), tests))
     assert judge(claim_of("monotone"), finding).outcome is Outcome.REFUTED, "a fall on the way refutes"
 
 
@@ -257,19 +261,12 @@ def test_a_rule_finds_what_a_comparison_says() -> None:
     parts = {}
     for name, seed in (("emotion", 0), ("code25k", 1), ("gsm8k", 2)):
         located, random = world(seed, items=100, draws=100, shift=3)
-        parts[f"effect:{name}"] = compare_with_random(located, random, **FEW)
+        parts[name] = compare_with_random(located, random, **FEW)
     p_values = holm_parts(parts)
     assert list(p_values.values()) == pytest.approx(list(holm([part.p for part in parts.values()])))
     assert list(p_values) == list(parts) and max(p_values.values()) == pytest.approx(3 / 101)
-    finding = Finding(
-        "a-comparison",
-        Cell("m"),
-        "effect",
-        estimate=3.0,
-        quantities=part_quantities(parts),
-        p_values=p_values,
-    )
+    finding = Finding("a-comparison", Cell("m"), Measurement("effect", Count(3.0), effects(parts)))
     verdict = judge(claim_of("comparison"), finding)
     assert verdict.outcome is Outcome.SUPPORTED
     assert all(name in verdict.reason for name in ("emotion", "code25k", "gsm8k"))
-    assert finding.to_json()["quantities"]["effect:emotion:estimate"] == parts["effect:emotion"].estimate
+    assert finding.to_json()["parts"]["emotion"]["estimate"] == parts["emotion"].estimate

@@ -13,7 +13,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from caploc.findings import Cell, Finding, Verdict
+from caploc.experiments import evidence
+from caploc.findings import Cell, Count, Finding, Measurement, Part, Test, Verdict
 from caploc.papers import Claim, load_paper
 from caploc.rules import judge
 from caploc.statistics import (
@@ -22,8 +23,6 @@ from caploc.statistics import (
     compare_doses,
     compare_pairs,
     compare_with_random,
-    holm_parts,
-    part_quantities,
 )
 from caploc.tests.papers.rates import assert_often, assert_seldom
 
@@ -84,19 +83,15 @@ OTHER_TASK = World(items=750, between=0.02, own=0.1)
 """Where sets matter little: they differ by half a point, and change one item in thirty."""
 
 
-def finding_of(claim: Claim, effect: Effect, **numbers: object) -> Finding:
-    """A finding with the estimate and interval of one effect."""
-    interval = (effect.interval.low, effect.interval.high)
-    fields = {"estimate": effect.estimate, "interval": interval, **numbers}
-    return Finding(claim.id, CELL, "difference", **fields)  # type: ignore[arg-type]
+def judged(claim: Claim, effect: Effect, parts: Mapping[str, Part] | None = None) -> Verdict:
+    """The verdict on a finding whose value is one effect."""
+    return judge(
+        claim, Finding(claim.id, CELL, Measurement("difference", evidence.effect(effect), parts or {}))
+    )
 
 
 def of_parts(claim: Claim, parts: Mapping[str, Effect]) -> Verdict:
-    named = {f"effect:{name}": effect for name, effect in parts.items()}
-    first = next(iter(parts.values()))
-    return judge(
-        claim, finding_of(claim, first, quantities=part_quantities(named), p_values=holm_parts(named))
-    )
+    return judged(claim, next(iter(parts.values())), evidence.effects(parts))
 
 
 def comparison(claim: Claim, effects: list[float | None], run: int) -> Verdict:
@@ -105,9 +100,7 @@ def comparison(claim: Claim, effects: list[float | None], run: int) -> Verdict:
 
 
 def plain_difference(claim: Claim, effects: list[float | None], run: int) -> Verdict:
-    effect = TASK.compared(np.random.default_rng([2, run]), effects[0])
-    narrow = {"gap90_low": effect.interval90.low, "gap90_high": effect.interval90.high}
-    return judge(claim, finding_of(claim, effect, quantities=narrow))
+    return judged(claim, TASK.compared(np.random.default_rng([2, run]), effects[0]))
 
 
 def specificity(claim: Claim, effects: list[float | None], run: int) -> Verdict:
@@ -130,10 +123,9 @@ def best_of(claim: Claim, effects: list[float | None], run: int) -> Verdict:
             ]
         )
 
-    parts = {f"effect:{index}": over_rivals(*column) for index, column in enumerate(columns)}
+    parts = {str(index): evidence.effect(over_rivals(*column)) for index, column in enumerate(columns)}
     overall = over_rivals(*(np.mean(part, axis=0) for part in zip(*columns, strict=True)))
-    finding = finding_of(claim, overall, quantities=part_quantities(parts), p_values={"best": overall.p})
-    return judge(claim, finding)
+    return judged(claim, overall, {**parts, "best": Test(p=overall.p)})
 
 
 KINDS = {
@@ -227,7 +219,8 @@ def dose_response(claim: Claim, step: float, run: int) -> Verdict:
     for dose in (1, 2):
         arms[dose][rng.random(TASK.items) < 2 * dose * step] = 1
     doses = compare_doses(arms, clusters=TASK.clusters, **FEWER)
-    return judge(claim, Finding(claim.id, CELL, "rise", estimate=doses.step, p_values=doses.p_values))
+    tests = {name: Test(p=p) for name, p in doses.p_values.items()}
+    return judge(claim, Finding(claim.id, CELL, Measurement("rise", Count(doses.step), tests)))
 
 
 def test_doses_without_a_response_are_seldom_a_trend() -> None:
