@@ -1,4 +1,5 @@
-"""Scores of neurons, the set that a threshold locates among them (eq. 8), and random sets that match it.
+"""Scores of neurons and their sums over examples, the set that a threshold locates among them (eq. 8), and random sets
+that match it.
 
 A *neuron* is one unit of a layer's FFN intermediate activation, the input of the MLP's output projection.
 """
@@ -6,13 +7,13 @@ A *neuron* is one unit of a layer's FFN intermediate activation, the input of th
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
 from caploc.errors import OptionError
@@ -147,6 +148,82 @@ class NeuronScores:
         equal = sets.amin(1, keepdim=True) == sets.amax(1, keepdim=True)
         z = torch.where(equal, 0.0, centred / sets.std(1, correction=0, keepdim=True))
         return z.reshape(self.values.shape)
+
+
+@dataclass(eq=False)
+class ScoreSums:
+    """float64 sums over ``count`` examples, what shards store and halves, curves and splits are recombined from; fields
+    as in ``NeuronScores``, which is their mean.
+
+    ``squares`` holds the sum of squared scores, for the spread between examples.
+    """
+
+    total: Float64[np.ndarray, "layers neurons"]
+    squares: Float64[np.ndarray, "layers neurons"]
+    completeness: Float64[np.ndarray, " layers"]
+    gap: Float64[np.ndarray, " layers"]
+    points: Float64[np.ndarray, " layers"]
+    count: int
+
+    @classmethod
+    def zeros(cls, layers: int, neurons: int) -> ScoreSums:
+        """No examples yet."""
+        completeness, gap, points = np.zeros((3, layers))
+        return cls(np.zeros((layers, neurons)), np.zeros((layers, neurons)), completeness, gap, points, 0)
+
+    @classmethod
+    def of_one(
+        cls, values: np.ndarray, completeness: np.ndarray, gap: np.ndarray, points: np.ndarray
+    ) -> ScoreSums:
+        """One example."""
+        return cls(values, values**2, completeness, gap, points, 1)
+
+    @classmethod
+    def merge(cls, parts: Iterable[ScoreSums]) -> ScoreSums:
+        """The sum of ``parts`` (at least one), added in the order given."""
+        parts = list(parts)
+        merged = cls.zeros(*parts[0].total.shape)
+        for part in parts:
+            merged.add(part)
+        return merged
+
+    def add(self, other: ScoreSums) -> None:
+        """Add ``other`` to this one, in place."""
+        self.total += other.total
+        self.squares += other.squares
+        self.completeness += other.completeness
+        self.gap += other.gap
+        self.points += other.points
+        self.count += other.count
+
+    def scores(self, settings: Mapping[str, Any] | None = None) -> NeuronScores:
+        """The means."""
+        count = max(self.count, 1)
+        return NeuronScores(
+            torch.from_numpy(self.total / count),
+            torch.from_numpy(self.completeness / count),
+            torch.from_numpy(self.gap / count),
+            torch.from_numpy(self.points / count),
+            self.count,
+            settings or {},
+        )
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """As the store keeps it."""
+        return {
+            "total": self.total,
+            "squares": self.squares,
+            "completeness": self.completeness,
+            "gap": self.gap,
+            "points": self.points,
+            "count": np.array([self.count], dtype=np.int64),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> ScoreSums:
+        """Back from the store."""
+        fields = {name: arrays[name] for name in ("total", "squares", "completeness", "gap", "points")}
+        return cls(**fields, count=int(arrays["count"][0]))
 
 
 @dataclass(frozen=True)

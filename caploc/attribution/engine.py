@@ -14,11 +14,10 @@ from tqdm import tqdm
 from caploc.attribution.integrate import integrate_adaptive, integrate_fixed, one_neuron_scores
 from caploc.attribution.method import Method, Tolerance, fixed_rule
 from caploc.attribution.packed import Gradients, PackedModel, PreactivationModel
-from caploc.attribution.sums import ScoreSums
 from caploc.errors import ModelError, OptionError
 from caploc.examples import Example, TokenizedExample, tokenize
 from caploc.model.loading import LanguageModel
-from caploc.neurons import NeuronScores
+from caploc.neurons import NeuronScores, ScoreSums
 from caploc.rows.borrowing import wide_head
 from caploc.rows.clean import CleanPass, run_clean
 from caploc.rows.reading import check_reproduced

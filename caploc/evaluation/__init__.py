@@ -8,8 +8,7 @@ text_loss(lm, texts, sets)                          # [sets, texts], nats a toke
 
 from __future__ import annotations
 
-from caploc.evaluation.evaluating import evaluate, text_loss
-from caploc.evaluation.evaluator import Outcomes
+from caploc.evaluation.evaluator import Outcomes, evaluate, text_loss
 from caploc.evaluation.preparing import Item, Prepared, prepare
 from caploc.evaluation.scorings import SCORINGS, Scoring
 

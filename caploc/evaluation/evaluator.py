@@ -1,8 +1,11 @@
-"""Sets x items, cut into batches that fit: a clean pass for some items, then erased passes for some sets at a time."""
+"""Score a model on prepared items or general text, as it is or with sets of neurons erased.
+
+Sets x items are cut into batches that fit: a clean pass for some items, then erased passes for some sets at a time.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,10 +15,21 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm import tqdm
 
-from caploc.evaluation.generating import Text, Waiting, Writer, write_on
-from caploc.evaluation.preparing import Prepared
-from caploc.evaluation.reading import Batch, Reading, add_further_tokens, likelihoods
+from caploc.errors import ExampleError, ModelError, OptionError, TooLongError
+from caploc.evaluation.answers import (
+    Batch,
+    Reading,
+    Text,
+    Waiting,
+    Writer,
+    add_further_tokens,
+    likelihoods,
+    write_on,
+)
+from caploc.evaluation.preparing import Item, Prepared
 from caploc.evaluation.rows import Clean, ErasingModel
+from caploc.evaluation.scorings import SCORINGS, Ends
+from caploc.examples import TokenizedExample
 from caploc.model.loading import LanguageModel
 from caploc.rows.caches import KeysValues, RowCache
 from caploc.rows.sizing import Budget, waiting_bytes
@@ -42,17 +56,91 @@ class Outcomes:
         return Outcomes(self.score[index], self.nll[index], self.exact[index], self.ended[index])
 
 
-class Evaluator:
-    """One evaluation; ``run`` it once.
+def evaluate(
+    lm: LanguageModel,
+    prepared: Prepared,
+    sets: Bool[Tensor, "sets layers neurons"] | None = None,
+    *,
+    batch_tokens: int | None = None,
+    progress: bool | str = False,
+) -> Outcomes:
+    """Score ``lm`` on ``prepared``; for each of ``sets`` with its neurons' activations 0 at every position.
+
+    Zero activations are what zero weights into and out of the neurons give (``caploc.interventions.weights``).
 
     Args:
-        sets: ``[sets, layers, neurons]`` on the model's device, or None for the model itself.
+        sets: bool; an empty set gives the model's own outcomes, and None does, without an axis of sets.
+        batch_tokens: tokens that are run at once; None chooses by device. No result depends on it but by rounding.
+        progress: show a progress bar on a terminal, under a name if one is given.
+
+    The model is left as it was found. On CUDA, what does not fit into memory is tried again in halves.
+
+    Raises:
+        OptionError: sets of another shape or type, batch_tokens below 1, or items prepared with another tokenizer.
+        ModelError: a single row does not fit into the GPU's memory, or losses are not finite.
     """
+    return Evaluator(lm, prepared, sets, batch_tokens).run(progress)
+
+
+def text_loss(
+    lm: LanguageModel,
+    texts: Sequence[str],
+    sets: Bool[Tensor, "sets layers neurons"] | None = None,
+    *,
+    batch_tokens: int | None = None,
+    progress: bool | str = False,
+) -> Float[np.ndarray, "*sets texts"]:
+    """Nats a token of each text, all tokens but its first; ``sets`` and the rest as in ``evaluate``.
+
+    A text has the special tokens that the tokenizer puts in front of a prompt, so that often its first token is the
+    beginning of sequence and all of its own count.
+
+    Raises what ``evaluate`` raises; ExampleError for a text of fewer than two tokens, TooLongError for one that exceeds
+    the model's context, OptionError for no texts.
+    """
+    if isinstance(texts, str) or not len(texts):
+        raise OptionError("no texts to measure the loss on; pass a list of at least one")
+    items = tuple(Item(_tokens(lm, number, text), text) for number, text in enumerate(texts))
+    prepared = Prepared("text", SCORINGS["tokens"], items, (), 1, Ends(()), (), lm.tokenizer)
+    shown = "text loss" if progress is True else progress
+    return Evaluator(lm, prepared, sets, batch_tokens).run(shown).nll
+
+
+def _tokens(lm: LanguageModel, number: int, text: str) -> TokenizedExample:
+    ids = lm.tokenizer(text, verbose=False)["input_ids"]
+    if len(ids) < 2:
+        raise ExampleError(f"text {number} ({text[:40]!r}) has fewer than two tokens; leave it out")
+    if len(ids) > lm.max_length:
+        raise TooLongError(
+            f"text {number} has {len(ids)} tokens, the context of {lm.name} holds {lm.max_length}; shorten it"
+        )
+    return TokenizedExample(torch.tensor(ids), 1, f"text-{number}")
+
+
+class Evaluator:
+    """One evaluation, its arguments as in ``evaluate``; ``run`` it once."""
 
     def __init__(
         self, lm: LanguageModel, prepared: Prepared, sets: Tensor | None, batch_tokens: int | None
     ) -> None:
-        self._lm, self._prepared, self._sets = lm, prepared, sets
+        if batch_tokens is not None and (isinstance(batch_tokens, bool) or batch_tokens < 1):
+            raise OptionError(f"batch_tokens must be at least 1, got {batch_tokens}; None chooses")
+        if (
+            prepared.tokenizer is not lm.tokenizer
+            and prepared.tokenizer.get_vocab() != lm.tokenizer.get_vocab()
+        ):
+            raise OptionError(
+                f"{prepared.dataset} was prepared with another tokenizer than that of {lm.name}; prepare it with this "
+                "model"
+            )
+        if sets is not None:
+            _check(lm, sets)
+        self._lm, self._prepared = lm, prepared
+        self._sets = None if sets is None else sets.to(lm.device)
+        self._refusal = (
+            f"{prepared.dataset}: a single row does not fit into the GPU's memory; use a GPU with more memory or "
+            "shorter examples"
+        )
         self._budget = Budget(lm, batch_tokens, gradients=False)
         touched = torch.zeros(1, lm.num_layers, dtype=torch.bool) if sets is None else sets.any(2).cpu()
         lowest = [int(row.nonzero()[0]) if row.any() else lm.num_layers for row in touched]
@@ -67,9 +155,10 @@ class Evaluator:
         labels = {len(label) for item in prepared.all_items for label in item.candidates}
         self._keeps = prepared.scoring.reads == "text" or any(length > 1 for length in labels)
         self._visible: list[Tensor] | None = None
+        self._clean: Clean | None = None  # of the items at work
 
     def run(self, progress: bool | str) -> Outcomes:
-        """All sets on all items; ``progress`` as in ``evaluate``."""
+        """All sets on all items, what had not the memory it needs in halves; ``progress`` as in ``evaluate``."""
         prepared = self._prepared
         name = progress if isinstance(progress, str) else f"evaluate {prepared.dataset}"
         with (
@@ -78,15 +167,40 @@ class Evaluator:
         ):
             # from the longest: what does not fit fails at once
             left = sorted(range(prepared.items), key=self._length, reverse=True)
-            while left:
-                numbers = left[: self._batch_items(self._length(left[0]))]
-                self._run(numbers, self._order, bool(self._whole))
-                left = left[len(numbers) :]
-                bar.update(len(numbers))
+            halves: list[tuple[list[int], list[int], bool]] = []
+            while left or halves:
+                if halves:
+                    numbers, sets, whole = halves.pop()
+                else:
+                    most = self._batch_items(self._length(left[0]))
+                    numbers, left = left[:most], left[most:]
+                    sets, whole = self._order, bool(self._whole)
+                batch, several = Batch.of(prepared, numbers, self._lm.device), len(numbers) > 1
+                fits = self._budget.fits(
+                    partial(self._run_clean, batch, sets, whole), self._refusal, divisible=several
+                )
+                whole, some = whole and not fits, sets[:0]
+                while sets and (fits or len(some) > 1):
+                    some = sets[: max(1, self._budget.tokens // batch.tokens.numel())]
+                    run = partial(self._run_erased, batch, some)
+                    fits = self._budget.fits(run, self._refusal, divisible=len(some) > 1 or several)
+                    sets = sets[len(some) :] if fits else sets
+                self._clean = None
+                if fits:
+                    bar.update(len(numbers))
+                else:
+                    half = len(numbers) // 2  # of one item all: the budget is smaller now
+                    halves += [(part, sets, whole) for part in (numbers[half:], numbers[:half]) if part]
             self._finish()
-        for array in (self._made.score, self._made.nll, self._made.exact, self._made.ended):
+        made = self._made
+        for array in (made.score, made.nll, made.exact, made.ended):
             array[self._whole] = array[self._whole[:1]]
-        return self._made
+        if not np.isfinite(made.nll).all():
+            item = prepared.ids[int(np.argwhere(~np.isfinite(made.nll))[0][-1])]
+            raise ModelError(
+                f"{prepared.dataset}: the loss of {self._lm.name} on {item!r} is not finite; try dtype float32"
+            )
+        return made if self._sets is not None else made.of_set(0)
 
     def _length(self, number: int) -> int:
         return len(self._prepared.all_items[number].tokens.input_ids)
@@ -96,49 +210,19 @@ class Evaluator:
         rows = max(1, self._budget.tokens // longest)
         return max(1, -(-rows // max(1, len(self._order))))
 
-    def _run(self, numbers: list[int], sets: list[int], whole: bool) -> None:
-        """``sets`` and, if ``whole``, the model itself on items."""
-        batch = Batch.of(self._prepared, numbers, self._lm.device)
-        found: list[Clean] = []
-        if not self._fits(lambda: found.append(self._clean(batch, sets, whole)), len(numbers) > 1):
-            self._run_halves(numbers, sets, whole)
-            return
-        while sets:
-            some = sets[: max(1, self._budget.tokens // batch.tokens.numel())]
-            if self._fits(partial(self._erased, batch, found[0], some), len(some) > 1 or len(numbers) > 1):
-                sets = sets[len(some) :]
-            elif len(some) == 1:
-                found.clear()
-                self._run_halves(numbers, sets, whole=False)
-                return
-
-    def _run_halves(self, numbers: list[int], sets: list[int], whole: bool) -> None:
-        half = len(numbers) // 2  # of one item all: the budget is smaller now
-        for some in (numbers[:half], numbers[half:]):
-            if some:
-                self._run(some, sets, whole)
-
-    def _clean(self, batch: Batch, sets: list[int], whole: bool) -> Clean:
+    def _run_clean(self, batch: Batch, sets: list[int], whole: bool) -> None:
+        """The model itself on a batch, noted if it is ``whole``, and recorded where ``sets`` will enter."""
         entries = sorted({self._lowest[one] for one in sets})
-        clean, logits = self._rows.clean(batch.tokens, batch.read, entries, self._keeps)
+        self._clean, logits = self._rows.clean(batch.tokens, batch.read, entries, self._keeps)
         if whole:
-            kept = partial(clean.rows, RowCache(), [self._lm.num_layers])
+            kept = partial(self._clean.rows, RowCache(), [self._lm.num_layers])
             self._take(batch, self._whole[:1], logits[None], kept)
-        return clean
 
-    def _erased(self, batch: Batch, clean: Clean, sets: list[int]) -> None:
-        assert self._sets is not None
+    def _run_erased(self, batch: Batch, sets: list[int]) -> None:
+        assert self._sets is not None and self._clean is not None
         lowest = [self._lowest[one] for one in sets]
-        cache, logits = self._rows.erased(clean, self._sets[sets], lowest, self._keeps)
-        self._take(batch, sets, logits, partial(clean.rows, cache, lowest))
-
-    def _fits(self, run: Callable[[], object], divisible: bool) -> bool:
-        """Whether ``run`` had the memory it needs; if not, batches are smaller from now on."""
-        refusal = (
-            f"{self._prepared.dataset}: a single row does not fit into the GPU's memory; use a GPU with more memory or "
-            "shorter examples"
-        )
-        return self._budget.fits(run, refusal, divisible=divisible)
+        cache, logits = self._rows.erased(self._clean, self._sets[sets], lowest, self._keeps)
+        self._take(batch, sets, logits, partial(self._clean.rows, cache, lowest))
 
     def _take(
         self, batch: Batch, sets: list[int], logits: Tensor, kept: Callable[[Tensor], KeysValues]
@@ -199,7 +283,9 @@ class Evaluator:
         waiting, self._waiting = [self._waiting], Waiting()
         while waiting:
             some = waiting.pop()
-            if some.parts and not self._fits(partial(self._write, some), some.rows > 1):
+            if some.parts and not self._budget.fits(
+                partial(self._write, some), self._refusal, divisible=some.rows > 1
+            ):
                 waiting += some.halves()
 
     def _write(self, waiting: Waiting) -> None:
@@ -221,3 +307,12 @@ class Evaluator:
             )
             self._visible = self._rows.sees(max(longest, *(len(item.tokens.input_ids) for item in items)))
         return self._visible
+
+
+def _check(lm: LanguageModel, sets: Tensor) -> None:
+    shape = (lm.num_layers, lm.num_neurons)
+    if sets.dim() != 3 or sets.shape[1:] != shape or sets.dtype != torch.bool or not len(sets):
+        raise OptionError(
+            f"sets must be bool of shape (sets, {shape[0]}, {shape[1]}) to fit {lm.name}, got {str(sets.dtype)[6:]} of "
+            f"{tuple(sets.shape)}; stack masks that were located in the same model"
+        )

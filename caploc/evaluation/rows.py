@@ -85,6 +85,7 @@ class ReadRows(Rows):
         self.cache: RowCache
         super().__init__(RowCache(keeps=keeps), tokens=tokens, tuples=clean.tuples)
         self._clean, self._last = clean, last
+        self._everywhere = False  # whether the last MLP runs at all positions nevertheless
         self._shape: torch.Size | None = None  # of what the last MLP would have been fed
 
     @property
@@ -93,6 +94,8 @@ class ReadRows(Rows):
         return self.joined // len(self._clean.tokens)
 
     def into_last_mlp(self, states: Tensor) -> Tensor:
+        if self._everywhere:
+            return states
         self._shape = states.shape
         return self.read(states)
 
@@ -100,25 +103,24 @@ class ReadRows(Rows):
         """Back to all positions; what stands at the others is not read."""
         if layer < self._last or self._shape is None:
             return output
-        columns = self._shape.numel() // (self.groups * output.shape[-1])
-        everywhere = output.new_zeros(self.groups, columns, output.shape[-1])
+        everywhere = output.new_zeros(self.groups, self._clean.tokens.numel(), output.shape[-1])
         everywhere[:, self._clean.read] = output
         return everywhere.view(self._shape)
 
     def read(self, states: Tensor) -> Tensor:
-        return states.reshape(self.groups, -1, states.shape[-1])[:, self._clean.read]
+        return states.reshape(-1, self._clean.tokens.numel(), states.shape[-1])[:, self._clean.read]
 
 
 class CleanRows(ReadRows):
-    """The unchanged model, recorded where ``clean.inputs`` has layers."""
+    """The unchanged model, recorded where ``clean.inputs`` has layers, at all positions."""
+
+    def __init__(self, clean: Clean, last: int, keeps: bool) -> None:
+        super().__init__(clean.tokens, clean, last, keeps)
+        self._everywhere = last in clean.inputs
 
     def in_front(self, layer: int, states: Tensor) -> None:
         if layer in self._clean.inputs:
             self._clean.inputs[layer] = states
-
-    def into_last_mlp(self, states: Tensor) -> Tensor:
-        # where sets will enter, all positions are recorded
-        return states if self._last in self._clean.inputs else super().into_last_mlp(states)
 
     def mlp_output(self, layer: int, states: Tensor, output: Tensor) -> Tensor:
         if layer in self._clean.inputs:
@@ -230,7 +232,7 @@ class ErasingModel(RowModel):
             keeps: keep the keys and values.
         """
         made = Clean(tokens, read, inputs=dict.fromkeys(entries))  # type: ignore[arg-type]
-        rows = CleanRows(tokens, made, len(self._layers) - 1, keeps)
+        rows = CleanRows(made, len(self._layers) - 1, keeps)
         logits = self.logits(rows)
         made.kept = [rows.cache.seen[layer] for layer in range(len(self._layers))] if keeps else []
         made.tuples = self._tuples = rows.tuples

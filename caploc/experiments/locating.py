@@ -16,7 +16,6 @@ import numpy as np
 import torch
 
 from caploc.attribution.engine import Attributor, packed_flops
-from caploc.attribution.sums import ScoreSums
 from caploc.datasets import DATASETS
 from caploc.examples import TokenizedExample
 from caploc.experiments.specs import Arrays, Spec, Task, keyed
@@ -24,7 +23,7 @@ from caploc.experiments.study import Located, Study
 from caploc.fingerprints import fingerprint
 from caploc.locators.magnitude import Magnitude, magnitude
 from caploc.model.loading import LanguageModel
-from caploc.neurons import NeuronMask, Threshold
+from caploc.neurons import NeuronMask, ScoreSums, Threshold
 from caploc.statistics import Shards
 from caploc.store import Entry
 from caploc.streams import Stream, stream

@@ -175,7 +175,8 @@ class RowModel:
             rows.joined = len(states)
         parts = []
         if rows.joined:
-            parts.append(self._run(rows, index, original, named, states))
+            narrow = rows.narrow not in (None, states.shape[1]) and index == len(self._layers) - 1
+            parts.append((_call_last if narrow else _call)(rows, index, original, named, states))
         behind_mlp = rows.behind_mlp(index)
         if behind_mlp is not None:
             parts.append(self._enter_behind_mlp(rows, index, original, named, *behind_mlp))
@@ -186,23 +187,6 @@ class RowModel:
             states = torch.cat(parts) if len(parts) > 1 else parts[0]
             rows.joined = len(states)
         return (states, None) if rows.tuples else states
-
-    def _run(self, rows: Rows, index: int, original: Any, named: dict[str, Any], states: Tensor) -> Tensor:
-        """The rows in the batch through one layer."""
-        columns, read = states.shape[1], rows.narrow
-        if read is None or read == columns or index < len(self._layers) - 1:
-            return _call(rows, index, original, named, states)
-        # the last layer: keys and values of all columns first, then the columns that are read, the others zero
-        cache = rows.cache
-        assert isinstance(cache, RowCache)
-        cache.only_keys = True
-        try:
-            _call(rows, index, original, named, states)
-        except KeysKnown as known:
-            cache.known = known.keys_and_values
-        cache.only_keys = False
-        found = _call(rows, index, original, named, states, read)
-        return nn.functional.pad(found, (0, 0, columns - read, 0))
 
     def _enter_behind_mlp(
         self,
@@ -270,6 +254,21 @@ def _call(
     output = original(**named)
     rows.tuples = isinstance(output, tuple)
     return states_of(output)
+
+
+def _call_last(rows: Rows, index: int, original: Any, named: dict[str, Any], states: Tensor) -> Tensor:
+    """The last layer where few columns are read: keys and values of all columns first, then those columns, the others
+    zero."""
+    cache, read = rows.cache, rows.narrow
+    assert isinstance(cache, RowCache) and read is not None
+    cache.only_keys = True
+    try:
+        _call(rows, index, original, named, states)
+    except KeysKnown as known:
+        cache.known = known.keys_and_values
+    cache.only_keys = False
+    found = _call(rows, index, original, named, states, read)
+    return nn.functional.pad(found, (0, 0, states.shape[1] - read, 0))
 
 
 def _first_rows(value: Any, rows: int, joined: int) -> Any:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-SHAPE_CHECKED = ("caploc.neurons", "caploc.attribution.sums", "caploc.examples")
+SHAPE_CHECKED = ("caploc.neurons", "caploc.examples")
 
 if find_spec("beartype") is not None:
     from jaxtyping import install_import_hook

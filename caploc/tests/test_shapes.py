@@ -9,10 +9,9 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 
-from caploc.attribution.sums import ScoreSums
 from caploc.errors import OptionError
 from caploc.examples import TokenizedExample
-from caploc.neurons import NeuronScores, Threshold, located
+from caploc.neurons import NeuronScores, ScoreSums, Threshold, located
 from caploc.tests.conftest import SHAPE_CHECKED
 
 pytest.importorskip("beartype", reason="shapes are checked where beartype is: pip install 'caploc[test]'")

@@ -21,7 +21,6 @@ from torch import Tensor
 import caploc
 from caploc.attribution.engine import Attributor, Method
 from caploc.attribution.method import Tolerance
-from caploc.attribution.sums import ScoreSums
 from caploc.benchmarks import Options
 from caploc.benchmarks.attribution.speed import (
     FULL,
@@ -39,6 +38,7 @@ from caploc.benchmarks.tables import Spread, Table, Value
 from caploc.errors import CaplocError
 from caploc.examples import TokenizedExample, tokenize
 from caploc.model.loading import LanguageModel
+from caploc.neurons import ScoreSums
 from caploc.rows.sizing import automatic_chunk
 
 __all__ = [

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from caploc.attribution.sums import ScoreSums
 from caploc.examples import Example, Exclusion, TokenizedExample
 from caploc.experiments.assembling import assemble
 from caploc.experiments.locating import Scores, ShardSums
 from caploc.experiments.specs import Spec
 from caploc.experiments.study import Experiment, Located, NotRunError, Study, StudySettings
 from caploc.findings import Cell, Finding, Verdict
+from caploc.neurons import ScoreSums
 from caploc.papers import load_paper
 from caploc.rules import judge
 

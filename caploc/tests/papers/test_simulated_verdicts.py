@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pytest
 
-from caploc.attribution.sums import ScoreSums
 from caploc.experiments.locating import ShardSums
 from caploc.experiments.study import Located
 from caploc.findings import Verdict
+from caploc.neurons import ScoreSums
 from caploc.rules import Comparison
 from caploc.statistics import splits
 from caploc.tests.experiments.planted import LAYERS, NEURONS, PAPER, PlantedStudy
