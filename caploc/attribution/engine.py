@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from caploc.attribution.integrate import integrate_adaptive, integrate_fixed, one_neuron_scores
+from caploc.attribution.integrate import Integral, integrate_adaptive, integrate_fixed, one_neuron_scores
 from caploc.attribution.method import Method, Tolerance, fixed_rule
-from caploc.attribution.packed import Gradients, PackedModel, PreactivationModel
+from caploc.attribution.packed import PackedModel, PreactivationModel
 from caploc.errors import ModelError, OptionError
 from caploc.examples import Example, TokenizedExample, tokenize
 from caploc.model.loading import LanguageModel
@@ -58,25 +59,21 @@ class Attributor:
         self._stack.close()
 
     def sums(self, examples: Iterable[TokenizedExample]) -> ScoreSums:
-        """The examples' scores, summed in float64 in the order given."""
-        total = ScoreSums.zeros(self.lm.num_layers, self.lm.num_neurons)
-        for example in examples:
-            total.add(self.one(example))
-        return total
-
-    def one(self, example: TokenizedExample) -> ScoreSums:
-        """One example's scores, as sums over one.
+        """The examples' scores, summed in float64 in the order given.
 
         On CUDA, a pass that does not fit into memory is tried again with half the tokens, down to single rows.
 
         Raises:
             ModelError: the packed passes do not reproduce the model, scores are not finite, or nothing fits.
         """
-        refusal = (
-            f"example {example.id!r} does not fit into the GPU's memory even row by row; use a GPU with more memory or "
-            "limit answer_tokens"
-        )
-        return self._budget.fitting(lambda: self._attribute(example), refusal)
+        total = ScoreSums.zeros(self.lm.num_layers, self.lm.num_neurons)
+        for example in examples:
+            refusal = (
+                f"example {example.id!r} does not fit into the GPU's memory even row by row; use a GPU with more "
+                "memory or limit answer_tokens"
+            )
+            total.add(self._budget.fitting(partial(self._attribute, example), refusal))
+        return total
 
     def _attribute(self, example: TokenizedExample) -> ScoreSums:
         lm, packed = self.lm, self._packed
@@ -91,19 +88,22 @@ class Attributor:
         check_reproduced(
             unscaled[0].probabilities[0].log(), clean.log_probs, lm.dtype, example.id, "the clean run"
         )
-        attribution = self._one_neuron if self.method.path == "neuron" else self._whole_layer
-        sums = attribution(clean, unscaled)
+        method, tokens = self.method, self._budget.tokens
+        if method.path == "neuron":
+            sums = _of_effects(one_neuron_scores(packed, clean, unscaled, tokens))
+        elif method.quadrature == "adaptive":
+            sums = self._integrated(
+                integrate_adaptive(packed, clean, unscaled, method.tolerance, tokens), clean
+            )
+        else:
+            rule = fixed_rule(method.quadrature, method.steps)
+            sums = self._integrated(integrate_fixed(packed, clean, unscaled, *rule, tokens), clean)
         if not np.isfinite(sums.total).all():
             raise ModelError(f"example {example.id!r}: scores of {lm.name} are not finite; try dtype float32")
         return sums
 
-    def _whole_layer(self, clean: CleanPass, unscaled: dict[int, Gradients]) -> ScoreSums:
+    def _integrated(self, integral: Integral, clean: CleanPass) -> ScoreSums:
         packed = self._packed
-        if self.method.quadrature == "adaptive":
-            integral = integrate_adaptive(packed, clean, unscaled, self.method.tolerance, self._budget.tokens)
-        else:
-            nodes, weights = fixed_rule(self.method.quadrature, self.method.steps)
-            integral = integrate_fixed(packed, clean, unscaled, nodes, weights, self._budget.tokens)
         scores = [
             packed.scores(layer, clean, gradients).mean(0)
             for layer, gradients in enumerate(integral.gradients)
@@ -115,16 +115,17 @@ class Attributor:
             points=integral.points.double().mean(1).cpu().numpy(),
         )
 
-    def _one_neuron(self, clean: CleanPass, unscaled: dict[int, Gradients]) -> ScoreSums:
-        """There is no quadrature, so no error of it; the gap is the neurons' mean effect."""
-        effects = one_neuron_scores(self._packed, clean, unscaled, self._budget.tokens)  # [L, Y, neurons]
-        layers, _, neurons = effects.shape
-        return ScoreSums.of_one(
-            _array(effects.mean(1)),
-            completeness=np.zeros(layers),
-            gap=_array(effects.abs().mean((1, 2))),
-            points=np.full(layers, float(neurons)),
-        )
+
+def _of_effects(effects: Tensor) -> ScoreSums:
+    """Of neurons scaled one at a time, ``[L, Y, neurons]``: there is no quadrature, so no error of it; the gap is the
+    neurons' mean effect."""
+    layers, _, neurons = effects.shape
+    return ScoreSums.of_one(
+        _array(effects.mean(1)),
+        completeness=np.zeros(layers),
+        gap=_array(effects.abs().mean((1, 2))),
+        points=np.full(layers, float(neurons)),
+    )
 
 
 def _array(values: Tensor) -> np.ndarray:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from caploc.architectures import weight_by_input
-from caploc.rows.caches import Masks, RowCache
+from caploc.rows.caches import RowCache, masks
 from caploc.rows.clean import CleanPass
 from caploc.rows.model import RowModel, Rows
 from caploc.rows.reading import TargetProbability
@@ -53,7 +53,7 @@ class PackedPass(Rows):
         front = list(zip(clean.keys, clean.values, strict=True))
         super().__init__(RowCache(front), clean.positions[columns][None], tuples=clean.tuples)
         self.clean, self.columns, self.leaves = clean, columns, leaves
-        self._masks = Masks(clean.visible, self.allowed, clean.layer_inputs[0].dtype)
+        self._masks = masks(clean.visible, self.allowed, clean.layer_inputs[0].dtype)
 
     def allowed(self, visible: Tensor) -> Tensor:
         """``[C, T + C]`` clean tokens that the family lets a layer see, and the token's own key."""
@@ -105,7 +105,8 @@ class PackedModel(RowModel):
             layer: self._scaled(layer, clean, columns, alphas[layer]).requires_grad_()
             for layer in sorted(alphas)
         }
-        probabilities = self.forward(PackedPass(clean, columns, leaves))
+        logits = self.logits(PackedPass(clean, columns, leaves))
+        probabilities = TargetProbability.apply(logits, clean.targets[columns])
         gradients = torch.autograd.grad(probabilities.sum(), list(leaves.values()))
         parts = probabilities.detach().split([len(leaf) for leaf in leaves.values()])
         return {
@@ -124,7 +125,8 @@ class PackedModel(RowModel):
             layer: torch.zeros_like(output)[None].requires_grad_()
             for layer, output in enumerate(clean.mlp_outputs)
         }
-        probabilities = self.forward(UnscaledPass(clean, columns, leaves))
+        logits = self.logits(UnscaledPass(clean, columns, leaves))
+        probabilities = TargetProbability.apply(logits, clean.targets[columns])
         gradients = torch.autograd.grad(probabilities.sum(), list(leaves.values()))
         return {
             layer: Gradients(probabilities.detach(), gradient)
@@ -137,7 +139,8 @@ class PackedModel(RowModel):
     ) -> dict[int, Tensor]:
         """One packed pass without gradients: P ``[R, C]`` where the projections put out ``entering [R, C, width]``."""
         leaves = {layer: entering[layer] for layer in sorted(entering)}
-        found = self.forward(PackedPass(clean, columns, leaves))
+        logits = self.logits(PackedPass(clean, columns, leaves))
+        found = TargetProbability.apply(logits, clean.targets[columns])
         return dict(zip(leaves, found.split([len(leaf) for leaf in leaves.values()]), strict=True))
 
     def step(self, layer: int, clean: CleanPass) -> Tensor:
@@ -176,10 +179,6 @@ class PackedModel(RowModel):
         bias = self._bias(layer, clean)
         step = clean.mlp_outputs[layer][columns] - bias  # [C, width]
         return bias + alphas.to(step)[..., None] * step
-
-    def forward(self, packed: PackedPass) -> Tensor:
-        """P of the answer tokens ``[R, C]``, rows in the order of the layers."""
-        return TargetProbability.apply(self.logits(packed), packed.clean.targets[packed.columns])
 
 
 class PreactivationModel(PackedModel):

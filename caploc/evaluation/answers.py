@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from caploc.evaluation.preparing import Item, Prepared
-from caploc.evaluation.rows import ErasingModel
+from caploc.evaluation.rows import ErasingModel, GoingRows
 from caploc.model.loading import LanguageModel
 from caploc.rows.caches import KeysValues, Slots, joined, widened
 from caploc.rows.reading import target_log_probs
@@ -156,9 +156,8 @@ def add_further_tokens(
         cache = Slots(widened(kept(at), room))
         cache.at(positions, room)
         members = None if erased is None else erased[[group for group, _, _ in some]]
-        logits = rows.going_on(
-            padded[:, :-1], members, cache, Slots.masks(visible, positions, room, rows.dtype)
-        )
+        mask = Slots.masks(visible, positions, room, rows.dtype)
+        logits = rows.logits(GoingRows(padded[:, :-1], members, cache, mask))
         found = target_log_probs(logits, padded[:, 1:]).double().cpu()
         for (group, row, label), tokens, each in zip(some, labels, found, strict=True):
             likelihood[group, row, label] += each[: len(tokens) - 1].sum()
@@ -253,14 +252,20 @@ class Waiting:
 
 
 def write_on(
-    rows: ErasingModel, waiting: Waiting, writer: Writer, erased: Tensor | None, visible: list[Tensor]
-) -> list[Text]:
-    """The waiting rows' texts, written on until they are over; ``waiting`` is left as it was.
+    rows: ErasingModel,
+    waiting: Waiting,
+    writer: Writer,
+    erased: Tensor | None,
+    sees: Callable[[], list[Tensor]],
+    settle: Callable[[Text], None],
+) -> None:
+    """Write the waiting rows' texts on until all are over, then ``settle`` each; ``waiting`` is left as it was.
 
     Args:
         erased: ``[sets, layers, neurons]``, those of a row by its ``row[0]``.
-        visible: for each layer ``[T, T]`` bool, as ``ErasingModel.sees`` gives it.
+        sees: gives for each layer ``[T, T]`` bool, as ``ErasingModel.sees`` does.
     """
+    visible = sees()
     texts = [replace(text, tokens=list(text.tokens)) for some, _ in waiting.parts for text in some]
     longest = max(text.item.tokens.answer_start + writer.most(text.item) for text in texts)
     cache, going = Slots(joined([kept for _, kept in waiting.parts], longest)), texts
@@ -277,13 +282,15 @@ def write_on(
         used = 1 + max(place for (place,) in places)
         cache.at(positions, used)
         mask = Slots.masks(visible, positions, used, rows.dtype)
-        following = rows.going_on(tokens, members, cache, mask)[:, -1].argmax(-1).tolist()
+        logits = rows.logits(GoingRows(tokens, members, cache, mask))
+        following = logits[:, -1].argmax(-1).tolist()
         for text, token in zip(going, following, strict=True):
             if text.text is None:
                 text.tokens.append(token)
                 writer.check(text)
         alive = [text for text in going if text.text is None]
-    return texts
+    for text in texts:
+        settle(text)
 
 
 def _members(erased: Tensor | None, texts: list[Text]) -> Tensor | None:

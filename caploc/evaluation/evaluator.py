@@ -283,14 +283,9 @@ class Evaluator:
         waiting, self._waiting = [self._waiting], Waiting()
         while waiting:
             some = waiting.pop()
-            if some.parts and not self._budget.fits(
-                partial(self._write, some), self._refusal, divisible=some.rows > 1
-            ):
+            run = partial(write_on, self._rows, some, self._writer, self._sets, self._sees, self._settle)
+            if some.parts and not self._budget.fits(run, self._refusal, divisible=some.rows > 1):
                 waiting += some.halves()
-
-    def _write(self, waiting: Waiting) -> None:
-        for text in write_on(self._rows, waiting, self._writer, self._sets, self._sees()):
-            self._settle(text)
 
     def _settle(self, text: Text) -> None:
         assert text.text is not None

@@ -103,7 +103,7 @@ class ReadRows(Rows):
         """Back to all positions; what stands at the others is not read."""
         if layer < self._last or self._shape is None:
             return output
-        everywhere = output.new_zeros(self.groups, self._clean.tokens.numel(), output.shape[-1])
+        everywhere = output.new_zeros(len(output), self._clean.tokens.numel(), output.shape[-1])
         everywhere[:, self._clean.read] = output
         return everywhere.view(self._shape)
 
@@ -176,7 +176,8 @@ class ErasedRows(ReadRows):
 
 
 class GoingRows(Rows):
-    """Rows that go on from what is in ``cache``, each with its own ``erased [rows, layers, neurons]``, if any."""
+    """Rows that go on from what is in ``cache``, each with its own ``erased [rows, layers, neurons]``, if any: their
+    ``tokens [rows, queries]`` stand at ``cache.positions``."""
 
     def __init__(self, tokens: Tensor, erased: Tensor | None, cache: Slots, visible: list[Tensor]) -> None:
         super().__init__(cache, cache.positions, tokens)
@@ -247,10 +248,6 @@ class ErasingModel(RowModel):
         rows = ErasedRows(clean, erased, lowest, self._projections, keeps)
         logits = self.logits(rows)
         return rows.cache, logits
-
-    def going_on(self, tokens: Tensor, erased: Tensor | None, cache: Slots, visible: list[Tensor]) -> Tensor:
-        """Logits ``[rows, queries, vocabulary]`` of tokens that follow what is in ``cache``, at ``cache.positions``."""
-        return self.logits(GoingRows(tokens, erased, cache, visible))
 
     def sees(self, length: int) -> list[Tensor]:
         """For each layer ``[length, length]`` bool: which tokens each token may attend to, as the family has it.

@@ -38,6 +38,7 @@ from caploc.locators.method import Asked
 from caploc.papers import Claim
 from caploc.rows.borrowing import wide_head
 from caploc.rows.clean import CleanPass, run_clean
+from caploc.rows.reading import TargetProbability
 from caploc.store import Entry
 from caploc.streams import Stream, stream
 
@@ -251,7 +252,8 @@ class NeuronPathModel(PackedModel):
             fall = self.fall(layer, clean)[:, chosen].T  # [rows, columns]
             with torch.enable_grad():
                 change = ((1 - alpha)[:, None] * fall)[..., None] * weights[:, None]
-                found = self.forward(PackedPass(clean, columns, {layer: output + change})).mean(1)
+                logits = self.logits(PackedPass(clean, columns, {layer: output + change}))
+                found = TargetProbability.apply(logits, clean.targets[columns]).mean(1)
                 (slope,) = torch.autograd.grad(found.sum(), alpha)
             probabilities.append(found.detach().double())
             slopes.append(slope.double())

@@ -182,7 +182,7 @@ class KnowledgeNeuronScores(FactMethod, SampleMethod):
         with Attributor(lm, self.method) as attributor:
 
             def measure(asked: Asked) -> Arrays:
-                sums = attributor.one(self._read(asked))
+                sums = attributor.sums([self._read(asked)])
                 arrays = {"values": sums.total.astype(np.float32), "completeness": sums.completeness}
                 return {**arrays, "gap": sums.gap, "points": sums.points}
 

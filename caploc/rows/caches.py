@@ -59,30 +59,28 @@ class RowCache(Cache):
             return self.known
         if self.keeps:
             self.seen[layer_idx] = (key_states, value_states)
-        both = (key_states, value_states)
+        both = [key_states, value_states]
         if self._front is not None:
-            both = self._behind(self._front[layer_idx], both)
+            for place, before in enumerate(self._front[layer_idx]):
+                # [rows, key heads, F + C, head size], copied once: the fronts are expanded, not repeated
+                after = both[place]
+                times = len(after) // len(before)
+                parts = [before.expand(times, *before.shape), after.unflatten(0, (times, len(before)))]
+                buffer = None
+                if self._rows is not None:
+                    if len(self._buffers) == place:
+                        heads, tokens, size = after.shape[1:]
+                        self._buffers.append(
+                            after.new_empty(self._rows, heads, before.shape[2] + tokens, size)
+                        )
+                    buffer = self._buffers[place][: len(after)].unflatten(0, (times, len(before)))
+                both[place] = torch.cat(parts, dim=3, out=buffer).flatten(0, 1)
         if self.only_keys:
-            raise KeysKnown(both)
-        return both
+            raise KeysKnown((both[0], both[1]))
+        return both[0], both[1]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return self._length
-
-    def _behind(self, front: tuple[Tensor, Tensor], own: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """``[rows, key heads, F + C, head size]`` both, copied once: the fronts are expanded, not repeated."""
-        made = []
-        for place, (before, after) in enumerate(zip(front, own, strict=True)):
-            times = len(after) // len(before)
-            parts = [before.expand(times, *before.shape), after.unflatten(0, (times, len(before)))]
-            buffer = None
-            if self._rows is not None:
-                if len(self._buffers) == place:
-                    heads, tokens, size = after.shape[1:]
-                    self._buffers.append(after.new_empty(self._rows, heads, before.shape[2] + tokens, size))
-                buffer = self._buffers[place][: len(after)].unflatten(0, (times, len(before)))
-            made.append(torch.cat(parts, dim=3, out=buffer).flatten(0, 1))
-        return made[0], made[1]
 
 
 class Slots(Cache):
@@ -121,8 +119,7 @@ class Slots(Cache):
         Args:
             visible: for each layer ``[T, T]`` bool, what each token sees; layers that see the same share one tensor.
         """
-        masks = Masks(visible, lambda seen: seen[positions][..., :used], dtype)
-        return [masks[layer] for layer in range(len(visible))]
+        return masks(visible, lambda seen: seen[positions][..., :used], dtype)
 
     def select(self, rows: Tensor) -> Slots:
         """The cache of some of its rows."""
@@ -147,33 +144,26 @@ def joined(parts: list[KeysValues], slots: int) -> KeysValues:
     return [(torch.cat([k for k, _ in of]), torch.cat([v for _, v in of])) for of in zip(*wide, strict=True)]
 
 
-class Masks:
-    """Additive masks of the layers, one for all that see the same.
+def masks(visible: Sequence[Tensor], allowed: Callable[[Tensor], Tensor], dtype: torch.dtype) -> list[Tensor]:
+    """Additive masks of the layers ``[rows or 1, 1, queries, keys]``, one for all that see the same: 0 where a query
+    sees a key, else the most negative number.
 
     Args:
         visible: for each layer what its queries may see, bool; layers that see the same share one tensor.
         allowed: what of it, and beside it, the rows may see: ``[..., queries, keys]`` bool, from a layer's ``visible``.
     """
-
-    def __init__(
-        self, visible: Sequence[Tensor], allowed: Callable[[Tensor], Tensor], dtype: torch.dtype
-    ) -> None:
-        self._visible, self._allowed, self._dtype = visible, allowed, dtype
-        self._made: dict[int, Tensor] = {}
-
-    def __getitem__(self, layer: int) -> Tensor:
-        """``[rows or 1, 1, queries, keys]``: 0 where a query sees a key, else the most negative number."""
-        visible = self._visible[layer]
-        if id(visible) not in self._made:
-            hidden = ~self._allowed(visible)
-            mask = torch.zeros(hidden.shape, dtype=self._dtype, device=hidden.device)
-            mask.masked_fill_(hidden, torch.finfo(self._dtype).min)
-            self._made[id(visible)] = mask[:, None] if mask.dim() == 3 else mask[None, None]
-        return self._made[id(visible)]
+    made: dict[int, Tensor] = {}
+    for seen in visible:
+        if id(seen) not in made:
+            hidden = ~allowed(seen)
+            mask = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device)
+            mask.masked_fill_(hidden, torch.finfo(dtype).min)
+            made[id(seen)] = mask[:, None] if mask.dim() == 3 else mask[None, None]
+    return [made[id(seen)] for seen in visible]
 
 
 def shared(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """The same tensors, equal ones as one, so that ``Masks`` can tell layers that see the same by identity."""
+    """The same tensors, equal ones as one, so that ``masks`` can tell layers that see the same by identity."""
     found: list[Tensor] = []
     for tensor in tensors:
         found.append(next((other for other in found if torch.equal(other, tensor)), tensor))

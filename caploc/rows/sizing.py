@@ -55,17 +55,23 @@ class Budget:
         except torch.cuda.OutOfMemoryError as error:
             if self.tokens <= smallest and not divisible:
                 raise ModelError(refusal) from error
-        # only here, with the error's frames gone, is what they held free
-        self.tokens = max(1, self.tokens // 2)
-        torch.cuda.empty_cache()
+        self._halve()
         return False
 
     def fitting(self, run: Callable[[], Result], refusal: str) -> Result:
         """What ``run`` gives once the budget that it goes by is small enough. Raises as ``fits``."""
-        found: list[Result] = []
-        while not self.fits(lambda: found.append(run()), refusal):
-            pass
-        return found[0]
+        while True:
+            try:
+                return run()
+            except torch.cuda.OutOfMemoryError as error:
+                if self.tokens <= 1:
+                    raise ModelError(refusal) from error
+            self._halve()
+
+    def _halve(self) -> None:
+        """Call it behind the ``except``: only with the error's frames gone is what they held free."""
+        self.tokens = max(1, self.tokens // 2)
+        torch.cuda.empty_cache()
 
 
 def automatic_chunk(lm: LanguageModel, *, gradients: bool = True) -> int:

@@ -91,7 +91,7 @@ QUICK = Sizes(
 def packed(lm: LanguageModel, example: TokenizedExample) -> Tensor:
     """The engine as users run it: ``[layers, neurons]``."""
     with Attributor(lm, Method(STEPS)) as attributor:
-        return torch.from_numpy(attributor.one(example).total)
+        return torch.from_numpy(attributor.sums([example]).total)
 
 
 def packed_by_position(lm: LanguageModel, example: TokenizedExample) -> Tensor:

@@ -22,7 +22,7 @@ from torch.nn.functional import pad
 
 from caploc.interventions.rank_one.prompts import Editing, EditPrompts
 from caploc.model.loading import LanguageModel
-from caploc.rows.caches import KeysValues, Masks, RowCache, shared
+from caploc.rows.caches import KeysValues, RowCache, masks, shared
 from caploc.rows.clean import CleanPass, run_clean
 from caploc.rows.model import RowModel, Rows
 from caploc.rows.reading import check_reproduced, target_log_probs
@@ -63,8 +63,8 @@ class Recorded:
         return len(self.positions)
 
     @cached_property
-    def _masks(self) -> Masks:
-        return Masks(self.visible, lambda visible: visible, self.inputs[0].dtype)
+    def _masks(self) -> list[Tensor]:
+        return masks(self.visible, lambda visible: visible, self.inputs[0].dtype)
 
     def mask(self, layer: int, rows: int) -> Tensor:
         """Additive ``[rows, 1, C, F + C]``; the prompts of one layer's rows follow those of another's."""

@@ -27,7 +27,7 @@ from transformers import Cache, DynamicCache
 from caploc.locators.causal_tracing.trace import Kind, Tracing
 from caploc.model.loading import LanguageModel
 from caploc.rows.borrowing import keywords, states_of
-from caploc.rows.caches import KeysValues, Masks, RowCache
+from caploc.rows.caches import KeysValues, RowCache, masks
 from caploc.rows.clean import CleanPass
 from caploc.rows.model import RowModel, Rows
 from caploc.rows.reading import target_log_probs
@@ -175,7 +175,7 @@ class RestoredRows(Rows):
             own = torch.eye(tokens, dtype=torch.bool, device=visible.device)
             return pad((visible | own)[first:], (runs.padding, 0))
 
-        self._masks = Masks(clean.visible, allowed, runs.front[0][0].dtype)
+        self._masks = masks(clean.visible, allowed, runs.front[0][0].dtype)
 
     def mask(self, layer: int, rows: int) -> Tensor:
         return self._masks[layer]

@@ -61,7 +61,7 @@ def attributed(
 
 def converged(lm: LanguageModel, example: TokenizedExample) -> torch.Tensor:
     with Attributor(lm, Method(steps=199, quadrature="gauss-legendre")) as attributor:
-        return torch.from_numpy(attributor.one(example).total)
+        return torch.from_numpy(attributor.sums([example]).total)
 
 
 # ------------------------------------------------------------------------------------------------ weights

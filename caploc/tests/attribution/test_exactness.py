@@ -40,7 +40,7 @@ def random_example(prompt: int, answer: int, seed: int = 0) -> TokenizedExample:
 
 def packed(lm: LanguageModel, example: TokenizedExample, method: Method) -> torch.Tensor:
     with Attributor(lm, method) as attributor:
-        return torch.from_numpy(attributor.one(example).total)
+        return torch.from_numpy(attributor.sums([example]).total)
 
 
 def relative_error(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -154,9 +154,9 @@ def test_leaves_the_model_as_it_was(family: str) -> None:
         raise RuntimeError("stopped halfway")
 
     with pytest.raises(RuntimeError, match="halfway"), Attributor(lm, Method()) as attributor:
-        attributor.one(random_example(5, 3))
+        attributor.sums([random_example(5, 3)])
         lm.model.get_output_embeddings().register_forward_pre_hook(broken)
-        attributor.one(random_example(5, 3))
+        attributor.sums([random_example(5, 3)])
     assert lm.model.training and all(module.training for module in lm.model.modules())
     assert {name: parameter.requires_grad for name, parameter in lm.model.named_parameters()} == flags
     for name, parameter in lm.model.named_parameters():

@@ -126,5 +126,5 @@ def test_a_model_whose_nonlinearity_does_not_make_the_neurons_is_refused(family:
 def test_leaves_no_hook_behind() -> None:
     lm, example = small_model("llama", torch.float32), random_example(5, 3)
     with Attributor(lm, Method(value="pre")) as attributor:
-        attributor.one(example)
+        attributor.sums([example])
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in lm.model.modules())

@@ -12,7 +12,7 @@ import torch
 from caploc import load_examples, load_model
 from caploc.errors import ModelError
 from caploc.evaluation import Prepared, evaluate, prepare
-from caploc.evaluation.rows import ErasingModel
+from caploc.evaluation.rows import ErasingModel, GoingRows
 from caploc.model.loading import LanguageModel
 from caploc.tests.evaluation.cases import examples, labelled, sets, tiny_ending_lm
 from caploc.tests.oracles.evaluation import evaluate_slowly
@@ -53,7 +53,7 @@ def test_the_model_is_left_as_it_was_found_also_after_an_error(monkeypatch: pyte
         raise RuntimeError("broken")
 
     evaluate(lm, prepared, sets(lm, 0))
-    monkeypatch.setattr(ErasingModel, "going_on", broken)
+    monkeypatch.setattr(GoingRows, "activations", broken)
     with pytest.raises(RuntimeError, match="broken"):
         evaluate(lm, prepared, sets(lm, 0))
     assert torch.is_grad_enabled()

@@ -122,7 +122,7 @@ def test_a_second_run_computes_nothing(store: Store, no_work: Callable[[], None]
 def test_a_run_that_was_stopped_goes_on_where_it_was(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     lm, done = tiny_lm(), []  # type: ignore[var-annotated]
     expected = sharded_sums(lm, tokens(lm), METHOD, Store(store.root / "other")).totals
-    original = Attributor.one
+    original = Attributor._attribute
 
     def one(self: object, example: TokenizedExample) -> object:
         if len(done) == 4:
@@ -130,7 +130,7 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(store: Store, monkeypatch: 
         done.append(example.id)
         return original(self, example)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Attributor, "one", one)
+    monkeypatch.setattr(Attributor, "_attribute", one)
     study = Given(lm, tokens(lm), METHOD, store)
     with pytest.raises(KeyboardInterrupt):
         study.result(Scores("mine"))
@@ -142,7 +142,7 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(store: Store, monkeypatch: 
         done.append(example.id)
         return original(self, example)
 
-    monkeypatch.setattr(Attributor, "one", once_more)
+    monkeypatch.setattr(Attributor, "_attribute", once_more)
     assert np.array_equal(sharded_sums(lm, tokens(lm), METHOD, store).totals, expected)
     assert done == [f"e{index}" for index in range(4, 11)]
 
