@@ -175,7 +175,7 @@ class Store:
             for key, here in self._shared_out(waiting, begin):
                 bar.update()
                 each(key, here)
-        return (self._sound(key, compute) for key, compute in pairs)
+        return (self.get(key) or self._again(key, compute) for key, compute in pairs)
 
     def _shared_out(
         self, waiting: Mapping[str, Compute], begin: Callable[[str], None] = lambda key: None
@@ -202,8 +202,8 @@ class Store:
                 pause = min(2 * pause, LONGEST_WAIT_SECONDS)
             waiting = busy
 
-    def _sound(self, key: str, compute: Compute) -> Entry:
-        """The entry, computed again if it was damaged or removed since it was computed."""
+    def _again(self, key: str, compute: Compute) -> Entry:
+        """An entry that was damaged or removed since it was computed, computed once more."""
         while (entry := self.get(key)) is None:
             for _ in self._shared_out({key: compute}):
                 pass

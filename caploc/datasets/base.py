@@ -49,11 +49,7 @@ class Record:
         value = self._value(path)
         if not isinstance(value, str):
             raise self._wrong_type(path, value, "a string")
-        if not blank and not value.strip():
-            raise DatasetError(
-                f"{self.where}: field {_dotted(path)} is empty; fill it in or remove the record"
-            )
-        return value
+        return value if blank else self._filled(path, value)
 
     def texts(self, *path: str) -> list[str]:
         """The non-empty list of non-blank strings at `path`."""
@@ -84,7 +80,7 @@ class Record:
         value = self._value(path)
         if isinstance(value, bool) or not isinstance(value, int | str):
             raise self._wrong_type(path, value, "an integer or a string")
-        return str(value) if isinstance(value, int) else self.text(*path)
+        return str(value) if isinstance(value, int) else self._filled(path, value)
 
     def has(self, name: str) -> bool:
         """Whether the field `name` is there; None, with which tables fill gaps, counts as absent."""
@@ -102,6 +98,13 @@ class Record:
                     f"(fields there: {found}); add it, or check that this file belongs to this dataset"
                 )
             value = value[name]
+        return value
+
+    def _filled(self, path: tuple[str, ...], value: str) -> str:
+        if not value.strip():
+            raise DatasetError(
+                f"{self.where}: field {_dotted(path)} is empty; fill it in or remove the record"
+            )
         return value
 
     def _wrong_type(self, path: tuple[str, ...], value: object, wanted: str) -> DatasetError:
