@@ -126,6 +126,9 @@ def pytest_sessionfinish():
         json.dump({"files": sorted(executed), "frames": deepest}, file)
 '''
 
+INTERRUPTIBLE = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+"""A shell's background jobs, such as these tests may be part of, ignore SIGINT, and so would what they start."""
+
 Audit = Callable[..., subprocess.Popen[str]]
 
 
@@ -134,7 +137,7 @@ def start(tmp_path: Path) -> Audit:
     """Starts an audit of erasure's claims in ``tmp_path``, with a plugin that is given as its source."""
 
     def begin(*arguments: str, plugin: str = "", html: bool = True) -> subprocess.Popen[str]:
-        (tmp_path / "watching.py").write_text(plugin, encoding="utf-8")
+        (tmp_path / "watching.py").write_text(INTERRUPTIBLE + plugin, encoding="utf-8")
         written = f"--html={tmp_path}/reports/ledger.html" if html else f"--rootdir={tmp_path}"
         settings = ["--model=tiny-llama", "--dataset=gsm8k", "--sigma=6", "--samples=16", "--draws=20"]
         files = [f"--store={tmp_path}/store", written, "-p", "no:cacheprovider"]
