@@ -284,13 +284,15 @@ class Threshold:
         centred = rows - rows.mean(1, keepdims=True)
         centred[rows.min(1) == rows.max(1)] = 0  # the mean of equal numbers may differ from them by rounding
         size = np.abs(centred)
-        passing = size if self.deviation == "absolute" else centred
+        absolute = self.deviation == "absolute"
         if self.dispersion == "variance":
-            return passing > self.sigma * (size**2).mean(1, keepdims=True)
+            return (size if absolute else centred) > self.sigma * (size**2).mean(1, keepdims=True)
         largest = size.max(1, keepdims=True)
         # squares of tiny or huge scores would leave the range of floats
         unit = np.where(largest > 0, largest, 1)
-        return passing / unit > self.sigma * np.sqrt(((size / unit) ** 2).mean(1, keepdims=True))
+        size /= unit
+        passing = size if absolute else centred / unit
+        return passing > self.sigma * np.sqrt((size**2).mean(1, keepdims=True))
 
 
 def located(

@@ -116,7 +116,7 @@ class ProgressLine:
             return
         if not self._planned and (plans := [one["plan"] for one in told if "plan" in one]):
             self._planned = True
-            self._reporter.write_line(plans[0])
+            self._say(plans[0])
         ended = [one for one in told if one.get("ended")]
         if len(ended) == len(told) or (
             last and ended
@@ -125,7 +125,7 @@ class ProgressLine:
             self._clear()
             results, seconds = (max(one[name] for one in ended) for name in ("results", "seconds"))
             if results:
-                self._reporter.write_line(f"computed {plural(results, 'result')} in {duration(seconds)}")
+                self._say(f"computed {plural(results, 'result')} in {duration(seconds)}")
             return
         running = [one for one in told if "what" in one and not one.get("ended")]
         if running:
@@ -146,7 +146,12 @@ class ProgressLine:
             time.monotonic() > self._since + SECONDS_BETWEEN_LINES
         ):
             self._share, self._since = share or 0.0, time.monotonic()
-            self._reporter.write_line(line)
+            self._say(line)
+
+    def _say(self, line: str) -> None:
+        """A line of its own, seen at once in a log too."""
+        self._reporter.write_line(line)
+        self._reporter.flush()
 
     def _clear(self) -> None:
         """Takes the line that was written over away."""

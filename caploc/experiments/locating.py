@@ -32,7 +32,9 @@ from caploc.streams import Stream, stream
 CODE_VERSION = 1
 # Splits, curves and partitions recombine shards, so there must be many; each is a file of two float64 per neuron.
 MOST_SHARDS = 128
-SCORES_AT_ONCE = 1 << 24  # float64: bounds the memory that many subsets of a large model would take
+SCORES_AT_ONCE = (
+    1 << 20
+)  # float64: what a core's cache holds; larger pieces take twice the time in page faults
 
 
 @dataclass(frozen=True, eq=False)

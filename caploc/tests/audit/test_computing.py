@@ -148,6 +148,9 @@ class Terminal:
         self._tw = self
         self.fullwidth = 60
 
+    def flush(self) -> None:
+        pass
+
     def write_line(self, line: str) -> None:
         self.written.append(line)
 
