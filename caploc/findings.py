@@ -11,6 +11,7 @@ into the ledger as JSON and can be judged again later by the same or another rul
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -249,6 +250,23 @@ class Finding:
     settings: Mapping[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
+    def dumps(self) -> str:
+        """This finding as text that `loads` reads, nan and infinities included; without its basis, which its settings
+        and notes speak of."""
+        without = dataclasses.replace(self, measurement=dataclasses.replace(self.measurement, basis=()))
+        return json.dumps(plain(without, finite=False))
+
+    @classmethod
+    def loads(cls, text: str) -> Finding:
+        """Reads what `dumps` wrote."""
+        data = json.loads(text)
+        found = data["measurement"]
+        found["value"] = _part(found["value"])
+        for name in ("parts", "asides"):
+            found[name] = {key: _part(one) for key, one in found[name].items()}
+        found["plots"] = [Plot(**plot) for plot in found["plots"]]
+        return cls(**{**data, "cell": Cell(**data["cell"]), "measurement": Measurement(**found)})
+
     def to_json(self) -> dict[str, Any]:
         """This finding as JSON data; nan and infinities become None, numpy scalars become Python's."""
         found = self.measurement
@@ -286,20 +304,36 @@ class Finding:
         )
 
 
-def plain(value: Any) -> Any:
-    """``value`` as strict JSON data (no nan, no numpy, no tuples), for the ledger and for xdist's wire."""
+_KINDS: dict[str, type[Part]] = {
+    one.kind: one for one in (Part, Effect, Bound, Count, Test, Reading, Number, Chance)
+}
+
+
+def _part(data: Any) -> Any:
+    """A part from what `plain` made of it; anything else as it is."""
+    if not isinstance(data, dict):
+        return data
+    ranges = {name: tuple(data[name]) for name in ("interval", "interval90") if data[name] is not None}
+    values = {**data, **ranges}
+    return _KINDS[values.pop("kind")](**values)
+
+
+def plain(value: Any, finite: bool = True) -> Any:
+    """``value`` as JSON data (no numpy, no tuples), for the ledger and for xdist's wire; strict, with None for nan and
+    infinities, if ``finite``."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return plain(dataclasses.asdict(value))
+        kind = {"kind": value.kind} if isinstance(value, Part) else {}
+        value = kind | {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): plain(item, finite) for key, item in value.items()}
     if hasattr(value, "tolist"):  # numpy arrays and scalars, torch tensors
-        return plain(value.tolist())
+        return plain(value.tolist(), finite)
     if isinstance(value, (list, tuple, set, frozenset)):
-        return [plain(item) for item in value]
+        return [plain(item, finite) for item in value]
     if isinstance(value, StrEnum):
         return value.value
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        return value if math.isfinite(value) or not finite else None
     if value is None or isinstance(value, (str, int, bool)):
         return value
     return str(value)

@@ -25,14 +25,22 @@ SHARE_BETWEEN_LINES, SECONDS_BETWEEN_LINES = 0.1, 60.0
 LONGEST_TITLE = 60
 
 
-def plan_line(outlook: Outlook) -> str:
-    """``plan: 30 results for 2 models, 12 in the store, 18 to compute, about 1.4 TFLOP``."""
+def plan_line(outlook: Outlook | None, kept: int = 0, cells: int = 0) -> str:
+    """``plan: 30 results for 2 models, 12 in the store, 18 to compute, about 1.4 TFLOP``; before it how many of the
+    cells are ``kept``, measured by earlier runs. No outlook: nothing is needed."""
+    before = f"{kept} of {plural(cells, 'cell')} measured by earlier runs" if kept else ""
+    if outlook is None:
+        return f"plan: {before}"
+    return f"plan: {before}; {_needed(outlook)}" if before else f"plan: {_needed(outlook)}"
+
+
+def _needed(outlook: Outlook) -> str:
     known = f"{plural(outlook.results, 'result')} for {plural(outlook.models, 'model')}"
     missing = outlook.results - outlook.stored
     if not missing:
-        return f"plan: {known}, all of them in the store"
+        return f"{known}, all of them in the store"
     work = f", about {outlook.flops / 1e12:.2g} TFLOP" if outlook.flops else ""
-    return f"plan: {known}, {outlook.stored} in the store, {missing} to compute{work}"
+    return f"{known}, {outlook.stored} in the store, {missing} to compute{work}"
 
 
 class ProgressFile:
@@ -43,9 +51,9 @@ class ProgressFile:
         self._told: dict[str, Any] = {}
         self._written = 0.0
 
-    def plan(self, outlook: Outlook) -> None:
-        """What is about to be computed."""
-        self._tell(plan=plan_line(outlook))
+    def plan(self, outlook: Outlook | None, kept: int = 0, cells: int = 0) -> None:
+        """What is about to be computed (`plan_line`)."""
+        self._tell(plan=plan_line(outlook, kept, cells))
 
     def progress(self, progress: Progress) -> None:
         """How far a plan has come; takes note of it at most every `SECONDS_BETWEEN_WRITES`."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from caploc.audit.cells import CLAIM_TEST, PLANNED, REQUEST, CellRequest, will_run
+from caploc.audit.kept import KeptFindings
 from caploc.audit.progress import ProgressFile
 from caploc.audit.settings import AuditSettings
 from caploc.findings import Finding
@@ -85,16 +86,13 @@ class Run:
         self, settings: AuditSettings, papers: Callable[[str], Paper], progress: ProgressFile
     ) -> None:
         self._papers, self._progress = papers, progress
-        self._studies = Studies(settings)
+        self._studies, self._kept = Studies(settings), KeptFindings(settings)
         self._defects: dict[str, Exception] = {}
 
     def needs(self, items: Sequence[pytest.Item]) -> list[Need]:
-        """What the cells of these tests need, in their order; those that are skipped need nothing. An exception is kept
-        for the cell's own test."""
+        """What the cells of these tests need, in their order. An exception is kept for the cell's own test."""
         found: list[Need] = []
         for item in items:
-            if PLANNED not in item.stash or not will_run(item):
-                continue
             planned, request = item.stash[PLANNED], item.stash[REQUEST]
             paper = self._papers(planned.paper)
             if not (request.model or request.each) or planned.claim not in paper.claims:
@@ -110,15 +108,21 @@ class Run:
 
     def compute(self, items: Sequence[pytest.Item]) -> None:
         """Computes what the store lacks of all that these tests need; other processes of the run share the work."""
-        needs = self.needs(items)
+        cells = [item for item in items if PLANNED in item.stash and will_run(item)]
+        new = [item for item in cells if not self._kept.has(item, self._paper(item))]
+        kept = len(cells) - len(new)
+        needs = self.needs(new)
         if not needs:
+            if kept:
+                self._progress.plan(None, kept, len(cells))
+                self._progress.end(0, 0.0)
             return
         from caploc.experiments.specs import Plan
         from caploc.store import StoreError
 
         # an error is that of the cells that need the result: each meets it again when it is measured
         plan = Plan(needs, ignore=(Exception,))
-        self._progress.plan(plan.outlook)
+        self._progress.plan(plan.outlook, kept, len(cells))
         began, results = time.monotonic(), 0
         try:
             with suppress(StoreError):  # every cell meets it
@@ -127,13 +131,23 @@ class Run:
             self._progress.end(results, time.monotonic() - began)
 
     def finding(self, item: pytest.Item) -> Finding:
-        """The finding of a claim test's cell, from results that were computed before."""
+        """The finding of a test's cell: that of an earlier run, or made from results that were computed before."""
+        paper = self._paper(item)
+        found = self._kept.get(item, paper)
+        if found is None:
+            found = self._measured(item, paper)
+            self._kept.put(item, paper, found)
+        return found
+
+    def _paper(self, item: pytest.Item) -> Paper:
+        return self._papers(item.stash[PLANNED].paper)
+
+    def _measured(self, item: pytest.Item, paper: Paper) -> Finding:
         from caploc.experiments.assembling import assemble
 
         if item.nodeid in self._defects:
             raise self._defects[item.nodeid]
         planned, request = item.stash[PLANNED], item.stash[REQUEST]
-        paper = self._papers(planned.paper)
         claim = paper.claim(planned.claim)
         experiment = item.stash[CLAIM_TEST].load()
         if not (request.model or request.each):

@@ -57,7 +57,7 @@ def provenance(
         "dirty": dirty,
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": package_versions(),
         "settings": asdict(settings),
         "papers": {paper.key: paper.digest for paper in papers},
     }
@@ -169,6 +169,11 @@ def _follows(result: Result) -> dict[str, Any]:
         "status": result.status,
         "reason": visible(result.reason),
     }
+
+
+def package_versions() -> dict[str, str | None]:
+    """The versions of the packages that numbers come from."""
+    return {name: _version(name) for name in PACKAGES}
 
 
 def _version(name: str) -> str | None:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import load_file
 
 from caploc.tests.tiny import REPOSITORY
 
@@ -126,6 +127,21 @@ def pytest_sessionfinish():
         json.dump({"files": sorted(executed), "frames": deepest}, file)
 '''
 
+NO_TORCH = '''
+"""No module of torch is imported, not even for the report."""
+
+import sys
+from importlib.abc import MetaPathFinder
+
+
+class Refuse(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        assert name != "torch", "a run of findings that are known imports torch"
+
+
+sys.meta_path.insert(0, Refuse())
+'''
+
 INTERRUPTIBLE = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
 """A shell's background jobs, such as these tests may be part of, ignore SIGINT, and so would what they start."""
 
@@ -164,6 +180,12 @@ def entries(folder: Path) -> set[str]:
     return {path.name for path in (folder / "store").rglob("*.safetensors")}
 
 
+def findings(folder: Path) -> list[Path]:
+    """The entries that are findings, whose only array is their text."""
+    found = (folder / "store").rglob("*.safetensors")
+    return [path for path in found if list(load_file(path)) == ["finding"]]
+
+
 def test_a_cold_run_computes_all_beforehand_and_a_warm_one_touches_no_weight(
     start: Audit, tmp_path: Path
 ) -> None:
@@ -173,6 +195,11 @@ def test_a_cold_run_computes_all_beforehand_and_a_warm_one_touches_no_weight(
     cold = cells(tmp_path)
     assert not {"ERROR", "MISSING"} & {cell["status"] for cell in cold.values()}, shown
     stored = entries(tmp_path)
+    shown, _ = start(plugin=NO_TORCH).communicate(timeout=600)
+    assert f"plan: {len(cold)} of {len(cold)} cells measured by earlier runs\n" in shown, shown
+    assert cells(tmp_path) == cold, shown
+    for path in findings(tmp_path):
+        path.unlink()
     shown, _ = start(plugin=NO_WEIGHTS).communicate(timeout=600)
     assert "all of them in the store" in shown, shown
     assert cells(tmp_path) == cold, shown

@@ -1,0 +1,154 @@
+"""Findings of earlier runs, kept in the store under a hash of all that they follow from.
+
+A finding follows from the files of its models and datasets, the paper, the settings, and the code: caploc's own and
+that of the packages it computes with. Where all of these are what they were, so is the finding: a run that asks for
+nothing new imports no torch, loads no model and reads no scores. A finding is judged anew every time.
+
+What says that nothing could be measured is not kept, since the reason may be gone tomorrow. Nor is a finding that this
+hash does not cover: where an experiment, a locator or a dataset of the user's own code takes part, or a data root.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import sys
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import caploc
+from caploc.audit.cells import CLAIM_TEST, PLANNED, REQUEST
+from caploc.audit.claims import Reference
+from caploc.audit.summary import package_versions
+from caploc.errors import CaplocError
+from caploc.findings import Finding
+from caploc.fingerprints import fingerprint
+from caploc.model.registry import REGISTRY, embedded_folder
+from caploc.store import Store, StoreError
+
+if TYPE_CHECKING:
+    import pytest
+
+    from caploc.audit.settings import AuditSettings
+    from caploc.papers import Paper
+
+_PACKAGE = Path(caploc.__file__).parent
+_NO_PART = {"benchmarks", "tests"}
+"""Folders of the package whose code no finding follows from."""
+
+
+class KeptFindings:
+    """The findings that a run may take over from earlier ones, and those that it leaves to later ones."""
+
+    def __init__(self, settings: AuditSettings) -> None:
+        self._settings, self._store = settings, Store(settings.store)
+        self._keys: dict[str, str | None] = {}
+
+    def has(self, item: pytest.Item, paper: Paper) -> bool:
+        """Whether there is one for the cell of a test."""
+        key = self._key(item, paper)
+        return key is not None and self._store.has(key)
+
+    def get(self, item: pytest.Item, paper: Paper) -> Finding | None:
+        """The finding kept for the cell of a test; None where there is none."""
+        key = self._key(item, paper)
+        entry = self._store.get(key) if key is not None else None
+        return None if entry is None else Finding.loads(entry.arrays["finding"].tobytes().decode())
+
+    def put(self, item: pytest.Item, paper: Paper, finding: Finding) -> None:
+        """Keeps what was measured in the cell of a test."""
+        key = self._key(item, paper)
+        if key is not None and finding.measurement.not_run is None:
+            text = np.frombuffer(finding.dumps().encode(), np.uint8)
+            with suppress(StoreError):  # a full or read-only store must not cost the run its finding
+                self._store.put(key, {"finding": text}, {})
+
+    def _key(self, item: pytest.Item, paper: Paper) -> str | None:
+        if item.nodeid not in self._keys:
+            try:
+                self._keys[item.nodeid] = self._hash(item, paper)
+            except (CaplocError, OSError):  # files that cannot be read, options of no plain type
+                self._keys[item.nodeid] = None
+        return self._keys[item.nodeid]
+
+    def _hash(self, item: pytest.Item, paper: Paper) -> str | None:
+        settings, request = self._settings, item.stash[REQUEST]
+        experiment = _named(item.stash[CLAIM_TEST].experiment)
+        models = [one.model for one in request.each or (request,) if one.model]
+        if experiment is None or settings.data_root is not None or _extended():
+            return None
+        return fingerprint(
+            {
+                "what": "finding",
+                "code": code_version(),
+                "paper": paper.digest,
+                "claim": item.stash[PLANNED].claim,
+                "cell": request.cell,
+                "experiment": experiment,
+                "models": [[_model_content(model), *settings.placement(model)] for model in models],
+                "datasets": [
+                    [one.label, _file_hash(Path(one.path)) if one.path else None] for one in settings.datasets
+                ],
+                "numbers": [settings.samples, settings.draws, settings.seed, settings.steps],
+                "sigmas": settings.sigmas,
+                "reading": settings.reading.settings,
+            }
+        )
+
+
+def _named(experiment: Any) -> list[Any] | None:
+    """Where an experiment's code is, and its options; None where that is not in this package."""
+    if isinstance(experiment, Reference) and _hashed(experiment.module):
+        return [experiment.module, experiment.name, experiment.options]
+    return None
+
+
+def _extended() -> bool:
+    """Whether a locator is registered whose code is not in this package."""
+    locators = getattr(sys.modules.get("caploc.locators"), "LOCATORS", {})
+    return any(not _hashed(one.locate.__module__) for one in locators.values())
+
+
+def _hashed(module: str) -> bool:
+    """Whether a module's code is part of `code_version`."""
+    package, _, rest = module.partition(".")
+    return package == _PACKAGE.name and rest.partition(".")[0] not in _NO_PART
+
+
+@cache
+def code_version() -> str:
+    """Of all code that a finding follows from: this package's files, and the versions of others and of Python."""
+    files = {
+        path.relative_to(_PACKAGE).as_posix(): _file_hash(path)
+        for path in _PACKAGE.rglob("*.py")
+        if path.relative_to(_PACKAGE).parts[0] not in _NO_PART
+    }
+    return fingerprint([files, package_versions(), platform.python_version()])
+
+
+@cache
+def _model_content(model: str) -> Any:
+    """The hashes of a model's files and of its early checkpoint's, or the commit that they are pinned to."""
+    entry = REGISTRY.get(model)
+    if entry is not None and not entry.embedded:
+        return f"{entry.hub}@{entry.revision}"
+    if entry is None and not Path(model).is_dir():
+        return model  # ORG/NAME@COMMIT
+    if entry is None:
+        return _folder_hashes(Path(model))
+    folders = [embedded_folder(name) for name in (model, entry.early) if name]
+    return [*map(_folder_hashes, folders), _folder_hashes(folders[0].parents[1] / "data")]
+
+
+def _folder_hashes(folder: Path) -> dict[str, str]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): _file_hash(path) for path in files}
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
