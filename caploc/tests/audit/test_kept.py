@@ -221,6 +221,7 @@ def test_other_files_are_another_finding(
         kept._PACKAGE / "statistics", package / "statistics", ignore=shutil.ignore_patterns("__*")
     )
     monkeypatch.setattr(kept, "_PACKAGE", package)
+    assert not kept_in_another_process()
     asked.keep()
     assert kept_in_another_process()
     (package / "statistics" / "sets.py").write_text("changed = True\n", encoding="ascii")
