@@ -116,7 +116,7 @@ CONFIGS: dict[str, Callable[[int, int, int, int], PreTrainedConfig]] = {
 }
 
 
-def gpt_neo_config() -> GPTNeoConfig:
+def gpt_neo_config(window: int = 4) -> GPTNeoConfig:
     """The family that must be refused."""
     return GPTNeoConfig(
         vocab_size=VOCABULARY,
@@ -124,7 +124,7 @@ def gpt_neo_config() -> GPTNeoConfig:
         num_layers=2,
         num_heads=2,
         attention_types=[[["global", "local"], 1]],
-        window_size=4,
+        window_size=window,
         max_position_embeddings=CONTEXT,
     )
 
