@@ -130,10 +130,13 @@ def context_of(config: PreTrainedConfig) -> int:
         ModelError: the configuration has no such number.
     """
     rope = getattr(config, "rope_parameters", None) or {}
-    lengths = [getattr(config, "max_position_embeddings", None)]
-    for parameters in (rope, *rope.values()):  # of the model, or of each kind of layer
-        if isinstance(parameters, dict) and parameters.get("rope_type") == "longrope":
-            lengths.append(parameters.get("original_max_position_embeddings"))
+    # of the model, or of each kind of layer
+    ropes = [each for each in (rope, *rope.values()) if isinstance(each, dict)]
+    long = [each for each in ropes if each.get("rope_type") == "longrope"]
+    lengths = [
+        getattr(config, "max_position_embeddings", None),
+        *(each.get("original_max_position_embeddings") for each in long),
+    ]
     for length in lengths:
         if not isinstance(length, int) or not 0 < length < 1 << 31:
             raise ModelError(

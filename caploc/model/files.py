@@ -32,7 +32,9 @@ _DISTRIBUTED = re.compile(r"shard-\d+-model-\d+-of-\d+\.safetensors")
 _LAYERS = ("num_hidden_layers", "n_layer")
 _FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 # buffers that older versions of the families stored, made anew from config.json: angles, positions, causal masks
-_DERIVED = (r"rotary_emb\.inv_freq$", r"(^|\.)position_ids$", r"\.(attn|attention)\.(masked_)?bias$")
+_DERIVED = re.compile(
+    r"\.(rotary_emb\.inv_freq|position_ids|(attn|attention|crossattention)\.(masked_)?bias)$"
+)
 _OF_AN_ADAPTER = re.compile(r"lora_|\.base_layer\.|\.modules_to_save\.|^base_model\.model\.")
 _OF_QUANTIZED = re.compile(r"SCB|scale|zero|qweight|g_idx|absmax|quant|weight_format|codebook|packed")
 _MOST_TABLE = (
@@ -136,7 +138,6 @@ class ModelFiles:
             elif not key.startswith(path):
                 expected[key] = list(tensor.shape)
         prefix, found = skeleton.base_model_prefix, dict[str, str]()
-        ignored = re.compile("|".join([*_DERIVED, *(skeleton._keys_to_ignore_on_load_unexpected or ())]))
         for key, stored in self.tensors.items():
             # as transformers does: with or without the prefix of the model inside, and GPT-NeoX's head by either name
             names = (
@@ -146,7 +147,7 @@ class ModelFiles:
                 key.replace("embed_out.", "lm_head."),
             )
             name = next((name for name in names if name in expected), None)
-            if name is None and ignored.search(key):
+            if name is None and _DERIVED.search(key):
                 continue
             if name is None or stored.dtype not in _FLOATS:
                 raise ModelError(f"{stored.file}: {self._stray(key, stored)}")
@@ -250,8 +251,8 @@ def _read_index(index: Path) -> dict[str, str]:
     for key, name in places.items():
         if not isinstance(name, str) or not _PLAIN_NAME.fullmatch(name):
             raise ModelError(
-                f"{index} places {key!r} in {name!r}, which is no .safetensors file of its folder, and others are never "
-                "read; get a sound copy"
+                f"{index} places {key!r} in {name!r}, which is no .safetensors file of its folder, and others are "
+                "never read; get a sound copy"
             )
         if not (index.parent / name).is_file():
             raise ModelError(f"{index} places {key!r} in {name}, which is not there; get a whole copy")

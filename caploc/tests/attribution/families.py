@@ -116,7 +116,7 @@ CONFIGS: dict[str, Callable[[int, int, int, int], PreTrainedConfig]] = {
 }
 
 
-def gpt_neo_config(window: int = 4) -> GPTNeoConfig:
+def gpt_neo_config() -> GPTNeoConfig:
     """The family that must be refused."""
     return GPTNeoConfig(
         vocab_size=VOCABULARY,
@@ -124,7 +124,7 @@ def gpt_neo_config(window: int = 4) -> GPTNeoConfig:
         num_layers=2,
         num_heads=2,
         attention_types=[[["global", "local"], 1]],
-        window_size=window,
+        window_size=4,
         max_position_embeddings=CONTEXT,
     )
 
