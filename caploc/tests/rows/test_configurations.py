@@ -22,7 +22,7 @@ from caploc.rows.model import RowModel
 from caploc.tests.attribution.families import CONFIGS, make_model, softmax_in_float64
 from caploc.tests.attribution.test_exactness import random_example, relative_error
 from caploc.tests.evaluation.cases import sets
-from caploc.tests.oracles.evaluation import without
+from caploc.tests.oracles.evaluation import evaluate_slowly, without
 from caploc.tests.rows.test_descriptions import METHODS, direct_runs
 from caploc.tests.tiny import tokenizer
 
@@ -150,3 +150,41 @@ def test_rows_are_the_model_alone(
         assert relative_error(direct({}), alone(lm, fed)) <= bound(lm)
         found, expected = METHODS[method](lm, example, torch.Generator().manual_seed(seed), direct)
     assert relative_error(found, expected) <= bound(lm)
+
+
+def nll(lm: LanguageModel, tokens: TokenizedExample, model: Any) -> float:
+    """Nats a token of the answer, each behind a run of what stands before it alone."""
+    logs = alone(lm, tokens.input_ids[:-1], model)[tokens.answer_start - 1 :]
+    return -float(logs.gather(1, tokens.answer_ids[:, None]).mean())
+
+
+@settings(max_examples=20, deadline=None)
+@given(configurations(), st.lists(st.integers(1, 12), min_size=2, max_size=4), st.integers(0, 99))
+def test_an_item_does_not_depend_on_its_batch(
+    drawn: tuple[str, PreTrainedConfig], lengths: list[int], seed: int
+) -> None:
+    """Texts of any length side by side, with neurons erased, are what each is alone; longer ones are left out."""
+    with softmax_in_float64(), torch.no_grad():
+        lm = made(drawn, seed)
+        if lm is None:
+            return
+        items = [Example(f"e{n}", "abcdefghijkl"[:length], "12") for n, length in enumerate(lengths)]
+        items = [Example("short", "a", " 1"), *items, Example("long", "a" * 40, " 1")]
+        prepared = prepare(lm, "mine", items, scoring="tokens")
+        fitting = [item for item in items if len(item.prompt) + len(item.answer) < lm.max_length]
+        assert prepared.ids == [item.id for item in fitting]
+        members = sets(lm, seed)[:2]
+        found = evaluate(lm, prepared, members).nll
+        for one, row in zip(members, found, strict=True):
+            model = without(lm, one)
+            expected = [nll(lm, tokenize(lm, item), model) for item in fitting]
+            np.testing.assert_allclose(row, expected, rtol=bound(lm), atol=bound(lm))
+        lm.model.generation_config.use_cache = False  # type: ignore[union-attr]  # it is wrong at a window of one token
+        prepared = prepare(lm, "mine", fitting, scoring="chrf", max_new_tokens=6)
+        written, slow = evaluate(lm, prepared, members[:1]).of_set(0), evaluate_slowly(lm, prepared, fitting, members[0])
+        for name in ("score", "ended"):
+            np.testing.assert_array_equal(getattr(written, name), slow[name], err_msg=name)
+        texts = [item.prompt for item in fitting]
+        np.testing.assert_allclose(
+            text_loss(lm, texts), [text_loss(lm, [text])[0] for text in texts], rtol=bound(lm)
+        )
