@@ -3,17 +3,15 @@ forward pass gives, of each text alone."""
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedConfig
 
-from caploc.architectures import ARCHITECTURES, context_of
+from caploc.architectures import ARCHITECTURES
 from caploc.errors import ModelError
 from caploc.evaluation import evaluate, prepare, text_loss
 from caploc.examples import Example, TokenizedExample, tokenize
@@ -125,7 +123,9 @@ def made(drawn: tuple[str, PreTrainedConfig], seed: int) -> LanguageModel | None
 
 def alone(lm: LanguageModel, ids: torch.Tensor, model: Any = None) -> torch.Tensor:
     """``[T, vocabulary]`` log-probabilities behind every beginning of ``ids``, each run by itself."""
-    runs = [(model or lm.model)(input_ids=ids[None, :stop], use_cache=False) for stop in range(1, len(ids) + 1)]
+    runs = [
+        (model or lm.model)(input_ids=ids[None, :stop], use_cache=False) for stop in range(1, len(ids) + 1)
+    ]
     return torch.stack([run.logits[0, -1] for run in runs]).log_softmax(-1)
 
 
@@ -135,7 +135,13 @@ def bound(lm: LanguageModel) -> float:
 
 
 @settings(max_examples=50, deadline=None)
-@given(configurations(), st.sampled_from(sorted(METHODS)), st.integers(2, 16), st.integers(1, 5), st.integers(0, 99))
+@given(
+    configurations(),
+    st.sampled_from(sorted(METHODS)),
+    st.integers(2, 16),
+    st.integers(1, 5),
+    st.integers(0, 99),
+)
 def test_rows_are_the_model_alone(
     drawn: tuple[str, PreTrainedConfig], method: str, prompt: int, answer: int, seed: int
 ) -> None:
@@ -181,7 +187,10 @@ def test_an_item_does_not_depend_on_its_batch(
             np.testing.assert_allclose(row, expected, rtol=bound(lm), atol=bound(lm))
         lm.model.generation_config.use_cache = False  # type: ignore[union-attr]  # it is wrong at a window of one token
         prepared = prepare(lm, "mine", fitting, scoring="chrf", max_new_tokens=6)
-        written, slow = evaluate(lm, prepared, members[:1]).of_set(0), evaluate_slowly(lm, prepared, fitting, members[0])
+        written, slow = (
+            evaluate(lm, prepared, members[:1]).of_set(0),
+            evaluate_slowly(lm, prepared, fitting, members[0]),
+        )
         for name in ("score", "ended"):
             np.testing.assert_array_equal(getattr(written, name), slow[name], err_msg=name)
         texts = [item.prompt for item in fitting]
