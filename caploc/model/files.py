@@ -211,8 +211,10 @@ def _refuse_adapters(folder: Path, title: str) -> None:
 
 def _weights(folder: Path, title: str) -> tuple[tuple[Path, ...], dict[str, Stored]]:
     """The files that transformers will read, and what they hold."""
-    index = _read_index(folder / _INDEX) if (folder / _INDEX).exists() else None
-    names = [_SINGLE] if (folder / _SINGLE).is_file() else sorted(set((index or {}).values()))
+    whole = (folder / _SINGLE).is_file()
+    remedy = f"take the index away, if {_SINGLE} is the model" if whole else "get a whole copy"
+    index = _read_index(folder / _INDEX, remedy) if (folder / _INDEX).exists() else None
+    names = [_SINGLE] if whole else sorted(set((index or {}).values()))
     others = sorted(path.name for path in folder.glob("*.safetensors"))
     if not names and others:
         raise ModelError(
@@ -236,13 +238,12 @@ def _weights(folder: Path, title: str) -> tuple[tuple[Path, ...], dict[str, Stor
         if key not in tensors or tensors[key].file.name != name:
             raise ModelError(
                 f"{folder / _INDEX} places {key!r} in {name}, but it is "
-                f"{f'in {tensors[key].file.name}' if key in tensors else 'not there'}; get the index and the weights "
-                "from one place"
+                f"{f'in {tensors[key].file.name}' if key in tensors else 'not there'}; {remedy}"
             )
     return tuple(folder / name for name in names), tensors
 
 
-def _read_index(index: Path) -> dict[str, str]:
+def _read_index(index: Path, remedy: str) -> dict[str, str]:
     """Key -> name of a file in the index's folder."""
     with explained(f"{index}", "get a sound copy"):
         content = json.loads(index.read_text(encoding="utf-8"))
@@ -255,7 +256,7 @@ def _read_index(index: Path) -> dict[str, str]:
                 "never read; get a sound copy"
             )
         if not (index.parent / name).is_file():
-            raise ModelError(f"{index} places {key!r} in {name}, which is not there; get a whole copy")
+            raise ModelError(f"{index} places {key!r} in {name}, which is not there; {remedy}")
     if not places:
         raise ModelError(f"{index} places no weight; get a whole copy")
     return places
