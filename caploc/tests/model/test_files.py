@@ -15,9 +15,12 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from caploc.architectures import ARCHITECTURES
-from caploc.errors import ModelError
+from caploc.errors import ModelError, TooLongError
+from caploc.evaluation import prepare, text_loss
+from caploc.examples import Example
 from caploc.model.files import ModelFiles
-from caploc.model.loading import load_model
+from caploc.model.loading import defer_model, load_model
+from caploc.store import Store
 from caploc.tests.attribution.families import CONFIGS, make_model
 from caploc.tests.tiny import SHAPE, edit_config, edit_weights, error_of, save_tiny, tokenizer
 
@@ -332,3 +335,44 @@ def test_other_files_beside_the_weights_are_not_read(folder: Path) -> None:
     before = load_model(folder).fingerprint
     (folder / "consolidated.safetensors").write_bytes(b"something else")
     assert load_model(folder).fingerprint == before
+
+
+# ------------------------------------------------------------------------------------------------ what positions mean
+
+
+@pytest.mark.parametrize(
+    ("family", "change"),
+    [
+        ("llama", {"is_causal": False}),
+        ("gpt2", {"is_causal": False}),
+        ("gptj", {"is_causal": False}),
+        ("gemma3_text", {"use_bidirectional_attention": True}),
+        ("qwen3", {"layer_types": ["full_attention", "chunked_attention"]}),
+        ("gptj", {"rotary_dim": 12}),
+        ("llama", {"rope_parameters": {"rope_type": "su", "rope_theta": 100.0}}),
+    ],
+)
+def test_what_rows_cannot_reproduce_is_refused_at_load(
+    family: str, change: dict[str, object], tmp_path: Path
+) -> None:
+    save_tiny(tmp_path / "model", family)
+    edit_config(tmp_path / "model", **change)
+    error_of(ModelError, tmp_path / "model")
+    with pytest.raises(ModelError):  # in a run, when the weights are first asked for
+        _ = defer_model(tmp_path / "model", "cpu", "float32", Store(tmp_path / "store")).model
+
+
+@pytest.mark.parametrize("family", ["phi3", "llama"])
+def test_a_context_ends_where_the_angles_change(family: str, tmp_path: Path) -> None:
+    """Long RoPE: what exceeds the original context is left out, so that no other text in its batch is changed by it."""
+    save_tiny(tmp_path, family)
+    rope = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0, 3.0, 4.0, 5.0]}
+    rope |= {"rope_theta": 100.0, "original_max_position_embeddings": 32, "partial_rotary_factor": 1.0}
+    edit_config(tmp_path, rope_parameters=rope, original_max_position_embeddings=32)
+    lm = load_model(tmp_path)
+    assert lm.max_length == 32 < lm.config.max_position_embeddings
+    items = [Example("short", "ab", " c"), Example("long", "ab" * 20, " c")]
+    both = prepare(lm, "mine", items, scoring="tokens")
+    assert [one.id for one in both.excluded] == ["long"] and "holds 32" in both.excluded[0].reason
+    with pytest.raises(TooLongError, match="holds 32"):
+        text_loss(lm, ["ab", "ab" * 20])
