@@ -270,11 +270,12 @@ def _read_header(file: Path) -> dict[str, Stored]:
 
 @contextmanager
 def explained(culprit: str, remedy: str) -> Iterator[None]:
-    """Turn whatever a library raises about a model's files into one line that names ``culprit`` and ``remedy``."""
+    """Turn whatever a library raises about a model's files into one line that names ``culprit`` and ``remedy``; an error
+    of our own has its remedy."""
     try:
         yield
-    except CaplocError:
-        raise
+    except CaplocError as error:
+        raise ModelError(f"{culprit}: {error}") from error
     except Exception as error:  # transformers, tokenizers and safetensors raise nearly every kind there is
         lines = [line.strip().rstrip(".:") for line in str(error).splitlines() if line.strip()]
         reason = lines[0] if lines else "no reason given"
