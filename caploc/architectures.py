@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from torch import Tensor, nn
+from transformers import PreTrainedConfig
 
 from caploc.errors import ModelError
 
@@ -117,6 +118,32 @@ def architecture_of(family: str) -> Architecture:
             f"(families there: {known})"
         )
     return ARCHITECTURES[family]
+
+
+def context_of(config: PreTrainedConfig) -> int:
+    """Tokens that the context of a model made by ``config`` holds.
+
+    Long RoPE turns every token by other angles as soon as a sequence exceeds ``original_max_position_embeddings``: what
+    a token's prediction is would depend on how many tokens follow it, or stand in another row. Its context ends there.
+
+    Raises:
+        ModelError: the configuration has no such number.
+    """
+    rope = getattr(config, "rope_parameters", None) or {}
+    # of the model, or of each kind of layer
+    ropes = [each for each in (rope, *rope.values()) if isinstance(each, dict)]
+    long = [each for each in ropes if each.get("rope_type") == "longrope"]
+    lengths = [
+        getattr(config, "max_position_embeddings", None),
+        *(each.get("original_max_position_embeddings") for each in long),
+    ]
+    for length in lengths:
+        if not isinstance(length, int) or not 0 < length < 1 << 31:
+            raise ModelError(
+                f"the context of a {config.model_type} model must be a whole number of tokens, but config.json has "
+                f"{length!r}; compare max_position_embeddings and the rope's parameters with the original"
+            )
+    return min(lengths)  # type: ignore[type-var, return-value]
 
 
 def input_axis(projection: nn.Module) -> int:

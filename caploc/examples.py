@@ -6,7 +6,7 @@ index.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -136,7 +136,7 @@ def tokenize(lm: TokenizingModel, example: Example, answer_tokens: int | None = 
             f"{_short(example.answer)}; leave the example out or change its answer"
         )
     ids = prompt_ids + answer_ids
-    _check_vocabulary(lm, example, ids)
+    check_vocabulary(lm, f"example {example.id!r}", ids)
     if len(ids) > lm.max_length:
         raise TooLongError(
             f"example {example.id!r}: prompt and answer have {len(ids)} tokens, the context of {lm.name} "
@@ -204,12 +204,13 @@ def _surface(tokenizer: Any, text: str) -> str:
     return "".join(tokens).replace("▁", " ").replace("Ġ", " ")
 
 
-def _check_vocabulary(lm: TokenizingModel, example: Example, ids: list[int]) -> None:
+def check_vocabulary(lm: TokenizingModel, what: str, ids: Sequence[int]) -> None:
+    """Raise `ExampleError`, which calls the text `what`, unless the model has an embedding of each of its tokens."""
     rows = lm.structure.get_input_embeddings().num_embeddings
-    if max(ids) >= rows:
+    if max(ids, default=0) >= rows:
         raise ExampleError(
-            f"example {example.id!r}: token {max(ids)} is outside of the {rows} embeddings of {lm.name}; "
-            "load the tokenizer that belongs to the model"
+            f"{what}: token {max(ids)} is outside of the {rows} embeddings of {lm.name}; load the tokenizer that "
+            "belongs to the model"
         )
 
 

@@ -29,7 +29,7 @@ from caploc.evaluation.answers import (
 from caploc.evaluation.preparing import Item, Prepared
 from caploc.evaluation.rows import Clean, ErasingModel
 from caploc.evaluation.scorings import SCORINGS, Ends
-from caploc.examples import TokenizedExample
+from caploc.examples import TokenizedExample, check_vocabulary
 from caploc.model.loading import LanguageModel
 from caploc.rows.caches import KeysValues, RowCache
 from caploc.rows.sizing import Budget, waiting_bytes
@@ -110,6 +110,7 @@ def _tokens(lm: LanguageModel, number: int, text: str) -> TokenizedExample:
     ids = lm.tokenizer(text, verbose=False)["input_ids"]
     if len(ids) < 2:
         raise ExampleError(f"text {number} ({text[:40]!r}) has fewer than two tokens; leave it out")
+    check_vocabulary(lm, f"text {number}", ids)
     if len(ids) > lm.max_length:
         raise TooLongError(
             f"text {number} has {len(ids)} tokens, the context of {lm.name} holds {lm.max_length}; shorten it"

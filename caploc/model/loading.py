@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import difflib
 import hashlib
-import json
 import os
 import re
 import sys
@@ -18,7 +17,6 @@ from typing import Any, cast
 
 import torch
 import transformers
-from safetensors import safe_open
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -30,11 +28,14 @@ from transformers import (
 )
 from transformers.utils import logging as hf_logging
 
-from caploc.architectures import Architecture, architecture_of
+from caploc.architectures import Architecture, architecture_of, context_of
 from caploc.errors import ModelError, OptionError, UnknownNameError
 from caploc.fingerprints import fingerprint, tensor_fingerprint
 from caploc.hub import COMMIT, model_snapshot
+from caploc.model.files import ModelFiles, explained
 from caploc.model.registry import REGISTRY, embedded_folder
+from caploc.rows.borrowing import wide_head
+from caploc.rows.model import RowModel
 from caploc.store import Store
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
@@ -96,8 +97,8 @@ class LanguageModel:
 
     @property
     def max_length(self) -> int:
-        """Tokens that the model's context holds."""
-        return int(self.config.max_position_embeddings)
+        """Tokens that the model's context holds, as ``context_of`` counts them."""
+        return context_of(self.config)
 
     @property
     def device(self) -> torch.device:
@@ -158,7 +159,8 @@ class Deferred(LanguageModel):
     def model(self) -> PreTrainedModel:
         if not self._loaded:
             weights: Any = self._load()
-            self._model, self._loaded = weights.to(self._device), True
+            self._model = _shown(weights.to(self._device), self.architecture, f"model {self.name!r}")
+            self._loaded = True
         return self._model
 
     @property
@@ -227,7 +229,8 @@ def load_model(
 
     Raises:
         UnknownNameError: neither a registry name, nor a folder, nor a hub id.
-        ModelError: an unsupported family, no safetensors, damaged, missing or not finite weights, a quantized model.
+        ModelError: an unsupported family, no safetensors, weights that are damaged, quantized, not finite or not those
+            that config.json asks for, an adapter, or a model whose rows are not its own forward pass.
         UnavailableModelError: a gated or absent repository, no network.
         OptionError: an unknown device or dtype, a hub id without a pinned revision, or a folder with one.
     """
@@ -246,9 +249,7 @@ class _Source:
     """A folder whose files were looked at, and how to load from it."""
 
     name: str
-    title: str
-    folder: Path
-    architecture: Architecture
+    files: ModelFiles
     config: PreTrainedConfig
     tokenizer: PreTrainedTokenizerBase
     device: torch.device
@@ -260,48 +261,48 @@ class _Source:
     ) -> _Source:
         torch_dtype, torch_device = _dtype(dtype), _device(device)
         name, title, folder = _locate(os.fspath(name_or_path), revision)
-        architecture = _check_folder(folder, title)
-        with _explained(f"the configuration of {title}", "compare its config.json with the original"):
+        files = ModelFiles.of(folder, title)
+        _check_tokenizer(folder, title)
+        with explained(f"the configuration of {title}", "compare its config.json with the original"):
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        with _explained(f"the tokenizer of {title}", "put the original's tokenizer files into the folder"):
+        with explained(f"the tokenizer of {title}", "put the original's tokenizer files into the folder"):
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        return cls(name, title, folder, architecture, config, tokenizer, torch_device, torch_dtype)
+        return cls(name, files, config, tokenizer, torch_device, torch_dtype)
 
     def whole(self) -> LanguageModel:
         """The model with its weights."""
+        self.files.skeleton(self.config, self.dtype, one_layer=True)
         weights: Any = self.weights()
-        return wrap(self.name, weights.to(self.device), self.tokenizer, self.architecture)
+        model = _shown(weights.to(self.device), self.files.architecture, self.files.title)
+        return wrap(self.name, model, self.tokenizer, self.files.architecture)
 
     def weights(self) -> PreTrainedModel:
         """The weights, checked."""
-        with _explained(self.title, "get a sound copy"), _bar_on_terminals_only():
+        with explained(self.files.title, "get a sound copy"), _bar_on_terminals_only():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
-                self.folder,
+                self.files.folder,
                 config=copy.deepcopy(self.config),
                 dtype=self.dtype,
                 use_safetensors=True,
                 trust_remote_code=False,
-                ignore_mismatched_sizes=True,  # so that the report names them, and the error below too
                 output_loading_info=True,
             )
         model, report = loaded
-        _check_loaded(model, report, self.title)
+        _check_loaded(model, report, self.files.title)
         checked: PreTrainedModel = model.eval()
         return checked
 
     def deferred(self, store: Store) -> LanguageModel:
         """The model without its weights, for now."""
-        with _explained(self.title, "compare its config.json with the original"), torch.device("meta"):
-            structure = AutoModelForCausalLM.from_config(copy.deepcopy(self.config), dtype=self.dtype)
-        files = sorted(self.folder.glob("*.safetensors"))
+        structure = self.files.skeleton(self.config, self.dtype)
         content = {
-            "weights": {file.name: _hash_of(file) for file in files},
-            "config": (self.folder / "config.json").read_text(encoding="utf-8"),
+            "weights": {file.name: _hash_of(file) for file in self.files.weights},
+            "config": (self.files.folder / "config.json").read_text(encoding="utf-8"),
         }
         lm = Deferred(
             self.name,
             self.tokenizer,
-            self.architecture,
+            self.files.architecture,
             structure,
             self.device,
             self.weights,
@@ -310,6 +311,13 @@ class _Source:
         )
         _check_sizes(lm)
         return lm
+
+
+def _shown(model: PreTrainedModel, architecture: Architecture, title: str) -> PreTrainedModel:
+    """``model``, once it has passed the rows' self-check."""
+    remedy = "compare its config.json with the original"
+    with explained(title, remedy), wide_head(model), RowModel(model, architecture):
+        return model
 
 
 def _hash_of(file: Path) -> str:
@@ -375,76 +383,27 @@ def _bar_on_terminals_only() -> Iterator[None]:
             hf_logging.enable_progress_bar()
 
 
-def _check_folder(folder: Path, title: str) -> Architecture:
-    """The architecture of the model in ``folder``, read before any library looks at its files.
-
-    Raises:
-        ModelError: no or a bad config.json, an unsupported family, a quantized model, no tokenizer, no safetensors, or
-            a damaged file.
-    """
-    path = folder / "config.json"
-    if not path.is_file():
-        raise ModelError(f"{title} has no config.json; give a folder in Hugging Face format")
-    with _explained(f"{path}", "get a sound copy"):
-        config = json.loads(path.read_text(encoding="utf-8"))
-    family = config.get("model_type") if isinstance(config, dict) else None
-    if not isinstance(family, str):
-        raise ModelError(f"{path} names no model_type; give a folder in Hugging Face format")
-    architecture = architecture_of(family)
-    if config.get("quantization_config") is not None:
-        raise ModelError(
-            f"{title} is quantized (quantization_config); attribution needs the plain weights of its base model"
-        )
+def _check_tokenizer(folder: Path, title: str) -> None:
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         raise ModelError(
             f"{title} holds no tokenizer ({', '.join(_TOKENIZER_FILES)}); put the original's tokenizer files into it"
         )
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise ModelError(
-            f"{title} holds no .safetensors file, and pickled weights are never read; "
-            "convert them with safetensors first"
-        )
-    for file in files:
-        with _explained(f"{file}", "get a sound copy"), safe_open(file, framework="pt"):
-            pass
-    return architecture
 
 
 def _check_loaded(model: nn.Module, report: Mapping[str, Any], title: str) -> None:
-    """Raise unless every weight came from the files, in its place and finite; ``report`` is transformers' own.
+    """Raise unless every weight came from the files and is finite; ``report`` is transformers' own.
 
     Raises:
-        ModelError: naming the first weight that is missing, has another shape, or is nan or infinite.
+        ModelError: naming the first weight that is missing, nan or infinite.
     """
     missing = sorted(report["missing_keys"])
     if missing:
         raise ModelError(f"{title} lacks {len(missing)} weights, the first {missing[0]}; get a whole copy")
-    mismatched = sorted(report["mismatched_keys"])
-    if mismatched:
-        key, stored, expected = mismatched[0]
-        raise ModelError(
-            f"{title}: {key} has shape {list(stored)}, by config.json it must have {list(expected)}; "
-            "get the weights and the configuration from one place"
-        )
     for path, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
             raise ModelError(
                 f"{title} has weights that are not finite (nan or inf) in {path}; get a sound copy"
             )
-
-
-@contextmanager
-def _explained(culprit: str, remedy: str) -> Iterator[None]:
-    """Turn whatever a library raises about a model's files into one line that names ``culprit`` and ``remedy``."""
-    try:
-        yield
-    except Exception as error:  # transformers, tokenizers and safetensors raise nearly every kind there is
-        lines = [line.strip().rstrip(".:") for line in str(error).splitlines() if line.strip()]
-        reason = lines[0] if lines else "no reason given"
-        raise ModelError(
-            f"{culprit} cannot be loaded ({type(error).__name__}: {reason}); {remedy}"
-        ) from error
 
 
 def _inputs(projection: nn.Module) -> int:

@@ -12,16 +12,22 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, Self
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
-from caploc.architectures import Architecture, input_axis
+from caploc.architectures import Architecture, context_of, input_axis
 from caploc.errors import ModelError
 from caploc.rows.borrowing import frozen_eval, keywords, replaced_forward, states_of
-from caploc.rows.caches import KeysKnown, RowCache
+from caploc.rows.caches import KeysKnown, RowCache, masks
+from caploc.rows.clean import CleanPass, run_clean
+from caploc.rows.reading import check_reproduced, target_log_probs
+
+_PROBE = 16  # tokens of the self-check's text
+_SHOWN: WeakSet[nn.Module] = WeakSet()
 
 
 class Rows:
@@ -92,6 +98,33 @@ class Rows:
         return states
 
 
+class _ProbeRow(Rows):
+    """All tokens of a clean run in one row that enters at the bottom, each for itself; and unread, the last one at
+    position ``end``."""
+
+    def __init__(self, clean: CleanPass, end: int) -> None:
+        positions = torch.cat([clean.positions, clean.positions.new_tensor([end])])
+        super().__init__(
+            RowCache(list(zip(clean.keys, clean.values, strict=True))), positions[None], tuples=clean.tuples
+        )
+        self._states = clean.layer_inputs[0]
+
+        def allowed(visible: Tensor) -> Tensor:
+            own = torch.eye(len(positions), dtype=torch.bool, device=visible.device)
+            return torch.cat([torch.cat([visible, visible[-1:]]), own], dim=1)
+
+        self._masks = masks(clean.visible, allowed, self._states.dtype)
+
+    def mask(self, layer: int, rows: int) -> Tensor:
+        return self._masks[layer]
+
+    def in_front(self, layer: int, states: Tensor) -> Tensor | None:
+        return torch.cat([self._states, self._states[:, -1:]], dim=1) if layer == 0 else None
+
+    def read(self, states: Tensor) -> Tensor:
+        return states[:, :-1]
+
+
 class RowModel:
     """A model whose layers run rows; use inside ``with``. Leaving it, even by an exception, restores the model.
 
@@ -101,6 +134,12 @@ class RowModel:
             logits = rows.logits(SomeRows(clean, ...))
 
     A call of the model that is no pass of rows is as ever. Not for several threads at once.
+
+    Entering it for the first time shows, on a short text, that rows are the model's own forward pass: each token of one
+    that enters at the bottom for itself, which sees nothing but what stands before it, and beside it a token at the end
+    of the context. So no prediction depends on what follows it, nor on what else is in a batch, in whatever method:
+    attention that looks ahead, positions that depend on the length, and attention that does not obey its mask, cache
+    and positions are refused, with a ModelError.
     """
 
     def __init__(self, model: PreTrainedModel, architecture: Architecture) -> None:
@@ -121,11 +160,30 @@ class RowModel:
                 stack.enter_context(replaced_forward(module, partial(self._into_last_mlp, module.forward)))
             head = self._model.get_output_embeddings()
             stack.enter_context(replaced_forward(head, partial(self._head, head.forward)))
+            if self._model not in _SHOWN:
+                self._show()
+                _SHOWN.add(self._model)
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._stack.close()
+
+    @torch.no_grad()
+    def _show(self) -> None:
+        """The self-check."""
+        context, embedding = context_of(self._model.config), self._model.get_input_embeddings().weight
+        # 7919 is prime: tokens from all over the vocabulary; the last one is not fed
+        ids = torch.arange(min(context, _PROBE) + 1, device=embedding.device) * 7919 % len(embedding)
+        logits: list[Tensor] = []
+        with ExitStack() as stack:
+            keep = self._model.register_forward_hook(lambda model, args, output: logits.append(output.logits))
+            stack.callback(keep.remove)
+            clean = run_clean(self._model, self._architecture, ids, 1)
+        likeliest = logits[0].argmax(-1)
+        expected = target_log_probs(logits[0], likeliest)
+        found = target_log_probs(self.logits(_ProbeRow(clean, context - 1)), likeliest)
+        check_reproduced(found, expected, self._model.dtype, "probe", "the model's own forward pass")
 
     def logits(self, rows: Rows) -> Tensor:
         """Run a pass: the logits of what ``rows.read`` lets through."""

@@ -66,5 +66,6 @@ def check_reproduced(found: Tensor, expected: Tensor, dtype: torch.dtype, name: 
     if not off <= _LOG_PROB_TOLERANCE[dtype]:
         raise ModelError(
             f"a pass of rows does not reproduce this model: at example {name!r} a log-probability of {what} differs by "
-            f"{off:.2g} (allowed {_LOG_PROB_TOLERANCE[dtype]:g}); its family or attention implementation is unsupported"
+            f"{off:.2g} (allowed {_LOG_PROB_TOLERANCE[dtype]:g}); its family, attention implementation or "
+            "configuration (is_causal, use_bidirectional_attention, rope) is unsupported"
         )

@@ -1,4 +1,11 @@
-"""How much is run at once: by what is free, and less from the first time that it does not fit."""
+"""How much is run at once: by the shapes of the model and the kind of device, and less from the first time that it does
+not fit.
+
+How texts are laid out in passes decides how sums are rounded, in the last digits. So no layout depends on how much of a
+card's memory is free: rounding depends on the model's shapes and dtype, the settings (tokens asked for), the kind of
+device (a CPU, or a GPU by the memory it has in all), the machine's libraries and threads, and on nothing else, but for
+one exception: where CUDA runs out of memory, because others use the card too, what is left is run in halves.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +23,7 @@ Result = TypeVar("Result")
 
 # Larger passes page-fault more than they save on a CPU; a GPU wants far larger ones to be busy.
 _CPU_TOKENS, _MOST_GPU_TOKENS, _LEAST_GPU_TOKENS = 1280, 65536, 256
-# of the free memory; what the formula forgets has the rest
+# of the memory that the weights leave; what the formula forgets has the rest
 _GPU_SHARE_WITH_GRADIENTS, _GPU_SHARE, _GPU_WAITING_SHARE = 0.5, 0.4, 0.1
 _CPU_WAITING_BYTES = 64 << 20
 # glibc's <malloc.h>
@@ -75,12 +82,13 @@ class Budget:
 
 
 def automatic_chunk(lm: LanguageModel, *, gradients: bool = True) -> int:
-    """Tokens in a pass: by the free memory on CUDA, what was fastest on a CPU."""
+    """Tokens in a pass: what was fastest on a CPU; on CUDA as many as fit into the memory that the weights leave, as a
+    power of two, so that cards of one kind that report a few MB more or less agree."""
     if lm.device.type != "cuda":
         return _CPU_TOKENS
     share = _GPU_SHARE_WITH_GRADIENTS if gradients else _GPU_SHARE
-    fitting = int(share * _free(lm) / bytes_per_token(lm, gradients=gradients))
-    return max(_LEAST_GPU_TOKENS, min(_MOST_GPU_TOKENS, fitting))
+    fitting = max(1, int(share * _room(lm) / bytes_per_token(lm, gradients=gradients)))
+    return max(_LEAST_GPU_TOKENS, min(_MOST_GPU_TOKENS, _power_of_two(fitting)))
 
 
 def bytes_per_token(lm: LanguageModel, *, gradients: bool = True) -> int:
@@ -100,11 +108,20 @@ def bytes_per_token(lm: LanguageModel, *, gradients: bool = True) -> int:
 
 def waiting_bytes(lm: LanguageModel) -> int:
     """How large the keys and values of rows that wait to be run on may grow."""
-    return _CPU_WAITING_BYTES if lm.device.type != "cuda" else int(_GPU_WAITING_SHARE * _free(lm))
+    if lm.device.type != "cuda":
+        return _CPU_WAITING_BYTES
+    return _power_of_two(max(1, int(_GPU_WAITING_SHARE * _room(lm))))
 
 
-def _free(lm: LanguageModel) -> int:
-    return int(torch.cuda.mem_get_info(lm.device)[0])
+def _room(lm: LanguageModel) -> int:
+    """Bytes of the card, used by others or not, beside the model's weights."""
+    whole = int(torch.cuda.get_device_properties(lm.device).total_memory)
+    return max(0, whole - lm.num_parameters * lm.dtype.itemsize)
+
+
+def _power_of_two(number: int) -> int:
+    """The largest up to ``number``."""
+    return 1 << number.bit_length() - 1
 
 
 def keep_freed_memory() -> bool:

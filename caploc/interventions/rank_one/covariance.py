@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from caploc.errors import CaplocError, ExampleError, ModelError, OptionError
+from caploc.examples import check_vocabulary
 from caploc.fingerprints import fingerprint
 from caploc.model.loading import LanguageModel
 from caploc.rows.borrowing import frozen_eval
@@ -115,7 +116,7 @@ def key_covariance(
 
     Raises:
         OptionError: a layer that is not there, or a ridge below 0.
-        ExampleError: no text with a token.
+        ExampleError: no text with a token, or one with a token that the model has no embedding of.
     """
     wanted = check_layers(lm, layers)
     if not ridge >= 0:
@@ -173,8 +174,10 @@ def _sums(
 def _batches(lm: LanguageModel, texts: Sequence[str]) -> Iterator[list[Tensor]]:
     most, longest = automatic_chunk(lm), 0
     batch: list[Tensor] = []
-    for text in texts:
-        ids = torch.tensor(lm.tokenizer(text, verbose=False)["input_ids"][: lm.max_length], dtype=torch.long)
+    for number, text in enumerate(texts):
+        tokens = lm.tokenizer(text, verbose=False)["input_ids"][: lm.max_length]
+        check_vocabulary(lm, f"text {number} of the corpus", tokens)
+        ids = torch.tensor(tokens, dtype=torch.long)
         if batch and max(longest, len(ids)) * (len(batch) + 1) > most:
             yield batch
             batch, longest = [], 0

@@ -13,6 +13,7 @@ from caploc.attribution.integrate import MOST_COLUMNS
 from caploc.errors import ModelError
 from caploc.examples import TokenizedExample
 from caploc.model.loading import LanguageModel, wrap
+from caploc.rows.model import RowModel
 from caploc.tests.attribution.families import (
     CONFIGS,
     VOCABULARY,
@@ -126,8 +127,9 @@ def test_equals_captum(family: str, value: str) -> None:
     )
 
 
-def test_refuses_a_model_it_cannot_reproduce() -> None:
-    """GPT-Neo is not in the table; forced through, the self-check must catch it and not return numbers."""
+def test_refuses_a_model_it_cannot_reproduce(monkeypatch: pytest.MonkeyPatch) -> None:
+    """GPT-Neo is not in the table; forced through, the self-checks must catch it and not return numbers: the one on
+    entering, and were it blind, that of every example."""
     with pytest.raises(ModelError, match=r"gpt_neo.*refused"):
         architecture_of("gpt_neo")
     with pytest.raises(ModelError, match=r"'falcon' is not supported.*architectures\.py"):
@@ -136,8 +138,11 @@ def test_refuses_a_model_it_cannot_reproduce() -> None:
     neo = type(architecture_of("gpt2"))(
         "gpt_neo", "transformer.h", ("mlp.c_fc",), "mlp.act", "mlp.c_proj", "attn.attention.out_proj"
     )
-    with pytest.raises(ModelError, match="does not reproduce this model: at example 'random'"):
-        packed(wrap("neo", model, None, neo), random_example(12, 6), Method(steps=2))  # type: ignore[arg-type]
+    lm = wrap("neo", model, None, neo)  # type: ignore[arg-type]
+    for example in ("probe", "random"):
+        with pytest.raises(ModelError, match=f"does not reproduce this model: at example '{example}'"):
+            packed(lm, random_example(12, 6), Method(steps=2))
+        monkeypatch.setattr(RowModel, "_show", lambda self: None)
 
 
 @pytest.mark.parametrize("family", ["llama", "opt", "gptj"])

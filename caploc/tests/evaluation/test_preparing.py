@@ -11,9 +11,11 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from caploc import Example, load_examples, load_model
-from caploc.errors import CaplocError, DatasetError, OptionError, TooLongError, UnknownNameError
+from caploc.errors import CaplocError, DatasetError, ExampleError, OptionError, TooLongError, UnknownNameError
 from caploc.evaluation import SCORINGS, evaluate, prepare, text_loss
-from caploc.model.loading import LanguageModel
+from caploc.interventions.rank_one import key_covariance
+from caploc.model.loading import LanguageModel, wrap
+from caploc.tests.attribution.families import VOCABULARY
 from caploc.tests.evaluation.cases import labelled
 from caploc.tests.tiny import REPOSITORY, tiny_lm
 
@@ -149,6 +151,24 @@ def test_texts_that_have_no_loss_are_refused(lm: LanguageModel) -> None:
     ):
         with pytest.raises(CaplocError, match=words):
             text_loss(lm, texts)
+
+
+def test_texts_with_a_token_that_has_no_embedding_are_refused() -> None:
+    """Tokenizers that were given more tokens than the model was."""
+    lm = tiny_lm()
+    more = PreTrainedTokenizerFast(tokenizer_object=lm.tokenizer.backend_tokenizer)
+    more.add_tokens([f"more{number}" for number in range(VOCABULARY)])
+    lm = wrap("tiny", lm.model, more)
+    last = f"more{VOCABULARY - 1}"
+    for run, what in (
+        (lambda: text_loss(lm, ["ab", last]), "text 1"),
+        (lambda: key_covariance(lm, ["ab", "b", last], progress=False), "text 2 of the corpus"),
+        (lambda: prepare(lm, "mine", [Example("e", "x", last)]), "example 'e'"),
+    ):
+        with pytest.raises(
+            ExampleError, match=f"^{what}: token .* is outside of the {VOCABULARY} embeddings"
+        ):
+            run()
 
 
 def test_every_scoring_gives_a_right_text_everything() -> None:

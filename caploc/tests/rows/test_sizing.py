@@ -5,12 +5,13 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from caploc.errors import ModelError
-from caploc.rows.sizing import Budget, automatic_chunk, bytes_per_token, keep_freed_memory
+from caploc.rows.sizing import Budget, automatic_chunk, bytes_per_token, keep_freed_memory, waiting_bytes
 from caploc.tests.tiny import NEURONS, SHAPE, WIDTH, tiny_lm
 
 
@@ -60,6 +61,34 @@ def test_other_errors_are_not_taken_for_it() -> None:
     with pytest.raises(ZeroDivisionError):
         budget.fits(lambda: 1 / 0, "refused")
     assert budget.tokens == 100
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+def test_the_layout_on_a_gpu_does_not_depend_on_what_is_free(
+    gradients: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor on a few MB of the card; it does on how much it has in all."""
+
+    def asked(device: object) -> None:
+        raise AssertionError("the free memory was asked for")
+
+    lm, gib = tiny_lm(), 1 << 30
+    monkeypatch.setattr(type(lm), "device", torch.device("cuda:0"))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", asked)
+    sizes = {}
+    for megabytes in (100, 104, 400):
+        card = SimpleNamespace(total_memory=megabytes << 20)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device, card=card: card)
+        sizes[megabytes] = (automatic_chunk(lm, gradients=gradients), waiting_bytes(lm))
+    assert sizes[100] == sizes[104] < sizes[400]
+    assert all(size & (size - 1) == 0 for pair in sizes.values() for size in pair)
+    weights = lm.num_parameters * lm.dtype.itemsize
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=weights))
+    assert automatic_chunk(lm, gradients=gradients) == 256  # no room: halved from there
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=900 * gib)
+    )
+    assert automatic_chunk(lm, gradients=gradients) == 65536
 
 
 def test_gradients_take_more_memory() -> None:
