@@ -129,7 +129,14 @@ class TestReports:
         if report.outcome not in ("passed", "failed", "skipped"):
             self.result = self.skip = self.error = None
             return
-        self.result = dict(report.user_properties).get(RESULT_PROPERTY, self.result)  # type: ignore[assignment]
+        result: Any = dict(report.user_properties).get(RESULT_PROPERTY, self.result)
+        if self.result not in (None, result):  # the test of a cell that is run several times
+            before, after = (Result.loads(one).status for one in (self.result, result))
+            if before != after:
+                self.error = (
+                    f"run more than once, it came out {before} and {after}: report this, with the data"
+                )
+        self.result = result
         if report.when not in ("setup", "call", "teardown"):  # what xdist reports in a dead worker's place
             self.crashed = True
         elif report.failed and getattr(report, "caploc_word", ERROR) == ERROR:

@@ -30,18 +30,17 @@ def project_of(path: Path) -> Path | None:
 def project_of_run(config: pytest.Config) -> Path:
     """The project of the first argument that lies in one, or else the folder that pytest was started in."""
     start = config.invocation_params.dir
-    given = (absolute(start / one.partition("::")[0]) for one in config.args)
+    given = (_absolute(start / one.partition("::")[0]) for one in config.args)
     found = (project_of(path) for path in given if path.exists())
     return next((one for one in found if one is not None), start)
 
 
-def expectations_of(tests: Path) -> Path:
-    """The file of expectations for the tests of this file. A project without a folder ``claims`` keeps it beside the
-    folder that is named like the paper."""
-    return (project_of(tests) or tests.parents[1]) / EXPECTATIONS
+def expectations_of(folder: Path) -> Path:
+    """The file of expectations for the tests in this folder; beside it where no folder ``claims`` is around."""
+    return (project_of(folder) or folder.parent) / EXPECTATIONS
 
 
-def absolute(path: Path) -> Path:
+def _absolute(path: Path) -> Path:
     """The path without ``..``, and links as they are."""
     return Path(os.path.abspath(path))  # noqa: PTH100 - pathlib only knows resolve, which follows links
 
@@ -51,7 +50,7 @@ def html_path(config: pytest.Config) -> Path | None:
     html = config.getoption("htmlpath", None)
     if not html:
         return None
-    path = absolute(path_of("--html", html))
+    path = _absolute(path_of("--html", html))
     nearest = next(one for one in path.parents if os.path.lexists(one))
     why = ""
     if path.suffix in (".json", ".jsonl"):

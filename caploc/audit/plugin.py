@@ -31,7 +31,6 @@ from caploc.audit.places import (
     CLAIMS,
     LEDGER,
     PENDING,
-    absolute,
     expectations_of,
     html_path,
     one_folder_each,
@@ -47,7 +46,7 @@ from caploc.audit.terminal import header, status_of, write_summary
 if TYPE_CHECKING:
     from caploc.papers import Paper
 
-_USAGE = "caploc_usage_error"
+_FOLDERS, _USAGE = "caploc_folders", "caploc_usage_error"
 _NOTHING_RAN = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
 
 
@@ -132,10 +131,7 @@ class Audit:
     @cached_property
     def expectations(self) -> dict[str, dict[str, Expectation]]:
         """The reviewed expectations of each paper that has tests here, by `key_of` their cells."""
-        return {
-            paper: load_expectations(expectations_of(folder / "test"))
-            for paper, folder in self.folders.items()
-        }
+        return {paper: load_expectations(expectations_of(folder)) for paper, folder in self.folders.items()}
 
     def expectation(self, planned: Planned) -> Expectation | None:
         """What was reviewed of a cell."""
@@ -153,9 +149,11 @@ class Audit:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        """Raises a worker's usage error in the process that shows it."""
-        if error := getattr(node, "workeroutput", {}).get(_USAGE):
-            raise pytest.UsageError(error)
+        """Takes over where a worker found the tests; raises its usage error in the process that shows it."""
+        told = getattr(node, "workeroutput", {})
+        self.folders |= {key: Path(one) for key, one in told.get(_FOLDERS, {}).items()}
+        if _USAGE in told:
+            raise pytest.UsageError(told[_USAGE])
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
@@ -171,18 +169,23 @@ class Audit:
         for item in items:
             plan_item(item, self.paper_of(item.path))
         self.folders = one_folder_each(items, PLANNED)
+        if self.worker:
+            self.config.workeroutput[_FOLDERS] = {key: str(one) for key, one in self.folders.items()}  # type: ignore[attr-defined]
         group_by_model(items)
         skip_without_gpu(items, self.settings.device)
         if self.config.getoption("claim_coverage"):
             self.coverage = self._covered(_cells(items))
             items.clear()  # the claims are listed in the tests' place
 
+    def _folder(self, paper: str) -> Path:
+        """The paper's tests, or where they would be."""
+        return self.folders.get(paper, self.project / CLAIMS / paper)
+
     def _covered(self, plan: Iterable[Planned]) -> list[Coverage]:
         found = []
         for key, paper in self.papers.items():
             try:
-                folder = self.folders.get(key, self.project / CLAIMS / key)
-                pending = load_pending(folder / PENDING)
+                pending = load_pending(self._folder(key) / PENDING)
             except PendingError as error:
                 raise pytest.UsageError(str(error)) from error
             found.append(Coverage.of(paper, [one for one in plan if one.paper == key], pending))
@@ -253,15 +256,15 @@ class Audit:
         self.record.finish(self.papers)
         if self.recording:
             self._record_expectations()
-        if self.record.of(Status.MISSING) and session.exitstatus == pytest.ExitCode.OK:
+        bad = self.record.of(Status.MISSING) or self.record.of(Status.ERROR)
+        if bad and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def _record_expectations(self) -> None:
         found: dict[Path, list[Result]] = {}
         for result in self.record.results:
             if self.settings.expectations_cover(result.planned.cell, result.planned.across):
-                test = self.record.tests[result.planned][0].partition("::")[0]
-                path = expectations_of(absolute(self.config.rootpath / test))
+                path = expectations_of(self._folder(result.planned.paper))
                 found.setdefault(path, []).append(result)
         self.recorded = {
             path: record_expectations(path, results, load_expectations(path))
