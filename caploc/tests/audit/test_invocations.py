@@ -69,6 +69,16 @@ def pytest_generate_tests(metafunc):
     ids = [f"{number}-3" for number in (1, 2, 3)]
     metafunc.parametrize("__pytest_repeat_step_number", range(3), indirect=True, ids=ids, scope="function")
 """
+# what pytest-xdist does with --dist=loadgroup
+GROUPS = """
+import pytest
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        item._id = type(item._id).parse(f"{item.nodeid}@a group")
+"""
 
 
 def kept(summary: dict[str, Any]) -> list[dict[str, Any]]:
@@ -214,11 +224,10 @@ def test_overlap(): ...
 
 
 def test_what_a_plugin_adds_to_node_ids_changes_no_cell(
-    claims_run: ClaimsRun, reviewed: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    claims_run: ClaimsRun, reviewed: list[dict[str, Any]]
 ) -> None:
-    """xdist puts the name of a test's group behind its node id."""
-    monkeypatch.setattr(pytest.Function, "nodeid", property(lambda item: f"{item._id}@a group"))
-    claims_run().assert_outcomes(passed=2, xfailed=3, skipped=2)
+    plugin(claims_run, groups=GROUPS)
+    claims_run("-p", "groups").assert_outcomes(passed=2, xfailed=3, skipped=2)
     assert kept(claims_run.summary()) == reviewed
     planned = [line for line in claims_run.ledger() if line["type"] == "planned"]
     assert all(line["tests"] == [f"{line['nodeid']}@a group"] for line in planned)
