@@ -205,11 +205,9 @@ class HtmlReport:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         """Escapes the environment table, which pytest-html inserts as it is."""
-        try:
-            from pytest_metadata.plugin import metadata_key
-        except ImportError:
-            return
-        table = session.config.stash[metadata_key]
+        from pytest_metadata.plugin import metadata_key
+
+        table = session.config.stash.get(metadata_key, {})  # -p no:metadata
         for key, value in list(table.items()):
             table[key] = (
                 {_as_text(name): _as_text(part) for name, part in value.items()}
