@@ -314,7 +314,7 @@ def no_trend(sizes: np.ndarray, defined: np.ndarray) -> str | None:
         return None
     every = ", ".join(map(str, sizes))
     if defined.all():
-        return f"sample sizes {every} are too few to show a trend, which takes {FEWEST_SIZES}; give more data"
+        return f"a trend takes {FEWEST_SIZES} sample sizes, and these data give {every}; give more data"
     empty = ", ".join(map(str, sizes[~defined])) if defined.any() else "every one"
     return f"floor effect: masks are empty at {empty} of the sample sizes {every}"
 

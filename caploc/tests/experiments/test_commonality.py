@@ -249,8 +249,8 @@ def test_an_overlap_of_noise_does_not_converge() -> None:
     [
         ([True] * 3, None),
         ([False, True, True, True], None),
-        ([True] * 2, "sample sizes 8, 16 are too few to show a trend, which takes 3; give more data"),
-        ([True], "sample sizes 8 are too few to show a trend, which takes 3; give more data"),
+        ([True] * 2, "a trend takes 3 sample sizes, and these data give 8, 16; give more data"),
+        ([True], "a trend takes 3 sample sizes, and these data give 8; give more data"),
         ([False, True], "floor effect: masks are empty at 8 of the sample sizes 8, 16"),
         ([True, True, True, False], "floor effect: masks are empty at 64 of the sample sizes 8, 16, 32, 64"),
         ([False] * 2, "floor effect: masks are empty at every one of the sample sizes 8, 16"),
