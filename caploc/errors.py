@@ -37,3 +37,9 @@ class ExampleError(CaplocError):
 
 class TooLongError(ExampleError):
     """Prompt and answer exceed the model's context."""
+
+
+def against_nan(dtype: object) -> str:
+    """What may help where a model in this torch dtype gives numbers that are not finite."""
+    wide = str(dtype) in ("torch.float32", "torch.float64")
+    return "check the model's weights" if wide else "try dtype float32"

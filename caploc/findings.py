@@ -65,7 +65,9 @@ class Cell:
     def label(self) -> str:
         """ASCII name used in test ids, plots and reports, such as ``llama2-7b-gsm8k-s6``."""
         parts = [self.model] + ([self.dataset] if self.dataset else [])
-        parts += [f"s{self.sigma:g}"] if self.sigma is not None else []
+        if self.sigma is not None:
+            short = f"{self.sigma:g}"
+            parts.append(f"s{short if float(short) == self.sigma else self.sigma}")
         return "-".join(parts + ([self.variant.replace("=", "-")] if self.variant else []))
 
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from caploc.attribution.integrate import Integral, integrate_adaptive, integrate_fixed, one_neuron_scores
 from caploc.attribution.method import Method, Tolerance, fixed_rule
 from caploc.attribution.packed import PackedModel, PreactivationModel
-from caploc.errors import ModelError, OptionError
+from caploc.errors import ModelError, OptionError, against_nan
 from caploc.examples import Example, TokenizedExample, tokenize
 from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronScores, ScoreSums
@@ -99,7 +99,9 @@ class Attributor:
             rule = fixed_rule(method.quadrature, method.steps)
             sums = self._integrated(integrate_fixed(packed, clean, unscaled, *rule, tokens), clean)
         if not np.isfinite(sums.total).all():
-            raise ModelError(f"example {example.id!r}: scores of {lm.name} are not finite; try dtype float32")
+            raise ModelError(
+                f"example {example.id!r}: scores of {lm.name} are not finite; {against_nan(lm.dtype)}"
+            )
         return sums
 
     def _integrated(self, integral: Integral, clean: CleanPass) -> ScoreSums:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +38,7 @@ class Context:
 
     settings: AuditSettings
     paper: Callable[[str], Paper]
-    expectations: Callable[[], Mapping[str, Expectation]]
+    expectation: Callable[[Planned], Expectation | None]
     ledger: Ledger
     measure: Callable[[pytest.Item], Finding]
     recording: bool = False
@@ -62,10 +62,9 @@ class Auditor:
             raise RuntimeError(f"{self._planned.test} is checked a second time; one test decides one cell")
         self._done = True
         result = self._judged(self._context.measure(self._item))
-        self._item.user_properties += [
-            (STATUS_PROPERTY, result.status.value),
-            (RESULT_PROPERTY, result.dumps()),
-        ]
+        ours = {STATUS_PROPERTY: result.status.value, RESULT_PROPERTY: result.dumps()}
+        others = [one for one in self._item.user_properties if one[0] not in ours]  # not an earlier attempt's
+        self._item.user_properties[:] = [*others, *ours.items()]
         self._context.ledger.append({"type": "finding", **vars(result)})
         _end(result)
 
@@ -82,7 +81,7 @@ class Auditor:
         if covered and self._context.recording:
             expected = True
         elif covered:
-            expectation = self._context.expectations().get(self._planned.test)
+            expectation = self._context.expectation(self._planned)
             if expectation is None:
                 moved = (
                     "no expectation is recorded for this cell: review it, then run with --record-expectations"

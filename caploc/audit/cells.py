@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -201,7 +202,18 @@ def plan_item(item: pytest.Item, paper: Paper | None) -> None:
         request = CellRequest(Cell(model=PRINTED), "")
     claim_id = declared.claim_of(request.cell.model)
     item.stash[CLAIM_TEST], item.stash[REQUEST] = declared, request
-    item.stash[PLANNED] = Planned(item.nodeid, item.name, claim_id, request.cell, declared.across, paper.key)
+    test = _test_id(item, request.cell)
+    classes = [node.name for node in item.listchain() if isinstance(node, pytest.Class)]
+    nodeid = "::".join(["/".join(item.path.parts[-3:]), *classes, test])
+    item.stash[PLANNED] = Planned(nodeid, test, claim_id, request.cell, declared.across, paper.key)
+
+
+def _test_id(item: pytest.Function, cell: Cell) -> str:
+    """The test's id without its file; where another plugin repeats tests, that of all repeats of the cell."""
+    parameters = item.callspec.params.keys() if hasattr(item, "callspec") else set()
+    if parameters <= {"cell"} or parameters <= signature(item.function).parameters.keys():
+        return item.name
+    return f"{item.originalname}[{cell.label}]" if "cell" in parameters else item.originalname
 
 
 def group_by_model(items: list[pytest.Item]) -> None:

@@ -7,9 +7,10 @@ import math
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
-from caploc.audit.results import Result, Status
+from caploc.audit.results import Planned, Result, Status
 from caploc.audit.text import visible
 from caploc.errors import CaplocError
 from caploc.findings import PRINTED, Outcome
@@ -51,7 +52,7 @@ class Expectation:
 
 
 def load_expectations(path: Path) -> dict[str, Expectation]:
-    """Expectations by test id, such as ``test_overlap[tiny-llama-gsm8k-s6]``; none if the file is absent.
+    """Expectations by `key_of` their cells; none if the file is absent.
 
     Raises `ExpectationsError`.
     """
@@ -62,6 +63,20 @@ def load_expectations(path: Path) -> dict[str, Expectation]:
     except (OSError, ValueError) as error:
         raise ExpectationsError(f"{path}: cannot be read as TOML: {error}") from error
     return {key: _expectation(entry, f"{path}: {key}") for key, entry in content.get("cells", {}).items()}
+
+
+def key_of(planned: Planned) -> str:
+    """The test's id, such as ``test_overlap[tiny-llama-gsm8k-s6]``, for a paper that comes with caploc; other papers,
+    which may name a test alike, put their name in front: ``mine/test_overlap[tiny-llama-gsm8k-s6]``."""
+    elsewhere = planned.paper and planned.paper not in _own_papers()
+    return f"{planned.paper}/{planned.test}" if elsewhere else planned.test
+
+
+@cache
+def _own_papers() -> frozenset[str]:
+    from caploc.papers import paper_names
+
+    return frozenset(paper_names())
 
 
 def record(results: Iterable[Result], known: Mapping[str, Expectation]) -> dict[str, Expectation]:
@@ -76,10 +91,10 @@ def record(results: Iterable[Result], known: Mapping[str, Expectation]) -> dict[
         if result.status in (Status.ERROR, Status.MISSING) or result.finding is None:
             continue
         expectation = _recorded(result)
-        old = known.get(result.planned.test)
+        old = known.get(key_of(result.planned))
         if old is not None and old.verdict == expectation.verdict and old.why:
             expectation = replace(expectation, why=old.why)
-        recorded[result.planned.test] = expectation
+        recorded[key_of(result.planned)] = expectation
     return recorded
 
 

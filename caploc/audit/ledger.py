@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,8 +125,18 @@ class TestReports:
     finished: bool = False
 
     def add(self, report: pytest.TestReport) -> None:
-        """Takes in one phase's report."""
-        self.result = dict(report.user_properties).get(RESULT_PROPERTY, self.result)  # type: ignore[assignment]
+        """Takes in one phase's report. An attempt that another plugin repeats (pytest-rerunfailures) is void."""
+        if report.outcome not in ("passed", "failed", "skipped"):
+            self.result = self.skip = self.error = None
+            return
+        result: Any = dict(report.user_properties).get(RESULT_PROPERTY, self.result)
+        if self.result not in (None, result):  # the test of a cell that is run several times
+            before, after = (Result.loads(one).status for one in (self.result, result))
+            if before != after:
+                self.error = (
+                    f"run more than once, it came out {before} and {after}: report this, with the data"
+                )
+        self.result = result
         if report.when not in ("setup", "call", "teardown"):  # what xdist reports in a dead worker's place
             self.crashed = True
         elif report.failed and getattr(report, "caploc_word", ERROR) == ERROR:
@@ -160,15 +171,25 @@ class RunRecord:
         self.results: list[Result] = []
         self.derived: list[Result] = []
         self._reports: dict[str, TestReports] = {}
-        self._planned: dict[str, Planned] = {}
+        self._tests: dict[Planned, list[str]] = {}
 
     @property
-    def planned(self) -> Mapping[str, Planned]:
-        """The planned cells by node id, as the first process that collected them wrote them down."""
-        if not self._planned:
+    def tests(self) -> Mapping[Planned, Sequence[str]]:
+        """The planned cells, each with the node ids of its tests, as the first process that collected them wrote them
+        down."""
+        if not self._tests:
             lines = (line for line in self.ledger.read() if line.get("type") == "planned")
-            self._planned = {cell.nodeid: cell for cell in map(Planned.from_json, lines)}
-        return self._planned
+            self._tests = {Planned.from_json(line): line.get("tests", [line.get("nodeid")]) for line in lines}
+        return self._tests
+
+    @cached_property
+    def _cells(self) -> Mapping[str, str]:
+        """The node id of its cell for that of each test; first needed when a test has run, and the plan is written."""
+        return {test: cell.nodeid for cell, tests in self.tests.items() for test in tests}
+
+    def cell_of(self, report: pytest.TestReport) -> str | None:
+        """The planned node id of the cell that a report is about; None for other tests."""
+        return self._cells.get(report.nodeid)
 
     @property
     def tally(self) -> Tally:
@@ -193,12 +214,13 @@ class RunRecord:
 
     def add(self, report: pytest.TestReport) -> None:
         """Takes in one report of one test."""
-        self._reports.setdefault(report.nodeid, TestReports()).add(report)
+        if (cell := self.cell_of(report)) is not None:
+            self._reports.setdefault(cell, TestReports()).add(report)
 
     def finish(self, papers: Mapping[str, Paper]) -> None:
         """Reconciles reports with the plan, corrects p values within their families, draws the verdicts that follow,
         and writes the ledger's last lines and the JSON summary."""
-        ended = [self._reports.get(nodeid, TestReports()).end(cell) for nodeid, cell in self.planned.items()]
+        ended = [self._reports.get(cell.nodeid, TestReports()).end(cell) for cell in self.tests]
         self.results = corrected(ended, papers)
         self.derived = [one for paper in papers.values() for one in derived(self.results, paper)]
         if not self.results:
@@ -213,9 +235,20 @@ class RunRecord:
         self.ledger.tidy()
 
 
-def start_ledger(ledger: Ledger, plan: Iterable[Planned], head: Callable[[], Mapping[str, Any]]) -> None:
-    """Begins the run's ledger with its provenance and its plan; any process of the run may."""
-    ledger.start(head, [{"type": "planned", **asdict(cell)} for cell in plan])
+def start_ledger(
+    ledger: Ledger, plan: Mapping[Planned, Sequence[str]], head: Callable[[], Mapping[str, Any]]
+) -> None:
+    """Begins the run's ledger with its provenance and its plan, the cells and the node ids of their tests; any process
+    of the run may."""
+    ledger.start(head, _planned(plan))
+
+
+def _planned(plan: Mapping[Planned, Sequence[str]]) -> list[dict[str, Any]]:
+    """One line a cell; its tests only where pytest names them otherwise: another rootdir, repeats, groups of xdist."""
+    return [
+        {"type": "planned", **asdict(cell), **({} if list(tests) == [cell.nodeid] else {"tests": tests})}
+        for cell, tests in plan.items()
+    ]
 
 
 def last_line(report: pytest.TestReport) -> str:

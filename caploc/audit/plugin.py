@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,11 +21,21 @@ from caploc.audit.coverage import Coverage, PendingError, load_pending, write_co
 from caploc.audit.expectations import (
     Expectation,
     ExpectationsError,
+    key_of,
     load_expectations,
     record_expectations,
 )
 from caploc.audit.ledger import Ledger, RunRecord, start_ledger
 from caploc.audit.options import MARKERS, add_options
+from caploc.audit.places import (
+    CLAIMS,
+    LEDGER,
+    PENDING,
+    expectations_of,
+    html_path,
+    one_folder_each,
+    project_of_run,
+)
 from caploc.audit.progress import ProgressFile, ProgressLine
 from caploc.audit.results import Planned, Result, Status
 from caploc.audit.running import Run
@@ -36,9 +46,7 @@ from caploc.audit.terminal import header, status_of, write_summary
 if TYPE_CHECKING:
     from caploc.papers import Paper
 
-EXPECTATIONS = Path("fixtures") / "expected.toml"
-CLAIMS, PENDING = Path("claims"), "pending.toml"
-
+_FOLDERS, _USAGE = "caploc_folders", "caploc_usage_error"
 _NOTHING_RAN = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
 
 
@@ -68,16 +76,17 @@ class Audit:
         self.settings = settings
         self.worker = hasattr(config, "workerinput")
         self.recording = bool(config.getoption("record_expectations"))
-        self.expectations_path = config.rootpath / EXPECTATIONS
-        self.recorded = 0
+        self.project = project_of_run(config)
+        self.folders: dict[str, Path] = {}
+        self.recorded: dict[Path, int] = {}
         given = getattr(config, "workerinput", {})
-        path = given.get("caploc_ledger") or _ledger_path(config)
+        html = html_path(config)
+        path = given.get("caploc_ledger") or (html.with_suffix(".jsonl") if html else self.project / LEDGER)
         self.ledger = Ledger(Path(path), given.get("caploc_run") or uuid.uuid4().hex)
         self.record = RunRecord(self.ledger)
         self.coverage: list[Coverage] = []
         self.progress_line: ProgressLine | None = None
-        html = config.getoption("htmlpath", None)
-        if html and not self.worker:
+        if html is not None and not self.worker:
             from caploc.audit.report import HtmlReport
 
             config.option.self_contained_html = True
@@ -113,16 +122,38 @@ class Audit:
         return Context(
             self.settings,
             self.papers.__getitem__,
-            lambda: self.expectations,
+            self.expectation,
             self.ledger,
             self.run.finding,
             recording=self.recording,
         )
 
     @cached_property
-    def expectations(self) -> dict[str, Expectation]:
-        """The reviewed expectations."""
-        return load_expectations(self.expectations_path)
+    def expectations(self) -> dict[str, dict[str, Expectation]]:
+        """The reviewed expectations of each paper that has tests here, by `key_of` their cells."""
+        return {paper: load_expectations(expectations_of(folder)) for paper, folder in self.folders.items()}
+
+    def expectation(self, planned: Planned) -> Expectation | None:
+        """What was reviewed of a cell."""
+        return self.expectations[planned.paper].get(key_of(planned))
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_collection(self) -> Generator[None, object, object]:
+        try:
+            return (yield)
+        except pytest.UsageError as error:
+            if not self.worker:
+                raise
+            self.config.workeroutput[_USAGE] = str(error)  # type: ignore[attr-defined]
+            pytest.exit(str(error), pytest.ExitCode.USAGE_ERROR)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Takes over where a worker found the tests; raises its usage error in the process that shows it."""
+        told = getattr(node, "workeroutput", {})
+        self.folders |= {key: Path(one) for key, one in told.get(_FOLDERS, {}).items()}
+        if _USAGE in told:
+            raise pytest.UsageError(told[_USAGE])
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
@@ -137,27 +168,31 @@ class Audit:
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         for item in items:
             plan_item(item, self.paper_of(item.path))
+        self.folders = one_folder_each(items, PLANNED)
+        if self.worker:
+            self.config.workeroutput[_FOLDERS] = {key: str(one) for key, one in self.folders.items()}  # type: ignore[attr-defined]
         group_by_model(items)
         skip_without_gpu(items, self.settings.device)
         if self.config.getoption("claim_coverage"):
-            plan = [item.stash[PLANNED] for item in items if PLANNED in item.stash]
-            folders = {item.stash[PLANNED].paper: item.path.parent for item in items if PLANNED in item.stash}
-            self.coverage = self._covered(plan, folders)
+            self.coverage = self._covered(_cells(items))
             items.clear()  # the claims are listed in the tests' place
 
-    def _covered(self, plan: list[Planned], folders: dict[str, Path]) -> list[Coverage]:
+    def _folder(self, paper: str) -> Path:
+        """The paper's tests, or where they would be."""
+        return self.folders.get(paper, self.project / CLAIMS / paper)
+
+    def _covered(self, plan: Iterable[Planned]) -> list[Coverage]:
         found = []
         for key, paper in self.papers.items():
             try:
-                folder = folders.get(key, self.config.rootpath / CLAIMS / key)
-                pending = load_pending(folder / PENDING)
+                pending = load_pending(self._folder(key) / PENDING)
             except PendingError as error:
                 raise pytest.UsageError(str(error)) from error
             found.append(Coverage.of(paper, [one for one in plan if one.paper == key], pending))
         return found
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        plan = [item.stash[PLANNED] for item in session.items if PLANNED in item.stash]
+        plan = _cells(session.items)
         if plan and not self.config.getoption("collectonly"):
             self._check_expectations()
             try:
@@ -193,7 +228,7 @@ class Audit:
 
     def _provenance(self) -> dict[str, Any]:
         arguments = [str(argument) for argument in self.config.invocation_params.args]
-        return provenance(self.settings, self.papers.values(), self.config.rootpath, arguments)
+        return provenance(self.settings, self.papers.values(), self.project, arguments)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -220,22 +255,29 @@ class Audit:
             return
         self.record.finish(self.papers)
         if self.recording:
-            cells = (result for result in self.record.results if self._embedded(result))
-            self.recorded = record_expectations(self.expectations_path, cells, self.expectations)
-        if self.record.of(Status.MISSING) and session.exitstatus == pytest.ExitCode.OK:
+            self._record_expectations()
+        bad = self.record.of(Status.MISSING) or self.record.of(Status.ERROR)
+        if bad and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
-    def _embedded(self, result: Result) -> bool:
-        return self.settings.expectations_cover(result.planned.cell, result.planned.across)
+    def _record_expectations(self) -> None:
+        found: dict[Path, list[Result]] = {}
+        for result in self.record.results:
+            if self.settings.expectations_cover(result.planned.cell, result.planned.across):
+                path = expectations_of(self._folder(result.planned.paper))
+                found.setdefault(path, []).append(result)
+        self.recorded = {
+            path: record_expectations(path, results, load_expectations(path))
+            for path, results in found.items()
+        }
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         for coverage in self.coverage:
             write_coverage(terminalreporter, coverage)
         if self.record.results:
-            recorded = self.expectations_path if self.recording else None
             audited = {result.planned.paper for result in self.record.results}
             papers = [paper for key, paper in self.papers.items() if key in audited]
-            write_summary(terminalreporter, self.record, papers, self.config, recorded, self.recorded)
+            write_summary(terminalreporter, self.record, papers, self.config, self.recorded)
 
 
 @pytest.fixture
@@ -255,12 +297,10 @@ def _plugin(config: pytest.Config) -> Audit:
     return plugin
 
 
-def _ledger_path(config: pytest.Config) -> Path:
-    """Beside the HTML report and named like it, or else reports/ledger.jsonl."""
-    html = config.getoption("htmlpath", None)
-    if not html:
-        return config.rootpath / "reports" / "ledger.jsonl"
-    path = Path.cwd() / Path(os.path.expandvars(html)).expanduser()
-    if path.suffix in (".json", ".jsonl"):
-        raise pytest.UsageError(f"--html {html}: the ending {path.suffix} is the ledger's; name it .html")
-    return path.with_suffix(".jsonl")
+def _cells(items: Iterable[pytest.Item]) -> dict[Planned, list[str]]:
+    """The cells that these tests decide, each with the node ids of its tests: pytest's final ones."""
+    found: dict[Planned, list[str]] = {}
+    for item in items:
+        if PLANNED in item.stash:
+            found.setdefault(item.stash[PLANNED], []).append(item.nodeid)
+    return found

@@ -205,11 +205,9 @@ class HtmlReport:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         """Escapes the environment table, which pytest-html inserts as it is."""
-        try:
-            from pytest_metadata.plugin import metadata_key
-        except ImportError:
-            return
-        table = session.config.stash[metadata_key]
+        from pytest_metadata.plugin import metadata_key
+
+        table = session.config.stash.get(metadata_key, {})  # -p no:metadata
         for key, value in list(table.items()):
             table[key] = (
                 {_as_text(name): _as_text(part) for name, part in value.items()}
@@ -219,12 +217,13 @@ class HtmlReport:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keeps the time and the traceback of a claim's test, which its result lacks."""
-        if report.nodeid not in self._audit.record.planned:
+        cell = self._audit.record.cell_of(report)
+        if cell is None:
             return
-        log = self._logs.get(report.nodeid, Log())
-        error = getattr(report, "caploc_word", None) == Status.ERROR
+        log = self._logs.get(cell, Log())
+        error = report.failed and getattr(report, "caploc_word", None) == Status.ERROR
         trace = "\n".join([report.longreprtext, *(text for _, text in report.sections)]) if error else ""
-        self._logs[report.nodeid] = Log(log.seconds + report.duration, log.trace or trace[:LONGEST_TRACE])
+        self._logs[cell] = Log(log.seconds + report.duration, log.trace or trace[:LONGEST_TRACE])
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_html_report_title(self, report: Any) -> None:
@@ -234,7 +233,7 @@ class HtmlReport:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_html_results_table_row(self, report: Any, cells: list[str]) -> None:
-        if report.nodeid in self._audit.record.planned:
+        if self._audit.record.cell_of(report) is not None:
             cells.clear()  # pytest-html leaves out a row without cells
             return
         phase = "" if report.when == "call" else f"::{report.when}"

@@ -37,7 +37,8 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Planned:
-    """A claim cell that was collected. ``test`` is the test id without its file, the key of expectations.
+    """A claim cell that was collected. ``test`` is the test id without its file, the key of expectations; ``nodeid`` is
+    pytest's, as it is where the rootdir is the folder around ``claims``, without what a plugin adds to it.
 
     ``across`` is true where the cell's numbers depend on which other datasets are in the run; ``paper`` is the paper's
     key.

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from caploc.audit.text import visible
 from caploc.defaults import DEFAULTS
 from caploc.errors import CaplocError, OptionError
 from caploc.experiments import FEWEST_DRAWS, FEWEST_SAMPLES
@@ -27,13 +30,15 @@ FACT_DATASETS = ("counterfact", "zsre", "pararel", "known_1000")
 """The registry's datasets of task "fact", named here so that collecting tests need not import them."""
 DTYPES = ("auto", "float32", "float64", "bfloat16")
 
-_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+_DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
 _DATASET_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 # what changes a number: with any of these set, reviewed expectations say nothing
 _DECISIVE = ("data_root", "samples", "draws", "device", "dtype", "seed", "steps")
 _SAME_AS_DEFAULT = {("device", "cpu"), ("dtype", "float32")}
+# more needs more memory than there is; seeds are those that torch takes
+_MOST = {"samples": 10**9, "draws": 10**6, "steps": 10**6, "seed": 2**63 - 1}
 
 
 @dataclass(frozen=True)
@@ -145,30 +150,34 @@ def read_settings(option: Callable[[str], Any]) -> AuditSettings:
 
     Raises `pytest.UsageError`, one line that names the option and the remedy.
     """
-    data_root = option("data_root")
-    if data_root is not None and not Path(data_root).is_dir():
-        raise pytest.UsageError(f"--data-root {data_root}: no such folder; give the one with the datasets")
-    store = option("store")
-    if store is not None and Path(store).exists() and not Path(store).is_dir():
-        raise pytest.UsageError(f"--store {store}: is a file; give a folder")
+    data_root, store = option("data_root"), option("store")
+    if data_root is not None:
+        folder = path_of("--data-root", data_root)
+        if not folder.is_dir():
+            raise _wrong("--data-root", data_root, "no such folder; give the one with the datasets")
+        data_root = str(folder)
+    if store is not None:
+        store = str(_store("--store", store))
+    elif named := os.environ.get("CAPLOC_STORE"):
+        _store("CAPLOC_STORE", named)
     device = str(option("device"))
     if not _DEVICE.fullmatch(device):
-        raise pytest.UsageError(f"--device {device}: must be auto, cpu, cuda or cuda:N")
+        raise _wrong("--device", device, "must be auto, cpu, cuda or cuda:N")
     values = {name: option(name) for name in _DECISIVE}
     datasets = _datasets(option("dataset"))
     reading = _reading(option("reading") or [], option("quadrature"))
     departures = [
-        f"--{name.replace('_', '-')} {value}"
+        f"--{name.replace('_', '-')} {visible(value)}"
         for name, value in values.items()
         if str(value) != str(DEFAULTS.get(name)) and (name, value) not in _SAME_AS_DEFAULT
     ]
     departures += [f"--reading {departure}" for departure in reading.departures()]
-    departures += [f"--dataset {dataset.label}={dataset.path}" for dataset in datasets if dataset.path]
+    departures += [
+        f"--dataset {dataset.label}={visible(dataset.path)}" for dataset in datasets if dataset.path
+    ]
     models = option("model")
     return AuditSettings(
-        models=request_models(_split(models, lambda value: Path(value).exists()))
-        if models
-        else default_models(),
+        models=request_models(_split(models, _exists)) if models else default_models(),
         datasets=datasets,
         sigmas=_sigmas(option("sigma")),
         data_root=data_root,
@@ -186,19 +195,66 @@ def read_settings(option: Callable[[str], Any]) -> AuditSettings:
     )
 
 
+def _wrong(option: str, value: object, why: object) -> pytest.UsageError:
+    """One line, whatever characters the value holds, and however many."""
+    return pytest.UsageError(f"{option} {visible(value, 200)}: {visible(why)}")
+
+
+def path_of(option: str, value: str) -> Path:
+    """A path as all options take it: ``~`` and ``$NAME`` are expanded, behind an equals sign too, where shells do not.
+
+    Raises `pytest.UsageError` for what cannot be one.
+    """
+    if not value.strip() or "\0" in value:
+        raise _wrong(option, repr(value), "names nothing; give a path, such as . for this folder")
+    try:
+        path = _expanded(value)
+        path.exists()
+    except RuntimeError:
+        user = value.partition("/")[0]
+        raise _wrong(
+            option, value, f"there is no user {user[1:]}; ./{user} is a folder of that name"
+        ) from None
+    except OSError as error:
+        raise _wrong(option, value, f"cannot be read ({error.strerror}); give another path") from None
+    return path
+
+
+def _expanded(value: str) -> Path:
+    return Path(os.path.expandvars(value)).expanduser()
+
+
+def _exists(value: str) -> bool:
+    with suppress(OSError, RuntimeError):
+        return _expanded(value).exists()
+    return False
+
+
+def _store(option: str, value: str) -> Path:
+    path = path_of(option, value)
+    own = path.absolute()
+    nearest = next(one for one in (own, *own.parents) if os.path.lexists(one))
+    if not nearest.is_dir():
+        kind = "is a file" if nearest.is_file() else "is no folder"
+        raise _wrong(option, value, f"{kind if nearest == own else f'{nearest} {kind}'}; give a folder")
+    return path
+
+
 def _integer(name: str, value: Any, least: int) -> int:
     try:
         number = int(str(value))
     except ValueError:
         number = least - 1
     if number < least:
-        raise pytest.UsageError(f"--{name} {value}: must be a whole number of at least {least}")
+        raise _wrong(f"--{name}", value, f"must be a whole number of at least {least}")
+    if number > _MOST[name]:
+        raise _wrong(f"--{name}", value, f"must be a whole number of at most {_MOST[name]:,}")
     return number
 
 
 def _choice(name: str, value: Any, choices: Iterable[str]) -> str:
     if value not in choices:
-        raise pytest.UsageError(f"--{name} {value}: unknown; choose one of {', '.join(choices)}")
+        raise _wrong(f"--{name}", value, f"unknown; choose one of {', '.join(choices)}")
     return str(value)
 
 
@@ -208,17 +264,17 @@ def _reading(values: list[str], quadrature: str | None) -> Reading:
     for value in values:
         setting, equals, alternative = value.partition("=")
         if not equals:
-            raise pytest.UsageError(f"--reading {value}: must be SETTING=ALTERNATIVE, as in scope=layer")
+            raise _wrong("--reading", value, "must be SETTING=ALTERNATIVE, as in scope=layer")
         given.append(("--reading", setting, alternative))
     chosen: dict[str, str] = {}
     for name, setting, alternative in given:
-        shown = f"{name} {alternative if name == '--quadrature' else f'{setting}={alternative}'}"
+        shown = alternative if name == "--quadrature" else f"{setting}={alternative}"
         if chosen.setdefault(setting, alternative) != alternative:
-            raise pytest.UsageError(f"{shown}: {setting} is given as {chosen[setting]} too; give it once")
+            raise _wrong(name, shown, f"{setting} is given as {chosen[setting]} too; give it once")
         try:
             Reading.of({setting: alternative})
         except OptionError as error:
-            raise pytest.UsageError(f"{shown}: {error}") from None
+            raise _wrong(name, shown, error) from None
     return Reading.of(chosen)
 
 
@@ -233,13 +289,18 @@ def _papers(values: list[str] | None) -> tuple[str, ...]:
         return ()
     from caploc.papers import load_paper
 
-    found = _split(values, lambda value: Path(value).exists())
-    for value in found:
+    found: dict[str, str] = {}
+    for value in _split(values, _exists):
+        name = str(path_of("--paper", value))
         try:
-            load_paper(value)
+            key = load_paper(name).key
         except CaplocError as error:
-            raise pytest.UsageError(f"--paper {value}: {error}") from None
-    return tuple(found)
+            raise _wrong("--paper", value, error) from None
+        if found.setdefault(key, name) != name:
+            raise _wrong(
+                "--paper", value, f"the paper {key} is given twice, as {found[key]} too; give one of them"
+            )
+    return tuple(found.values())
 
 
 def _sigmas(values: list[str] | None) -> tuple[float, ...]:
@@ -252,7 +313,7 @@ def _sigmas(values: list[str] | None) -> tuple[float, ...]:
         except ValueError:
             sigma = math.nan
         if not (math.isfinite(sigma) and sigma > 0):
-            raise pytest.UsageError(f"--sigma {text}: must be a number above 0, such as 6")
+            raise _wrong("--sigma", text, "must be a number above 0, such as 6")
         sigmas.append(sigma)
     return tuple(dict.fromkeys(sigmas))
 
@@ -264,24 +325,22 @@ def _datasets(values: list[str] | None) -> tuple[DatasetRequest, ...]:
     for value in _split(values, lambda value: "=" in value):
         name, _, path = value.partition("=")
         if "=" in value:
-            _check_own(value, name, path)
+            path = _own_file(value, name, path)
         elif name not in DEFAULT_DATASETS:
             _check_known(name)
         if requests.setdefault(name, DatasetRequest(name, path or None)).path != (path or None):
-            raise pytest.UsageError(f"--dataset {value}: the name {name} is given twice; choose another name")
+            raise _wrong("--dataset", value, f"the name {name} is given twice; choose another name")
     return tuple(requests.values())
 
 
-def _check_own(value: str, name: str, path: str) -> None:
+def _own_file(value: str, name: str, path: str) -> str:
     if not _DATASET_NAME.fullmatch(name):
-        raise pytest.UsageError(
-            f"--dataset {value}: the name may hold only ASCII letters, digits, '_', '-' and '.', "
-            "as in mytask=FILE.jsonl"
-        )
-    if not Path(path).is_file():
-        raise pytest.UsageError(
-            f"--dataset {value}: no such file; give a JSON Lines file with prompt and answer"
-        )
+        why = "the name may hold only ASCII letters, digits, '_', '-' and '.', as in mytask=FILE.jsonl"
+        raise _wrong("--dataset", value, why)
+    file = path_of(f"--dataset {name}=", path)
+    if not file.is_file():
+        raise _wrong("--dataset", value, "no such file; give a JSON Lines file with prompt and answer")
+    return str(file)
 
 
 def _check_known(name: str) -> None:
@@ -290,9 +349,7 @@ def _check_known(name: str) -> None:
     if name not in DATASETS:
         close = difflib.get_close_matches(name, DATASETS, 1, 0.5)
         hint = f"did you mean {close[0]}?" if close else f"there is {', '.join(DATASETS)};"
-        raise pytest.UsageError(
-            f"--dataset {name}: unknown; {hint} or give your own as {name or 'NAME'}=FILE.jsonl"
-        )
+        raise _wrong("--dataset", name, f"unknown; {hint} or give your own as {name or 'NAME'}=FILE.jsonl")
 
 
 # ------------------------------------------------------------------------------------------------- models and datasets
@@ -321,21 +378,23 @@ def request_models(values: Iterable[str]) -> tuple[ModelRequest, ...]:
 def _request_model(value: str) -> ModelRequest:
     if value in REGISTRY:
         return _registered(value)
-    if Path(value).is_dir():
-        return ModelRequest(_label(Path(value).resolve().name), value)
-    if Path(value).is_file():
-        raise pytest.UsageError(f"--model {value}: is a file; give the folder that holds config.json")
+    path = path_of("--model", value)
+    if path.is_dir():
+        return ModelRequest(_label(path.resolve().name), str(path))
+    if path.is_file():
+        raise _wrong("--model", value, "is a file; give the folder that holds config.json")
     hub_id, _, commit = value.partition("@")
     if _HUB_ID.fullmatch(hub_id):
         if not _COMMIT.fullmatch(commit):
-            raise pytest.UsageError(
-                f"--model {value}: a hub model needs its commit, or the run could not be repeated; "
-                f"give {hub_id}@COMMIT with the 40 digits that its hub page shows"
+            why = (
+                f"a hub model needs its commit, or the run could not be repeated; give {hub_id}@COMMIT with the 40 "
+                "digits that its hub page shows"
             )
+            raise _wrong("--model", value, why)
         return ModelRequest(_label(hub_id.split("/")[1]), value, network=True)
     close = difflib.get_close_matches(value, REGISTRY, 1, 0.5)
     hint = f"did you mean {close[0]}?" if close else f"names are {', '.join(REGISTRY)}"
-    raise pytest.UsageError(f"--model {value}: no known name, no folder, no hub id ORG/NAME@COMMIT; {hint}")
+    raise _wrong("--model", value, f"no known name, no folder, no hub id ORG/NAME@COMMIT; {hint}")
 
 
 def _registered(name: str) -> ModelRequest:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import caploc
+from caploc.audit.expectations import key_of
 from caploc.audit.results import Result, Status, flips
 from caploc.audit.settings import AuditSettings
 from caploc.audit.text import visible
@@ -107,13 +108,13 @@ def outcome(results: Sequence[Result]) -> dict[str, Any]:
     return {
         "counts": _counts(own),
         "other_readings": _counts(others) if others else {},
-        "moved": {result.planned.test: result.moved for result in results if result.moved is not None},
+        "moved": {key_of(result.planned): result.moved for result in results if result.moved is not None},
         "missing": _reasons(results, Status.MISSING),
         "errors": _reasons(results, Status.ERROR),
         "not_run": _reasons(results, Status.NOT_RUN),
         "flips": [
             {
-                "test": flip.base.planned.test,
+                "test": key_of(flip.base.planned),
                 "claim": flip.base.planned.claim,
                 "status": flip.base.status,
                 "others": {other.planned.cell.variant: other.status for other in flip.others},
@@ -137,7 +138,7 @@ def _counts(results: Iterable[Result]) -> dict[str, int]:
 
 
 def _reasons(results: Iterable[Result], status: Status) -> dict[str, str]:
-    return {result.planned.test: visible(result.reason) for result in results if result.status is status}
+    return {key_of(result.planned): visible(result.reason) for result in results if result.status is status}
 
 
 def _cell(result: Result) -> dict[str, Any]:

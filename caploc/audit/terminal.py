@@ -44,8 +44,8 @@ def header(settings: AuditSettings, recording: bool) -> str:
 def status_of(report: pytest.TestReport) -> tuple[str, str, str] | None:
     """pytest's (category, letter, word) for a claim test's report; None for any other."""
     word = getattr(report, "caploc_word", None)
-    if word is None or report.when != "call":
-        return None
+    if word is None or report.when != "call" or report.outcome not in ("passed", "failed", "skipped"):
+        return None  # not an outcome of pytest's own: who repeats a test says how
     if hasattr(report, "wasxfail"):
         return "xfailed", "x", word
     if report.failed:
@@ -58,8 +58,7 @@ def write_summary(
     record: RunRecord,
     papers: Iterable[Paper],
     config: pytest.Config,
-    recorded_to: Path | None,
-    recorded: int,
+    recorded: Mapping[Path, int],
 ) -> None:
     """The verdicts by family and in total; what moved, erred or is missing; which verdicts depend on a reading of the
     paper or on the number of tests; where the report and the ledger are. Plain ASCII."""
@@ -73,10 +72,8 @@ def write_summary(
     _list(reporter, "ERROR", ((r, r.reason) for r in record.of(Status.ERROR)))
     _list(reporter, "MISSING", ((r, r.reason) for r in record.of(Status.MISSING)))
     _other_readings(reporter, record)
-    if recorded_to is not None:
-        reporter.write_line(
-            f"recorded {plural(recorded, 'expectation')} in {_short(recorded_to, config)}; review them"
-        )
+    for path, count in recorded.items():
+        reporter.write_line(f"recorded {plural(count, 'expectation')} in {_short(path, config)}; review them")
     html = config.getoption("htmlpath", None)
     if html:
         reporter.write_line(f"report: {html}")
@@ -158,4 +155,5 @@ def _list(reporter: Any, word: str, entries: Iterable[tuple[Result, str]], red: 
 
 
 def _short(path: Path, config: pytest.Config) -> str:
-    return str(path.relative_to(config.rootpath)) if path.is_relative_to(config.rootpath) else str(path)
+    here = config.invocation_params.dir
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm import tqdm
 
-from caploc.errors import ExampleError, ModelError, OptionError, TooLongError
+from caploc.errors import ExampleError, ModelError, OptionError, TooLongError, against_nan
 from caploc.evaluation.answers import (
     Batch,
     Reading,
@@ -199,7 +199,8 @@ class Evaluator:
         if not np.isfinite(made.nll).all():
             item = prepared.ids[int(np.argwhere(~np.isfinite(made.nll))[0][-1])]
             raise ModelError(
-                f"{prepared.dataset}: the loss of {self._lm.name} on {item!r} is not finite; try dtype float32"
+                f"{prepared.dataset}: the loss of {self._lm.name} on {item!r} is not finite; "
+                f"{against_nan(self._lm.dtype)}"
             )
         return made if self._sets is not None else made.of_set(0)
 

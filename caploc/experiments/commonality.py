@@ -52,6 +52,7 @@ from caploc.statistics.splits import EXCHANGES
 from caploc.streams import Stream, stream
 
 PAPER_SIGMAS = (3.0, 6.0, 12.0)
+FEWEST_SIZES = 3
 SHARES = (0.125, 0.25)  # smaller subsets than half of the data, which stand beside
 Specs = Iterator[Spec[Any]]
 
@@ -307,6 +308,17 @@ def independence(study: Study, cell: Cell, claim: Claim) -> Measurement:
     )
 
 
+def no_trend(sizes: np.ndarray, defined: np.ndarray) -> str | None:
+    """Why overlaps at these sample sizes show no trend; ``defined`` are those at which no mask is empty."""
+    if defined.sum() >= FEWEST_SIZES and defined[-1]:
+        return None
+    every = ", ".join(map(str, sizes))
+    if defined.all():
+        return f"a trend takes {FEWEST_SIZES} sample sizes, and these data give {every}; give more data"
+    empty = ", ".join(map(str, sizes[~defined])) if defined.any() else "every one"
+    return f"floor effect: masks are empty at {empty} of the sample sizes {every}"
+
+
 def _needs_growth(study: Study, cell: Cell, claim: Claim) -> Specs:
     yield Growth(*_where(cell))
     yield Halves(*_where(cell))
@@ -329,8 +341,7 @@ def convergence(study: Study, cell: Cell, claim: Claim) -> Measurement:
         draws=study.settings.draws,
         basis=[LocatedOn.of(study, dataset)],
     )
-    if kept.shape[1] < 3 or not defined[-1]:
-        few = f"floor effect: masks are empty at all but {kept.shape[1]} of {len(curve.sizes)} sample sizes"
+    if few := no_trend(curve.sizes, defined):
         return dataclasses.replace(
             found, floor=empty_masks(study.result(Halves(dataset, sigma)), sigma) or few
         )

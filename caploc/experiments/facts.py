@@ -22,7 +22,7 @@ import torch
 from caploc.datasets import load_examples
 from caploc.datasets.base import digest
 from caploc.datasets.edits import load_edits
-from caploc.errors import DatasetError, ModelError, TooLongError, UnavailableDatasetError
+from caploc.errors import DatasetError, ModelError, TooLongError, UnavailableDatasetError, against_nan
 from caploc.examples import Example, TokenizedExample, tokenize, with_subject
 from caploc.experiments.specs import Arrays, FloorError, NotRunError, Spec, Task, keyed
 from caploc.experiments.study import Study
@@ -486,7 +486,9 @@ def _answer(lm: LanguageModel, example: TokenizedExample) -> tuple[int, float]:
     ids = example.input_ids.to(lm.device)
     logits = lm.model(input_ids=ids[None, :-1], use_cache=False).logits[0, example.answer_start - 1 :]
     if not logits.isfinite().all():
-        raise ModelError(f"example {example.id!r}: logits of {lm.name} are not finite; try dtype float32")
+        raise ModelError(
+            f"example {example.id!r}: logits of {lm.name} are not finite; {against_nan(lm.dtype)}"
+        )
     answer = ids[example.answer_start :, None]
     logs = logits.double().log_softmax(1).gather(1, answer)
     return int((logits > logits.gather(1, answer)).sum(1).max()) + 1, float(logs.sum())

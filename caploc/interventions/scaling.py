@@ -20,7 +20,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from caploc.attribution.packed import PackedModel, PackedPass
-from caploc.errors import ModelError, OptionError
+from caploc.errors import ModelError, OptionError, against_nan
 from caploc.examples import Example, TokenizedExample, tokenize
 from caploc.interventions.activations import Masks, factor_of_each, stacked
 from caploc.model.loading import LanguageModel
@@ -222,7 +222,7 @@ class Scaling:
         if not rows.isfinite().all():
             raise ModelError(
                 f"example {example.id!r}: scaled activations make {lm.name} give log probabilities that are not "
-                "finite; use a smaller factor, or dtype float32"
+                f"finite; use a smaller factor, or {against_nan(lm.dtype)}"
             )
         found[acting.cpu()] = rows[1:]
         return AnswerLogProbs(found, plain, float((rows[0] - plain).abs().max()))

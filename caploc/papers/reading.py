@@ -9,6 +9,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast
 
@@ -54,19 +55,26 @@ def load_paper(name: str) -> Paper:
         UnknownNameError: there is no such paper.
         PaperError: a file is wrong.
     """
-    embedded = resources.files("caploc.papers").joinpath(name)
-    folder = embedded if name in paper_names() else Path(name)
+    known = name in paper_names()
+    folder = resources.files("caploc.papers").joinpath(name) if known else Path(name).absolute()
     if not folder.joinpath(_HEAD).is_file():
         raise UnknownNameError(
             f"unknown paper {name!r}; there is {', '.join(paper_names())}, or give the path of a folder with a {_HEAD}"
         )
     files = sorted((one for one in folder.iterdir() if one.name.endswith(".toml")), key=lambda one: one.name)
-    paper = parse_paper({f"{folder.name}/{one.name}": one.read_text(encoding="utf-8") for one in files})
+    paper = parse_paper({f"{folder.name}/{one.name}": _text(one, folder.name) for one in files})
     if paper.key != folder.name:
         raise PaperError(
             f"{folder.name}/{_HEAD} [paper]: the key {paper.key!r} is not the folder's name; give both one name"
         )
     return paper
+
+
+def _text(file: Traversable, folder: str) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PaperError(f"{folder}/{file.name}: cannot be read as UTF-8 text: {error}") from error
 
 
 @entry(frozen=True, config=FORBID)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from caploc.errors import ModelError
+from caploc.errors import ModelError, against_nan
 
 _LOG_PROB_TOLERANCE = {torch.float64: 1e-5, torch.float32: 2e-3, torch.bfloat16: 0.25, torch.float16: 0.1}
 # Below it a float32 probability loses its digits, then is zero: such a token is only seen to be as improbable in both.
@@ -59,8 +59,7 @@ def check_reproduced(found: Tensor, expected: Tensor, dtype: torch.dtype, name: 
     """
     if expected.isnan().any():
         raise ModelError(
-            f"example {name!r}: the model gives probabilities that are not numbers (nan); check its weights, or try "
-            "dtype float32"
+            f"example {name!r}: the model gives probabilities that are not numbers (nan); {against_nan(dtype)}"
         )
     off = (found.clamp_min(_LEAST_LOG_PROB) - expected.clamp_min(_LEAST_LOG_PROB)).abs().max().item()
     if not off <= _LOG_PROB_TOLERANCE[dtype]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
+import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -12,7 +14,9 @@ import caploc
 
 HOME = Path(caploc.__file__).resolve().parent
 PROJECT = HOME.parent / "pyproject.toml"
+CONSTRAINTS = HOME.parent / "constraints.txt"
 LEFT_OUT = ("tests", "benchmarks")
+NOT_INSTALLED = {name.lower().replace("_", "-") for name in sys.stdlib_module_names} | {"caploc", "fixtures"}
 
 
 def imported(source: Path) -> Iterator[str]:
@@ -38,12 +42,31 @@ def test_the_library_imports_nothing_that_the_wheel_leaves_out() -> None:
     assert ("neurons.py", "torch") in imports_of_the_library()  # the scan sees imports
 
 
-def test_the_library_imports_no_package_of_the_tests_own() -> None:
+def test_every_package_that_is_imported_is_declared_and_pinned() -> None:
     with PROJECT.open("rb") as file:
-        extra = tomllib.load(file)["project"]["optional-dependencies"]["test"]
-    own = {requirement.partition(">=")[0] for requirement in extra}
-    assert own == {"beartype", "captum", "html5lib"}  # each is imported by its own name
-    assert [pair for pair in imports_of_the_library() if pair[1].partition(".")[0] in own] == []
+        project = tomllib.load(file)["project"]
+    extras = {name: distributions(lines) for name, lines in project["optional-dependencies"].items()}
+    declared = distributions(project["dependencies"])
+    for_the_library = {distribution(name) for _, name in imports_of_the_library()} - NOT_INSTALLED
+    assert for_the_library - declared == set()
+    of_tests = {distribution(name) for file in HOME.rglob("*.py") for name in imported(file)} - NOT_INSTALLED
+    assert of_tests - declared - extras["test"] == set()
+    assert {"torch", "pillow", "pytest-metadata"} <= for_the_library and "hypothesis" in of_tests
+    if CONSTRAINTS.is_file():  # it comes with the repository
+        pins = dict(
+            line.split("==") for line in CONSTRAINTS.read_text(encoding="utf-8").splitlines() if "==" in line
+        )
+        assert declared.union(*extras.values()) - pins.keys() == set()
+
+
+def distributions(requirements: Iterable[str]) -> set[str]:
+    return {re.match(r"[\w.-]+", line).group().lower().replace("_", "-") for line in requirements}  # type: ignore[union-attr]
+
+
+def distribution(name: str) -> str:
+    """The installed package that a dotted name is imported from."""
+    top = name.partition(".")[0]
+    return {"PIL": "pillow"}.get(top, top.lower().replace("_", "-"))
 
 
 def test_the_wheel_leaves_out_tests_and_benchmarks() -> None:

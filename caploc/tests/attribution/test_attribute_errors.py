@@ -10,7 +10,7 @@ import torch
 
 from caploc import Example
 from caploc.attribution import engine
-from caploc.errors import ExampleError, ModelError, OptionError, TooLongError
+from caploc.errors import ExampleError, ModelError, OptionError, TooLongError, against_nan
 from caploc.model.loading import LanguageModel
 from caploc.tests.attribution.families import CONTEXT
 from caploc.tests.attribution.test_attribute import EXAMPLES, attribute
@@ -91,9 +91,10 @@ def test_a_gradient_of_nan_gives_no_scores(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(engine, "integrate_fixed", spoiled)
     with pytest.raises(
-        ModelError, match=r"^example 'eggs': scores of tiny-llama are not finite; try dtype float32$"
+        ModelError, match=r"^example 'eggs': scores of tiny-llama are not finite; check the model's weights$"
     ):
         attribute(tiny_lm())
+    assert against_nan(torch.bfloat16) == "try dtype float32"  # float32 may have been the dtype already
 
 
 def state(lm: LanguageModel) -> dict[str, Any]:

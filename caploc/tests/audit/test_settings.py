@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from caploc.audit.cells import cell_parameters
 from caploc.audit.claims import ClaimTest
 from caploc.audit.settings import AuditSettings, read_settings
+from caploc.audit.text import visible
 from caploc.defaults import DEFAULTS
 from caploc.tests.audit.conftest import ClaimsRun
 
@@ -53,6 +56,30 @@ def read(**options: Any) -> AuditSettings:
         ("--model=file.txt", "--model file.txt: is a file; give the folder that holds config.json"),
         ("--model=meta-llama/Llama-2-7b-hf", "--model meta-llama/Llama-2-7b-hf: a hub model needs its commit*@COMMIT"),
         ("--html=report.jsonl", "--html report.jsonl: the ending .jsonl is the ledger's"),
+        ("--html=claims", "--html claims: is a folder; give a file in it"),
+        ("--html=file.txt/x.html", "--html file.txt/x.html: */file.txt is no folder"),
+        ("--html=~no-such-user/x.html", "--html ~no-such-user/x.html: there is no user no-such-user; ./~no-such-user"),
+        ("--model=", "--model '': names nothing; give a path"),
+        ("--model=tiny-llama,", "--model '': names nothing"),
+        ("--paper= ", "--paper '': names nothing"),
+        ("--store=", "--store '': names nothing"),
+        ("--store=file.txt/x", "--store file.txt/x: */file.txt is a file; give a folder"),
+        ("--store=~no-such-user/x", "--store ~no-such-user/x: there is no user no-such-user"),
+        ("--data-root=", "--data-root '': names nothing"),
+        ("--data-root=~no-such-user", "--data-root ~no-such-user: there is no user"),
+        ("--dataset=mine=", "--dataset mine= '': names nothing"),
+        ("--dataset=mine=~no-such-user/x", "--dataset mine= ~no-such-user/x: there is no user"),
+        (f"--model={'x' * 5000}", "--model xxx*x... (5,000 characters): cannot be read (File name too long)"),
+        (f"--seed={10**26}", f"--seed {10**26}: must be a whole number of at most 9,223,372,036,854,775,807"),
+        (f"--seed={'9' * 5000}", "--seed 999*9... (5,000 characters): must be a whole number of at least 0"),
+        ("--seed=one", "--seed one: must be a whole number of at least 0"),
+        ("--samples=0", "--samples 0: must be a whole number of at least 16"),
+        ("--draws=0", "--draws 0: must be a whole number of at least 20"),
+        (f"--draws={10**26}", f"--draws {10**26}: must be a whole number of at most 1,000,000"),
+        ("--sigma=-1", "--sigma -1: must be a number above 0"),
+        ("--sigma=", "--sigma : must be a number above 0"),
+        ("--device=cuda:1234567890", "--device cuda:1234567890: must be auto, cpu, cuda or cuda:N"),
+        ("--dtype=a\nb", "--dtype a?nb: unknown; choose one of"),
     ],
 )  # fmt: skip
 def test_a_wrong_option_is_one_line(claims_run: ClaimsRun, argument: str, message: str) -> None:
@@ -65,8 +92,74 @@ def test_a_wrong_option_is_one_line(claims_run: ClaimsRun, argument: str, messag
     assert not (claims_run.pytester.path / "reports").exists()
 
 
-def cells(settings: AuditSettings, *declared: Any, **options: Any) -> list[Any]:
-    return cell_parameters(ClaimTest("", None, *declared, **options), settings, lambda _: ())
+@pytest.mark.parametrize(
+    ("value", "why"), [("~no-such-user/x", "there is no user"), ("file.txt", "is a file; give")]
+)
+def test_the_store_of_the_environment_is_checked_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str, why: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file.txt").write_text("", encoding="ascii")
+    monkeypatch.setenv("CAPLOC_STORE", value)
+    with pytest.raises(pytest.UsageError, match=f"^CAPLOC_STORE {value}: {why}"):
+        read()
+    assert read(store="store").store == "store"  # the option goes first
+
+
+def test_every_path_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PLACE", "place")
+    for name in ("place", "toy"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "place" / "mine.jsonl").write_text("{}", encoding="ascii")
+    (tmp_path / "toy" / "paper.toml").write_text(
+        '[paper]\nkey = "toy"\ntitle = "t"\nreference = "r"\nlevel = 0.05\n[documents]\npaper = "p"\n',
+        encoding="ascii",
+    )
+    found = read(
+        data_root="~/place", store="~/$PLACE/store", paper=["~/toy"],
+        model=["tiny-llama,~/place"], dataset=["mine=~/${PLACE}/mine.jsonl"],
+    )  # fmt: skip
+    place = str(tmp_path / "place")
+    assert (found.data_root, found.store, found.papers) == (place, f"{place}/store", (str(tmp_path / "toy"),))
+    assert found.models[1].model == place
+    assert found.datasets[0].path == f"{place}/mine.jsonl"
+    with pytest.raises(pytest.UsageError, match="the paper toy is given twice, as "):
+        read(paper=[str(tmp_path / "toy"), f"{place}/../toy"])
+
+
+LISTS = ("model", "dataset", "paper", "sigma", "reading")
+PLAIN = "tiny-llama gsm8k 6 0 -1 nan 1e999 ~ ~root/x ~nobody-here . / x= =x a=. scope=layer cuda:0 float64 /dev/null/x"
+ODD = ["\ud800", "a\u2028b\nc", "\0", "a" * 300, "5" * 5000]
+VALUES = st.one_of(
+    st.text(max_size=40),
+    st.integers().map(str),
+    st.floats().map(str),
+    st.sampled_from([*PLAIN.split(), *ODD]),
+).flatmap(lambda one: st.sampled_from([one, f" {one}", f"{one},", f"{one}/{one}", f"mine={one}"]))
+
+
+@given(
+    st.sampled_from([*LISTS, "data_root", "samples", "draws", "store", "device", "dtype", "seed", "steps"]),
+    VALUES,
+)
+@settings(max_examples=150, deadline=None)
+def test_any_value_is_taken_or_refused_in_one_line(name: str, value: str) -> None:
+    try:
+        found = read(**{name: [value] if name in LISTS else value})
+    except pytest.UsageError as error:
+        (line,) = str(error).splitlines()
+        assert (
+            line.startswith(f"--{name.replace('_', '-')} ") and ": " in line and visible(line, 10_000) == line
+        )
+    else:
+        labels = [parameter.id for parameter in cells(found)]
+        assert len(set(labels)) == len(labels) and "".join(labels).isascii()
+        assert all(visible(line, 10_000) == line for line in found.departures)
+
+
+def cells(read: AuditSettings, *declared: Any, **options: Any) -> list[Any]:
+    return cell_parameters(ClaimTest("", None, *declared, **options), read, lambda _: ())
 
 
 def labels(parameters: Sequence[Any]) -> list[str]:
@@ -74,29 +167,29 @@ def labels(parameters: Sequence[Any]) -> list[str]:
 
 
 def test_repeats_and_comma_lists_make_one_grid() -> None:
-    settings = read(
+    chosen = read(
         model=["tiny-llama,tiny-gptj", "tiny-llama"],
         dataset=["gsm8k", "imdb,gsm8k"],
         sigma=["6,3", "6.0", "2.5"],
     )
-    assert labels(cells(settings)) == [
+    assert labels(cells(chosen)) == [
         f"{model}-{dataset}-s{sigma}"
         for model in ("tiny-llama", "tiny-gptj")
         for dataset in ("gsm8k", "imdb")
         for sigma in ("6", "3", "2.5")
     ]
-    assert labels(cells(settings, "model"))[:2] == ["tiny-llama-s6", "tiny-llama-s3"]
+    assert labels(cells(chosen, "model"))[:2] == ["tiny-llama-s6", "tiny-llama-s3"]
 
 
 def test_defaults_are_the_embedded_models_and_the_papers_own_on_a_gpu() -> None:
-    settings = read()
-    parameters = cells(settings)
+    chosen = read()
+    parameters = cells(chosen)
     assert len(parameters) == 5 * 5 * 2
     marks = {parameter.id: {mark.name for mark in parameter.marks} for parameter in parameters}
     assert marks["tiny-llama-gsm8k-s6"] == set()
     assert marks["llama2-7b-gsm8k-s6"] >= {"gpu", "min_gb", "gated", "network"}
     assert "gated" not in marks["gptj-6b-imdb-s3"]
-    assert not settings.departures
+    assert not chosen.departures
 
 
 def test_a_claim_about_one_dataset_keeps_to_it() -> None:
@@ -116,36 +209,36 @@ def test_folders_and_hub_ids_get_ascii_labels_of_their_own(tmp_path: Path) -> No
     ]
     for folder in folders:
         folder.mkdir(parents=True)
-    settings = read(model=[*map(str, folders), f"ORG/model@{COMMIT}"])
-    assert [model.label for model in settings.models] == [
+    chosen = read(model=[*map(str, folders), f"ORG/model@{COMMIT}"])
+    assert [model.label for model in chosen.models] == [
         "m-del-1",
         "m-del-1-2",
         "llama2-7b-local",
         "x-y",
         "model",
     ]
-    assert [model.model for model in settings.models][:4] == [str(folder) for folder in folders]
-    assert not any(model.embedded or model.gpu for model in settings.models)
+    assert [model.model for model in chosen.models][:4] == [str(folder) for folder in folders]
+    assert not any(model.embedded or model.gpu for model in chosen.models)
 
 
 def test_own_datasets_and_every_decisive_option_are_departures(tmp_path: Path) -> None:
     file = tmp_path / "a,b=c.jsonl"
     file.write_text("{}", encoding="ascii")
-    settings = read(dataset=[f"mine={file}"], seed="1", steps="7", device="cpu", dtype="float32")
-    assert settings.datasets[0].path == str(file)
-    assert settings.departures == ("--seed 1", "--steps 7", f"--dataset mine={file}")
+    chosen = read(dataset=[f"mine={file}"], seed="1", steps="7", device="cpu", dtype="float32")
+    assert chosen.datasets[0].path == str(file)
+    assert chosen.departures == ("--seed 1", "--steps 7", f"--dataset mine={file}")
     with pytest.raises(pytest.UsageError, match="the name mine is given twice"):
         read(dataset=[f"mine={file}", f"mine={tmp_path}/../{tmp_path.name}/a,b=c.jsonl"])
 
 
 def test_placement(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("caploc.audit.settings._cuda", lambda: True)
-    settings = read()
-    assert settings.placement("tiny-llama") == ("cpu", "float32")
-    assert settings.placement("llama2-7b") == ("cuda", "bfloat16")
+    chosen = read()
+    assert chosen.placement("tiny-llama") == ("cpu", "float32")
+    assert chosen.placement("llama2-7b") == ("cuda", "bfloat16")
     assert read(device="cpu", dtype="bfloat16").placement("llama2-7b") == ("cpu", "bfloat16")
     monkeypatch.setattr("caploc.audit.settings._cuda", lambda: False)
-    assert settings.placement("llama2-7b") == ("cpu", "float32")
+    assert chosen.placement("llama2-7b") == ("cpu", "float32")
 
 
 def test_help_teaches_and_the_plugin_is_cheap_to_import() -> None:

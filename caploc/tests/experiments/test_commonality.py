@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 
+from caploc.experiments.commonality import no_trend
 from caploc.experiments.commonality_halves import Growth, halves_by, ranks
 from caploc.findings import Chance, Count, Effect, Measurement, Outcome, Part, Test
 from caploc.statistics.splits import EXCHANGES
@@ -241,6 +242,23 @@ def test_an_overlap_that_still_rises_has_not_converged() -> None:
 
 def test_an_overlap_of_noise_does_not_converge() -> None:
     assert run("convergence-llama2-7b", study_of(noise(3, 96)), sigma=3)[1].outcome is not Outcome.SUPPORTED
+
+
+@pytest.mark.parametrize(
+    ("defined", "why"),
+    [
+        ([True] * 3, None),
+        ([False, True, True, True], None),
+        ([True] * 2, "a trend takes 3 sample sizes, and these data give 8, 16; give more data"),
+        ([True], "a trend takes 3 sample sizes, and these data give 8; give more data"),
+        ([False, True], "floor effect: masks are empty at 8 of the sample sizes 8, 16"),
+        ([True, True, True, False], "floor effect: masks are empty at 64 of the sample sizes 8, 16, 32, 64"),
+        ([False] * 2, "floor effect: masks are empty at every one of the sample sizes 8, 16"),
+    ],
+)
+def test_why_there_is_no_trend(defined: list[bool], why: str | None) -> None:
+    sizes = 8 * 2 ** np.arange(len(defined))
+    assert no_trend(sizes, np.array(defined)) == why
 
 
 def test_the_curve_against_the_examples_themselves() -> None:
