@@ -42,21 +42,21 @@ class Example:
 
     def validate(self) -> None:
         """Raise `ExampleError` unless prompt, answer and any subject are non-blank texts without lone surrogates."""
-        for field in ("prompt", "answer") if self.subject is None else ("prompt", "answer", "subject"):
-            text = getattr(self, field)
+        for part in ("prompt", "answer") if self.subject is None else ("prompt", "answer", "subject"):
+            text = getattr(self, part)
             if not isinstance(text, str):
                 raise ExampleError(
-                    f"example {self.id!r}: the {field} is of type {type(text).__name__}; it must be a string"
+                    f"example {self.id!r}: the {part} is of type {type(text).__name__}; it must be a string"
                 )
             if not text.strip():
                 raise ExampleError(
-                    f"example {self.id!r}: the {field} is empty; fill it in or leave the example out"
+                    f"example {self.id!r}: the {part} is empty; fill it in or leave the example out"
                 )
             try:
                 text.encode()
             except UnicodeEncodeError as error:
                 raise ExampleError(
-                    f"example {self.id!r}: the {field} has a lone surrogate at character {error.start}, "
+                    f"example {self.id!r}: the {part} has a lone surrogate at character {error.start}, "
                     "which no tokenizer can read; repair the text's encoding"
                 ) from None
 
@@ -195,12 +195,12 @@ def _check_spelled(lm: TokenizingModel, example: Example, ids: list[int]) -> Non
         unknown = speller.unknown(getattr(example, part))
         if unknown:
             raise UnspelledError(
-                f"example {example.id!r}: the tokenizer of {lm.name} has no token for {', '.join(map(repr, unknown[:5]))} "
+                f"example {example.id!r}: the tokenizer of {lm.name} cannot spell {', '.join(map(repr, unknown[:5]))} "
                 f"in the {part} {short(getattr(example, part))}; leave the example out"
             )
     raise UnspelledError(
-        f"example {example.id!r}: the tokens of {lm.name} for {short(example.prompt)} and {short(example.answer)} do not "
-        "spell the text that they make together; leave the example out"
+        f"example {example.id!r}: the tokens of {lm.name} for the prompt {short(example.prompt)} and the answer "
+        f"{short(example.answer)} do not spell both joined; leave the example out"
     )
 
 
@@ -256,8 +256,9 @@ def subject_tokens(lm: TokenizingModel, example: Example) -> range:
         for index, (start, stop) in enumerate(prompt.offsets)
         if start < characters.stop and stop > characters.start
     ]
+    # the space that a tokenizer puts in front of a text is said to come from its first character
     while inside and speller.is_space(prompt.ids[inside[0]]):
-        del inside[0]  # the space that a tokenizer puts in front of a text is said to come from its first character
+        del inside[0]
     subject = example.prompt[characters.start : characters.stop]
     span = prompt.ids[inside[0] : inside[-1] + 1] if inside else []
     if not speller.spells_within(span, subject):
