@@ -129,9 +129,7 @@ class Speller:
 
     def unknown(self, text: str) -> list[str]:
         """The characters of ``text`` that the tokenizer cannot spell even alone."""
-        return [
-            one for one in dict.fromkeys(text) if not one.isspace() and not self.spells(self._alone(one), one)
-        ]
+        return [one for one in dict.fromkeys(text) if not self.spells(self._alone(one), one)]
 
     def _alone(self, text: str) -> list[int]:
         return self._backend.encode(text, add_special_tokens=False).ids

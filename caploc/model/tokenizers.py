@@ -140,7 +140,7 @@ def _of_vocabulary(
     missing = sorted(name for name in wanted if not (folder / name).is_file())
     if missing:
         raise ModelError(
-            f"{title} lacks {', '.join(missing)}, which {type(tokenizer).__name__} reads (there: {', '.join(present)}); "
+            f"{title} lacks {', '.join(missing)}, a file of {type(tokenizer).__name__}, and has {', '.join(present)}; "
             "put the original's tokenizer files into it, or name their tokenizer_class in tokenizer_config.json"
         )
     return tokenizer
