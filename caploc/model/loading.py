@@ -34,7 +34,7 @@ from caploc.errors import ModelError, OptionError, UnknownNameError
 from caploc.fingerprints import fingerprint, tensor_fingerprint
 from caploc.hub import COMMIT, model_snapshot
 from caploc.model.registry import REGISTRY, embedded_folder
-from caploc.model.tokenizers import load_tokenizer
+from caploc.model.tokenizers import load_tokenizer, settled
 from caploc.store import Store
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
@@ -326,7 +326,8 @@ def wrap(
     Raises:
         ModelError: an unsupported family, or layers whose MLPs differ in size.
     """
-    lm = LanguageModel(name, model, tokenizer, architecture or architecture_of(model.config.model_type))
+    family = architecture or architecture_of(model.config.model_type)
+    lm = LanguageModel(name, model, settled(tokenizer), family)
     _check_sizes(lm)
     return lm
 

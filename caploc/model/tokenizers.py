@@ -73,14 +73,18 @@ def load_tokenizer(folder: Path, title: str, config: PreTrainedConfig) -> PreTra
     elif present[0].endswith(".model"):
         tokenizer = _of_sentencepiece(folder / present[0], title, settings, config)
     else:
-        tokenizer = _of_vocabulary(folder, title, present, settings)
+        tokenizer = _of_vocabulary(folder, title, present, settings, config)
+    return settled(tokenizer)
+
+
+def settled(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """The same tokenizer, its randomness off: one text, one reading."""
     if tokenizer.is_fast:
         _calm(tokenizer.backend_tokenizer)
     return tokenizer
 
 
 def _calm(backend: Tokenizer) -> Tokenizer:
-    """One text, one reading, and all of it."""
     backend.no_truncation()
     backend.no_padding()
     for name in _RANDOMNESS:
@@ -109,7 +113,7 @@ def _check_reading(
 ) -> None:
     """Refuse a tokenizer that reads a text otherwise than the folder's ``file``, whose tokens ``own`` gives."""
     added = [token.content for token in tokenizer.added_tokens_decoder.values() if not token.special]
-    _calm(tokenizer.backend_tokenizer)
+    settled(tokenizer)
     for text in (*_PROBES, *(f"a{content} b" for content in added)):
         if tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"] != own(text):
             raise ModelError(
@@ -122,7 +126,7 @@ def _check_reading(
 
 
 def _of_vocabulary(
-    folder: Path, title: str, present: list[str], settings: Mapping[str, Any]
+    folder: Path, title: str, present: list[str], settings: Mapping[str, Any], config: PreTrainedConfig
 ) -> PreTrainedTokenizerBase:
     """By the class that wrote the files; a bare vocab.txt is BERT's, in lower case if all of its words are."""
     tokenizer: PreTrainedTokenizerBase
@@ -135,7 +139,7 @@ def _of_vocabulary(
         cased = any(word != word.lower() for word in words if not word.startswith("["))
         tokenizer = BertTokenizer.from_pretrained(folder, **{"do_lower_case": not cased, **settings})
     else:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, config=config, trust_remote_code=False)
     wanted = {name for what, name in tokenizer.vocab_files_names.items() if what != "tokenizer_file"}
     missing = sorted(name for name in wanted if not (folder / name).is_file())
     if missing:
