@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm import tqdm
 
-from caploc.errors import ExampleError, ModelError, OptionError, TooLongError, against_nan
+from caploc.errors import ExampleError, ModelError, OptionError, TooLongError, UnspelledError, against_nan
 from caploc.evaluation.answers import (
     Batch,
     Reading,
@@ -33,6 +33,7 @@ from caploc.examples import TokenizedExample, check_vocabulary
 from caploc.model.loading import LanguageModel
 from caploc.rows.caches import KeysValues, RowCache
 from caploc.rows.sizing import Budget, waiting_bytes
+from caploc.spelling import Speller, encode
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +108,12 @@ def text_loss(
 
 
 def _tokens(lm: LanguageModel, number: int, text: str) -> TokenizedExample:
-    ids = lm.tokenizer(text, verbose=False)["input_ids"]
+    encoded = encode(lm, text)
+    ids = encoded.ids
+    if not Speller.of(lm.tokenizer).spells(ids[encoded.front :], text):
+        raise UnspelledError(
+            f"text {number} ({text[:40]!r}) is not spelled by the tokens of {lm.name}; leave it out"
+        )
     if len(ids) < 2:
         raise ExampleError(f"text {number} ({text[:40]!r}) has fewer than two tokens; leave it out")
     check_vocabulary(lm, f"text {number}", ids)

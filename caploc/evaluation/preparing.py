@@ -218,7 +218,7 @@ def _candidates(
 ) -> tuple[tuple[int, ...], ...]:
     """The tokens of each label; none may begin another's, or the shorter one would always be as likely."""
     tokens = [
-        tuple(tokenize(lm, Example(example.id, "x", head + label)).answer_ids.tolist()) for label in labels
+        tuple(tokenize(lm, Example(example.id, label, head + label)).answer_ids.tolist()) for label in labels
     ]
     for one, other in permutations(range(len(labels)), 2):
         if tokens[other][: len(tokens[one])] == tokens[one]:

@@ -270,13 +270,16 @@ def _read_header(file: Path) -> dict[str, Stored]:
 
 @contextmanager
 def explained(culprit: str, remedy: str) -> Iterator[None]:
-    """Turn whatever a library raises about a model's files into one line that names ``culprit`` and ``remedy``; an error
-    of our own has its remedy."""
+    """Turn whatever a library raises about a model's files into one line that names ``culprit`` and ``remedy``. Errors of
+    our own say both."""
     try:
         yield
-    except CaplocError as error:
-        raise ModelError(f"{culprit}: {error}") from error
-    except Exception as error:  # transformers, tokenizers and safetensors raise nearly every kind there is
+    except (
+        BaseException
+    ) as error:  # transformers, tokenizers and safetensors raise nearly every kind there is
+        panic = type(error).__name__ == "PanicException"  # of Rust code, which is no Exception
+        if isinstance(error, CaplocError) or not (panic or isinstance(error, Exception)):
+            raise
         lines = [line.strip().rstrip(".:") for line in str(error).splitlines() if line.strip()]
         reason = lines[0] if lines else "no reason given"
         raise ModelError(

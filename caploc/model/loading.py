@@ -21,7 +21,6 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -29,19 +28,18 @@ from transformers import (
 from transformers.utils import logging as hf_logging
 
 from caploc.architectures import Architecture, architecture_of, context_of
-from caploc.errors import ModelError, OptionError, UnknownNameError
+from caploc.errors import CaplocError, ModelError, OptionError, UnknownNameError
 from caploc.fingerprints import fingerprint, tensor_fingerprint
 from caploc.hub import COMMIT, model_snapshot
 from caploc.model.files import ModelFiles, explained
 from caploc.model.registry import REGISTRY, embedded_folder
+from caploc.model.tokenizers import load_tokenizer, settled
 from caploc.rows.borrowing import wide_head
 from caploc.rows.model import RowModel
 from caploc.store import Store
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-# without any of them transformers makes an empty tokenizer for most families, which reads every text as nothing
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 _DEVICE = re.compile(r"cpu|cuda(?::(\d+))?")
 
 
@@ -262,11 +260,10 @@ class _Source:
         torch_dtype, torch_device = _dtype(dtype), _device(device)
         name, title, folder = _locate(os.fspath(name_or_path), revision)
         files = ModelFiles.of(folder, title)
-        _check_tokenizer(folder, title)
         with explained(f"the configuration of {title}", "compare its config.json with the original"):
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         with explained(f"the tokenizer of {title}", "put the original's tokenizer files into the folder"):
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            tokenizer = load_tokenizer(folder, title, config)
         return cls(name, files, config, tokenizer, torch_device, torch_dtype)
 
     def whole(self) -> LanguageModel:
@@ -315,9 +312,12 @@ class _Source:
 
 def _shown(model: PreTrainedModel, architecture: Architecture, title: str) -> PreTrainedModel:
     """``model``, once it has passed the rows' self-check."""
-    remedy = "compare its config.json with the original"
-    with explained(title, remedy), wide_head(model), RowModel(model, architecture):
-        return model
+    with explained(title, "compare its config.json with the original"):
+        try:
+            with wide_head(model), RowModel(model, architecture):
+                return model
+        except CaplocError as error:
+            raise ModelError(f"{title}: {error}") from error
 
 
 def _hash_of(file: Path) -> str:
@@ -336,7 +336,8 @@ def wrap(
     Raises:
         ModelError: an unsupported family, or layers whose MLPs differ in size.
     """
-    lm = LanguageModel(name, model, tokenizer, architecture or architecture_of(model.config.model_type))
+    family = architecture or architecture_of(model.config.model_type)
+    lm = LanguageModel(name, model, settled(tokenizer), family)
     _check_sizes(lm)
     return lm
 
@@ -381,13 +382,6 @@ def _bar_on_terminals_only() -> Iterator[None]:
     finally:
         if shown:
             hf_logging.enable_progress_bar()
-
-
-def _check_tokenizer(folder: Path, title: str) -> None:
-    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
-        raise ModelError(
-            f"{title} holds no tokenizer ({', '.join(_TOKENIZER_FILES)}); put the original's tokenizer files into it"
-        )
 
 
 def _check_loaded(model: nn.Module, report: Mapping[str, Any], title: str) -> None:

@@ -20,6 +20,7 @@ from caploc.fingerprints import fingerprint
 from caploc.model.loading import LanguageModel
 from caploc.rows.borrowing import frozen_eval
 from caploc.rows.sizing import automatic_chunk
+from caploc.spelling import encode
 from caploc.store import Store
 
 # What C^-1 loses of a float32 key's seven digits is at most its condition number.
@@ -175,7 +176,7 @@ def _batches(lm: LanguageModel, texts: Sequence[str]) -> Iterator[list[Tensor]]:
     most, longest = automatic_chunk(lm), 0
     batch: list[Tensor] = []
     for number, text in enumerate(texts):
-        tokens = lm.tokenizer(text, verbose=False)["input_ids"][: lm.max_length]
+        tokens = encode(lm, text).ids[: lm.max_length]
         check_vocabulary(lm, f"text {number} of the corpus", tokens)
         ids = torch.tensor(tokens, dtype=torch.long)
         if batch and max(longest, len(ids)) * (len(batch) + 1) > most:
