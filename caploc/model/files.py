@@ -270,7 +270,7 @@ def _read_header(file: Path) -> dict[str, Stored]:
 
 @contextmanager
 def explained(culprit: str, remedy: str) -> Iterator[None]:
-    """Turn whatever a library raises about a model's files into one line that names ``culprit`` and ``remedy``. Errors of
+    """Turn what a library raises about a model's files into one line that names ``culprit`` and ``remedy``. Errors of
     our own say both."""
     try:
         yield
