@@ -48,9 +48,10 @@ def test_every_package_that_is_imported_is_declared_and_pinned() -> None:
     extras = {name: distributions(lines) for name, lines in project["optional-dependencies"].items()}
     declared = distributions(project["dependencies"])
     for_the_library = {distribution(name) for _, name in imports_of_the_library()} - NOT_INSTALLED
-    assert for_the_library - declared == set()
+    optional = {name for extra in extras.keys() - {"test", "lint"} for name in extras[extra]}
+    assert for_the_library - declared - optional == set()
     of_tests = {distribution(name) for file in HOME.rglob("*.py") for name in imported(file)} - NOT_INSTALLED
-    assert of_tests - declared - extras["test"] == set()
+    assert of_tests - declared - optional - extras["test"] == set()
     assert {"torch", "pillow", "pytest-metadata"} <= for_the_library and "hypothesis" in of_tests
     if CONSTRAINTS.is_file():  # it comes with the repository
         pins = dict(
