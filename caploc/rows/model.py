@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from transformers.cache_utils import Cache
 
 from caploc.architectures import Architecture, input_axis
 from caploc.errors import ModelError
-from caploc.rows.borrowing import frozen_eval, keywords, replaced_forward, states_of
+from caploc.rows.borrowing import Borrower, frozen_eval, keywords, replaced_forward, states_of
 from caploc.rows.caches import KeysKnown, RowCache
 
 
@@ -92,7 +92,7 @@ class Rows:
         return states
 
 
-class RowModel:
+class RowModel(Borrower):
     """A model whose layers run rows; use inside ``with``. Leaving it, even by an exception, restores the model.
 
     ::
@@ -108,24 +108,17 @@ class RowModel:
         self._architecture = architecture
         self._layers = architecture.decoder_layers(model)
         self._projections = [architecture.mlp_out_of(layer) for layer in self._layers]
-        self._stack = ExitStack()
         self._rows: Rows | None = None
 
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            stack.enter_context(frozen_eval(self._model))
-            for index, layer in enumerate(self._layers):
-                stack.enter_context(self._patched(index, layer))
-            for path in self._architecture.mlp_in:
-                module = self._layers[-1].get_submodule(path)
-                stack.enter_context(replaced_forward(module, partial(self._into_last_mlp, module.forward)))
-            head = self._model.get_output_embeddings()
-            stack.enter_context(replaced_forward(head, partial(self._head, head.forward)))
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._stack.close()
+    def _borrow(self, stack: ExitStack) -> None:
+        stack.enter_context(frozen_eval(self._model))
+        for index, layer in enumerate(self._layers):
+            stack.enter_context(self._patched(index, layer))
+        for path in self._architecture.mlp_in:
+            module = self._layers[-1].get_submodule(path)
+            stack.enter_context(replaced_forward(module, partial(self._into_last_mlp, module.forward)))
+        head = self._model.get_output_embeddings()
+        stack.enter_context(replaced_forward(head, partial(self._head, head.forward)))
 
     def logits(self, rows: Rows) -> Tensor:
         """Run a pass: the logits of what ``rows.read`` lets through."""
