@@ -22,10 +22,9 @@ from caploc.experiments.evaluating import (
     GeneralText,
     Items,
     PreparedItems,
-    evaluated_datasets,
     evaluation_flops,
+    in_datasets,
     outcome_task,
-    prepared_datasets,
     text_task,
 )
 from caploc.experiments.locating import Magnitudes, Scores, located_mask
@@ -166,7 +165,7 @@ class Erased(Spec[Erasures]):
         """Which sets are evaluated on which items, arm by arm and chunk by chunk."""
         own = study.result(Items(self.dataset))
         arms = study.result(ErasedArms(self.dataset, self.sigma))
-        for dataset, one in {self.dataset: own, **evaluated_datasets(study)}.items():
+        for dataset, one in {self.dataset: own, **in_datasets(study, Items)}.items():
             at_home = dataset == self.dataset
             for arm, sets in arms.sets.items():
                 if arm in _worth(one, at_home, arms):
@@ -201,14 +200,14 @@ class Erased(Spec[Erasures]):
         }
         text = {arm: next(entries).arrays["nats"] for arm in self._texts(study)}
         arms = study.result(ErasedArms(self.dataset, self.sigma))
-        return Erasures(self.dataset, self.sigma, arms, evaluated_datasets(study), joined, text)
+        return Erasures(self.dataset, self.sigma, arms, in_datasets(study, Items), joined, text)
 
     def flops(self, study: Study) -> float:
         at_home = 4 + study.settings.draws + 2 * FEW_SETS
         elsewhere = sum(ON_OTHERS.values())
         return sum(
             evaluation_flops(study, items, at_home if dataset == self.dataset else elsewhere)
-            for dataset, items in prepared_datasets(study).items()
+            for dataset, items in in_datasets(study, PreparedItems).items()
         )
 
 

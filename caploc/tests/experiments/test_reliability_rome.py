@@ -7,8 +7,7 @@ import pytest
 from scipy import stats
 
 from caploc.experiments import reliability_rome
-from caploc.experiments.edited_facts import Editable
-from caploc.experiments.traced_facts import FactTraces, locate_layer
+from caploc.experiments.edited_facts import Editable, FactTraces, locate_layer
 from caploc.findings import Outcome
 from caploc.statistics import compare_successes, equivalence_p
 from caploc.tests.experiments.planted_edits import LAYERS, edit_study, successes
