@@ -15,7 +15,6 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from statistics import harmonic_mean
-from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -388,9 +387,6 @@ def _corpus(study: Study, dataset: str) -> list[str]:
 
 # ------------------------------------------------------------------------------------------------- the located layer
 
-PRINTED_LAYER: Mapping[str, int] = MappingProxyType({"gptj-6b": 5})
-"""The layer that section 3.2 edits, and ROME's code, counted from 0, of the one model that it is printed for."""
-
 
 @dataclass(frozen=True, eq=False)
 class TracedFacts:
@@ -492,8 +488,11 @@ class LocatedLayer:
     note: str
 
 
-def locate_layer(model: str, found: EditableFacts, traces: TracedFacts) -> LocatedLayer:
+def locate_layer(
+    model: str, margins: Mapping[str, float], found: EditableFacts, traces: TracedFacts
+) -> LocatedLayer:
     """The layer that counts as located, by a rule fixed beforehand: the printed one, where the paper's model is edited.
+    ``margins`` are the paper's.
 
     Other models have other depths: there it is the layer whose MLP output, put back at the subject's last token,
     restores the most probability, mean over known facts that are not edited. So no outcome of an edit, and no fact that
@@ -504,13 +503,13 @@ def locate_layer(model: str, found: EditableFacts, traces: TracedFacts) -> Locat
     """
     restored = traces.restored[found.others].mean(0)
     traced = int(restored.argmax())
-    if model in PRINTED_LAYER:
-        layer = PRINTED_LAYER[model]
-        return LocatedLayer(
-            layer, restored, f"layer {layer} is the printed one; tracing names layer {traced}"
-        )
+    printed = margins.get(f"edited-layer-{model}")
+    if printed is not None:
+        note = f"layer {printed:g} is the printed one; tracing names layer {traced}"
+        return LocatedLayer(int(printed), restored, note)
     note = (
-        f"layer {traced} stands for the printed layer 5 of GPT-J: causal tracing names it on {len(found.others)} known "
-        f"facts that are not edited (restored P {restored[traced]:.3g}, {np.sort(restored)[-2]:.3g} in the next best)"
+        f"layer {traced} stands for the printed one, which is another model's: causal tracing names it on "
+        f"{len(found.others)} known facts that are not edited (restored P {restored[traced]:.3g}, "
+        f"{np.sort(restored)[-2]:.3g} in the next best)"
     )
     return LocatedLayer(traced, restored, note)

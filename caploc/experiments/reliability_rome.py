@@ -104,7 +104,9 @@ def _edited_everywhere(study: Study, cell: Cell, claim: Claim) -> EditedEverywhe
     dataset = cell.dataset or ""
     edits, untrained = (study.result(EditsByLayer(dataset, control)) for control in ("", "untrained"))
     found, traces = study.result(Editable(dataset)), study.result(FactTraces(dataset))
-    return EditedEverywhere(found, traces, locate_layer(cell.model, found, traces), edits, untrained)
+    return EditedEverywhere(
+        found, traces, locate_layer(cell.model, claim.margins, found, traces), edits, untrained
+    )
 
 
 def _completed(one: EditedEverywhere, measurement: Measurement) -> Measurement:
