@@ -5,7 +5,7 @@ Figure 9 (appendix F) and Table 4 (appendix G), of the runs that Table 2 has, `c
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -183,16 +183,17 @@ def table4_located_best(trained: Trained, study: Study, cell: Cell, claim: Claim
     The value shown is the least of the three.
     """
     seed = study.settings.seed
+    changes = _pairs(trained, LOCATED, BASE)
     found = {
         "minus random": effect_of(_pairs(trained, LOCATED, RANDOM), drawn=True, seed=seed),
         "minus all but located": effect_of(_pairs(trained, LOCATED, OTHERS), seed=seed),
-        "minus base": effect_of(_pairs(trained, LOCATED, BASE), seed=seed),
+        "minus base": effect_of(changes, seed=seed),
     }
     others = {FROZEN: effect_of(_pairs(trained, LOCATED, FROZEN), seed=seed)}
     if all(one.indices(NEAREST) for one in trained.by_dataset.values()):
         nearest = _pairs(trained, LOCATED, NEAREST, epochs=(LAST,))
         others[f"{NEAREST}, after {LAST}"] = effect_of(nearest, seed=seed)
-    if other_types := _other_types(_pairs(trained, LOCATED, BASE)):
+    if other_types := [one for one in changes if _type(one.tested) != _type(one.trained)]:
         others["base, datasets of another type"] = effect_of(other_types, seed=seed)
     losses = {
         f"nats a token, {rival} minus located": effect_of(
@@ -285,10 +286,6 @@ def _outcomes(one: Enhancements, arm: str, tested: str, what: str, epochs: tuple
     return np.asarray(np.mean([one.of(arm, tested, epoch, what) for epoch in epochs], axis=0))
 
 
-def _other_types(pairs: Sequence[Pair]) -> list[Pair]:
-    """Those in which the tested dataset is of another type (math, program, language) than the one trained on."""
-    return [one for one in pairs if _type(one.tested) != _type(one.trained)]
-
-
 def _type(dataset: str) -> str:
+    """Math, program, language."""
     return DATASETS[dataset].task if dataset in DATASETS else dataset

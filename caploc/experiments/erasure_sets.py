@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -167,8 +167,10 @@ class Erased(Spec[Erasures]):
         arms = study.result(ErasedArms(self.dataset, self.sigma))
         for dataset, one in {self.dataset: own, **in_datasets(study, Items)}.items():
             at_home = dataset == self.dataset
+            worth = arms.sets if at_home else ON_OTHERS
             for arm, sets in arms.sets.items():
-                if arm in _worth(one, at_home, arms):
+                # where no loss can show, the located set alone is worth evaluating
+                if arm == LOCATED or (arm in worth and one.floor is None):
                     for chunk in (sets if at_home else sets[: ON_OTHERS[arm]]).split(AT_ONCE):
                         yield one, arm, chunk
 
@@ -303,10 +305,3 @@ class FewErased(Spec[tuple[np.ndarray, np.ndarray]]):
 def nothing_located(dataset: str, sigma: float) -> FloorError:
     """Why nothing can be erased."""
     return FloorError(f"floor effect: no neuron passes sigma {sigma:g} on {dataset}, so none can be erased")
-
-
-def _worth(items: EvaluationItems, own: bool, arms: Arms) -> Collection[str]:
-    """The arms that are worth evaluating: where no loss can show, the located set alone."""
-    if items.floor is not None:
-        return (LOCATED,)
-    return arms.sets if own else ON_OTHERS

@@ -222,7 +222,10 @@ def kc_recalled_param_share(found: KnownAlone, study: Study, cell: Cell, claim: 
                 "smallest": float(shares[recalled].min()),
                 "largest": float(shares[recalled].max()),
                 "facts recalled": float(recalled.mean()),
-                **{f"{cut}, recalled": _share_of_recalled(found, cut) for cut in known.cuts},
+                **{
+                    f"{cut}, recalled": stats.defined_mean(known.of("share", cut)[known.recalled(cut) == 1])
+                    for cut in known.cuts
+                },
             }
         )
     )
@@ -244,11 +247,6 @@ def kc_recalled_param_share(found: KnownAlone, study: Study, cell: Cell, claim: 
             },
         },
     )
-
-
-def _share_of_recalled(found: KnownAlone, arm: str) -> float:
-    """nan where no circuit recalls."""
-    return stats.defined_mean(found.known.of("share", arm)[found.known.recalled(arm) == 1])
 
 
 @on_circuits

@@ -167,7 +167,8 @@ class Study:
 
     def named(self, control: str = "") -> LanguageModel:
         """The model of a control, for its tokenizer, shape and fingerprint: its weights may lie anywhere."""
-        _check_control(control)
+        if control not in CONTROLS:
+            raise OptionError(f"unknown control {control!r}; choose one of {', '.join(map(repr, CONTROLS))}")
         return self.untrained if control == "untrained" else self.lm
 
     def weights(self, control: str = "") -> LanguageModel:
@@ -379,8 +380,3 @@ def family(
 def pairs(names: Sequence[str]) -> list[tuple[str, str]]:
     """All unordered pairs, in order."""
     return list(itertools.combinations(names, 2))
-
-
-def _check_control(control: str) -> None:
-    if control not in CONTROLS:
-        raise OptionError(f"unknown control {control!r}; choose one of {', '.join(map(repr, CONTROLS))}")
