@@ -383,6 +383,9 @@ class Unanswered(Spec[FactSet]):
 
     facts: Spec[FactSet]
 
+    def after(self, study: Study) -> Iterable[Spec[Any]]:
+        return ()
+
     def read(self, study: Study, entries: Iterator[Entry]) -> FactSet:
         facts = self.facts
         if isinstance(facts, Answered):
