@@ -27,6 +27,13 @@ from caploc.locators.method import Arrays, Asked, Conditions, FactMethod, Measur
 from caploc.statistics import random_sides
 from caploc.store import Entry
 
+PASSES: Mapping[str, float] = MappingProxyType({"kn": 60.0, "rome": 150.0, "kc": 300.0})
+"""Roughly how many forward passes of a prompt its location costs, by method; ``OTHER_PASSES`` by any other."""
+OTHER_PASSES = 100.0
+HALVES = 20
+"""Random halves of the facts whose mean scores are compared."""
+
+
 # ------------------------------------------------------------------------------------------ sets, and what they share
 
 
@@ -202,12 +209,6 @@ def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 # ---------------------------------------------------------------------------------------------------------- locating
-
-PASSES: Mapping[str, float] = MappingProxyType({"kn": 60.0, "rome": 150.0, "kc": 300.0})
-"""Roughly how many forward passes of a prompt its location costs, by method; ``OTHER_PASSES`` by any other."""
-OTHER_PASSES = 100.0
-HALVES = 20
-"""Random halves of the facts whose mean scores are compared."""
 
 
 def measured_task(study: Study, measure: Measure, asked: Asked, control: str = "") -> Task:

@@ -41,8 +41,11 @@ RANDOM_SETS = 10
 RESOLUTION = 1e-6
 """Nats a token. Float32 logits of size 10 resolve no less; a smaller change is none, and counts as a tie."""
 
-DOUBLED, ZEROED = 0, 1
+DOUBLED, ZEROED = BOTH = 0, 1
 FACTORS = (2.0, 0.0)
+DONE = {DOUBLED: "doubled", ZEROED: "zeroed"}
+SIGNS = {"increase": 1, "decrease": -1}
+BEST_CHOICE = "95 %, bootstrap over facts, the best choice found on one half and scored on the other"
 LOCATED, LAYER, UNIFORM, MAGNITUDE, LARGEST = "located", "by layer", "uniform", "by magnitude", "largest"
 ARMS: Mapping[str, slice] = MappingProxyType(
     {
@@ -210,14 +213,6 @@ def _sets(located: NeuronMask, sizes: Magnitude, seed: int, fact: int) -> tuple[
         sizes.top_like(located).values[None],
     ]
     return torch.cat(parts), is_there
-
-
-# ------------------------------------------------------------------------------------------------------- the claims
-
-DONE = {DOUBLED: "doubled", ZEROED: "zeroed"}
-SIGNS = {"increase": 1, "decrease": -1}
-BOTH = (DOUBLED, ZEROED)
-BEST_CHOICE = "95 %, bootstrap over facts, the best choice found on one half and scored on the other"
 
 
 # ------------------------------------------------------------------------------------- what all of its claims rest on
