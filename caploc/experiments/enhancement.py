@@ -32,7 +32,7 @@ from caploc.experiments.enhancement_runs import (
     on_trained,
     trained_datasets,
 )
-from caploc.experiments.evidence import asides, bound, difference, effect, effects
+from caploc.experiments.evidence import asides, bound, difference, effect, effects, number
 from caploc.experiments.locating import Scores, to_split
 from caploc.experiments.specs import FloorError, Need
 from caploc.experiments.study import Study, experiment, family
@@ -68,20 +68,18 @@ def table2_numbers(trained: Trained, study: Study, cell: Cell, claim: Claim) -> 
     The value shown is the located neurons' average after the last epoch.
     """
     found = {
-        (method, epoch, name): bound(one.estimate, one.interval)
+        (method, epoch, name): one
         for method in METHODS
         for epoch in EPOCHS
         for name, one in _scores_of(trained, method, epoch, study.settings.seed).items()
     }
+    located = found[LOCATED, LAST, AVERAGE]
     return Measurement(
         f"score after {LAST} epochs of training the located neurons, average",
-        found[LOCATED, LAST, AVERAGE],
+        bound(located.estimate, located.interval),
         {
-            f"{method}, {after(epoch)}, {name}": Number(
-                one.estimate,
-                one.interval,
-                method=one.method,
-                at={"method": method, "epoch": epoch, "dataset": name},
+            f"{method}, {after(epoch)}, {name}": number(
+                one.estimate, one.interval, at={"method": method, "epoch": epoch, "dataset": name}
             )
             for (method, epoch, name), one in found.items()
         },

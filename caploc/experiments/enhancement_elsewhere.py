@@ -22,10 +22,10 @@ from caploc.experiments.enhancement_arms import (
     RANDOM,
 )
 from caploc.experiments.enhancement_runs import Enhancements, Trained, on_trained
-from caploc.experiments.evidence import asides, difference, effect, effects
+from caploc.experiments.evidence import asides, difference, effect, effects, number
 from caploc.experiments.specs import Need, NotRunError
 from caploc.experiments.study import Study, family
-from caploc.findings import Aside, Cell, Measurement, Number, Plot, Test
+from caploc.findings import Aside, Cell, Measurement, Plot, Test
 from caploc.papers import Claim
 from caploc.statistics import Pair, effect_of, rank_among_draws, stratified_permutation
 
@@ -148,7 +148,7 @@ def table4_numbers(trained: Trained, study: Study, cell: Cell, claim: Claim) -> 
     ``untrained-datasets``, ``table4-average``); the value shown is that of the located neurons.
     """
     found = {method: effect_of(_pairs(trained, method, BASE), seed=study.settings.seed) for method in METHODS}
-    shown = {method: difference(one.estimate, one.interval) for method, one in found.items()}
+    located = found[LOCATED]
     by_epoch = {
         f"{method}, after {epoch}": float(
             np.mean([pair.differences.mean() for pair in _pairs(trained, method, BASE, epochs=(epoch,))])
@@ -158,17 +158,12 @@ def table4_numbers(trained: Trained, study: Study, cell: Cell, claim: Claim) -> 
     }
     return Measurement(
         "change of the score on datasets not trained on, located",
-        shown[LOCATED],
+        difference(located.estimate, located.interval),
         {
-            method: Number(
-                one.estimate,
-                one.interval,
-                method=one.method,
-                at={"method": method, "dataset": "average"},
-            )
-            for method, one in shown.items()
+            method: number(one.estimate, one.interval, at={"method": method, "dataset": "average"})
+            for method, one in found.items()
         },
-        effect_size=found[LOCATED].effect_size,
+        effect_size=located.effect_size,
         asides=by_epoch,
         floor=trained.divergence(*METHODS),
     )
