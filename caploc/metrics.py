@@ -167,21 +167,6 @@ def chance_overlap(a: Located, b: Located, by_layer: bool = False, universe: int
     return (1 / size_a + 1 / size_b) / 2 * expected if size_a and size_b else math.nan
 
 
-def feasible_iou(overlap: float) -> tuple[float, float]:
-    """The range of `iou` that two sets with this `overlap` o can have: (max(0, 2o - 1), o / (2 - o)).
-
-    The upper end is reached by sets of one size, the lower by a set inside the other (for o <= 1/2, a limit).
-    A published pair of overlap and IoU outside of this range is an error in print. (nan, nan) for nan.
-
-    Raises `OptionError` outside of [0, 1].
-    """
-    if math.isnan(overlap):
-        return math.nan, math.nan
-    if not 0 <= overlap <= 1:
-        raise OptionError(f"overlap must be a fraction in [0, 1], got {overlap}; divide a percentage by 100")
-    return max(0.0, 2 * overlap - 1), overlap / (2 - overlap)
-
-
 def _chance_by_layer(a: Located, b: Located) -> float:
     members_a, members_b = _tensor(a), _tensor(b)
     if members_a is None or members_b is None or members_a.dim() != 2:

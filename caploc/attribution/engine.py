@@ -19,7 +19,7 @@ from caploc.errors import ModelError, OptionError, against_nan
 from caploc.examples import Example, TokenizedExample, tokenize
 from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronScores, ScoreSums
-from caploc.rows.borrowing import wide_head
+from caploc.rows.borrowing import Borrower, wide_head
 from caploc.rows.clean import CleanPass, run_clean
 from caploc.rows.reading import check_reproduced
 from caploc.rows.sizing import Budget, automatic_chunk, bytes_per_token
@@ -27,7 +27,7 @@ from caploc.rows.sizing import Budget, automatic_chunk, bytes_per_token
 __all__ = ["Attributor", "Method", "attribute"]
 
 
-class Attributor:
+class Attributor(Borrower):
     """A model made ready for attribution; use inside ``with``, which restores it. Not for several threads at once.
 
     ::
@@ -45,18 +45,11 @@ class Attributor:
         self.lm, self.method = lm, method
         kind = PreactivationModel if method.value == "pre" else PackedModel
         self._packed = kind(lm.model, lm.architecture)
-        self._stack = ExitStack()
         self._budget = Budget(lm, method.chunk_tokens)
 
-    def __enter__(self) -> Attributor:
-        with ExitStack() as stack:
-            stack.enter_context(wide_head(self.lm.model))
-            stack.enter_context(self._packed)
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._stack.close()
+    def _borrow(self, stack: ExitStack) -> None:
+        stack.enter_context(wide_head(self.lm.model))
+        stack.enter_context(self._packed)
 
     def sums(self, examples: Iterable[TokenizedExample]) -> ScoreSums:
         """The examples' scores, summed in float64 in the order given.

@@ -94,7 +94,7 @@ def _run(chosen: argparse.Namespace) -> None:
     with one_thread():
         facts = machine()
         print(header(facts), flush=True)
-        report: dict[str, Any] = {"schema": 1, "machine": facts, "options": vars(options), "benchmarks": {}}
+        report: dict[str, Any] = {"schema": 2, "machine": facts, "options": vars(options), "benchmarks": {}}
         for benchmark, made in tables:
             print(f"\n{benchmark.name}: {benchmark.summary}", flush=True)
             done = report["benchmarks"][benchmark.name] = []

@@ -124,22 +124,6 @@ def measure_speed(sizes: Sizes, options: Options) -> Iterator[Table]:
     table = Table(
         "speed",
         "Exact pruning of one fact, float32: CPU time of one forward pass an edge over caploc's",
-        {
-            "model": "model",
-            "tokens": "tokens",
-            "threshold": "threshold",
-            "ratio": "direct / exact",
-            "asked": "asked",
-            "met": "met",
-            "edges": "edges",
-            "left": "left",
-            "differ": "differ",
-            "forwards": "forwards",
-            "states": "states",
-            "worth": "= forwards",
-            "direct": "direct s",
-            "exact": "exact s",
-        },
         notes=[
             (
                 "direct: caploc.tests.oracles.circuits, every edge one whole forward pass of the decomposed model; "
@@ -184,16 +168,16 @@ def _speed_row(case: Case, threshold: float, least: float | None) -> dict[str, V
         "model": case.name,
         "tokens": case.examples[0].answer_start,
         "threshold": f"{threshold:g}",
-        "ratio": ratio,
+        "direct / exact": ratio,
         **at_least(ratio, least),
         "edges": edges,
         "left": round(sum(pruning.circuit.count for pruning in found) / len(found)),
         "differ": differ,
         "forwards": edges + 1,
         "states": round(sum(pruning.work.states for pruning in found) / len(found)),
-        "worth": senders / (model.graph.senders - 1),
-        "direct": rounds.seconds("direct"),
-        "exact": rounds.seconds("exact"),
+        "= forwards": senders / (model.graph.senders - 1),
+        "direct s": rounds.seconds("direct"),
+        "exact s": rounds.seconds("exact"),
     }
 
 
@@ -217,16 +201,6 @@ def measure_methods(sizes: Sizes, options: Options) -> Iterator[Table]:
     table = Table(
         "methods",
         f"Locating one fact's circuit: time and agreement, means over {sizes.facts} facts",
-        {
-            "model": "model",
-            "method": "method",
-            "seconds": "CPU s a fact",
-            "edges": "edges kept",
-            "recall": "recalled first",
-            "spearman": "Spearman",
-            "lowest": "lowest",
-            "magnitude": "of sizes",
-        },
         notes=[
             f"recalled first: share of facts whose answer a circuit alone ranks first; of scores the top {_SHARE:.0%}",
             (
@@ -253,14 +227,14 @@ def _method_rows(case: Case) -> Iterator[dict[str, Value]]:
     for threshold in _THRESHOLDS:
         circuits, seconds = _located(partial(pruned, threshold), prompts)
         method = f"exact, threshold {threshold:g}"
-        yield {"method": method, "seconds": seconds, **_recall(model, prompts, circuits)}
+        yield {"method": method, "CPU s a fact": seconds, **_recall(model, prompts, circuits)}
     exact, seconds = _located(lambda prompt: edge_effects(model, [prompt]), prompts)
     method = "exact, edge by edge"
-    yield {"method": method, "seconds": seconds, **_agreement(model, prompts, exact, exact)}
+    yield {"method": method, "CPU s a fact": seconds, **_agreement(model, prompts, exact, exact)}
     for steps in _STEPS:
         scores, seconds = _located(partial(attributed, steps), prompts)
         method = f"EAP-IG, {steps} steps" if steps > 1 else "EAP"
-        yield {"method": method, "seconds": seconds, **_agreement(model, prompts, scores, exact)}
+        yield {"method": method, "CPU s a fact": seconds, **_agreement(model, prompts, scores, exact)}
 
 
 def _located(locate: Callable[[Prompt], T], prompts: Sequence[Prompt]) -> tuple[list[T], float]:
@@ -276,8 +250,8 @@ def _recall(model: DecomposedModel, prompts: list[Prompt], circuits: list[Circui
         for prompt, circuit in zip(prompts, circuits, strict=True)
     ]
     return {
-        "edges": float(np.mean([circuit.count for circuit in circuits])),
-        "recall": float(np.mean([rank == 1 for rank in ranks])),
+        "edges kept": float(np.mean([circuit.count for circuit in circuits])),
+        "recalled first": float(np.mean([rank == 1 for rank in ranks])),
     }
 
 
@@ -290,7 +264,7 @@ def _agreement(
     circuits = [one.top(round(_SHARE * model.graph.edges)) for one in scores]
     return {
         **_recall(model, prompts, circuits),
-        "spearman": float(np.mean(signed)),
+        "Spearman": float(np.mean(signed)),
         "lowest": min(signed),
-        "magnitude": float(np.mean(sizes)),
+        "of sizes": float(np.mean(sizes)),
     }

@@ -134,18 +134,7 @@ def _requests(facts: int) -> list[EditRequest]:
 
 def measure_speed(sizes: Sizes, options: Options) -> Iterator[Table]:
     """One row for each model and edited token."""
-    columns = {
-        "model": "model",
-        "token": "edited token",
-        "tokens": "tokens fed",
-        "ratio": "one by one / together",
-        "asked": "asked",
-        "met": "met",
-        "together": "together s",
-        "one_by_one": "one by one s",
-        "error": "difference of losses",
-    }
-    table = Table("speed", "CPU time of the edits of all layers of one fact", columns)
+    table = Table("speed", "CPU time of the edits of all layers of one fact")
     table.notes = [
         (
             f"keys and values, {sizes.steps} steps, float32; without the drawing of prefixes, the covariance and the "
@@ -188,13 +177,13 @@ def _speed_row(
     ratio = rounds.ratio("one by one", "together")
     return {
         "model": name,
-        "token": token,
-        "tokens": sum(len(prompt.fed) for prompt in contest.prompts.all),
-        "ratio": ratio,
+        "edited token": token,
+        "tokens fed": sum(len(prompt.fed) for prompt in contest.prompts.all),
+        "one by one / together": ratio,
         **at_least(ratio, sizes.least_ratio.get(token)),
-        "together": rounds.seconds("together"),
-        "one_by_one": rounds.seconds("one by one"),
-        "error": error,
+        "together s": rounds.seconds("together"),
+        "one by one s": rounds.seconds("one by one"),
+        "difference of losses": error,
     }
 
 
@@ -208,17 +197,7 @@ def _difference(ours: Losses, theirs: Losses) -> float:
 
 def measure_success(sizes: Sizes, options: Options) -> Iterator[Table]:
     """One row for each model, edited token and layer; layer ``-`` is the model before any edit."""
-    columns = {
-        "model": "model",
-        "token": "edited token",
-        "layer": "layer",
-        "efficacy": "efficacy %",
-        "exact": "exact %",
-        "paraphrase": "paraphrase %",
-        "neighbourhood": "neighbourhood %",
-        "harmonic": "harmonic %",
-    }
-    table = Table("success", f"Do edits take? {sizes.facts} facts of the embedded COUNTERFACT", columns)
+    table = Table("success", f"Do edits take? {sizes.facts} facts of the embedded COUNTERFACT")
     table.notes = [
         "efficacy: the new answer is more probable than the true one; exact: greedy decoding gives it",
         (
@@ -263,5 +242,5 @@ def _success_row(
     summary = summarize_edits(scores)
     names = ("efficacy", "exact", "paraphrase", "neighbourhood", "harmonic")
     shares = {name: getattr(summary, name) for name in names}
-    percent = {name: None if share is None else 100 * share for name, share in shares.items()}
-    return {"model": model, "token": token, "layer": layer, **percent}
+    percent = {f"{name} %": None if share is None else 100 * share for name, share in shares.items()}
+    return {"model": model, "edited token": token, "layer": layer, **percent}

@@ -137,21 +137,6 @@ def held_bytes(parameters: Iterable[nn.Parameter], optimizer: torch.optim.Optimi
 
 def measure_steps(sizes: Sizes, options: Options) -> Iterator[Table]:
     """One table, a row for each set of neurons."""
-    columns = {
-        "neurons": "neurons trained",
-        "lowest": "lowest layer",
-        "ratio": "masked / rows",
-        "asked": "asked",
-        "met": "met",
-        "rows": "rows s",
-        "masked": "masked s",
-        "share": "memory %",
-        "asked_share": "asked",
-        "met_share": "met",
-        "rows_memory": "rows MB",
-        "masked_memory": "masked MB",
-        "error": "error",
-    }
     notes = [
         (
             "masked: caploc.tests.oracles.enhancement, gradients of all parameters times a mask, torch's "
@@ -165,7 +150,7 @@ def measure_steps(sizes: Sizes, options: Options) -> Iterator[Table]:
         "error: largest difference between the two ways' losses, nats a token, over all steps",
     ]
     title = f"CPU time and memory of a training step, Llama of {sizes.layers} layers, width {sizes.width}"
-    table = Table("steps", title, columns, notes=notes)
+    table = Table("steps", title, notes=notes)
     for case in tqdm(sizes.cases, desc="cases", unit="case", disable=None, leave=False):
         table.rows.append(step_row(sizes, case, options.repeat))
     yield table
@@ -189,16 +174,16 @@ def step_row(sizes: Sizes, case: Case, repeat: int) -> dict[str, Value]:
     most = case.most_memory
     memory = at_most(Spread.of([100 * share]), None if most is None else 100 * most)
     return {
-        "neurons": f"{case.name} ({contest.mask.count})",
-        "lowest": case.lowest,
-        "ratio": ratio,
+        "neurons trained": f"{case.name} ({contest.mask.count})",
+        "lowest layer": case.lowest,
+        "masked / rows": ratio,
         **at_least(ratio, case.least_ratio),
-        "rows": rounds.seconds("rows"),
-        "masked": rounds.seconds("masked"),
-        "share": 100 * share,
-        **{f"{key}_share": value for key, value in memory.items()},
-        "rows_memory": few / 1e6,
-        "masked_memory": many / 1e6,
+        "rows s": rounds.seconds("rows"),
+        "masked s": rounds.seconds("masked"),
+        "memory %": 100 * share,
+        **{f"memory {key}": value for key, value in memory.items()},
+        "rows MB": few / 1e6,
+        "masked MB": many / 1e6,
         "error": error,
     }
 
@@ -211,7 +196,6 @@ def measure_memory(sizes: Sizes, options: Options) -> Iterator[Table]:
     table = Table(
         "memory",
         f"Gradients and optimizer state by neurons trained, Llama of {sizes.layers} layers, width {sizes.width}",
-        {"neurons": "neurons trained", "share": "of all %", "memory": "MB", "each": "bytes a neuron"},
         notes=[
             "bytes of the tensors after one step; a neuron has a gate row, an up row and a column, "
             f"{lm.parameters_per_neuron:,} weights, each with a gradient and Adam's two moments of 4 bytes"
@@ -224,10 +208,10 @@ def measure_memory(sizes: Sizes, options: Options) -> Iterator[Table]:
             trainer.update()
         held = held_bytes(trainer.rows.parameters, trainer.optimizer)
         row: dict[str, Value] = {
-            "neurons": mask.count,
-            "share": 100 * mask.ratio,
-            "memory": held / 1e6,
-            "each": held / mask.count,
+            "neurons trained": mask.count,
+            "of all %": 100 * mask.ratio,
+            "MB": held / 1e6,
+            "bytes a neuron": held / mask.count,
         }
         table.rows.append(row)
     yield table

@@ -132,24 +132,6 @@ def counted(lm: LanguageModel) -> Iterator[Work]:
 
 def measure_ratios(sizes: Sizes, options: Options) -> Iterator[Table]:
     """One table, a row for each case."""
-    columns = {
-        "model": "model",
-        "dataset": "dataset",
-        "erased": "erased",
-        "way": "direct way",
-        "ratio": "direct / together",
-        "count": "by count",
-        "together": "together s",
-        "direct": "direct s",
-        "together_tokens": "together k tokens",
-        "direct_tokens": "direct",
-        "together_work": "together GFLOP",
-        "direct_work": "direct",
-        "score": "score %",
-        "exact": "exact %",
-        "differ": "scores differ",
-        "sets": "sets timed",
-    }
     notes = [
         (
             "together: caploc.evaluation.evaluate, which gives every item's loss beside its score; direct: "
@@ -174,7 +156,7 @@ def measure_ratios(sizes: Sizes, options: Options) -> Iterator[Table]:
         ),
     ]
     title = f"CPU time of {sizes.sets} erased sets on {sizes.items} items, float32: one after the other over together"
-    table = Table("ratios", title, columns, notes=notes)
+    table = Table("ratios", title, notes=notes)
     for case in tqdm(sizes.cases, desc="cases", unit="case", disable=None, leave=False):
         contest = table.made(f"{case.model} on {case.dataset}", partial(Contest, case, sizes))
         if contest is not None:
@@ -202,17 +184,17 @@ def _row(contest: Contest, case: Case, sizes: Sizes, options: Options) -> dict[s
         "model": case.model,
         "dataset": case.dataset,
         "erased": f"{case.neurons} in layer {case.layer}",
-        "way": case.way,
-        "ratio": rounds.ratio("direct", "together"),
-        "count": slow_work.operations.matrix * scale / fast_work.operations.matrix,
-        "together": rounds.seconds("together"),
-        "direct": rounds.seconds("direct"),
-        "together_tokens": fast_work.tokens / layers / 1000,
-        "direct_tokens": slow_work.tokens * scale / layers / 1000,
-        "together_work": fast_work.operations.matrix / 1e9,
-        "direct_work": slow_work.operations.matrix * scale / 1e9,
-        "score": 100 * float(outcomes.score.mean()),
-        "exact": 100 * float(outcomes.exact.mean()),
-        "differ": f"{differ} of {scores.size}",
-        "sets": f"{len(every)} of {sizes.sets}",
+        "direct way": case.way,
+        "direct / together": rounds.ratio("direct", "together"),
+        "by count": slow_work.operations.matrix * scale / fast_work.operations.matrix,
+        "together s": rounds.seconds("together"),
+        "direct s": rounds.seconds("direct"),
+        "together k tokens": fast_work.tokens / layers / 1000,
+        "direct k tokens": slow_work.tokens * scale / layers / 1000,
+        "together GFLOP": fast_work.operations.matrix / 1e9,
+        "direct GFLOP": slow_work.operations.matrix * scale / 1e9,
+        "score %": 100 * float(outcomes.score.mean()),
+        "exact %": 100 * float(outcomes.exact.mean()),
+        "scores differ": f"{differ} of {scores.size}",
+        "sets timed": f"{len(every)} of {sizes.sets}",
     }

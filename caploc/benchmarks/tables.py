@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
@@ -47,16 +47,19 @@ class Table:
     Attributes:
         key: the question's short name, in JSON and in ``--only``.
         title: the question.
-        columns: heading of each column, by its key in the rows.
-        rows: values by column; a missing one, or None, shows as ``-``.
+        rows: values by the heading of their column; a missing one, or None, shows as ``-``.
         notes: what a reader must know to trust the numbers, a sentence each.
     """
 
     key: str
     title: str
-    columns: Mapping[str, str]
     rows: list[dict[str, Value]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def columns(self) -> list[str]:
+        """The headings, in the order in which rows have them."""
+        return list(dict.fromkeys(name for row in self.rows for name in row))
 
     def made(self, name: str, make: Callable[[], T]) -> T | None:
         """What ``make()`` returns or, where that is refused, None and a note that ``name`` is not measured and why."""
@@ -68,10 +71,10 @@ class Table:
 
     def text(self) -> str:
         """For a terminal: title, aligned columns (numbers to the right), notes."""
-        cells = [[_shown(row.get(key)) for key in self.columns] for row in self.rows]
-        lines = [list(self.columns.values()), *cells]
-        widths = [max(len(line[index]) for line in lines) for index in range(len(self.columns))]
-        left = [all(isinstance(row.get(key), str | None) for row in self.rows) for key in self.columns]
+        columns = self.columns
+        lines = [columns, *([_shown(row.get(name)) for name in columns] for row in self.rows)]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        left = [all(isinstance(row.get(name), str | None) for row in self.rows) for name in columns]
 
         def joined(line: list[str]) -> str:
             padded = zip(line, widths, left, strict=True)
@@ -86,27 +89,21 @@ class Table:
 
     def as_json(self) -> dict[str, Any]:
         """Plain containers and numbers; what is not a number is null."""
-        rows = [{key: _plain(row.get(key)) for key in self.columns} for row in self.rows]
-        return {
-            "key": self.key,
-            "title": self.title,
-            "columns": dict(self.columns),
-            "rows": rows,
-            "notes": self.notes,
-        }
+        rows = [{name: _plain(row.get(name)) for name in self.columns} for row in self.rows]
+        return {"key": self.key, "title": self.title, "rows": rows, "notes": self.notes}
 
 
 def at_least(measured: Spread | None, asked: float | None) -> dict[str, Value]:
     """The columns ``asked`` and ``met`` of a promise that ``measured``'s median be no less than ``asked``."""
     if measured is None or asked is None:
-        return {}
+        return {"asked": None, "met": None}
     return {"asked": f">= {asked:g}", "met": "yes" if measured.median >= asked else "NO"}
 
 
 def at_most(measured: Spread | None, asked: float | None) -> dict[str, Value]:
     """The same, no more than ``asked``."""
     if measured is None or asked is None:
-        return {}
+        return {"asked": None, "met": None}
     return {"asked": f"<= {asked:g}", "met": "yes" if measured.median <= asked else "NO"}
 
 

@@ -93,22 +93,6 @@ class Contest:
 
 def measure_ratios(cases: Sequence[Case], options: Options) -> Iterator[Table]:
     """One table, a row for each case."""
-    columns = {
-        "model": "model",
-        "tokens": "tokens",
-        "start": "subject at",
-        "kind": "state",
-        "ratio": "direct / traced",
-        "count": "by count",
-        "asked": "asked",
-        "met": "met",
-        "traced": "traced s",
-        "direct": "direct s",
-        "traced_work": "traced GFLOP",
-        "direct_work": "direct",
-        "error": "error",
-        "states": "states timed",
-    }
     notes = [
         (
             "direct: caploc.tests.oracles.causal_tracing, for every (token, layer) one run of the whole sequence "
@@ -126,7 +110,7 @@ def measure_ratios(cases: Sequence[Case], options: Options) -> Iterator[Table]:
         "by count: matrix products as executed, counted in a run of their own",
         "error: largest difference between the two over the largest probability, on the states timed",
     ]
-    table = Table("ratios", "CPU time of the direct way over causal tracing's", columns, notes=notes)
+    table = Table("ratios", "CPU time of the direct way over causal tracing's", notes=notes)
     for case in tqdm(cases, desc="cases", unit="case", disable=None, leave=False):
         table.rows.append(_row(case, options))
     yield table
@@ -153,15 +137,15 @@ def _row(case: Case, options: Options) -> dict[str, Value]:
     return {
         "model": f"{case.family} {case.layers} x {case.width}",
         "tokens": case.tokens,
-        "start": case.start,
-        "kind": case.kind if case.window == 1 else f"{case.kind}, window {case.window}",
-        "ratio": ratio,
-        "count": slow_work.matrix * total / fast_work.matrix,
+        "subject at": case.start,
+        "state": case.kind if case.window == 1 else f"{case.kind}, window {case.window}",
+        "direct / traced": ratio,
+        "by count": slow_work.matrix * total / fast_work.matrix,
         **at_least(ratio, case.least_ratio),
-        "traced": rounds.seconds("traced"),
-        "direct": rounds.seconds("direct"),
-        "traced_work": fast_work.matrix / 1e9,
-        "direct_work": slow_work.matrix * total / 1e9,
+        "traced s": rounds.seconds("traced"),
+        "direct s": rounds.seconds("direct"),
+        "traced GFLOP": fast_work.matrix / 1e9,
+        "direct GFLOP": slow_work.matrix * total / 1e9,
         "error": error,
-        "states": f"{len({state for states in parts for state in states})} of {total}",
+        "states timed": f"{len({state for states in parts for state in states})} of {total}",
     }

@@ -9,12 +9,12 @@ notes say, in a sentence each, what that is. Numbers are read as they are printe
 
 from __future__ import annotations
 
-from caploc.consistency import facts, neurons, scores, statements, tables
+from caploc.consistency import facts, neurons, statements, tables
 from caploc.consistency.printed import CHECKS
 from caploc.findings import Measurement
 from caploc.papers import Claim, Paper
 
-__all__ = ["CHECKS", "check", "facts", "neurons", "scores", "statements", "tables"]
+__all__ = ["CHECKS", "check", "facts", "neurons", "statements", "tables"]
 
 
 def check(paper: Paper, claim: Claim) -> Measurement:

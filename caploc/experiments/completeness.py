@@ -29,7 +29,7 @@ from caploc.experiments.facts import (
     facts_of,
     passes_flops,
 )
-from caploc.experiments.locating_facts import PASSES
+from caploc.experiments.locating_facts import PASSES, measured_task
 from caploc.experiments.specs import Arrays, NotRunError, Spec, Task, keyed
 from caploc.experiments.study import Study, experiment
 from caploc.findings import Cell, Count, Measurement, Plot
@@ -104,13 +104,7 @@ class KnownScores(Spec[Sequence[np.ndarray]]):
             attribution = Method(path="neuron", value=attribution.value)
         measure = KnowledgeNeuronScores(attribution)
         for number in facts.first[self.facts(study)]:
-            asked = Asked(facts.prompts[number])
-            yield Task(measure.key(study.lm, asked), partial(self._scores, study, measure, asked))
-
-    def _scores(
-        self, study: Study, measure: KnowledgeNeuronScores, asked: Asked
-    ) -> tuple[Arrays, Mapping[str, Any]]:
-        return study.hold(measure, "", measure.measuring)(asked), {"example": asked.tokens.id}
+            yield measured_task(study, measure, Asked(facts.prompts[number]))
 
     def read(self, study: Study, entries: Iterator[Entry]) -> Sequence[np.ndarray]:
         return [entry.arrays["values"] for entry in entries]
@@ -264,11 +258,7 @@ class NeuronPathModel(PackedModel):
 # ------------------------------------------------------------------------------------------------------ the experiment
 
 
-def _needs(study: Study, cell: Cell, claim: Claim) -> Iterator[Spec[Any]]:
-    yield AddedUp(cell.dataset or "")
-
-
-@experiment(_needs)
+@experiment(lambda study, cell, claim: [AddedUp(cell.dataset)])
 def ig_completeness(study: Study, cell: Cell, claim: Claim) -> Measurement:
     """Claim ``bg-ig-completeness``: |Attr(w) - D| / max(|D|, 0.01), D = P - P(w = 0), the largest over 100 neurons.
 

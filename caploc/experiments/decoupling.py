@@ -16,12 +16,13 @@ Readings of eq. (6), the coincidence rate C_r, which is printed as a mean of set
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
+from caploc import statistics as stats
 from caploc.datasets import load_examples
 from caploc.datasets.base import digest
 from caploc.errors import UnavailableDatasetError
@@ -37,27 +38,11 @@ from caploc.experiments.facts import (
     facts_of,
     tokenized_facts,
 )
-from caploc.experiments.located_sets import LocatedSets
-from caploc.experiments.locating_facts import LocatedFacts
+from caploc.experiments.locating_facts import LocatedFacts, LocatedSets
 from caploc.experiments.specs import FloorError, NotRunError, Spec
-from caploc.experiments.study import Study, experiment
+from caploc.experiments.study import Study, family
 from caploc.findings import Cell, Measurement, Part, Plot, Reading
 from caploc.papers import Claim
-from caploc.statistics import (
-    Effect,
-    Interval,
-    bootstrap_mean,
-    cluster_weights,
-    compare_pairs,
-    defined_interval,
-    defined_mean,
-    effect_of_draws,
-    off_diagonal_mean,
-    random_sets_p,
-    subset_curve,
-    swapped_tasks_p,
-    weighted_pair_mean,
-)
 from caploc.statistics.bootstrap import RESAMPLES
 from caploc.statistics.sets import PERMUTATIONS, RANDOM_DRAWS
 from caploc.store import Entry
@@ -82,8 +67,7 @@ PAIRWISE: Mapping[str, Callable[[LocatedSets, LocatedSets], np.ndarray]] = Mappi
     }
 )
 
-Specs = Iterator[Spec[Any]]
-Rate = tuple[float, Interval]
+Rate = tuple[float, stats.Interval]
 TwoTasks = tuple[LocatedSets, LocatedSets]
 
 
@@ -127,6 +111,7 @@ class LocatedPairs:
     sets: TwoTasks
     variants: Mapping[str, TwoTasks]
     settings: Mapping[str, Any]
+    controls: Mapping[str, float] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.sets[0])
@@ -187,7 +172,7 @@ class TaskControls(Spec[Mapping[str, float]]):
         except NotRunError:
             return finite(found)
         for task, sets in zip(TASKS, located.sets, strict=True):
-            found[f"{task} against unrelated text"] = defined_mean(sets.overlap(unrelated))
+            found[f"{task} against unrelated text"] = stats.defined_mean(sets.overlap(unrelated))
         return finite(found)
 
 
@@ -200,10 +185,10 @@ def overlaps(first: LocatedSets, second: LocatedSets) -> dict[str, float]:
     """Mean overlaps of different sums within the tasks and across them, and of the same sums across."""
     across = first.overlap(second)
     return {
-        f"{TASKS[0]}, different sums": off_diagonal_mean(first.overlap()),
-        f"{TASKS[1]}, different sums": off_diagonal_mean(second.overlap()),
-        "two tasks, different sums": off_diagonal_mean(across),
-        "two tasks, same sum": defined_mean(np.diagonal(across)),
+        f"{TASKS[0]}, different sums": stats.off_diagonal_mean(first.overlap()),
+        f"{TASKS[1]}, different sums": stats.off_diagonal_mean(second.overlap()),
+        "two tasks, different sums": stats.off_diagonal_mean(across),
+        "two tasks, same sum": stats.defined_mean(np.diagonal(across)),
     }
 
 
@@ -216,21 +201,27 @@ def two_tasks(first: LocatedSets, second: LocatedSets, seed: int) -> dict[str, R
     for name, matrix in PAIRWISE.items():
         rates = np.diagonal(matrix(first, second))
         rates = rates[np.isfinite(rates)]
-        found[name] = (float(rates.mean()), bootstrap_mean(rates, seed=seed))
+        found[name] = (float(rates.mean()), stats.bootstrap_mean(rates, seed=seed))
     return found
 
 
 def one_task(sets: LocatedSets, seed: int) -> dict[str, Rate]:
     """C(t, t) under every reading; prompts are resampled, and never paired with themselves."""
-    weights = cluster_weights(np.arange(len(sets)), seed)
-    found: dict[str, Rate] = {"paper": (1.0, Interval(1.0, 1.0, 0.95, "by definition"))}
+    weights = stats.cluster_weights(np.arange(len(sets)), seed)
+    found: dict[str, Rate] = {"paper": (1.0, stats.Interval(1.0, 1.0, 0.95, "by definition"))}
     for name in ("overlap", "iou", "smaller"):
         matrix = PAIRWISE[name](sets, sets)
-        found[name] = (off_diagonal_mean(matrix), defined_interval(weighted_pair_mean(matrix, weights)))
+        found[name] = (
+            stats.off_diagonal_mean(matrix),
+            stats.defined_interval(stats.weighted_pair_mean(matrix, weights)),
+        )
     joint = np.array([joint_counts(sets, drawn > 0) for drawn in weights[:JOINT_RESAMPLES]])
     common, union = joint_counts(sets, np.ones(len(sets), bool))
-    found["poster"] = (common / sets.places, defined_interval(joint[:, 0] / sets.places))
-    found["joint"] = (common / max(union, 1), defined_interval(joint[:, 0] / np.maximum(joint[:, 1], 1)))
+    found["poster"] = (common / sets.places, stats.defined_interval(joint[:, 0] / sets.places))
+    found["joint"] = (
+        common / max(union, 1),
+        stats.defined_interval(joint[:, 0] / np.maximum(joint[:, 1], 1)),
+    )
     return found
 
 
@@ -251,7 +242,7 @@ def decay(sets: LocatedSets, seed: int, draws: int = 40) -> dict[str, list[float
     def share(chosen: np.ndarray) -> float:
         return joint_counts(sets, chosen)[0] / max(float(sets.counts[chosen].mean()), 1.0)
 
-    return subset_curve(len(sets), sizes, share, draws, seed)
+    return stats.subset_curve(len(sets), sizes, share, draws, seed)
 
 
 def _readings(rates: Mapping[str, Rate]) -> dict[str, Part]:
@@ -264,138 +255,12 @@ def _readings(rates: Mapping[str, Rate]) -> dict[str, Part]:
 # ---------------------------------------------------------------------------------------------------- the experiments
 
 
-def _needs(study: Study, cell: Cell, claim: Claim, **options: Any) -> Specs:
-    yield from (BothTasks(cell.dataset or ""), TaskControls(cell.dataset or ""))
+def _located(study: Study, cell: Cell, claim: Claim) -> LocatedPairs:
+    dataset = cell.dataset or ""
+    return replace(study.result(BothTasks(dataset)), controls=study.result(TaskControls(dataset)))
 
 
-@experiment(_needs)
-def rate_of_two_tasks(study: Study, cell: Cell, claim: Claim) -> Measurement:
-    """Claim ``decoupling-cr12``: C(1, 2) of the prompts about the same sum; beside it that of different sums."""
-    located = study.result(BothTasks(cell.dataset or ""))
-    first, second = located.sets
-    rates = two_tasks(first, second, study.settings.seed)
-    found = Measurement(
-        "coincidence of two tasks about one sum, as overlap",
-        bound(*rates["overlap"], "pairs"),
-        _readings(rates),
-        chance=defined_mean(np.diagonal(first.chance(second))),
-        asides={
-            f"different sums, {name}": off_diagonal_mean(matrix(first, second))
-            for name, matrix in PAIRWISE.items()
-        },
-        plots=[_matrix(located)],
-    )
-    return _completed(study, cell, located, found)
-
-
-@experiment(_needs)
-def rate_of_a_task(study: Study, cell: Cell, claim: Claim, task: str) -> Measurement:
-    """Claims ``decoupling-cr11`` (``task`` "result") and ``decoupling-cr22`` ("program"): C(t, t)."""
-    located, seed = study.result(BothTasks(cell.dataset or "")), study.settings.seed
-    sets = located.sets[TASKS.index(task)]
-    rates, curve = one_task(sets, seed), decay(sets, seed)
-    found = Measurement(
-        f"coincidence of different sums under one task ({task}), as overlap",
-        bound(*rates["overlap"], "prompts"),
-        _readings(rates),
-        chance=off_diagonal_mean(sets.chance()),
-        asides={
-            f"in common to {size:g} prompts, of a prompt's own": share
-            for size, share in zip(curve["x"], curve["mean"], strict=True)
-        },
-        plots=[_decay(located, seed)] if task == TASKS[0] else (),
-    )
-    return _completed(study, cell, located, found)
-
-
-@experiment(_needs)
-def individual_low(study: Study, cell: Cell, claim: Claim) -> Measurement:
-    """Claim ``decoupling-individual-low``: overlap of two tasks about one sum; beside it that of different sums."""
-    located, seed = study.result(BothTasks(cell.dataset or "")), study.settings.seed
-    first, second = located.sets
-    matrix, chance = first.overlap(second), defined_mean(np.diagonal(first.chance(second)))
-    same = np.diagonal(matrix)
-    alone = np.where(np.eye(len(matrix), dtype=bool), np.nan, matrix)
-    different = np.array(
-        [defined_mean(np.concatenate([alone[one], alone[:, one]])) for one in range(len(matrix))]
-    )
-    usable = np.isfinite(same) & np.isfinite(different)
-    mean, spread = float(same[usable].mean()), bootstrap_mean(same[usable], seed=seed)
-    gap = compare_pairs(same[usable], different[usable], seed=seed)
-    printed = printed_mark(claim, cell, "rate")
-    data = {
-        "groups": {"same sum": same[usable].tolist(), "different sums": different[usable].tolist()},
-        "chance": chance,
-        "axis": "overlap, one dot a sum",
-        **({} if printed is None else {"published": {"same sum": printed}}),
-    }
-    found = Measurement(
-        "overlap of two tasks about one sum",
-        bound(mean, spread, "pairs"),
-        {"rate": number(mean, spread, "pairs")},
-        chance=chance,
-        effect_size=gap.effect_size,
-        asides={
-            "same sum minus different sums": effect(gap),
-            "different sums": float(different[usable].mean()),
-        },
-        n=int(usable.sum()),
-        plots=[Plot("splits", "Overlap of two tasks, same and different sums", data)],
-    )
-    return _completed(study, cell, located, found)
-
-
-@experiment(_needs)
-def commonality(study: Study, cell: Cell, claim: Claim) -> Measurement:
-    """Claim ``decoupling-commonality`` (section 1, poster): do prompts of one task share more than chance, and more
-    than prompts of two tasks do?
-
-    Four differences, each task's overlap minus chance, and minus that of two tasks about different sums. The value
-    shown is the smallest.
-    """
-    located = study.result(BothTasks(cell.dataset or ""))
-    first, second = located.sets
-    seed, count = study.settings.seed, len(located)
-    weights = cluster_weights(np.arange(count), seed)
-    across = first.overlap(second)
-    p_across = swapped_tasks_p(first.overlap(), across, second.overlap(), seed)
-    parts: dict[str, Effect] = {}
-    for place, (task, sets) in enumerate(zip(TASKS, located.sets, strict=True)):
-        within, chance = sets.overlap(), sets.chance()
-        parts[f"{task} minus chance"] = effect_of_draws(
-            off_diagonal_mean(within - chance),
-            weighted_pair_mean(within - chance, weights),
-            _random_sets_p(sets, seed + place),
-            count,
-        )
-        parts[f"{task} minus two tasks"] = effect_of_draws(
-            off_diagonal_mean(within) - off_diagonal_mean(across),
-            weighted_pair_mean(within, weights) - weighted_pair_mean(across, weights),
-            p_across[place],
-            count,
-        )
-    least = min(parts.values(), key=lambda one: one.estimate)
-    found = Measurement(
-        "overlap of different sums under one task, minus chance or minus that under two tasks; the smallest",
-        difference(least.estimate, least.interval, "sums"),
-        effects(parts),
-        chance=float(np.mean([off_diagonal_mean(sets.chance()) for sets in located.sets])),
-        settings={"random_draws": RANDOM_DRAWS, "permutations": PERMUTATIONS},
-    )
-    return _completed(study, cell, located, found)
-
-
-def _random_sets_p(sets: LocatedSets, seed: int) -> float:
-    """p of the mean overlap against random sets with each prompt's own count in every layer."""
-
-    def overlap(chosen: Sequence[np.ndarray]) -> float:
-        return off_diagonal_mean(LocatedSets.of_places(chosen, sets.places, sets.strata).overlap())
-
-    return random_sets_p(off_diagonal_mean(sets.overlap()), sets.per_stratum, sets.strata, overlap, seed)
-
-
-def _completed(study: Study, cell: Cell, located: LocatedPairs, found: Measurement) -> Measurement:
-    """A measurement with what every claim of section 4 shows beside its own numbers."""
+def _completed(located: LocatedPairs, found: Measurement) -> Measurement:
     counts = {
         f"{task}, neurons located, mean": float(sets.counts.mean())
         for task, sets in zip(TASKS, located.sets, strict=True)
@@ -408,7 +273,7 @@ def _completed(study: Study, cell: Cell, located: LocatedPairs, found: Measureme
     return replace(
         found,
         asides={**found.asides, **counts, **variants},
-        controls=study.result(TaskControls(cell.dataset or "")),
+        controls=located.controls,
         n=found.n or len(located),
         draws=RESAMPLES,
         basis=[located.facts],
@@ -418,9 +283,136 @@ def _completed(study: Study, cell: Cell, located: LocatedPairs, found: Measureme
     )
 
 
+_on_pairs = family(
+    lambda study, cell, claim, **options: [TaskControls(cell.dataset or "")], _located, _completed
+)
+
+
+@_on_pairs
+def rate_of_two_tasks(located: LocatedPairs, study: Study, cell: Cell, claim: Claim) -> Measurement:
+    """Claim ``decoupling-cr12``: C(1, 2) of the prompts about the same sum; beside it that of different sums."""
+    first, second = located.sets
+    rates = two_tasks(first, second, study.settings.seed)
+    return Measurement(
+        "coincidence of two tasks about one sum, as overlap",
+        bound(*rates["overlap"], "pairs"),
+        _readings(rates),
+        chance=stats.defined_mean(np.diagonal(first.chance(second))),
+        asides={
+            f"different sums, {name}": stats.off_diagonal_mean(matrix(first, second))
+            for name, matrix in PAIRWISE.items()
+        },
+        plots=[_matrix(located)],
+    )
+
+
+@_on_pairs
+def rate_of_a_task(located: LocatedPairs, study: Study, cell: Cell, claim: Claim, task: str) -> Measurement:
+    """Claims ``decoupling-cr11`` (``task`` "result") and ``decoupling-cr22`` ("program"): C(t, t)."""
+    seed = study.settings.seed
+    sets = located.sets[TASKS.index(task)]
+    rates, curve = one_task(sets, seed), decay(sets, seed)
+    return Measurement(
+        f"coincidence of different sums under one task ({task}), as overlap",
+        bound(*rates["overlap"], "prompts"),
+        _readings(rates),
+        chance=stats.off_diagonal_mean(sets.chance()),
+        asides={
+            f"in common to {size:g} prompts, of a prompt's own": share
+            for size, share in zip(curve["x"], curve["mean"], strict=True)
+        },
+        plots=[_decay(located, seed)] if task == TASKS[0] else (),
+    )
+
+
+@_on_pairs
+def individual_low(located: LocatedPairs, study: Study, cell: Cell, claim: Claim) -> Measurement:
+    """Claim ``decoupling-individual-low``: overlap of two tasks about one sum; beside it that of different sums."""
+    seed = study.settings.seed
+    first, second = located.sets
+    matrix, chance = first.overlap(second), stats.defined_mean(np.diagonal(first.chance(second)))
+    same = np.diagonal(matrix)
+    alone = np.where(np.eye(len(matrix), dtype=bool), np.nan, matrix)
+    different = np.array(
+        [stats.defined_mean(np.concatenate([alone[one], alone[:, one]])) for one in range(len(matrix))]
+    )
+    usable = np.isfinite(same) & np.isfinite(different)
+    mean, spread = float(same[usable].mean()), stats.bootstrap_mean(same[usable], seed=seed)
+    gap = stats.compare_pairs(same[usable], different[usable], seed=seed)
+    printed = printed_mark(claim, cell, "rate")
+    data = {
+        "groups": {"same sum": same[usable].tolist(), "different sums": different[usable].tolist()},
+        "chance": chance,
+        "axis": "overlap, one dot a sum",
+        **({} if printed is None else {"published": {"same sum": printed}}),
+    }
+    return Measurement(
+        "overlap of two tasks about one sum",
+        bound(mean, spread, "pairs"),
+        {"rate": number(mean, spread, "pairs")},
+        chance=chance,
+        effect_size=gap.effect_size,
+        asides={
+            "same sum minus different sums": effect(gap),
+            "different sums": float(different[usable].mean()),
+        },
+        n=int(usable.sum()),
+        plots=[Plot("splits", "Overlap of two tasks, same and different sums", data)],
+    )
+
+
+@_on_pairs
+def commonality(located: LocatedPairs, study: Study, cell: Cell, claim: Claim) -> Measurement:
+    """Claim ``decoupling-commonality`` (section 1, poster): do prompts of one task share more than chance, and more
+    than prompts of two tasks do?
+
+    Four differences, each task's overlap minus chance, and minus that of two tasks about different sums. The value
+    shown is the smallest.
+    """
+    first, second = located.sets
+    seed, count = study.settings.seed, len(located)
+    weights = stats.cluster_weights(np.arange(count), seed)
+    across = first.overlap(second)
+    p_across = stats.swapped_tasks_p(first.overlap(), across, second.overlap(), seed)
+    parts: dict[str, stats.Effect] = {}
+    for place, (task, sets) in enumerate(zip(TASKS, located.sets, strict=True)):
+        within, chance = sets.overlap(), sets.chance()
+        parts[f"{task} minus chance"] = stats.effect_of_draws(
+            stats.off_diagonal_mean(within - chance),
+            stats.weighted_pair_mean(within - chance, weights),
+            _random_sets_p(sets, seed + place),
+            count,
+        )
+        parts[f"{task} minus two tasks"] = stats.effect_of_draws(
+            stats.off_diagonal_mean(within) - stats.off_diagonal_mean(across),
+            stats.weighted_pair_mean(within, weights) - stats.weighted_pair_mean(across, weights),
+            p_across[place],
+            count,
+        )
+    least = min(parts.values(), key=lambda one: one.estimate)
+    return Measurement(
+        "overlap of different sums under one task, minus chance or minus that under two tasks; the smallest",
+        difference(least.estimate, least.interval, "sums"),
+        effects(parts),
+        chance=float(np.mean([stats.off_diagonal_mean(sets.chance()) for sets in located.sets])),
+        settings={"random_draws": RANDOM_DRAWS, "permutations": PERMUTATIONS},
+    )
+
+
+def _random_sets_p(sets: LocatedSets, seed: int) -> float:
+    """p of the mean overlap against random sets with each prompt's own count in every layer."""
+
+    def overlap(chosen: Sequence[np.ndarray]) -> float:
+        return stats.off_diagonal_mean(LocatedSets.of_places(chosen, sets.places, sets.strata).overlap())
+
+    return stats.random_sets_p(
+        stats.off_diagonal_mean(sets.overlap()), sets.per_stratum, sets.strata, overlap, seed
+    )
+
+
 def _matrix(located: LocatedPairs) -> Plot:
     first, second = located.sets
-    values, chance = overlaps(first, second), off_diagonal_mean(first.chance(second))
+    values, chance = overlaps(first, second), stats.off_diagonal_mean(first.chance(second))
     across = values["two tasks, different sums"]
     rows = [
         [values[f"{TASKS[0]}, different sums"], across],

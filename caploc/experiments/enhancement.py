@@ -8,11 +8,12 @@ datasets is in `caploc.experiments.enhancement_elsewhere`. What is trained stand
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from caploc import statistics as stats
 from caploc.experiments.enhancement_arms import (
     EPOCHS,
     FROZEN,
@@ -22,29 +23,21 @@ from caploc.experiments.enhancement_arms import (
     NEAREST,
     OTHERS,
     RANDOM,
-    RUNS,
     UNIFORM,
 )
-from caploc.experiments.enhancement_runs import Enhancements, Trained, checkpoint, trained_datasets
-from caploc.experiments.evidence import asides, bound, difference, effect, effects
+from caploc.experiments.enhancement_runs import (
+    Enhancements,
+    Trained,
+    checkpoint,
+    on_trained,
+    trained_datasets,
+)
+from caploc.experiments.evidence import asides, bound, difference, effect, effects, number
 from caploc.experiments.locating import Scores, to_split
 from caploc.experiments.specs import FloorError, Need
-from caploc.experiments.study import Study, experiment
+from caploc.experiments.study import Study, experiment, family
 from caploc.findings import Aside, Cell, Measurement, Number, Part, Test
 from caploc.papers import Claim
-from caploc.statistics import (
-    Change,
-    Effect,
-    Pair,
-    above_chance,
-    best_of,
-    binomial_p,
-    effect_of,
-    mcnemar,
-    percentile_interval,
-    rank_among_draws,
-    resampled_masks,
-)
 from caploc.streams import Stream, stream
 
 AVERAGE = "average"
@@ -52,51 +45,49 @@ SIGMAS = (3.0, 6.0)
 """Those that one share of neurons is printed for."""
 
 
-def _needs(study: Study, cell: Cell, claim: Claim) -> Iterator[Need]:
-    return Trained.needs(study, float(cell.sigma or 0))
+def _with_scores(trained: Trained, found: Measurement) -> Measurement:
+    """With the average scores of every arm after the last epoch, of the base and of guessing."""
+    return replace(trained.beside(found), chance=_chance(trained), controls=_scores_beside(trained))
+
+
+_on_able = family(
+    Trained.needs,
+    lambda study, cell, claim: with_an_ability(Trained.of(study, cell, claim), claim),
+    _with_scores,
+)
+"""Claims about what was trained, where arms can be told apart."""
 
 
 # ------------------------------------------------------------------------------------------ the numbers of Table 2
 
 
-@experiment(_needs)
-def table2_numbers(study: Study, cell: Cell, claim: Claim) -> Measurement:
+@on_trained
+def table2_numbers(trained: Trained, study: Study, cell: Cell, claim: Claim) -> Measurement:
     """Claim ``table2-numbers``: the score of every method after every number of epochs, on each dataset and on average.
 
     The value shown is the located neurons' average after the last epoch.
     """
-    trained = Trained.of(study, float(cell.sigma or 0))
     found = {
-        (method, epoch, name): bound(one.estimate, one.interval)
+        (method, epoch, name): one
         for method in METHODS
         for epoch in EPOCHS
         for name, one in _scores_of(trained, method, epoch, study.settings.seed).items()
     }
+    located = found[LOCATED, LAST, AVERAGE]
     return Measurement(
         f"score after {LAST} epochs of training the located neurons, average",
-        found[LOCATED, LAST, AVERAGE],
+        bound(located.estimate, located.interval),
         {
-            f"{method}, {after(epoch)}, {name}": Number(
-                one.estimate,
-                one.interval,
-                method=one.method,
-                at={"method": method, "epoch": epoch, "dataset": name},
+            f"{method}, {after(epoch)}, {name}": number(
+                one.estimate, one.interval, at={"method": method, "epoch": epoch, "dataset": name}
             )
             for (method, epoch, name), one in found.items()
         },
-        asides=trained.beside,
-        n=trained.items,
-        draws=RUNS[RANDOM],
-        basis=[trained],
         floor=trained.divergence(*METHODS),
     )
 
 
-def _needs_share(study: Study, cell: Cell, claim: Claim) -> Iterator[Need]:
-    yield from (Need(study.early, Scores(name)) for name in trained_datasets(study.early))
-
-
-@experiment(_needs_share)
+@experiment(lambda study, *_: [Need(study.early, Scores(name)) for name in trained_datasets(study.early)])
 def param_share(study: Study, cell: Cell, claim: Claim) -> Measurement:
     """Claim ``table2-param-share``: located over all neurons at sigma 3 and at sigma 6, mean over what is trained on.
 
@@ -109,7 +100,7 @@ def param_share(study: Study, cell: Cell, claim: Claim) -> Measurement:
     shares = {
         sigma: bound(
             found[0].mean(),
-            percentile_interval(found[1:].mean(1), 0.95),
+            stats.percentile_interval(found[1:].mean(1), 0.95),
             "shards",
             unit="share",
         )
@@ -149,7 +140,7 @@ def _shares(study: Study, names: Sequence[str], sigma: float) -> np.ndarray:
     columns = []
     for name in names:
         shards = to_split(study.result(Scores(name)), study.settings.threshold(sigma))
-        located = resampled_masks(shards, study.settings.draws, generator)
+        located = stats.resampled_masks(shards, study.settings.draws, generator)
         columns.append(located.reshape(len(located), -1).mean(1))
     return np.stack(columns, axis=1)
 
@@ -157,14 +148,13 @@ def _shares(study: Study, names: Sequence[str], sigma: float) -> np.ndarray:
 # ---------------------------------------------------------------------------------------- located against other arms
 
 
-@experiment(_needs)
-def located_beats_random(study: Study, cell: Cell, claim: Claim) -> Measurement:
+@_on_able
+def located_beats_random(trained: Trained, study: Study, cell: Cell, claim: Claim) -> Measurement:
     """Claim ``table2-located-beats-random``: scores after the last epoch, on each dataset and on average.
 
     Random neurons are matched by layer; see `caploc.statistics.arms` for the sampling error of five draws. Those
     nearest in magnitude and uniform ones stand beside, as do the rank among the draws and nats a token.
     """
-    trained, notes = with_an_ability(Trained.of(study, float(cell.sigma or 0)), claim)
     seed = study.settings.seed
     found = _by_dataset(trained, LOCATED, RANDOM, seed, drawn=True)
     shown: dict[str, Aside] = {}
@@ -174,7 +164,7 @@ def located_beats_random(study: Study, cell: Cell, claim: Claim) -> Measurement:
     losses = _by_dataset(trained, RANDOM, LOCATED, seed, what="nll")
     shown |= {f"nats a token, {name}": one.estimate for name, one in losses.items()}
     shown[f"rank among draws, {AVERAGE}"] = Test(
-        p=rank_among_draws(_own_pairs(trained, LOCATED, RANDOM, LAST))
+        p=stats.rank_among_draws(_own_pairs(trained, LOCATED, RANDOM, LAST))
     )
     for name, run in trained.by_dataset.items():
         shown |= _mcnemar(name, run.of(LOCATED, name, LAST), run.of(RANDOM, name, LAST))
@@ -184,28 +174,21 @@ def located_beats_random(study: Study, cell: Cell, claim: Claim) -> Measurement:
         difference(average.estimate, average.interval),
         effects(found),
         effect_size=average.effect_size,
-        chance=_chance(trained),
-        asides={**shown, **trained.beside},
-        controls=_scores_beside(trained),
-        n=trained.items,
-        draws=RUNS[RANDOM],
-        basis=[trained],
-        notes=notes,
+        asides=shown,
         floor=trained.divergence(LOCATED, RANDOM),
     )
 
 
-@experiment(_needs)
-def located_beats_others(study: Study, cell: Cell, claim: Claim) -> Measurement:
+@_on_able
+def located_beats_others(trained: Trained, study: Study, cell: Cell, claim: Claim) -> Measurement:
     """Claim ``table2-located-beats-wo-located``: average scores after 1, 5 and 10 epochs, located minus all others.
 
     The located neurons are zero in the others' arm, as printed; the arm that leaves them as they are stands beside.
     """
-    trained, notes = with_an_ability(Trained.of(study, float(cell.sigma or 0)), claim)
 
-    def minus(arm: str) -> dict[str, Effect]:
+    def minus(arm: str) -> dict[str, stats.Effect]:
         pairs = {after(epoch): _own_pairs(trained, LOCATED, arm, epoch) for epoch in EPOCHS}
-        return {name: effect_of(some, seed=study.settings.seed) for name, some in pairs.items()}
+        return {name: stats.effect_of(some, seed=study.settings.seed) for name, some in pairs.items()}
 
     found = minus(OTHERS)
     last = found[after(LAST)]
@@ -214,36 +197,29 @@ def located_beats_others(study: Study, cell: Cell, claim: Claim) -> Measurement:
         difference(last.estimate, last.interval),
         effects(found),
         effect_size=last.effect_size,
-        chance=_chance(trained),
-        asides={**asides(minus(FROZEN), "minus the others, located frozen, "), **trained.beside},
-        controls=_scores_beside(trained),
-        n=trained.items,
-        draws=RUNS[RANDOM],
-        basis=[trained],
-        notes=notes,
+        asides=asides(minus(FROZEN), "minus the others, located frozen, "),
         floor=trained.divergence(LOCATED, OTHERS),
     )
 
 
-@experiment(_needs)
-def located_best_average(study: Study, cell: Cell, claim: Claim) -> Measurement:
+@_on_able
+def located_best_average(trained: Trained, study: Study, cell: Cell, claim: Claim) -> Measurement:
     """Claim ``table2-located-best-average``: the located neurons' average minus the better of the two other methods'.
 
     The columns are the numbers of epochs at the cell's sigma. Random stands with the mean of its draws, as the table
     has one number for it. With the located neurons frozen in place of zeroed it stands beside.
     """
-    trained, notes = with_an_ability(Trained.of(study, float(cell.sigma or 0)), claim)
 
     def arrays(arm: str) -> list[np.ndarray]:
         """For each dataset ``[runs, epochs, items]``."""
         return [one.score[name][one.required(arm)] for name, one in trained.by_dataset.items()]
 
     seed = study.settings.seed
-    best = best_of({arm: arrays(arm) for arm in METHODS}, seed)
-    fair = best_of({arm: arrays(arm) for arm in (LOCATED, RANDOM, FROZEN)}, seed)
+    best = stats.best_of({arm: arrays(arm) for arm in METHODS}, seed)
+    fair = stats.best_of({arm: arrays(arm) for arm in (LOCATED, RANDOM, FROZEN)}, seed)
     columns = zip(EPOCHS, best.estimates, best.intervals, best.intervals90, strict=True)
     parts: dict[str, Part] = {
-        after(epoch): effect(Change(estimate, interval, interval90))
+        after(epoch): effect(stats.Change(estimate, interval, interval90))
         for epoch, estimate, interval, interval90 in columns
     }
     frozen = "located frozen in the others' arm"
@@ -251,31 +227,23 @@ def located_best_average(study: Study, cell: Cell, claim: Claim) -> Measurement:
         f"average score after {LAST} epochs, located minus the better rival",
         difference(best.estimates[-1], best.intervals[-1], "items and runs, the better rival chosen anew"),
         {**parts, "best": Test(p=best.p)},
-        chance=_chance(trained),
         asides={
             **{f"{frozen}, {after(epoch)}": one for epoch, one in zip(EPOCHS, fair.estimates, strict=True)},
             f"best, {frozen}": Test(p=fair.p),
-            **trained.beside,
         },
-        controls=_scores_beside(trained),
-        n=trained.items,
-        draws=RUNS[RANDOM],
-        basis=[trained],
-        notes=notes,
         floor=trained.divergence(*METHODS),
     )
 
 
-@experiment(_needs)
-def small_portion_suffices(study: Study, cell: Cell, claim: Claim) -> Measurement:
+@on_trained
+def small_portion_suffices(trained: Trained, study: Study, cell: Cell, claim: Claim) -> Measurement:
     """Claim ``table2-small-portion-suffices``: the located neurons' scores minus the base's and minus chance.
 
     Chance is a part only where an answer can be guessed. Where answers are right or wrong its p is that of the exact
     binomial test, of the seed with the fewest right answers. A dataset on which the base leaves no more to gain than
     the least gain that counts is left out and named: a gain could not show there. The value shown is the least gain.
     """
-    trained = Trained.of(study, float(cell.sigma or 0))
-    found: dict[str, Effect] = {}
+    found: dict[str, stats.Effect] = {}
     shown: dict[str, Aside] = {}
     notes: list[str] = []
     for name, one in trained.by_dataset.items():
@@ -291,7 +259,7 @@ def small_portion_suffices(study: Study, cell: Cell, claim: Claim) -> Measuremen
             over = _over(name, scores, np.full_like(base, chance), study.settings.seed)
             right_or_wrong = np.isin(scores, (0, 1)).all()
             found[f"{name}, over chance"] = (
-                replace(over, p_items=binomial_p(scores, chance)) if right_or_wrong else over
+                replace(over, p_items=stats.binomial_p(scores, chance)) if right_or_wrong else over
             )
     if not found:
         raise FloorError("; ".join(notes))
@@ -303,19 +271,16 @@ def small_portion_suffices(study: Study, cell: Cell, claim: Claim) -> Measuremen
         effects(found),
         effect_size=least.effect_size,
         chance=_chance(trained),
-        asides={**shown, **trained.beside},
+        asides=shown,
         controls=_scores_beside(trained),
-        n=trained.items,
-        draws=RUNS[RANDOM],
-        basis=[trained],
         notes=notes,
         floor=trained.divergence(LOCATED),
     )
 
 
-def with_an_ability(trained: Trained, claim: Claim) -> tuple[Trained, list[str]]:
-    """The datasets on which the base or some method after the last epoch is above chance, and why others are left out:
-    where all guess, arms cannot be told apart.
+def with_an_ability(trained: Trained, claim: Claim) -> Trained:
+    """The datasets on which the base or some method after the last epoch is above chance: where all guess, arms cannot
+    be told apart.
 
     Raises:
         FloorError: none is left.
@@ -325,7 +290,7 @@ def with_an_ability(trained: Trained, claim: Claim) -> tuple[Trained, list[str]]
     notes: list[str] = []
     for name, one in trained.by_dataset.items():
         means = [one.base_score[name], *(one.of(method, name, LAST).mean(0) for method in METHODS)]
-        if any(above_chance(mean, one.chance[name], level=level) for mean in means):
+        if any(stats.above_chance(mean, one.chance[name], level=level) for mean in means):
             found[name] = one
         else:
             best = max(float(mean.mean()) for mean in means)
@@ -335,7 +300,7 @@ def with_an_ability(trained: Trained, claim: Claim) -> tuple[Trained, list[str]]
             )
     if not found:
         raise FloorError("; ".join(notes))
-    return replace(trained, by_dataset=found), notes
+    return replace(trained, by_dataset=found, left_out=notes)
 
 
 # ------------------------------------------------------------------------------------------------- scores and effects
@@ -346,18 +311,20 @@ def after(epoch: int) -> str:
     return f"after {epoch} epoch{'s' if epoch > 1 else ''}"
 
 
-def _own_pairs(trained: Trained, first: str, second: str, epoch: int, what: str = "score") -> list[Pair]:
+def _own_pairs(
+    trained: Trained, first: str, second: str, epoch: int, what: str = "score"
+) -> list[stats.Pair]:
     """Each dataset trained on, tested on itself."""
     return [
-        Pair(name, name, one.of(first, name, epoch, what), one.of(second, name, epoch, what))
+        stats.Pair(name, name, one.of(first, name, epoch, what), one.of(second, name, epoch, what))
         for name, one in trained.by_dataset.items()
     ]
 
 
-def _scores_of(trained: Trained, method: str, epoch: int, seed: int) -> dict[str, Effect]:
+def _scores_of(trained: Trained, method: str, epoch: int, seed: int) -> dict[str, stats.Effect]:
     """Scores by dataset and on average, as effects over nothing."""
     pairs = [
-        Pair(name, name, one.of(method, name, epoch), np.zeros((1, len(one.base_score[name]))))
+        stats.Pair(name, name, one.of(method, name, epoch), np.zeros((1, len(one.base_score[name]))))
         for name, one in trained.by_dataset.items()
     ]
     return _with_average(pairs, seed)
@@ -365,21 +332,21 @@ def _scores_of(trained: Trained, method: str, epoch: int, seed: int) -> dict[str
 
 def _by_dataset(
     trained: Trained, first: str, second: str, seed: int, drawn: bool = False, what: str = "score"
-) -> dict[str, Effect]:
+) -> dict[str, stats.Effect]:
     """Two arms after the last epoch, ``first`` minus ``second``, by dataset and on average."""
     return _with_average(_own_pairs(trained, first, second, LAST, what), seed, drawn)
 
 
-def _with_average(pairs: Sequence[Pair], seed: int, drawn: bool = False) -> dict[str, Effect]:
+def _with_average(pairs: Sequence[stats.Pair], seed: int, drawn: bool = False) -> dict[str, stats.Effect]:
     """The effect of every pair by its dataset, and of all together."""
-    found = {pair.tested: effect_of([pair], drawn=drawn, seed=seed) for pair in pairs}
-    average = effect_of(pairs, drawn=drawn, seed=seed) if len(pairs) > 1 else next(iter(found.values()))
+    found = {pair.tested: stats.effect_of([pair], drawn=drawn, seed=seed) for pair in pairs}
+    average = stats.effect_of(pairs, drawn=drawn, seed=seed) if len(pairs) > 1 else next(iter(found.values()))
     return {**found, AVERAGE: average}
 
 
-def _over(name: str, scores: np.ndarray, level: np.ndarray, seed: int) -> Effect:
+def _over(name: str, scores: np.ndarray, level: np.ndarray, seed: int) -> stats.Effect:
     """``scores [runs, items]`` on a dataset over what was not trained, ``level [1, items]``."""
-    return effect_of([Pair(name, name, scores, level)], seed=seed)
+    return stats.effect_of([stats.Pair(name, name, scores, level)], seed=seed)
 
 
 def _mcnemar(name: str, first: np.ndarray, second: np.ndarray) -> dict[str, Test]:
@@ -387,7 +354,7 @@ def _mcnemar(name: str, first: np.ndarray, second: np.ndarray) -> dict[str, Test
     if not np.isin([*first.flat, *second.flat], (0, 1)).all():
         return {}
     return {
-        f"McNemar, {name}, seed {seed}": Test(p=mcnemar(scores, second[seed % len(second)]).p)
+        f"McNemar, {name}, seed {seed}": Test(p=stats.mcnemar(scores, second[seed % len(second)]).p)
         for seed, scores in enumerate(first)
     }
 

@@ -5,7 +5,7 @@ Figure 9 (appendix F) and Table 4 (appendix G), of the runs that Table 2 has, `c
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -20,13 +20,12 @@ from caploc.experiments.enhancement_arms import (
     NEAREST,
     OTHERS,
     RANDOM,
-    RUNS,
 )
-from caploc.experiments.enhancement_runs import Enhancements, Trained
-from caploc.experiments.evidence import asides, difference, effect, effects
+from caploc.experiments.enhancement_runs import Enhancements, Trained, on_trained
+from caploc.experiments.evidence import asides, difference, effect, effects, number
 from caploc.experiments.specs import Need, NotRunError
-from caploc.experiments.study import Study, experiment
-from caploc.findings import Aside, Cell, Measurement, Number, Plot, Test
+from caploc.experiments.study import Study, family
+from caploc.findings import Aside, Cell, Measurement, Plot, Test
 from caploc.papers import Claim
 from caploc.statistics import Pair, effect_of, rank_among_draws, stratified_permutation
 
@@ -36,18 +35,14 @@ BASE = "base"
 # ---------------------------------------------------------------------------------------------------------- Figure 9
 
 
-def _needs_loss(study: Study, cell: Cell, claim: Claim) -> Iterator[Need]:
-    return Trained.needs(study, float(cell.sigma or 0))
-
-
-@experiment(_needs_loss)
-def enhancement_loss(study: Study, cell: Cell, claim: Claim) -> Measurement:
+@on_trained
+def enhancement_loss(trained: Trained, study: Study, cell: Cell, claim: Claim) -> Measurement:
     """Claim ``fig9-enhancement-loss``: random minus located, nats a token of held-out answers after the last epoch.
 
     Held out are the evaluation items of the dataset trained on; the mean is over the datasets trained on. p exchanges
     the two arms' runs within each dataset and seed. The areas under the training curves stand beside.
     """
-    trained, seed = Trained.of(study, float(cell.sigma or 0)), study.settings.seed
+    seed = study.settings.seed
     pairs = _losses(trained, RANDOM)
     found = effect_of(pairs, drawn=True, scores=False, seed=seed)
     shown: dict[str, Aside] = {
@@ -64,7 +59,7 @@ def enhancement_loss(study: Study, cell: Cell, claim: Claim) -> Measurement:
         difference(found.estimate, found.interval, unit="nats"),
         {"loss": effect(found, _exchange_p(trained, seed), unit="nats")},
         effect_size=found.effect_size,
-        asides={**shown, **trained.beside},
+        asides=shown,
         controls={
             **{
                 arm: float(np.mean([one.of(arm, name, LAST, "nll").mean() for name, one in every]))
@@ -72,9 +67,6 @@ def enhancement_loss(study: Study, cell: Cell, claim: Claim) -> Measurement:
             },
             BASE: float(np.mean([one.base_nll[name].mean() for name, one in every])),
         },
-        n=trained.items,
-        draws=RUNS[RANDOM],
-        basis=[trained],
         plots=_plots(study, trained, float(cell.sigma or 0)),
         floor=trained.divergence(LOCATED, RANDOM),
     )
@@ -134,20 +126,29 @@ def _curve(start: float, runs: np.ndarray) -> dict[str, list[float]]:
 
 
 def _needs_others(study: Study, cell: Cell, claim: Claim) -> Iterator[Need]:
-    _check_others(study)
-    return Trained.needs(study, float(cell.sigma or 0))
+    if len(study.early.available()) == 1:
+        raise NotRunError("needs a dataset that was not trained on; give another --dataset")
+    return Trained.needs(study, cell, claim)
 
 
-@experiment(_needs_others)
-def table4_numbers(study: Study, cell: Cell, claim: Claim) -> Measurement:
+def _with_others(study: Study, cell: Cell, claim: Claim) -> Trained:
+    _needs_others(study, cell, claim)
+    return Trained.of(study, cell, claim)
+
+
+_on_others = family(_needs_others, _with_others, Trained.beside)
+"""Claims about datasets that were not trained on."""
+
+
+@_on_others
+def table4_numbers(trained: Trained, study: Study, cell: Cell, claim: Claim) -> Measurement:
     """Claim ``table4-numbers``: the change of the score on datasets not trained on, of every method.
 
     The mean over all pairs of a dataset trained on and another one tested, and over 1, 5 and 10 epochs (ambiguities
     ``untrained-datasets``, ``table4-average``); the value shown is that of the located neurons.
     """
-    trained = _trained(study, cell)
     found = {method: effect_of(_pairs(trained, method, BASE), seed=study.settings.seed) for method in METHODS}
-    shown = {method: difference(one.estimate, one.interval) for method, one in found.items()}
+    located = found[LOCATED]
     by_epoch = {
         f"{method}, after {epoch}": float(
             np.mean([pair.differences.mean() for pair in _pairs(trained, method, BASE, epochs=(epoch,))])
@@ -157,44 +158,37 @@ def table4_numbers(study: Study, cell: Cell, claim: Claim) -> Measurement:
     }
     return Measurement(
         "change of the score on datasets not trained on, located",
-        shown[LOCATED],
+        difference(located.estimate, located.interval),
         {
-            method: Number(
-                one.estimate,
-                one.interval,
-                method=one.method,
-                at={"method": method, "dataset": "average"},
-            )
-            for method, one in shown.items()
+            method: number(one.estimate, one.interval, at={"method": method, "dataset": "average"})
+            for method, one in found.items()
         },
-        effect_size=found[LOCATED].effect_size,
-        asides={**by_epoch, **trained.beside},
-        n=trained.items,
-        draws=RUNS[RANDOM],
-        basis=[trained],
+        effect_size=located.effect_size,
+        asides=by_epoch,
         floor=trained.divergence(*METHODS),
     )
 
 
-@experiment(_needs_others)
-def table4_located_best(study: Study, cell: Cell, claim: Claim) -> Measurement:
+@_on_others
+def table4_located_best(trained: Trained, study: Study, cell: Cell, claim: Claim) -> Measurement:
     """Claim ``table4-located-best``: the located neurons' change, minus that of random ones, of all others, and itself.
 
     The same mean as ``table4-numbers``. Datasets of another type than the one trained on, nats a token (format can be
     learned without ability), random neurons nearest in magnitude and the others with the located frozen stand beside.
     The value shown is the least of the three.
     """
-    trained, seed = _trained(study, cell), study.settings.seed
+    seed = study.settings.seed
+    changes = _pairs(trained, LOCATED, BASE)
     found = {
         "minus random": effect_of(_pairs(trained, LOCATED, RANDOM), drawn=True, seed=seed),
         "minus all but located": effect_of(_pairs(trained, LOCATED, OTHERS), seed=seed),
-        "minus base": effect_of(_pairs(trained, LOCATED, BASE), seed=seed),
+        "minus base": effect_of(changes, seed=seed),
     }
     others = {FROZEN: effect_of(_pairs(trained, LOCATED, FROZEN), seed=seed)}
     if all(one.indices(NEAREST) for one in trained.by_dataset.values()):
         nearest = _pairs(trained, LOCATED, NEAREST, epochs=(LAST,))
         others[f"{NEAREST}, after {LAST}"] = effect_of(nearest, seed=seed)
-    if other_types := _other_types(_pairs(trained, LOCATED, BASE)):
+    if other_types := [one for one in changes if _type(one.tested) != _type(one.trained)]:
         others["base, datasets of another type"] = effect_of(other_types, seed=seed)
     losses = {
         f"nats a token, {rival} minus located": effect_of(
@@ -212,23 +206,19 @@ def table4_located_best(study: Study, cell: Cell, claim: Claim) -> Measurement:
             **asides(others, "minus "),
             **losses,
             "rank among draws": Test(p=rank_among_draws(_pairs(trained, LOCATED, RANDOM))),
-            **trained.beside,
         },
-        n=trained.items,
-        draws=RUNS[RANDOM],
-        basis=[trained],
         floor=trained.divergence(*METHODS),
     )
 
 
-@experiment(_needs_others)
-def harmless_updating(study: Study, cell: Cell, claim: Claim) -> Measurement:
+@_on_others
+def harmless_updating(trained: Trained, study: Study, cell: Cell, claim: Claim) -> Measurement:
     """Claim ``table4-harmless-updating``: each dataset not trained on, and general text, after the last epoch.
 
     A part for every pair of a dataset trained on and another tested, since harm hides behind averages, and for every
     dataset trained on one of general text, minus its nats a token. The value shown is the worst of them.
     """
-    trained, seed = _trained(study, cell), study.settings.seed
+    seed = study.settings.seed
     scores = {
         f"{pair.tested} after {pair.trained}": effect_of([pair], seed=seed)
         for pair in _pairs(trained, LOCATED, BASE, epochs=(LAST,))
@@ -258,25 +248,12 @@ def harmless_updating(study: Study, cell: Cell, claim: Claim) -> Measurement:
             name: replace(one, p=None) for name, one in parts.items()
         },  # p asks for a gain, which is not claimed
         effect_size=worst.effect_size,
-        asides={**rivals, **trained.beside},
-        n=trained.items,
-        draws=RUNS[RANDOM],
-        basis=[trained],
+        asides=rivals,
         notes=[]
         if texts
         else ["no general text could be had here: give a --data-root with counterfact or known_1000"],
         floor=trained.divergence(LOCATED),
     )
-
-
-def _check_others(study: Study) -> None:
-    if len(study.early.available()) == 1:
-        raise NotRunError("needs a dataset that was not trained on; give another --dataset")
-
-
-def _trained(study: Study, cell: Cell) -> Trained:
-    _check_others(study)
-    return Trained.of(study, float(cell.sigma or 0))
 
 
 def _pairs(
@@ -304,10 +281,6 @@ def _outcomes(one: Enhancements, arm: str, tested: str, what: str, epochs: tuple
     return np.asarray(np.mean([one.of(arm, tested, epoch, what) for epoch in epochs], axis=0))
 
 
-def _other_types(pairs: Sequence[Pair]) -> list[Pair]:
-    """Those in which the tested dataset is of another type (math, program, language) than the one trained on."""
-    return [one for one in pairs if _type(one.tested) != _type(one.trained)]
-
-
 def _type(dataset: str) -> str:
+    """Math, program, language."""
     return DATASETS[dataset].task if dataset in DATASETS else dataset

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -40,15 +40,18 @@ from caploc.experiments.evaluating import (
     EvaluationItems,
     GeneralText,
     Items,
+    PreparedItems,
     evaluation_flops,
-    prepared_datasets,
+    in_datasets,
 )
 from caploc.experiments.specs import Arrays, FloorError, Need, NotRunError, Spec, Task, keyed
-from caploc.experiments.study import Study
+from caploc.experiments.study import Study, family
+from caploc.findings import Cell, Measurement
 from caploc.fingerprints import fingerprint
 from caploc.interventions.enhancement import Recipe, enhance, enhanced
 from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask
+from caploc.papers import Claim
 from caploc.store import Entry
 
 PAPER_DATASETS = ("gsm8k", "emotion", "code25k")
@@ -228,7 +231,7 @@ class Enhanced(Spec[Enhancements]):
         )
 
     def flops(self, study: Study) -> float:
-        once = sum(evaluation_flops(study, items) for items in prepared_datasets(study).values())
+        once = sum(evaluation_flops(study, items) for items in in_datasets(study, PreparedItems).values())
         return sum(
             count * (training_flops(study, self.dataset, EPOCHS[-1]) + len(epochs_of(arm)) * once)
             for arm, count in RUNS.items()
@@ -257,31 +260,30 @@ class Trained:
 
     study: Study
     by_dataset: Mapping[str, Enhancements]
+    left_out: Sequence[str] = ()
 
     @staticmethod
-    def needs(study: Study, sigma: float) -> Iterator[Need]:
+    def needs(study: Study, cell: Cell, claim: Claim) -> Iterator[Need]:
         """What `of` reads."""
-        early = study.early
-        yield from (Need(early, Enhanced(name, sigma)) for name in trained_datasets(early))
+        yield from (Need(study.early, one) for one in _trainings(study, cell))
 
     @classmethod
-    def of(cls, study: Study, sigma: float) -> Trained:
+    def of(cls, study: Study, cell: Cell, claim: Claim) -> Trained:
         """On every one of `trained_datasets`. Raises as `Enhanced`."""
-        early = study.early
-        return cls(study, {name: early.result(Enhanced(name, sigma)) for name in trained_datasets(early)})
+        return cls(study, {one.dataset: study.early.result(one) for one in _trainings(study, cell)})
+
+    def beside(self, found: Measurement) -> Measurement:
+        """A measurement on them, with base scores on all datasets, and how many neurons each dataset trained on
+        locates."""
+        base = {f"base, {name}": float(score.mean()) for name, score in self._one.base_score.items()}
+        located = {f"located on {name}": float(one.located.count) for name, one in self.by_dataset.items()}
+        asides = {**found.asides, **base, **located}
+        return replace(found, asides=asides, n=self.items, draws=RUNS[RANDOM], basis=[self])
 
     @property
     def items(self) -> int:
         """How many items all datasets trained on have."""
         return sum(len(one.base_score[name]) for name, one in self.by_dataset.items())
-
-    @property
-    def beside(self) -> dict[str, float]:
-        """Base scores on all datasets, and how many neurons each dataset trained on locates."""
-        base = {f"base, {name}": float(score.mean()) for name, score in self._one.base_score.items()}
-        return base | {
-            f"located on {name}": float(one.located.count) for name, one in self.by_dataset.items()
-        }
 
     def divergence(self, *arms: str) -> str | None:
         """Why a measurement that rests on ``arms`` is uninformative: some of their runs diverged. They are left out,
@@ -322,7 +324,7 @@ class Trained:
 
     @property
     def notes(self) -> Sequence[str]:
-        early, notes = self.study.early, []
+        early, notes = self.study.early, list(self.left_out)
         if early is not self.study:
             notes.append(
                 f"{early.model}, an early checkpoint, is located and trained in place of {self.study.model}, which "
@@ -351,6 +353,14 @@ class Trained:
     @property
     def _one(self) -> Enhancements:
         return next(iter(self.by_dataset.values()))
+
+
+def _trainings(study: Study, cell: Cell) -> list[Enhanced]:
+    return [Enhanced(name, float(cell.sigma or 0)) for name in trained_datasets(study.early)]
+
+
+on_trained = family(Trained.needs, Trained.of, Trained.beside)
+"""Claims about what was trained."""
 
 
 def checkpoint(study: Study) -> dict[str, Any]:

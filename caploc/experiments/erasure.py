@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from caploc import statistics as stats
 from caploc.experiments.erasure_sets import (
     LARGEST,
     LAYER,
@@ -24,25 +25,13 @@ from caploc.experiments.erasure_sets import (
     LocatedErased,
     nothing_located,
 )
-from caploc.experiments.evaluating import EvaluationItems, Items, evaluated_datasets
+from caploc.experiments.evaluating import EvaluationItems, Items, in_datasets
 from caploc.experiments.evidence import asides, bound, difference, effect, effects, finite
 from caploc.experiments.locating import located_mask
 from caploc.experiments.specs import FloorError, NotRunError, Spec
 from caploc.experiments.study import Study, experiment
 from caploc.findings import Aside, Cell, Measurement, Plot, Test
 from caploc.papers import Claim
-from caploc.statistics import (
-    Change,
-    Effect,
-    average_interval,
-    change_of_random,
-    compare_doses,
-    compare_pairs,
-    compare_with_random,
-    if_nothing_changed,
-    mcnemar,
-    score_interval,
-)
 
 AVERAGE = "average"
 COLUMNS = ("gsm8k", "emotion", "code25k")
@@ -61,11 +50,7 @@ Specs = Iterator[Spec[Any]]
 # ------------------------------------------------------------------------------------------ the numbers of Table 3
 
 
-def _needs_base(study: Study, cell: Cell, claim: Claim) -> Specs:
-    yield from map(Items, [cell.dataset] if cell.dataset else study.available())
-
-
-@experiment(_needs_base)
+@experiment(lambda study, cell, claim: map(Items, [cell.dataset] if cell.dataset else study.available()))
 def base(study: Study, cell: Cell, claim: Claim) -> Measurement:
     """Claim ``table3-base``: the score of the untouched model on one dataset; without one, the average column."""
     quantity = "score of the untouched model"
@@ -76,7 +61,7 @@ def base(study: Study, cell: Cell, claim: Claim) -> Measurement:
         quantity,
         bound(
             items.base["score"].mean(),
-            score_interval(items.base["score"], items.clusters, study.settings.seed),
+            stats.score_interval(items.base["score"], items.clusters, study.settings.seed),
             "items",
             n=len(items),
         ),
@@ -119,7 +104,10 @@ def erase(study: Study, cell: Cell, claim: Claim) -> Measurement:
     return Measurement(
         quantity,
         bound(
-            score.mean(), score_interval(score, items.clusters, study.settings.seed), "items", n=len(items)
+            score.mean(),
+            stats.score_interval(score, items.clusters, study.settings.seed),
+            "items",
+            n=len(items),
         ),
         chance=items.chance,
         asides=shown,
@@ -145,12 +133,12 @@ def random(study: Study, cell: Cell, claim: Claim) -> Measurement:
     sets matched in magnitude stand beside. The value shown is the change that is largest in size.
     """
     found, left_out = with_something_to_lose(study, float(cell.sigma or 0))
-    changes: dict[str, Change] = {}
+    changes: dict[str, stats.Change] = {}
     shown: dict[str, Aside] = {}
     for dataset, one in found.items():
         for arm in (LAYER, UNIFORM, MAGNITUDE):
             if arm in one.arms.sets:
-                change = change_of_random(
+                change = stats.change_of_random(
                     one.own.base["score"], one.of(dataset, arm), one.own.clusters, study.settings.seed
                 )
                 if arm == LAYER:
@@ -183,7 +171,7 @@ def _average(
     score_of: Callable[[EvaluationItems], np.ndarray],
     notes: Sequence[str] = (),
 ) -> Measurement:
-    items = evaluated_datasets(study)
+    items = in_datasets(study, Items)
     missing = [dataset for dataset in COLUMNS if dataset not in items]
     if missing:
         raise NotRunError(
@@ -196,7 +184,7 @@ def _average(
         f"{quantity}, average over {', '.join(COLUMNS)}",
         bound(
             np.mean([score.mean() for score in scores.values()]),
-            average_interval(list(scores.values()), study.settings.seed),
+            stats.average_interval(list(scores.values()), study.settings.seed),
             "the items of each dataset",
             n=n,
         ),
@@ -230,7 +218,7 @@ def located_hurts_more(study: Study, cell: Cell, claim: Claim) -> Measurement:
     sigma, seed = float(cell.sigma or 0), study.settings.seed
     found, left_out = with_something_to_lose(study, sigma)
     decisive = {name: lost_more(one, LAYER, seed=seed) for name, one in found.items()}
-    compared: dict[str, Effect] = {}
+    compared: dict[str, stats.Effect] = {}
     shown: dict[str, Aside] = {}
     for name, one in found.items():
         for arm in (UNIFORM, MAGNITUDE, LARGEST, TWIN):
@@ -261,7 +249,7 @@ def with_something_to_lose(study: Study, sigma: float) -> tuple[dict[str, Erasur
         FloorError: none is left; the message names every floor.
     """
     found, left_out = {}, []
-    for dataset in evaluated_datasets(study):
+    for dataset in in_datasets(study, Items):
         try:
             found[dataset] = study.result(ErasedWithLoss(dataset, sigma))
         except FloorError as error:
@@ -271,7 +259,7 @@ def with_something_to_lose(study: Study, sigma: float) -> tuple[dict[str, Erasur
     return found, left_out
 
 
-def lost_more(one: Erasures, arm: str, outcome: str = "score", seed: int = 0) -> Effect:
+def lost_more(one: Erasures, arm: str, outcome: str = "score", seed: int = 0) -> stats.Effect:
     """How much more the located set's dataset loses without it than without the ``arm``'s sets: points of the score, or
     with ``nll`` nats a token. Against an arm of one set items alone are uncertain."""
     sign = 1 if outcome == "nll" else -1
@@ -279,10 +267,10 @@ def lost_more(one: Erasures, arm: str, outcome: str = "score", seed: int = 0) ->
     others = sign * one.of(one.located_on, arm, outcome)
     clusters = list(one.own.clusters)
     if len(others) == 1:
-        found = compare_pairs(located, others[0], clusters=clusters, seed=seed)
+        found = stats.compare_pairs(located, others[0], clusters=clusters, seed=seed)
     else:
-        found = compare_with_random(located, others, clusters=clusters, seed=seed)
-    return found if outcome == "nll" else if_nothing_changed(found, len(set(clusters)))
+        found = stats.compare_with_random(located, others, clusters=clusters, seed=seed)
+    return found if outcome == "nll" else stats.if_nothing_changed(found, len(set(clusters)))
 
 
 def _mcnemar(one: Erasures) -> dict[str, float]:
@@ -291,7 +279,7 @@ def _mcnemar(one: Erasures) -> dict[str, float]:
     located, others = (one.of(one.located_on, arm) for arm in (LOCATED, LAYER))
     if not (np.isin(located, (0, 1)).all() and np.isin(others, (0, 1)).all()):
         return {}
-    p = [mcnemar(draw > 0, located[0] > 0, alternative="greater").p for draw in others]
+    p = [stats.mcnemar(draw > 0, located[0] > 0, alternative="greater").p for draw in others]
     share = float(np.mean(np.array(p) < one.own.level))
     return {f"draws against which McNemar is significant, {one.located_on}": share}
 
@@ -303,7 +291,9 @@ def _lower(study: Study, one: Erasures) -> dict[str, Aside]:
         located, others = study.result(FewErased(dataset, one.sigma, LOWER_SIGMA, FEW_NEURONS))
     except FloorError:
         return {}
-    more = compare_with_random(-located, -others, clusters=list(one.own.clusters), seed=study.settings.seed)
+    more = stats.compare_with_random(
+        -located, -others, clusters=list(one.own.clusters), seed=study.settings.seed
+    )
     at = f"at sigma {LOWER_SIGMA:g}, {dataset}"
     return {
         f"neurons located {at}": float(located_mask(study, dataset, LOWER_SIGMA).count),
@@ -316,11 +306,7 @@ def _lower(study: Study, one: Erasures) -> dict[str, Aside]:
 # ---------------------------------------------------------------------------------------------- the trend over sigma
 
 
-def _needs_trend(study: Study, cell: Cell, claim: Claim) -> Specs:
-    yield from (LocatedErased(cell.dataset or "", sigma) for sigma in SIGMAS)
-
-
-@experiment(_needs_trend)
+@experiment(lambda study, cell, claim: [LocatedErased(cell.dataset, sigma) for sigma in SIGMAS])
 def sigma_trend(study: Study, cell: Cell, claim: Claim) -> Measurement:
     """Claim ``table3-sigma-trend``: the loss of score at sigma 12, 6 and 3, whatever sigmas the run asks for.
 
@@ -337,8 +323,8 @@ def sigma_trend(study: Study, cell: Cell, claim: Claim) -> Measurement:
     outcomes = [study.result(LocatedErased(dataset, sigma)) for sigma in SIGMAS]
     lost = np.stack([items.base["score"] - one["score"] for one in outcomes])
     nats = np.stack([one["nll"] - items.base["nll"] for one in outcomes])
-    response = compare_doses(lost, clusters=list(items.clusters), seed=seed)
-    in_nats = compare_doses(nats, clusters=list(items.clusters), seed=seed)
+    response = stats.compare_doses(lost, clusters=list(items.clusters), seed=seed)
+    in_nats = stats.compare_doses(nats, clusters=list(items.clusters), seed=seed)
     shown: dict[str, Aside] = {"rise of the nats lost": in_nats.step}
     shown |= {f"{name}, nats": Test(p=p) for name, p in in_nats.p_values.items()}
     for sigma, count, points, loss in zip(SIGMAS, counts, lost, nats, strict=True):

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -22,10 +22,9 @@ from caploc.experiments.evaluating import (
     GeneralText,
     Items,
     PreparedItems,
-    evaluated_datasets,
     evaluation_flops,
+    in_datasets,
     outcome_task,
-    prepared_datasets,
     text_task,
 )
 from caploc.experiments.locating import Magnitudes, Scores, located_mask
@@ -166,10 +165,12 @@ class Erased(Spec[Erasures]):
         """Which sets are evaluated on which items, arm by arm and chunk by chunk."""
         own = study.result(Items(self.dataset))
         arms = study.result(ErasedArms(self.dataset, self.sigma))
-        for dataset, one in {self.dataset: own, **evaluated_datasets(study)}.items():
+        for dataset, one in {self.dataset: own, **in_datasets(study, Items)}.items():
             at_home = dataset == self.dataset
+            worth = arms.sets if at_home else ON_OTHERS
             for arm, sets in arms.sets.items():
-                if arm in _worth(one, at_home, arms):
+                # where no loss can show, the located set alone is worth evaluating
+                if arm == LOCATED or (arm in worth and one.floor is None):
                     for chunk in (sets if at_home else sets[: ON_OTHERS[arm]]).split(AT_ONCE):
                         yield one, arm, chunk
 
@@ -201,14 +202,14 @@ class Erased(Spec[Erasures]):
         }
         text = {arm: next(entries).arrays["nats"] for arm in self._texts(study)}
         arms = study.result(ErasedArms(self.dataset, self.sigma))
-        return Erasures(self.dataset, self.sigma, arms, evaluated_datasets(study), joined, text)
+        return Erasures(self.dataset, self.sigma, arms, in_datasets(study, Items), joined, text)
 
     def flops(self, study: Study) -> float:
         at_home = 4 + study.settings.draws + 2 * FEW_SETS
         elsewhere = sum(ON_OTHERS.values())
         return sum(
             evaluation_flops(study, items, at_home if dataset == self.dataset else elsewhere)
-            for dataset, items in prepared_datasets(study).items()
+            for dataset, items in in_datasets(study, PreparedItems).items()
         )
 
 
@@ -304,10 +305,3 @@ class FewErased(Spec[tuple[np.ndarray, np.ndarray]]):
 def nothing_located(dataset: str, sigma: float) -> FloorError:
     """Why nothing can be erased."""
     return FloorError(f"floor effect: no neuron passes sigma {sigma:g} on {dataset}, so none can be erased")
-
-
-def _worth(items: EvaluationItems, own: bool, arms: Arms) -> Collection[str]:
-    """The arms that are worth evaluating: where no loss can show, the located set alone."""
-    if items.floor is not None:
-        return (LOCATED,)
-    return arms.sets if own else ON_OTHERS

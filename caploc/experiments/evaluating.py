@@ -7,8 +7,9 @@ located on. Of its own dataset that would be a leak and is refused; an item whos
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from caploc.datasets import DATASETS, load_examples
 from caploc.errors import DatasetError, UnavailableDatasetError, UnfitError
 from caploc.evaluation import Outcomes, Prepared, evaluate, prepare, text_loss
 from caploc.examples import Example, fit
-from caploc.experiments.specs import Arrays, NotRunError, Spec, Task, keyed
+from caploc.experiments.specs import Arrays, NotRunError, Result, Spec, Task, keyed
 from caploc.experiments.study import Study
 from caploc.fingerprints import fingerprint
 from caploc.statistics import above_chance
@@ -38,9 +39,9 @@ class EvaluationItems:
     """The items of ``dataset`` as ``prepared`` for a model, and what it scores on them untouched.
 
     ``base``: outcomes by name, each ``[items]``: ``score`` in 0 to 1, ``nll`` (nats a token of the reference answer),
-    ``exact`` and ``ended`` (see `caploc.evaluation.Outcomes`). ``clusters``: a label an item, shared by those that
-    belong together. ``fingerprint`` is part of the keys of results on them. ``least_loss``: the smallest loss of score
-    that counts; ``level``: at which the score must be above chance. ``left_out``: sentences.
+    ``exact`` and ``ended`` (see `caploc.evaluation.Outcomes`); none yet of `PreparedItems`. ``clusters``: a label an
+    item, shared by those that belong together. ``fingerprint`` is part of the keys of results on them. ``least_loss``:
+    the smallest loss of score that counts; ``level``: at which the score must be above chance. ``left_out``: sentences.
     """
 
     dataset: str
@@ -75,19 +76,9 @@ class EvaluationItems:
         return [f"{len(self)} items of {self.dataset}", *self.left_out]
 
 
-@dataclass(frozen=True, eq=False)
-class Preparation:
-    """Items before anything was computed on them; fields as in `EvaluationItems`."""
-
-    prepared: Prepared
-    clusters: Sequence[str]
-    fingerprint: str
-    left_out: Sequence[str]
-
-
 @dataclass(frozen=True)
-class PreparedItems(Spec[Preparation]):
-    """A dataset's evaluation items for the study's model, tokenized.
+class PreparedItems(Spec[EvaluationItems]):
+    """A dataset's evaluation items for the study's model, tokenized, before anything was computed on them.
 
     Raises:
         NotRunError: the dataset cannot be had here, or has too few items.
@@ -96,14 +87,14 @@ class PreparedItems(Spec[Preparation]):
 
     dataset: str
 
-    def read(self, study: Study, entries: Iterator[Entry]) -> Preparation:
-        dataset = self.dataset
+    def read(self, study: Study, entries: Iterator[Entry]) -> EvaluationItems:
+        dataset, margin = self.dataset, study.settings.margin
         examples, notes = _examples(study, dataset)
         try:
             prepared = prepare(study.lm, dataset, examples)
         except UnfitError as error:
             raise NotRunError(str(error)) from error
-        fewest = int(study.settings.margin("fewest-items"))
+        fewest = int(margin("fewest-items"))
         if prepared.items < fewest:
             raise NotRunError(
                 f"{dataset} has {prepared.items} items to evaluate {study.lm.name} on ({len(prepared.excluded)} left "
@@ -115,7 +106,9 @@ class PreparedItems(Spec[Preparation]):
         items = [one.tokens.content for one in prepared.all_items]
         key = fingerprint([dataset, prepared.settings, list(prepared.labels), items])
         groups = {one.id: one.group or one.id for one in examples}
-        return Preparation(prepared, [groups[name] for name in prepared.ids], key, notes)
+        clusters = [groups[name] for name in prepared.ids]
+        least, level = margin("least-loss"), margin("above-chance-level")
+        return EvaluationItems(dataset, prepared, clusters, {}, key, least, level, notes)
 
 
 @dataclass(frozen=True)
@@ -132,17 +125,7 @@ class Items(Spec[EvaluationItems]):
 
     def read(self, study: Study, entries: Iterator[Entry]) -> EvaluationItems:
         (entry,) = entries
-        one = study.result(PreparedItems(self.dataset))
-        return EvaluationItems(
-            self.dataset,
-            one.prepared,
-            one.clusters,
-            entry.arrays,
-            one.fingerprint,
-            least_loss=study.settings.margin("least-loss"),
-            level=study.settings.margin("above-chance-level"),
-            left_out=one.left_out,
-        )
+        return replace(study.result(PreparedItems(self.dataset)), base=entry.arrays)
 
     def flops(self, study: Study) -> float:
         return evaluation_flops(study, study.result(PreparedItems(self.dataset)))
@@ -170,15 +153,14 @@ class GeneralText(Spec[Sequence[str]]):
 
 
 def outcome_task(
-    study: Study, items: EvaluationItems | Preparation, sets: Bool[Tensor, "sets layers neurons"] | None
+    study: Study, items: EvaluationItems, sets: Bool[Tensor, "sets layers neurons"] | None
 ) -> Task:
     """Outcomes of ``items`` by name, ``[sets, items]``, with each set erased; ``[items]`` of the model where None."""
 
     def make() -> Arrays:
         return arrays_of(evaluate(study.weights(), items.prepared, sets))
 
-    places = None if sets is None else places_of(sets)
-    return keyed(study, "outcomes", {"items": items.fingerprint, "sets": places}, make)
+    return keyed(study, "outcomes", {"items": items.fingerprint, "sets": places_of(sets)}, make)
 
 
 def text_task(study: Study, texts: Sequence[str], sets: Bool[Tensor, "sets layers neurons"] | None) -> Task:
@@ -187,41 +169,27 @@ def text_task(study: Study, texts: Sequence[str], sets: Bool[Tensor, "sets layer
     def make() -> Arrays:
         return {"nats": np.atleast_2d(text_loss(study.weights(), texts, sets))}
 
-    places = None if sets is None else places_of(sets)
-    return keyed(study, "text loss", {"texts": list(texts), "sets": places}, make)
+    return keyed(study, "text loss", {"texts": list(texts), "sets": places_of(sets)}, make)
 
 
-def evaluation_flops(study: Study, items: EvaluationItems | Preparation, sets: int = 1) -> float:
+def evaluation_flops(study: Study, items: EvaluationItems, sets: int = 1) -> float:
     """Of one teacher-forced pass of every item for each set."""
     tokens = sum(len(one.tokens.input_ids) for one in items.prepared.all_items)
     return 2.0 * study.lm.num_parameters * tokens * sets
 
 
-def evaluated_datasets(study: Study) -> dict[str, EvaluationItems]:
-    """The items of every dataset of the study that can be located and evaluated on here."""
+def in_datasets(study: Study, spec: Callable[[str], Spec[Result]]) -> dict[str, Result]:
+    """The result of ``spec``, such as `Items`, for every dataset of the study that can be located and evaluated on."""
     found = {}
     for dataset in study.available():
-        try:
-            found[dataset] = study.result(Items(dataset))
-        except NotRunError:
-            continue
+        with suppress(NotRunError):
+            found[dataset] = study.result(spec(dataset))
     return found
 
 
-def prepared_datasets(study: Study) -> dict[str, Preparation]:
-    """As `evaluated_datasets`, before anything is computed on them."""
-    found = {}
-    for dataset in study.available():
-        try:
-            found[dataset] = study.result(PreparedItems(dataset))
-        except NotRunError:
-            continue
-    return found
-
-
-def places_of(sets: Tensor) -> list[list[int]]:
+def places_of(sets: Tensor | None) -> list[list[int]] | None:
     """Each set's neurons, numbered through the layers."""
-    return [one.ravel().nonzero()[:, 0].tolist() for one in sets]
+    return None if sets is None else [one.ravel().nonzero()[:, 0].tolist() for one in sets]
 
 
 def arrays_of(outcomes: Outcomes) -> dict[str, np.ndarray]:

@@ -4,41 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-from caploc.findings import Bound, Cell, Effect, Number, Range
+from caploc.findings import AnyPart, Bound, Cell, Effect, Number, Range
 from caploc.papers import Claim
 from caploc.rules.printed import HUNDREDTHS
 from caploc.statistics import Change, Interval, holm_parts
 from caploc.statistics import Effect as Compared
 
 
-def bound(
-    estimate: float, interval: Interval, over: str = "", *, unit: str = "fraction", n: int = 0
-) -> Bound:
-    """A level with its 95 % interval; ``over`` says what was resampled, such as "items"."""
-    return Bound(float(estimate), _ends(interval), unit=unit, n=n, method=_method(interval, over))
+def _part(kind: type[AnyPart], estimate: float, interval: Interval, over: str = "", **fields: Any) -> AnyPart:
+    method = f"95 %, {interval.kind}" + (f" over {over}" if over else "")
+    return kind(float(estimate), _ends(interval), method=method, **fields)
 
 
-def difference(
-    estimate: float, interval: Interval, over: str = "", *, unit: str = "fraction", n: int = 0
-) -> Effect:
-    """As `bound`, of a difference."""
-    return Effect(float(estimate), _ends(interval), unit=unit, n=n, method=_method(interval, over))
-
-
-def number(
-    estimate: float,
-    interval: Interval,
-    over: str = "",
-    *,
-    unit: str = "fraction",
-    n: int = 0,
-    at: Mapping[str, Any] | None = None,
-) -> Number:
-    """As `bound`, of a number that is held against a printed one, ``at`` the coordinates of a table's cell."""
-    method = _method(interval, over)
-    return Number(float(estimate), _ends(interval), unit=unit, n=n, method=method, at=at or {})
+bound = partial(_part, Bound)
+"""A level with its 95 % interval; ``over`` says what was resampled, such as "items"."""
+difference = partial(_part, Effect)
+"""As `bound`, of a difference."""
+number = partial(_part, Number)
+"""As `bound`, of a number that is held against a printed one, ``at`` the coordinates of a table's cell."""
 
 
 def printed_mark(claim: Claim, cell: Cell, key: str) -> float | None:
@@ -51,15 +37,14 @@ def printed_mark(claim: Claim, cell: Cell, key: str) -> float | None:
 
 def effect(change: Change, p: float | None = None, *, unit: str = "fraction") -> Effect:
     """A difference with both its intervals; its own p value, where it has one, unless ``p`` is a corrected one."""
-    own = change.p if isinstance(change, Compared) else None
-    return Effect(
-        float(change.estimate),
-        _ends(change.interval),
-        _ends(change.interval90),
+    own, items = (change.p, change.items) if isinstance(change, Compared) else (None, 0)
+    return difference(
+        change.estimate,
+        change.interval,
+        interval90=_ends(change.interval90),
         p=own if p is None else p,
         unit=unit,
-        n=change.items if isinstance(change, Compared) else 0,
-        method=_method(change.interval, ""),
+        n=items,
     )
 
 
@@ -69,9 +54,9 @@ def effects(found: Mapping[str, Compared], *, unit: str = "fraction") -> dict[st
     return {name: effect(one, corrected[name], unit=unit) for name, one in found.items()}
 
 
-def asides(found: Mapping[str, Change], before: str = "", *, unit: str = "fraction") -> dict[str, Effect]:
+def asides(found: Mapping[str, Change], before: str = "") -> dict[str, Effect]:
     """Effects that stand beside a verdict, each with its own p value."""
-    return {f"{before}{name}": effect(one, unit=unit) for name, one in found.items()}
+    return {f"{before}{name}": effect(one) for name, one in found.items()}
 
 
 def finite(numbers: Mapping[str, float]) -> dict[str, float]:
@@ -81,7 +66,3 @@ def finite(numbers: Mapping[str, float]) -> dict[str, float]:
 
 def _ends(interval: Interval) -> Range:
     return float(interval.low), float(interval.high)
-
-
-def _method(interval: Interval, over: str) -> str:
-    return f"95 %, {interval.kind}" + (f" over {over}" if over else "")

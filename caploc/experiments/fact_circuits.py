@@ -16,8 +16,7 @@ import torch
 
 from caploc.circuits import Circuit, DecomposedModel, Graph, Prompt, prune
 from caploc.experiments.facts import Chosen, Fact, FactSet, passes_flops, prompt_task
-from caploc.experiments.located_sets import LocatedSets
-from caploc.experiments.locating_facts import PASSES, FactLocations, LocatedFacts
+from caploc.experiments.locating_facts import PASSES, FactLocations, LocatedFacts, LocatedSets
 from caploc.experiments.specs import Arrays, Spec, Task
 from caploc.experiments.study import Study
 from caploc.locators.knowledge_circuit import LARGE_SHARE, THRESHOLD, FactCircuits
@@ -68,9 +67,6 @@ class EnteredShare(Spec[np.ndarray]):
     """``[P]`` the share of the model's parameters in the matrices that each located circuit's edges enter."""
 
     located: LocatedFacts
-
-    def after(self, study: Study) -> Iterable[Spec[Any]]:
-        yield self.located
 
     def read(self, study: Study, entries: Iterator[Entry]) -> np.ndarray:
         graph, sets = FactCircuits.graph(study.lm), study.result(self.located).sets

@@ -220,9 +220,6 @@ class Answered(Spec[FactSet]):
     def title(self) -> str:
         return "answers to facts"
 
-    def after(self, study: Study) -> Iterable[Spec[Any]]:
-        yield self.prompts
-
     def tasks(self, study: Study) -> Iterable[Task]:
         facts = study.result(self.prompts)
 
@@ -248,11 +245,7 @@ class Chosen(Spec[FactSet], ABC):
     facts: Spec[FactSet]
 
     @abstractmethod
-    def choose(self, study: Study, facts: FactSet) -> FactSet:
-        """What is made of them."""
-
-    def after(self, study: Study) -> Iterable[Spec[Any]]:
-        yield self.facts
+    def choose(self, study: Study, facts: FactSet) -> FactSet: ...
 
     def read(self, study: Study, entries: Iterator[Entry]) -> FactSet:
         return self.choose(study, study.result(self.facts))
@@ -392,6 +385,9 @@ class Unanswered(Spec[FactSet]):
     """``facts`` before the model has answered, known or not: what can be told before anything is computed."""
 
     facts: Spec[FactSet]
+
+    def after(self, study: Study) -> Iterable[Spec[Any]]:
+        return ()
 
     def read(self, study: Study, entries: Iterator[Entry]) -> FactSet:
         facts = self.facts

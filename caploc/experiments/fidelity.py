@@ -1,4 +1,5 @@
-"""Fidelity (section 3.1): do different wordings of one fact lead a method to the same place?
+"""Fidelity (section 3.1): do different wordings of one fact lead a method to the same place, and how many neurons, how
+large a circuit and how large three layers is a single fact said to lie in?
 
 `overlap` compares wordings under any locator of single facts; what is particular to a method stands in its entry of
 ``METHODS``. A locator that a user registers is measured under ``ANY_METHOD``, and takes part in `ordering`.
@@ -14,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from caploc import statistics as stats
 from caploc.experiments.evidence import bound, difference, effects, finite, number, printed_mark
-from caploc.experiments.fact_circuits import cut_notes, cut_settings
+from caploc.experiments.fact_circuits import EnteredShare, cut_notes, cut_settings
 from caploc.experiments.facts import (
     BY_SUBJECT,
     OF_EQUATION_8,
@@ -27,22 +29,15 @@ from caploc.experiments.facts import (
     facts_of,
     fewest_facts,
 )
-from caploc.experiments.located_sets import Agreements
-from caploc.experiments.locating_facts import HALVES, FactLocations, LocatedFacts, LocatedHalves
+from caploc.experiments.locating_facts import HALVES, Agreements, FactLocations, LocatedFacts, LocatedHalves
 from caploc.experiments.specs import FloorError, NotRunError, Spec
 from caploc.experiments.study import Study, experiment
-from caploc.findings import Aside, Cell, Measurement, Plot, Test
+from caploc.findings import Aside, Bound, Cell, Measurement, Plot, Test
 from caploc.locators import LOCATORS
+from caploc.locators.layers import LayerSet
 from caploc.locators.traced_layers import TOP_K
 from caploc.papers import Claim
-from caploc.statistics import (
-    binomial_interval,
-    bootstrap_mean,
-    compare_pairs,
-    defined_mean,
-    facts_permuted_p,
-    same_fact_pairs,
-)
+from caploc.statistics import bootstrap_mean, cluster_weights, defined_interval, defined_mean, weighted_mean
 from caploc.statistics.bootstrap import RESAMPLES
 
 FAITHFUL = 0.8
@@ -112,8 +107,10 @@ def _averaging(study: Study, claim: Claim, own: LocatedFacts, twin: LocatedFacts
     one, other = (study.result(spec) for spec in _halves(own, twin))
     return Beside(
         controls={
-            f"matched aggregation, {one.facts} prompts a half": defined_mean(one.overlap),
-            f"untrained twin, matched aggregation, {other.facts} prompts a half": defined_mean(other.overlap),
+            f"matched aggregation, {one.facts} prompts a half": stats.defined_mean(one.overlap),
+            f"untrained twin, matched aggregation, {other.facts} prompts a half": stats.defined_mean(
+                other.overlap
+            ),
         },
         settings={"halves": HALVES},
     )
@@ -132,8 +129,10 @@ def _by_chance(study: Study, claim: Claim, own: LocatedFacts, twin: LocatedFacts
     too_few = f"floor effect: {by_chance}, not less than the {decides:.0%} that decide"
     return Beside(
         asides={
-            "answer's probability, clean": defined_mean(found.numbers["clean"][facts.kept]),
-            "answer's probability, subject noised": defined_mean(found.numbers["corrupted"][facts.kept]),
+            "answer's probability, clean": stats.defined_mean(found.numbers["clean"][facts.kept]),
+            "answer's probability, subject noised": stats.defined_mean(
+                found.numbers["corrupted"][facts.kept]
+            ),
             **{f"top {count}, chance": count / layers for count in (1, 2)},
         },
         notes=[f"by chance {by_chance}; of 28 layers, GPT-J's, 10.7%"],
@@ -145,10 +144,10 @@ def _equal_circuits(study: Study, claim: Claim, own: LocatedFacts, twin: Located
     """How many pairs of a fact's wordings have one and the same circuit, with Wilson's interval of their share."""
     facts, found = study.result(own.facts), study.result(own)
     kept = found.sets[facts.kept]
-    first, second = same_fact_pairs(facts.fact[facts.kept])
+    first, second = stats.same_fact_pairs(facts.fact[facts.kept])
     common = kept.common()[first, second]
     equal = int(((common == kept.counts[first]) & (common == kept.counts[second]) & (common > 0)).sum())
-    interval = binomial_interval(equal, len(first), method="wilson")
+    interval = stats.binomial_interval(equal, len(first), method="wilson")
     return Beside(
         asides={
             "equal pairs": float(equal),
@@ -204,7 +203,7 @@ def overlap(study: Study, cell: Cell, claim: Claim, method: str) -> Measurement:
         )
     few = study.result(twin.facts)
     untrained = Agreements(few, study.result(twin).sets, few.kept)
-    spread = bootstrap_mean(within.values[usable], seed=seed, clusters=facts.clusters[usable])
+    spread = stats.bootstrap_mean(within.values[usable], seed=seed, clusters=facts.clusters[usable])
     baseline, same_answer = known.gaps(seed)
     beside = how.beside(study, claim, own, twin)
     places = how.places or LOCATORS[method].places.unit
@@ -216,7 +215,7 @@ def overlap(study: Study, cell: Cell, claim: Claim, method: str) -> Measurement:
         effect_size=known.effect_size,
         asides={
             "same answer gap": same_answer,
-            "permutation of facts": Test(p=facts_permuted_p(known.matrix, known.fact, seed)),
+            "permutation of facts": Test(p=stats.facts_permuted_p(known.matrix, known.fact, seed)),
             "pairs": float(within.pairs),
             "pairs of two empty sets, left out": float(within.undefined),
             "empty sets": float((known.sets.counts == 0).sum()),
@@ -286,11 +285,7 @@ def _ranked() -> list[str]:
     return [*ORDER, *others]
 
 
-def _needs_ordering(study: Study, cell: Cell, claim: Claim) -> Specs:
-    yield from (LocatedFacts(method, traced_facts(cell.dataset or "")) for method in _ranked())
-
-
-@experiment(_needs_ordering)
+@experiment(lambda study, cell, claim: [LocatedFacts(key, traced_facts(cell.dataset)) for key in _ranked()])
 def ordering(study: Study, cell: Cell, claim: Claim) -> Measurement:
     """Claim ``fidelity-ordering``: KN's overlap minus ROME's and ROME's minus KC's, on the same facts and wordings.
 
@@ -311,12 +306,12 @@ def ordering(study: Study, cell: Cell, claim: Claim) -> Measurement:
     overlaps = {name: one.within.values[usable] for name, one in found.items()}
     clusters = facts.clusters[usable]
     compared = {
-        f"{a}-{b}": compare_pairs(overlaps[a], overlaps[b], clusters=clusters, seed=seed)
+        f"{a}-{b}": stats.compare_pairs(overlaps[a], overlaps[b], clusters=clusters, seed=seed)
         for a, b in pairwise(ORDER)
     }
     smallest = min(compared.values(), key=lambda one: one.estimate)
     spreads = {
-        name: bootstrap_mean(values, seed=seed, clusters=clusters) for name, values in overlaps.items()
+        name: stats.bootstrap_mean(values, seed=seed, clusters=clusters) for name, values in overlaps.items()
     }
     further = _further_methods(study, spec, facts)
     in_order = {
@@ -375,3 +370,140 @@ def _further_methods(study: Study, spec: Spec[FactSet], facts: FactSet) -> dict[
             continue
         found[method] = Agreements(facts, sets, facts.kept)
     return found
+
+
+# ----------------------------------------------------------------------------------------- how large a location is
+
+MATCHING_SHARE = 0.0028
+"""Of the neurons: the largest share that Table 1 calls a match."""
+
+
+@experiment(lambda study, cell, claim: [LocatedFacts("kn", known_facts(cell.dataset))])
+def kn_mean_located(study: Study, cell: Cell, claim: Claim) -> Measurement:
+    """Claim ``fidelity-kn-mean-located``: neurons located for a prompt, mean over all wordings, facts resampled."""
+    spec = known_facts(cell.dataset or "")
+    facts, found = study.result(spec), study.result(LocatedFacts("kn", spec))
+    counts = found.sets.counts.astype(float)
+    kept = facts.kept
+    spread = bootstrap_mean(counts[kept], seed=study.settings.seed, clusters=facts.clusters[facts.fact][kept])
+    mean = float(counts[kept].mean())
+    return Measurement(
+        "neurons located for a prompt",
+        bound(mean, spread, BY_SUBJECT, unit="count", n=int(kept.sum())),
+        {"located": number(mean, spread, BY_SUBJECT, unit="count", n=int(kept.sum()))},
+        asides={
+            "share of all neurons": mean / found.sets.places,
+            "median": float(np.median(counts[kept])),
+            "smallest": float(counts[kept].min()),
+            "largest": float(counts[kept].max()),
+            "original wordings alone": defined_mean(counts[facts.first[facts.known]]),
+            "all prompts, known or not": float(counts.mean()),
+            **{name: float(sets.counts[kept].mean()) for name, sets in found.variants.items()},
+        },
+        n=int(kept.sum()),
+        draws=RESAMPLES,
+        basis=[facts],
+        settings=found.settings,
+        unused=OF_EQUATION_8,
+    )
+
+
+@experiment(lambda study, cell, claim: ())
+def rome_granularity(study: Study, cell: Cell, claim: Claim) -> Measurement:
+    """Claim ``fidelity-rome-granularity``: the share of the parameters in three layers' MLPs, and in whole layers.
+
+    A model's layers are all of one size, so that it does not matter which three are taken.
+    """
+    lm = study.lm
+    if lm.num_layers < TOP_K:
+        raise NotRunError(f"{lm.name} has {lm.num_layers} layers, fewer than {TOP_K}")
+    one, three = (LayerSet(tuple(range(count)), lm.num_layers) for count in (1, TOP_K))
+    share = three.parameter_share(lm)
+    return Measurement(
+        "share of the parameters in three layers' MLPs",
+        Bound(share, (share, share), unit="share", n=1, method="exact count"),
+        asides={
+            "three whole layers": three.parameter_share(lm, "block"),
+            "one layer's MLP": one.parameter_share(lm),
+            "one whole layer": one.parameter_share(lm, "block"),
+            "layers": float(lm.num_layers),
+            "parameters": float(lm.num_parameters),
+        },
+        n=1,
+        unused=OF_EQUATION_8,
+    )
+
+
+@experiment(lambda study, cell, claim: [EnteredShare(LocatedFacts("kc", circuit_facts(cell.dataset)))])
+def kc_param_share(study: Study, cell: Cell, claim: Claim) -> Measurement:
+    """Claim ``fidelity-kc-param-share``: a circuit's parameters, mean over a fact's wordings, then facts."""
+    located = LocatedFacts("kc", circuit_facts(cell.dataset or ""))
+    facts, found = study.result(located.facts), study.result(located)
+    shares, usable = _by_fact(study, facts, found.share)
+    entered, _ = _by_fact(study, facts, study.result(EnteredShare(located)))
+    clusters = np.unique(facts.clusters[usable], return_inverse=True)[1]
+    spread = bootstrap_mean(shares[usable], seed=study.settings.seed, clusters=clusters)
+    mean, n = defined_mean(shares), int(usable.sum())
+    return Measurement(
+        "share of the parameters in a circuit's nodes",
+        bound(mean, spread, BY_SUBJECT, unit="share", n=n),
+        {"share": number(mean, spread, BY_SUBJECT, unit="share", n=n)},
+        asides={
+            "in the matrices that edges enter": defined_mean(entered),
+            "share of the edges": float(found.sets.counts[facts.kept].mean()) / found.sets.places,
+            "smallest": float(found.share[facts.kept].min()),
+            "largest": float(found.share[facts.kept].max()),
+        },
+        n=n,
+        draws=RESAMPLES,
+        basis=[facts],
+        settings=cut_settings(found),
+        unused=OF_EQUATION_8,
+        notes=cut_notes(found),
+    )
+
+
+@experiment(
+    lambda study, cell, claim: [LocatedFacts(key, circuit_facts(cell.dataset)) for key in ("kc", "kn")]
+)
+def kc_granularity(study: Study, cell: Cell, claim: Claim) -> Measurement:
+    """Claim ``fidelity-kc-granularity``: how many times the parameters of KN's neurons a circuit holds."""
+    spec = circuit_facts(cell.dataset or "")
+    facts = study.result(spec)
+    found, neurons = (study.result(LocatedFacts(method, spec)) for method in ("kc", "kn"))
+    (chains, usable), (sets, _) = _by_fact(study, facts, found.share), _by_fact(study, facts, neurons.share)
+    if not defined_mean(sets) > 0:
+        raise FloorError(
+            "floor effect: KN locates nothing for the facts, which a circuit could be compared with"
+        )
+    weights = cluster_weights(facts.clusters, study.settings.seed)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        interval = defined_interval(weighted_mean(chains, weights) / weighted_mean(sets, weights))
+    n = int(usable.sum())
+    return Measurement(
+        "parameters of a circuit over those of KN's neurons",
+        bound(defined_mean(chains) / defined_mean(sets), interval, BY_SUBJECT, unit="ratio", n=n),
+        asides={
+            "parameter share of circuits": defined_mean(chains),
+            "parameter share of KN's neurons": defined_mean(sets),
+            "KN's share of all neurons": float(neurons.sets.counts[facts.kept].mean()) / neurons.sets.places,
+            "largest share that Table 1 calls a match": MATCHING_SHARE,
+        },
+        n=n,
+        draws=RESAMPLES,
+        basis=[facts],
+        settings=cut_settings(found),
+        unused=OF_EQUATION_8,
+        notes=cut_notes(found),
+    )
+
+
+def _by_fact(study: Study, facts: FactSet, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """``[F]`` means over the prompts of each fact that verdicts rest on, nan without any, and where there are some."""
+    kept = facts.kept
+    count = np.bincount(facts.fact[kept], minlength=len(facts))
+    total = np.bincount(facts.fact[kept], values[kept], minlength=len(facts))
+    usable = count > 0
+    if usable.sum() < fewest_facts(study):
+        raise FloorError(f"the model does not know the facts ({usable.sum()} of {len(facts)})")
+    return np.where(usable, total / np.maximum(count, 1), np.nan), usable

@@ -6,13 +6,11 @@ experiments, whose measurements they make from other sides.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import numpy as np
 
+from caploc import statistics as stats
 from caploc.experiments.completeness import KnownScores
-from caploc.experiments.edited_facts import PROMPT, SUBJECT, Editable
+from caploc.experiments.edited_facts import PROMPT, SUBJECT, Editable, FactTraces
 from caploc.experiments.evidence import asides, bound, difference, effects, finite
 from caploc.experiments.facts import (
     BY_SUBJECT,
@@ -24,31 +22,28 @@ from caploc.experiments.facts import (
 )
 from caploc.experiments.reliability_kc import (
     BOTH,
-    known_alone,
-    needs_alone,
+    KnownAlone,
     on_circuits,
     recall_controls,
     recall_readings,
 )
-from caploc.experiments.reliability_kn import needs_scaled, on_scaled, scaled_known
-from caploc.experiments.reliability_rome import edited_everywhere, needs_edits, on_edits
-from caploc.experiments.scaled_facts import DOUBLED, LAYER, LOCATED, MAGNITUDE, UNIFORM, ZEROED, Scaled
-from caploc.experiments.specs import FloorError, Spec
+from caploc.experiments.reliability_kn import (
+    DOUBLED,
+    LAYER,
+    LOCATED,
+    MAGNITUDE,
+    UNIFORM,
+    ZEROED,
+    Scaled,
+    ScaledKnown,
+    on_scaled,
+)
+from caploc.experiments.reliability_rome import EditedEverywhere, on_edits
+from caploc.experiments.specs import FloorError
 from caploc.experiments.study import Study, experiment
-from caploc.experiments.traced_facts import FactTraces
 from caploc.findings import Bound, Cell, Measurement, Test
 from caploc.locators.causal_tracing.trace import Tracing
 from caploc.papers import Claim
-from caploc.statistics import (
-    bootstrap_interval,
-    bootstrap_mean,
-    compare_pairs,
-    compare_successes,
-    defined_mean,
-    mcnemar,
-    ratio_interval,
-    row_correlations,
-)
 from caploc.statistics.bootstrap import RESAMPLES
 
 PAPER_FACTS = 100
@@ -65,11 +60,7 @@ def _both_scores(study: Study, cell: Cell) -> tuple[KnownScores, KnownScores]:
     return KnownScores(dataset, count, "layer"), KnownScores(dataset, count, "neuron")
 
 
-def _needs_scores(study: Study, cell: Cell, claim: Claim) -> Iterator[Spec[Any]]:
-    yield from _both_scores(study, cell)
-
-
-@experiment(_needs_scores)
+@experiment(lambda study, cell, claim: _both_scores(study, cell))
 def attribution_measures_contribution(study: Study, cell: Cell, claim: Claim) -> Measurement:
     """Claim ``bg-attr-measures-contribution``: over all neurons, Spearman's rho of the attribution by eq. (2), a layer
     scaled at once as in KN, with the probability lost by zeroing that neuron alone; median over known facts.
@@ -83,7 +74,7 @@ def attribution_measures_contribution(study: Study, cell: Cell, claim: Claim) ->
     attributions, losses = study.result(attributed), study.result(lost)
     for pair in zip(attributions, losses, strict=True):
         first, second = (values.astype(np.float64).ravel() for values in pair)
-        rhos.append(float(row_correlations(first[None], second[None])[0]))
+        rhos.append(float(stats.row_correlations(first[None], second[None])[0]))
         largest = np.argsort(-first)[:LARGEST_ATTRIBUTIONS]
         located.append(float(second[largest].sum() / np.abs(second).sum()) if second.any() else np.nan)
     defined = np.isfinite(rhos)
@@ -92,7 +83,7 @@ def attribution_measures_contribution(study: Study, cell: Cell, claim: Claim) ->
             f"floor effect: no neuron changes the answer's probability in {(~defined).sum()} of {len(rhos)} facts"
         )
     values, clusters = np.array(rhos)[defined], facts.clusters[chosen][defined]
-    interval = bootstrap_interval(
+    interval = stats.bootstrap_interval(
         values, lambda rows: float(np.median(rows)), seed=study.settings.seed, clusters=clusters
     )
     fewer = f"{len(rhos)} facts, since every neuron is zeroed alone; the claim's test asks for {PAPER_FACTS}"
@@ -113,17 +104,16 @@ def attribution_measures_contribution(study: Study, cell: Cell, claim: Claim) ->
     )
 
 
-@experiment(needs_scaled)
-def kn_verification(study: Study, cell: Cell, claim: Claim) -> Measurement:
+@on_scaled
+def kn_verification(found: ScaledKnown, study: Study, cell: Cell, claim: Claim) -> Measurement:
     """Claim ``bg-kn-verification``: four effects in nats; the value is the smallest.
 
     A ceiling effect, by a rule fixed beforehand: if log P(answer) can rise by less than the rule's equivalence margin
     on average, doubling cannot show an effect beyond it, whatever it does.
     """
-    found = scaled_known(study, cell)
     scaled, margin = found.known, claim.rule.parameters["equivalence_margin"]
     compared = {
-        name: compare_pairs(first, second, clusters=scaled.clusters, seed=study.settings.seed)
+        name: stats.compare_pairs(first, second, clusters=scaled.clusters, seed=study.settings.seed)
         for name, (first, second) in _arms(scaled, LAYER).items()
     }
     beside = {
@@ -137,16 +127,13 @@ def kn_verification(study: Study, cell: Cell, claim: Claim) -> Measurement:
         f"ceiling effect: the answers have P {np.exp(scaled.clean).mean():.3f} on average, so log P can rise by "
         f"{scaled.room:.2g} nats at most, less than the margin of {margin:g}: doubling cannot show an effect"
     )
-    return on_scaled(
-        found,
-        Measurement(
-            "change of log P(answer) in nats, as KN predicts it; the smallest of four effects",
-            difference(least.estimate, least.interval, BY_SUBJECT, unit="nats"),
-            effects(compared, unit="nats"),
-            effect_size=least.effect_size,
-            asides={**beside, "room": scaled.room},
-            floor=ceiling if scaled.room < margin else None,
-        ),
+    return Measurement(
+        "change of log P(answer) in nats, as KN predicts it; the smallest of four effects",
+        difference(least.estimate, least.interval, BY_SUBJECT, unit="nats"),
+        effects(compared, unit="nats"),
+        effect_size=least.effect_size,
+        asides={**beside, "room": scaled.room},
+        floor=ceiling if scaled.room < margin else None,
     )
 
 
@@ -165,8 +152,8 @@ def _arms(scaled: Scaled, arm: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 # ------------------------------------------------------------------------------------------------------------------- KC
 
 
-@experiment(needs_alone)
-def kc_recall_premise(study: Study, cell: Cell, claim: Claim) -> Measurement:
+@on_circuits
+def kc_recall_premise(found: KnownAlone, study: Study, cell: Cell, claim: Claim) -> Measurement:
     """Claim ``bg-kc-recall-premise``: located minus random circuits of as many edges, drawn uniformly and with the same
     degrees; the value is the smaller difference.
 
@@ -174,69 +161,60 @@ def kc_recall_premise(study: Study, cell: Cell, claim: Claim) -> Measurement:
     chance in drawing is chance of facts. A ceiling effect, by a rule fixed beforehand: where random circuits recall all
     facts but for less than the rule's equivalence margin, located ones cannot recall more beyond it.
     """
-    found, margin = known_alone(study, cell), claim.rule.parameters["equivalence_margin"]
+    margin = claim.rule.parameters["equivalence_margin"]
     known, seed = found.known, study.settings.seed
     located = known.recalled(top=FIRST)[:, 0]
     compared = {
-        arm: compare_pairs(located, known.recalled(arm, FIRST).mean(1), clusters=found.clusters, seed=seed)
+        arm: stats.compare_pairs(
+            located, known.recalled(arm, FIRST).mean(1), clusters=found.clusters, seed=seed
+        )
         for arm in BOTH
     }
     least = min(compared.values(), key=lambda one: one.estimate)
-    most = max(defined_mean(known.recalled(arm, FIRST)) for arm in BOTH)
+    most = max(stats.defined_mean(known.recalled(arm, FIRST)) for arm in BOTH)
     ceiling = f"ceiling effect: random circuits recall {most:.1%} of the facts"
-    return on_circuits(
-        found,
-        Measurement(
-            f"share of facts with the answer among the first {FIRST}, circuit minus random circuit; the smaller of two",
-            difference(least.estimate, least.interval, BY_SUBJECT),
-            effects(compared),
-            effect_size=least.effect_size,
-            asides={"recall of the circuit": float(located.mean()), **recall_readings(found, FIRST)},
-            controls=recall_controls(found, FIRST),
-            floor=ceiling if 1 - most < margin else None,
-        ),
+    return Measurement(
+        f"share of facts with the answer among the first {FIRST}, circuit minus random circuit; the smaller of two",
+        difference(least.estimate, least.interval, BY_SUBJECT),
+        effects(compared),
+        effect_size=least.effect_size,
+        asides={"recall of the circuit": float(located.mean()), **recall_readings(found, FIRST)},
+        controls=recall_controls(found, FIRST),
+        floor=ceiling if 1 - most < margin else None,
     )
 
 
 # ----------------------------------------------------------------------------------------------------------------- ROME
 
 
-@experiment(needs_edits)
-def rome_layer_editing(study: Study, cell: Cell, claim: Claim) -> Measurement:
+@on_edits
+def rome_layer_editing(one: EditedEverywhere, study: Study, cell: Cell, claim: Claim) -> Measurement:
     """Claim ``bg-rome-layer-editing``: share of facts whose new answer is likelier than the old, with the edit of the
     located layer minus without an edit."""
-    one = edited_everywhere(study, cell)
     edits, seed = one.edits, study.settings.seed
     edited, at_prompt = (edits.success(token)[:, one.layer] for token in (SUBJECT, PROMPT))
-    gain = compare_successes(edited, edits.before, edits.clusters, seed)
-    elsewhere = compare_successes(at_prompt, edits.before, edits.clusters, seed)
-    return on_edits(
-        one,
-        Measurement(
-            "share of facts whose new answer is likelier than the old one, edited minus not",
-            difference(gain.estimate, gain.interval),
-            effects({"edited": gain}),
-            effect_size=gain.effect_size,
-            asides={
-                **asides({"last prompt token": elsewhere}),
-                "McNemar": Test(p=mcnemar(edited > 0, edits.before > 0).p),
-                **finite(
-                    {
-                        "exact, located layer": float(edits.of("exact")[:, 1 + one.layer].mean()),
-                        "log odds, not edited": defined_mean(edits.of("log odds")[:, 0]),
-                        "log odds, edited": defined_mean(edits.of("log odds")[:, 1 + one.layer]),
-                    }
-                ),
-            },
-        ),
+    gain = stats.compare_successes(edited, edits.before, edits.clusters, seed)
+    elsewhere = stats.compare_successes(at_prompt, edits.before, edits.clusters, seed)
+    return Measurement(
+        "share of facts whose new answer is likelier than the old one, edited minus not",
+        difference(gain.estimate, gain.interval),
+        effects({"edited": gain}),
+        effect_size=gain.effect_size,
+        asides={
+            **asides({"last prompt token": elsewhere}),
+            "McNemar": Test(p=stats.mcnemar(edited > 0, edits.before > 0).p),
+            **finite(
+                {
+                    "exact, located layer": float(edits.of("exact")[:, 1 + one.layer].mean()),
+                    "log odds, not edited": stats.defined_mean(edits.of("log odds")[:, 0]),
+                    "log odds, edited": stats.defined_mean(edits.of("log odds")[:, 1 + one.layer]),
+                }
+            ),
+        },
     )
 
 
-def _needs_traces(study: Study, cell: Cell, claim: Claim) -> Iterator[Spec[Any]]:
-    yield FactTraces(cell.dataset or "")
-
-
-@experiment(_needs_traces)
+@experiment(lambda study, cell, claim: [FactTraces(cell.dataset)])
 def rome_corruption(study: Study, cell: Cell, claim: Claim) -> Measurement:
     """Claim ``bg-rome-corruption``: share of facts whose answer's first token stays the most probable one with noise on
     the subject, over that without; mean over ten draws of the noise (``rome-noise-draws``).
@@ -248,7 +226,7 @@ def rome_corruption(study: Study, cell: Cell, claim: Claim) -> Measurement:
     traces = study.result(FactTraces(dataset))
     right, noised = traces.right.astype(float), traces.right_noised.mean(1)
     ratio = float(noised.sum() / right.sum())
-    interval = ratio_interval(np.stack([noised, right], axis=1), facts.clusters, seed)
+    interval = stats.ratio_interval(np.stack([noised, right], axis=1), facts.clusters, seed)
     return Measurement(
         "accuracy with noise on the subject over accuracy without",
         bound(ratio, interval, BY_SUBJECT),
@@ -258,7 +236,7 @@ def rome_corruption(study: Study, cell: Cell, claim: Claim) -> Measurement:
             "one draw": float(traces.right_noised[:, 0].sum() / right.sum()),
             "known facts alone": float(noised[facts.known].sum() / right[facts.known].sum()),
             "wrong under every draw": float((noised[traces.right] == 0).mean()),
-            "McNemar, first draw": Test(p=mcnemar(traces.right, traces.right_noised[:, 0]).p),
+            "McNemar, first draw": Test(p=stats.mcnemar(traces.right, traces.right_noised[:, 0]).p),
         },
         controls={"noise on as many other tokens": float(traces.right_elsewhere.mean(1).sum() / right.sum())},
         n=len(facts),
@@ -270,49 +248,47 @@ def rome_corruption(study: Study, cell: Cell, claim: Claim) -> Measurement:
     )
 
 
-@experiment(needs_edits)
-def rome_restoration_locates(study: Study, cell: Cell, claim: Claim) -> Measurement:
+@on_edits
+def rome_restoration_locates(one: EditedEverywhere, study: Study, cell: Cell, claim: Claim) -> Measurement:
     """Claim ``bg-rome-restoration-locates``: for each fact, Spearman's rho over layers of the restored probability with
     the success of the edit; mean over facts.
 
     A fact whose edits end alike in every layer has no rho; it is left out and counted. Beside: the log odds of the new
     answer over the old, which are never alike, in the place of success, and edits at the prompt's last token.
     """
-    one = edited_everywhere(study, cell)
     restored, success = one.traces.restored[one.found.edited], one.edits.success()
-    rhos = row_correlations(restored, success)
+    rhos = stats.row_correlations(restored, success)
     defined, clusters = np.isfinite(rhos), one.edits.clusters
     alike, floor = int((~defined).sum()), None
-    value = Bound(defined_mean(rhos), unit="correlation")
+    value = Bound(stats.defined_mean(rhos), unit="correlation")
     fewest = fewest_facts(study)
     if defined.sum() >= fewest:
-        interval = bootstrap_mean(rhos[defined], seed=study.settings.seed, clusters=clusters[defined])
-        value = bound(defined_mean(rhos), interval, BY_SUBJECT, unit="correlation")
+        interval = stats.bootstrap_mean(rhos[defined], seed=study.settings.seed, clusters=clusters[defined])
+        value = bound(stats.defined_mean(rhos), interval, BY_SUBJECT, unit="correlation")
     else:
         floor = (
             f"floor effect: in {alike} of {len(rhos)} facts edits end alike in all layers, and {fewest} others "
             "are the fewest an interval can be taken over"
         )
     odds = {token: one.edits.of("log odds", token)[:, 1:] for token in (SUBJECT, PROMPT)}
-    return on_edits(
-        one,
-        Measurement(
-            "rank correlation over layers of restored probability with success of edits, mean over facts",
-            value,
-            n=int(defined.sum()),
-            asides={
-                "log odds for success": defined_mean(row_correlations(restored, odds[SUBJECT])),
-                "log odds for success, last prompt token": defined_mean(
-                    row_correlations(restored, odds[PROMPT])
-                ),
-                "without the last layer": defined_mean(row_correlations(restored[:, :-1], success[:, :-1])),
-                "of the means over facts": float(
-                    row_correlations(restored.mean(0)[None], success.mean(0)[None])[0]
-                ),
-            },
-            floor=floor,
-            notes=[f"{alike} of {len(rhos)} facts left out: their edits end alike in all layers"]
-            if alike
-            else [],
-        ),
+    return Measurement(
+        "rank correlation over layers of restored probability with success of edits, mean over facts",
+        value,
+        n=int(defined.sum()),
+        asides={
+            "log odds for success": stats.defined_mean(stats.row_correlations(restored, odds[SUBJECT])),
+            "log odds for success, last prompt token": stats.defined_mean(
+                stats.row_correlations(restored, odds[PROMPT])
+            ),
+            "without the last layer": stats.defined_mean(
+                stats.row_correlations(restored[:, :-1], success[:, :-1])
+            ),
+            "of the means over facts": float(
+                stats.row_correlations(restored.mean(0)[None], success.mean(0)[None])[0]
+            ),
+        },
+        floor=floor,
+        notes=[f"{alike} of {len(rhos)} facts left out: their edits end alike in all layers"]
+        if alike
+        else [],
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from caploc import statistics as stats
 from caploc.experiments.evidence import bound, finite, number
 from caploc.experiments.fact_circuits import (
     DEGREES,
@@ -40,17 +41,9 @@ from caploc.experiments.facts import (
 from caploc.experiments.locating_facts import FactLocations
 from caploc.experiments.reliability_kn import BEST_CHOICE
 from caploc.experiments.specs import FloorError, Spec
-from caploc.experiments.study import Study, experiment
-from caploc.findings import Aside, Basis, Cell, Effect, Measurement, Plot, Test
+from caploc.experiments.study import Study, family
+from caploc.findings import Aside, Cell, Effect, Measurement, Plot, Test
 from caploc.papers import Claim
-from caploc.statistics import (
-    Ipp,
-    binomial_interval,
-    bootstrap_mean,
-    defined_mean,
-    ipp,
-    stratified_permutation,
-)
 from caploc.statistics.bootstrap import RESAMPLES
 
 BOTH = (UNIFORM, DEGREES)
@@ -82,7 +75,7 @@ class KnownAlone:
 
     @property
     def notes(self) -> Sequence[str]:
-        shared = {arm: defined_mean(self.known.of("shared", arm)) for arm in BOTH}
+        shared = {arm: stats.defined_mean(self.known.of("shared", arm)) for arm in BOTH}
         notes = [
             *cut_notes(self.located),
             f"random circuits with the degrees of the located ones have {shared[DEGREES]:.0%} of their edges, uniform "
@@ -100,19 +93,13 @@ class KnownAlone:
             )
         return notes
 
-    @property
-    def basis(self) -> list[Basis]:
-        """What a measurement on them rests on."""
-        return [self, self.facts]
 
-
-def needs_alone(study: Study, cell: Cell, claim: Claim) -> Iterator[Spec[Any]]:
-    """What every claim about circuits that run alone needs."""
+def _needs(study: Study, cell: Cell, claim: Claim) -> Iterator[Spec[Any]]:
     every = RunAlone(_facts(cell))
     yield from (every, EnteredShare(every.located), _wrong(cell), _untrained(cell))
 
 
-def known_alone(study: Study, cell: Cell) -> KnownAlone:
+def _known_alone(study: Study, cell: Cell, claim: Claim) -> KnownAlone:
     """What circuits make of the facts of the cell's dataset, in their original wording.
 
     Raises:
@@ -139,15 +126,18 @@ def _untrained(cell: Cell) -> RunAlone:
     return RunAlone(FirstFacts(_facts(cell), CONTROL_FACTS), "untrained", compared=False)
 
 
-def on_circuits(found: KnownAlone, measurement: Measurement) -> Measurement:
-    """The measurement with what every claim about circuits that run alone says of its basis."""
+def _completed(found: KnownAlone, measurement: Measurement) -> Measurement:
     return replace(
         measurement,
         n=measurement.n or len(found.known),
         draws=RESAMPLES,
-        basis=found.basis,
+        basis=[found, found.facts],
         unused=OF_EQUATION_8,
     )
+
+
+on_circuits = family(_needs, _known_alone, _completed)
+"""Claims about circuits that run alone."""
 
 
 def recall_readings(found: KnownAlone, top: int = 1) -> dict[str, float]:
@@ -155,11 +145,11 @@ def recall_readings(found: KnownAlone, top: int = 1) -> dict[str, float]:
     known, every, other = found.known, found.every, 1 if top > 1 else 10
     return finite(
         {
-            "every token of the answer": defined_mean(known.recalled(top=top, ranked="worst")),
-            "among the facts' answers": defined_mean(known.recalled(top=top, ranked="candidate")),
-            "all facts, those not known too": defined_mean(every.recalled(top=top)),
-            f"rank {other} or better": defined_mean(known.recalled(top=other)),
-            **{cut: defined_mean(known.recalled(cut, top)) for cut in known.cuts},
+            "every token of the answer": stats.defined_mean(known.recalled(top=top, ranked="worst")),
+            "among the facts' answers": stats.defined_mean(known.recalled(top=top, ranked="candidate")),
+            "all facts, those not known too": stats.defined_mean(every.recalled(top=top)),
+            f"rank {other} or better": stats.defined_mean(known.recalled(top=other)),
+            **{cut: stats.defined_mean(known.recalled(cut, top)) for cut in known.cuts},
             "median rank": float(np.median(known.of("first"))),
         }
     )
@@ -167,12 +157,14 @@ def recall_readings(found: KnownAlone, top: int = 1) -> dict[str, float]:
 
 def recall_controls(found: KnownAlone, top: int = 1) -> dict[str, float]:
     """The recall of random circuits, and of circuits located for answers that the model does not hold."""
-    shown = {f"random circuits, {arm}": defined_mean(found.known.recalled(arm, top)) for arm in RANDOM_ARMS}
+    shown = {
+        f"random circuits, {arm}": stats.defined_mean(found.known.recalled(arm, top)) for arm in RANDOM_ARMS
+    }
     for name, alone in found.controls.items():
-        shown[f"circuits located for {_of(name)}"] = defined_mean(alone.recalled(LOCATED, top))
-        shown[f"the whole model, {_of(name)}"] = defined_mean(alone.recalled(WHOLE, top))
+        shown[f"circuits located for {_of(name)}"] = stats.defined_mean(alone.recalled(LOCATED, top))
+        shown[f"the whole model, {_of(name)}"] = stats.defined_mean(alone.recalled(WHOLE, top))
     for arm in BOTH:
-        shown[f"located edges in random circuits, {arm}"] = defined_mean(found.known.of("shared", arm))
+        shown[f"located edges in random circuits, {arm}"] = stats.defined_mean(found.known.of("shared", arm))
     return shown
 
 
@@ -183,33 +175,31 @@ def _of(control: str) -> str:
 # ----------------------------------------------------------------------------------------------- recall, size, the IPP
 
 
-@experiment(needs_alone)
-def kc_recall(study: Study, cell: Cell, claim: Claim) -> Measurement:
+@on_circuits
+def kc_recall(found: KnownAlone, study: Study, cell: Cell, claim: Claim) -> Measurement:
     """Claim ``reliability-kc-recall``: the share of known facts whose answer the circuit alone ranks first (12.3 %)."""
-    found = known_alone(study, cell)
     first = found.known.recalled()[:, 0]
-    share, interval = float(first.mean()), binomial_interval(int(first.sum()), len(first), method="wilson")
-    return on_circuits(
-        found,
-        Measurement(
-            "share of facts whose answer the circuit alone ranks first",
-            bound(share, interval),
-            dict.fromkeys(("recall", "recall-introduction"), number(share, interval)),
-            chance=defined_mean(found.known.recalled(UNIFORM)),
-            asides=recall_readings(found),
-            controls=recall_controls(found),
-            plots=[_choices(found)],
-        ),
+    share, interval = (
+        float(first.mean()),
+        stats.binomial_interval(int(first.sum()), len(first), method="wilson"),
+    )
+    return Measurement(
+        "share of facts whose answer the circuit alone ranks first",
+        bound(share, interval),
+        dict.fromkeys(("recall", "recall-introduction"), number(share, interval)),
+        chance=stats.defined_mean(found.known.recalled(UNIFORM)),
+        asides=recall_readings(found),
+        controls=recall_controls(found),
+        plots=[_choices(found)],
     )
 
 
-@experiment(needs_alone)
-def kc_recalled_param_share(study: Study, cell: Cell, claim: Claim) -> Measurement:
+@on_circuits
+def kc_recalled_param_share(found: KnownAlone, study: Study, cell: Cell, claim: Claim) -> Measurement:
     """Claim ``reliability-kc-param-share``: the parameters in the circuits that recall their fact alone (2.6 %).
 
     The p value is of recalled against other facts, one fact a subject, since circuits of one subject may be alike.
     """
-    found = known_alone(study, cell)
     known, seed = found.known, study.settings.seed
     recalled, shares = known.recalled()[:, 0] == 1, known.of("share")[:, 0]
     fewest = fewest_facts(study)
@@ -219,88 +209,80 @@ def kc_recalled_param_share(study: Study, cell: Cell, claim: Claim) -> Measureme
             "fewest an interval can be taken over"
         )
     mean, clusters = (
-        defined_mean(shares[recalled]),
+        stats.defined_mean(shares[recalled]),
         np.unique(found.clusters[recalled], return_inverse=True)[1],
     )
-    interval = bootstrap_mean(shares[recalled], seed=seed, clusters=clusters)
+    interval = stats.bootstrap_mean(shares[recalled], seed=seed, clusters=clusters)
     asides: dict[str, Aside] = dict(
         finite(
             {
-                "all known facts": defined_mean(shares),
-                "facts that are not recalled": defined_mean(shares[~recalled]),
-                "in the matrices that edges enter": defined_mean(found.entered[recalled]),
+                "all known facts": stats.defined_mean(shares),
+                "facts that are not recalled": stats.defined_mean(shares[~recalled]),
+                "in the matrices that edges enter": stats.defined_mean(found.entered[recalled]),
                 "smallest": float(shares[recalled].min()),
                 "largest": float(shares[recalled].max()),
                 "facts recalled": float(recalled.mean()),
-                **{f"{cut}, recalled": _share_of_recalled(found, cut) for cut in known.cuts},
+                **{
+                    f"{cut}, recalled": stats.defined_mean(known.of("share", cut)[known.recalled(cut) == 1])
+                    for cut in known.cuts
+                },
             }
         )
     )
     one = np.unique(found.clusters, return_index=True)[1]
     if 0 < recalled[one].sum() < len(one):
-        test = stratified_permutation(shares[one], recalled[one], seed=seed)
+        test = stats.stratified_permutation(shares[one], recalled[one], seed=seed)
         asides["recalled against other facts"] = Test(p=test.p)
-    return on_circuits(
-        found,
-        Measurement(
-            "share of the parameters in the nodes of circuits that recall their fact",
-            bound(mean, interval, BY_SUBJECT, unit="share"),
-            dict.fromkeys(("share", "share-introduction"), number(mean, interval, BY_SUBJECT, unit="share")),
-            n=int(recalled.sum()),
-            asides=asides,
-            controls={
-                **{f"random circuits, {arm}": defined_mean(known.of("share", arm)) for arm in RANDOM_ARMS},
-                **{
-                    f"circuits of {name}": defined_mean(alone.of("share"))
-                    for name, alone in found.controls.items()
-                },
+    return Measurement(
+        "share of the parameters in the nodes of circuits that recall their fact",
+        bound(mean, interval, BY_SUBJECT, unit="share"),
+        dict.fromkeys(("share", "share-introduction"), number(mean, interval, BY_SUBJECT, unit="share")),
+        n=int(recalled.sum()),
+        asides=asides,
+        controls={
+            **{f"random circuits, {arm}": stats.defined_mean(known.of("share", arm)) for arm in RANDOM_ARMS},
+            **{
+                f"circuits of {name}": stats.defined_mean(alone.of("share"))
+                for name, alone in found.controls.items()
             },
-        ),
+        },
     )
 
 
-def _share_of_recalled(found: KnownAlone, arm: str) -> float:
-    """nan where no circuit recalls."""
-    return defined_mean(found.known.of("share", arm)[found.known.recalled(arm) == 1])
-
-
-@experiment(needs_alone)
-def kc_ipp(study: Study, cell: Cell, claim: Claim) -> Measurement:
+@on_circuits
+def kc_ipp(found: KnownAlone, study: Study, cell: Cell, claim: Claim) -> Measurement:
     """Claim ``reliability-kc-ipp``: recall at rank 1, located minus the best random choice (10.5 % on the poster).
 
     A random choice takes one random circuit a fact, of as many edges, drawn either uniformly or with the same degrees;
     each way alone, random nodes with all edges between them, and other readings of recall stand beside.
     """
-    found, seed = known_alone(study, cell), study.settings.seed
+    seed = study.settings.seed
     own = _ipp(found, BOTH, seed)
     others = {
         **{f"random circuits, {arm}": _ipp(found, (arm,), seed) for arm in (*BOTH, NODES)},
         "every token of the answer": _ipp(found, BOTH, seed, ranked="worst"),
         "rank 10 or better": _ipp(found, BOTH, seed, top=10),
     }
-    return on_circuits(
-        found,
-        Measurement(
-            "IPP: share of facts recalled, circuit minus the best random choice",
-            Effect(own.estimate, (own.interval.low, own.interval.high), method=BEST_CHOICE),
-            {"ipp": number(own.estimate, own.interval, "facts")},
-            asides=finite(
-                {
-                    "recall of the circuit": defined_mean(found.known.recalled()),
-                    "chosen and scored on the same facts (biased)": own.same_items,
-                    "against the mean choice": own.mean_choice,
-                    **{name: other.estimate for name, other in others.items()},
-                }
-            ),
-            controls=recall_controls(found),
+    return Measurement(
+        "IPP: share of facts recalled, circuit minus the best random choice",
+        Effect(own.estimate, (own.interval.low, own.interval.high), method=BEST_CHOICE),
+        {"ipp": number(own.estimate, own.interval, "facts")},
+        asides=finite(
+            {
+                "recall of the circuit": stats.defined_mean(found.known.recalled()),
+                "chosen and scored on the same facts (biased)": own.same_items,
+                "against the mean choice": own.mean_choice,
+                **{name: other.estimate for name, other in others.items()},
+            }
         ),
+        controls=recall_controls(found),
     )
 
 
-def _ipp(found: KnownAlone, arms: Sequence[str], seed: int, top: int = 1, ranked: str = "first") -> Ipp:
+def _ipp(found: KnownAlone, arms: Sequence[str], seed: int, top: int = 1, ranked: str = "first") -> stats.Ipp:
     located = found.known.recalled(LOCATED, top, ranked)[:, 0]
     random = np.concatenate([found.known.recalled(arm, top, ranked) for arm in arms], axis=1)
-    return ipp(located, random.T, clusters=found.clusters, seed=seed)
+    return stats.ipp(located, random.T, clusters=found.clusters, seed=seed)
 
 
 def _choices(found: KnownAlone) -> Plot:

@@ -1,56 +1,218 @@
-"""Section 3.2 on KN: do located neurons, doubled or zeroed, move an answer as KN predicts, and more than random ones?
-
-`caploc.experiments.scaled_facts` names what is scaled and what it does to the answers.
-"""
+"""Section 3.2 on KN: do located neurons, doubled or zeroed, move answers as KN predicts, and more than random ones?"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from caploc import statistics as stats
+from caploc.errors import OptionError
 from caploc.experiments.evidence import asides, bound, difference, effects, number
-from caploc.experiments.facts import BY_SUBJECT, OF_EQUATION_8, FactSet, Known, facts_of, fewest_facts
-from caploc.experiments.scaled_facts import (
-    ARMS,
-    DOUBLED,
-    LARGEST,
-    LAYER,
-    LOCATED,
-    MAGNITUDE,
-    RANDOM_ARMS,
-    RANDOM_SETS,
-    UNIFORM,
-    ZEROED,
-    Scaled,
-    ScaledFacts,
+from caploc.experiments.facts import (
+    BY_SUBJECT,
+    OF_EQUATION_8,
+    FactSet,
+    Known,
+    facts_of,
+    fewest_facts,
+    passes_flops,
 )
-from caploc.experiments.specs import FloorError, Spec
-from caploc.experiments.study import Study, experiment
-from caploc.findings import Aside, Basis, Cell, Effect, Measurement, Plot, Test
+from caploc.experiments.locating_facts import LocatedFacts
+from caploc.experiments.specs import FloorError, Spec, Task, keyed
+from caploc.experiments.study import Study, family
+from caploc.findings import Aside, Cell, Effect, Measurement, Plot, Test
+from caploc.interventions.scaling import Scaling
 from caploc.locators.knowledge_neurons import DEFAULT_CUT
+from caploc.locators.magnitude import Magnitude, magnitude, random_sets
+from caploc.neurons import NeuronMask
 from caploc.papers import Claim
-from caploc.statistics import Effect as Compared
-from caploc.statistics import (
-    Interval,
-    Ipp,
-    binomial_interval,
-    bootstrap_mean,
-    compare_pairs,
-    defined_mean,
-    ipp,
-    largest_rank_correlation,
-    mcnemar,
-    rank_correlations,
-)
 from caploc.statistics.bootstrap import RESAMPLES
+from caploc.store import Entry
+from caploc.streams import Stream, derived_seeds
 
+RANDOM_SETS = 10
+"""For each fact. It has a located set of its own, so the sampling error of sets averages out over facts."""
+RESOLUTION = 1e-6
+"""Nats a token. Float32 logits of size 10 resolve no less; a smaller change is none, and counts as a tie."""
+
+DOUBLED, ZEROED = BOTH = 0, 1
+FACTORS = (2.0, 0.0)
 DONE = {DOUBLED: "doubled", ZEROED: "zeroed"}
 SIGNS = {"increase": 1, "decrease": -1}
-BOTH = (DOUBLED, ZEROED)
 BEST_CHOICE = "95 %, bootstrap over facts, the best choice found on one half and scored on the other"
+LOCATED, LAYER, UNIFORM, MAGNITUDE, LARGEST = "located", "by layer", "uniform", "by magnitude", "largest"
+ARMS: Mapping[str, slice] = MappingProxyType(
+    {
+        LOCATED: slice(0, 1),
+        LAYER: slice(1, 1 + RANDOM_SETS),
+        UNIFORM: slice(1 + RANDOM_SETS, 1 + 2 * RANDOM_SETS),
+        MAGNITUDE: slice(1 + 2 * RANDOM_SETS, 1 + 3 * RANDOM_SETS),
+        LARGEST: slice(1 + 3 * RANDOM_SETS, 2 + 3 * RANDOM_SETS),
+    }
+)
+"""Sets of each fact: located; random with its count in every layer; random with its count; nearest to it in magnitude,
+layer by layer; the largest in magnitude, as many in every layer."""
+RANDOM_ARMS = (LAYER, UNIFORM, MAGNITUDE)
+
+
+@dataclass(frozen=True, eq=False)
+class Scaled:
+    """F facts for which something is located, with ``ARMS`` of S sets each.
+
+    Attributes:
+        change: ``[F, 2, S]`` rise of log P(answer), in nats, ``DOUBLED`` and ``ZEROED``; nan for a set there is not.
+        attribution: ``[F, S]`` the sum of the set's attributions.
+        magnitude: ``[F, S]`` the mean magnitude of the set's neurons.
+        clean: ``[F]`` log P(answer) without intervention.
+        resolution: ``[F]`` changes up to this size are none.
+        count: ``[F]`` located neurons.
+        clusters: ``[F]`` numbers of the subjects.
+        known: ``[F]`` whether the model answers rightly.
+    """
+
+    change: np.ndarray
+    attribution: np.ndarray
+    magnitude: np.ndarray
+    clean: np.ndarray
+    resolution: np.ndarray
+    count: np.ndarray
+    clusters: np.ndarray
+    known: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.clean)
+
+    def only(self, chosen: np.ndarray) -> Scaled:
+        """Some of the facts, chosen by a bool for each."""
+        return Scaled(*(getattr(self, one.name)[chosen] for one in fields(self)))
+
+    def has(self, arm: str) -> bool:
+        """Whether every fact has the arm's sets."""
+        return bool(np.isfinite(self.change[:, :, ARMS[arm]]).all())
+
+    def moved(self, done: int, arm: str, sign: int) -> np.ndarray:
+        """``[F, sets]`` 1 where the answer gets likelier (``sign`` 1) or less likely (-1), else 0; nan for no set."""
+        change = self.change[:, done, ARMS[arm]]
+        moved = (sign * change > self.resolution[:, None]).astype(float)
+        return np.where(np.isnan(change), np.nan, moved)
+
+    def as_predicted(self, done: int, arm: str) -> np.ndarray:
+        """``moved`` in KN's direction: likelier if doubled, less likely if zeroed."""
+        return self.moved(done, arm, 1 if done == DOUBLED else -1)
+
+    def nats(self, done: int, arm: str) -> np.ndarray:
+        """``[F]`` mean change of log P(answer) over the arm's sets."""
+        return np.asarray(self.change[:, done, ARMS[arm]].mean(1))
+
+    @property
+    def room(self) -> float:
+        """By how many nats log P(answer) could rise on average, at most: a ceiling where it is next to nothing."""
+        return float(-self.clean.mean())
+
+
+@dataclass(frozen=True)
+class ScaledFacts(Spec[Scaled]):
+    """The located and the random neurons of every one of ``facts``, in its original wording, doubled and zeroed."""
+
+    facts: Spec[FactSet]
+
+    @property
+    def title(self) -> str:
+        return "scaled neurons of facts"
+
+    @property
+    def _located(self) -> LocatedFacts:
+        return LocatedFacts("kn", self.facts)
+
+    def after(self, study: Study) -> Iterable[Spec[Any]]:
+        return (self.facts, self._located)
+
+    def tasks(self, study: Study) -> Iterable[Task]:
+        facts, settings = study.result(self.facts), study.settings
+        depends_on = {
+            "facts": facts.data_fingerprint,
+            "method": settings.attribution.settings,
+            "seed": settings.seed,
+            "random sets": RANDOM_SETS,
+            "threshold": DEFAULT_CUT.threshold,
+        }
+        yield keyed(study, "scaled activations", depends_on, lambda: vars(self._scaled(study, facts)))
+
+    def read(self, study: Study, entries: Iterator[Entry]) -> Scaled:
+        (entry,) = entries
+        return Scaled(**{one.name: entry.arrays[one.name] for one in fields(Scaled)})
+
+    def flops(self, study: Study) -> float:
+        return passes_flops(study, self.facts, 2.0 * ARMS[LARGEST].stop)
+
+    def _scaled(self, study: Study, facts: FactSet) -> Scaled:
+        prompts = [facts.prompts[index] for index in facts.first]
+        tasks = study.tasks(self._located)
+        scores = study.settings.store.compute_all([tasks[index] for index in facts.first])
+        lm = study.weights()
+        sizes = magnitude(lm, prompts)
+        found: list[tuple[np.ndarray | float, ...]] = []
+        with Scaling(lm) as scaling:
+            for index, (prompt, entry) in enumerate(zip(prompts, scores, strict=True)):
+                values = torch.from_numpy(np.array(entry.arrays["values"]))
+                located = DEFAULT_CUT.locate(values)
+                if not located.count:
+                    continue
+                sets, is_there = _sets(located, sizes, study.settings.seed, index)
+                result = scaling.log_probs(
+                    prompt, torch.cat([sets, sets]), np.repeat(FACTORS, len(sets)).tolist()
+                )
+                change = (result.log_probs - result.clean).sum(1).reshape(2, -1).numpy()
+                found.append(
+                    (
+                        np.where(is_there, change, np.nan),
+                        (sets * values).sum((1, 2)).numpy(),
+                        sizes.mean_of(sets).numpy(),
+                        float(result.clean.sum()),
+                        max(result.rounding, RESOLUTION) * prompt.num_answer_tokens,
+                        located.count,
+                        facts.clusters[index],
+                        facts.known[index],
+                    )
+                )
+        if not found:
+            return _of_no_fact()
+        return Scaled(*(np.stack(column) for column in zip(*found, strict=True)))
+
+
+def _of_no_fact() -> Scaled:
+    none, no_sets = np.zeros(0), np.zeros((0, ARMS[LARGEST].stop))
+    change = np.zeros((0, 2, ARMS[LARGEST].stop))
+    return Scaled(change, no_sets, no_sets, none, none, none, none.astype(int), none.astype(bool))
+
+
+def _sets(located: NeuronMask, sizes: Magnitude, seed: int, fact: int) -> tuple[Tensor, np.ndarray]:
+    """``[S, layers, neurons]`` the sets of all arms, and ``[S]`` which of them are there.
+
+    Where more than half of a layer is located, none of it can be matched in magnitude.
+    """
+    drawn = derived_seeds(Stream.FACT_SETS, seed, fact)[0]
+    uniform = [located.random_like(drawn + number, "count").values for number in range(RANDOM_SETS)]
+    by_layer = random_sets(located, RANDOM_SETS, drawn)
+    is_there = np.ones(ARMS[LARGEST].stop, bool)
+    try:
+        by_magnitude = sizes.random_like(located, RANDOM_SETS, drawn)
+    except OptionError:
+        by_magnitude, is_there[ARMS[MAGNITUDE]] = by_layer, False
+    parts = [
+        located.values[None],
+        by_layer,
+        torch.stack(uniform),
+        by_magnitude,
+        sizes.top_like(located).values[None],
+    ]
+    return torch.cat(parts), is_there
 
 
 # ------------------------------------------------------------------------------------- what all of its claims rest on
@@ -81,26 +243,20 @@ class ScaledKnown:
         ]
         return [*notes, f"{nothing} facts left out: no neuron is located for them"] if nothing else notes
 
-    @property
-    def basis(self) -> list[Basis]:
-        """What a measurement on them rests on."""
-        return [self, self.facts]
+
+def _scaled(cell: Cell) -> ScaledFacts:
+    return ScaledFacts(Known(facts_of(cell.dataset or "", wordings=1)))
 
 
-def needs_scaled(study: Study, cell: Cell, claim: Claim) -> Iterator[Spec[Any]]:
-    """What every claim about scaled activations needs."""
-    yield ScaledFacts(Known(facts_of(cell.dataset or "", wordings=1)))
-
-
-def scaled_known(study: Study, cell: Cell) -> ScaledKnown:
+def _scaled_known(study: Study, cell: Cell, claim: Claim) -> ScaledKnown:
     """What scaling does to the facts of the cell's dataset.
 
     Raises:
         NotRunError, FloorError: they cannot be had; or KN locates nothing for too many of them, or scaling what it
             locates changes most answers' probability by nothing.
     """
-    known_facts = Known(facts_of(cell.dataset or "", wordings=1))
-    facts, every = study.result(known_facts), study.result(ScaledFacts(known_facts))
+    scaled = _scaled(cell)
+    facts, every = study.result(scaled.facts), study.result(scaled)
     known, count = every.only(every.known), int(facts.known.sum())
     if len(known) < fewest_facts(study):
         raise FloorError(f"floor effect: KN locates nothing for {count - len(known)} of {count} known facts")
@@ -114,27 +270,32 @@ def scaled_known(study: Study, cell: Cell) -> ScaledKnown:
     return ScaledKnown(facts, every, known)
 
 
-def on_scaled(found: ScaledKnown, measurement: Measurement) -> Measurement:
-    """The measurement with what every claim about scaled activations shows beside its own numbers."""
+def _completed(found: ScaledKnown, measurement: Measurement) -> Measurement:
     return replace(
         measurement,
         asides={**measurement.asides, **_beside(found)},
         controls=_controls(found.known),
         n=len(found.known),
         draws=RESAMPLES,
-        basis=found.basis,
+        basis=[found, found.facts],
         unused=OF_EQUATION_8,
     )
 
 
+on_scaled = family(lambda study, cell, claim: [_scaled(cell)], _scaled_known, _completed)
+"""Claims about scaled activations."""
+
+
 def _beside(found: ScaledKnown) -> dict[str, float]:
     numbers = {
-        f"nats, {name}, {arm}": defined_mean(found.known.change[:, done, ARMS[arm]])
+        f"nats, {name}, {arm}": stats.defined_mean(found.known.change[:, done, ARMS[arm]])
         for done, name in DONE.items()
         for arm in ARMS
     }
     for done, name in DONE.items():
-        numbers[f"as predicted, {name}, all facts"] = defined_mean(found.every.as_predicted(done, LOCATED))
+        numbers[f"as predicted, {name}, all facts"] = stats.defined_mean(
+            found.every.as_predicted(done, LOCATED)
+        )
     return {**numbers, "neurons located, mean": float(found.known.count.mean())}
 
 
@@ -143,11 +304,11 @@ def _controls(scaled: Scaled) -> dict[str, float]:
     found = {}
     for arm in (*RANDOM_ARMS, LARGEST):
         for done, name in DONE.items():
-            found[f"as predicted, {name}, {arm}"] = defined_mean(scaled.as_predicted(done, arm))
-    own = defined_mean(scaled.magnitude[:, ARMS[LOCATED]])
+            found[f"as predicted, {name}, {arm}"] = stats.defined_mean(scaled.as_predicted(done, arm))
+    own = stats.defined_mean(scaled.magnitude[:, ARMS[LOCATED]])
     for arm in (*RANDOM_ARMS, LARGEST):
         found[f"magnitude over that of the located, {arm}"] = (
-            defined_mean(scaled.magnitude[:, ARMS[arm]]) / own
+            stats.defined_mean(scaled.magnitude[:, ARMS[arm]]) / own
         )
     return found
 
@@ -155,55 +316,46 @@ def _controls(scaled: Scaled) -> dict[str, float]:
 # ------------------------------------------------------------------------------------------ shares of answers that move
 
 
-@experiment(needs_scaled)
-def kn_double(study: Study, cell: Cell, claim: Claim) -> Measurement:
+@on_scaled
+def kn_double(found: ScaledKnown, study: Study, cell: Cell, claim: Claim) -> Measurement:
     """Claim ``reliability-kn-double``: 85.1 % up and 14.9 % down, located; 72.3 and 27.7 %, random."""
-    return _shares(study, cell, DOUBLED)
+    return _shares(found, study, DOUBLED)
 
 
-@experiment(needs_scaled)
-def kn_zero(study: Study, cell: Cell, claim: Claim) -> Measurement:
+@on_scaled
+def kn_zero(found: ScaledKnown, study: Study, cell: Cell, claim: Claim) -> Measurement:
     """Claim ``reliability-kn-zero``: 27.4 % up and 72.4 % down, located; 17.6 and 82.6 %, random."""
-    return _shares(study, cell, ZEROED)
+    return _shares(found, study, ZEROED)
 
 
-def _shares(study: Study, cell: Cell, done: int) -> Measurement:
-    found = scaled_known(study, cell)
+def _shares(found: ScaledKnown, study: Study, done: int) -> Measurement:
     scaled, seed = found.known, study.settings.seed
     located = {name: _located_share(scaled, done, sign) for name, sign in SIGNS.items()}
     random = {name: _random_share(scaled, done, sign, seed) for name, sign in SIGNS.items()}
     predicted = "increase" if done == DOUBLED else "decrease"
     moves = "likelier" if done == DOUBLED else "less likely"
-    return on_scaled(
-        found,
-        Measurement(
-            f"share of answers that get {moves}, located neurons {DONE[done]}",
-            bound(*located[predicted]),
-            {
-                **{f"located-{name}": number(*share) for name, share in located.items()},
-                **{f"random-{name}": number(*share) for name, share in random.items()},
-            },
-            chance=random[predicted][0],
-            asides={
-                **{
-                    f"McNemar, {arm} sets": _mcnemar(scaled, done, arm)
-                    for arm in RANDOM_ARMS
-                    if scaled.has(arm)
-                },
-                **_further_shares(scaled, done),
-            },
-        ),
+    return Measurement(
+        f"share of answers that get {moves}, located neurons {DONE[done]}",
+        bound(*located[predicted]),
+        {
+            **{f"located-{name}": number(*share) for name, share in located.items()},
+            **{f"random-{name}": number(*share) for name, share in random.items()},
+        },
+        chance=random[predicted][0],
+        asides={
+            **{f"McNemar, {arm} sets": _mcnemar(scaled, done, arm) for arm in RANDOM_ARMS if scaled.has(arm)},
+            **_further_shares(scaled, done),
+        },
     )
 
 
-@experiment(needs_scaled)
-def kn_similar_to_random(study: Study, cell: Cell, claim: Claim) -> Measurement:
+@on_scaled
+def kn_similar_to_random(found: ScaledKnown, study: Study, cell: Cell, claim: Claim) -> Measurement:
     """Claim ``reliability-kn-similar-to-random``: the two differences of shares, against random sets matched by layer.
 
     Against uniform sets and sets matched by magnitude they stand beside. The value shown is the larger difference in
     size.
     """
-    found = scaled_known(study, cell)
     scaled, seed = found.known, study.settings.seed
     compared = {name: _located_minus_random(scaled, done, LAYER, seed) for done, name in DONE.items()}
     beside = {
@@ -213,62 +365,60 @@ def kn_similar_to_random(study: Study, cell: Cell, claim: Claim) -> Measurement:
         for done, name in DONE.items()
     }
     widest = max(compared.values(), key=lambda one: abs(one.estimate))
-    return on_scaled(
-        found,
-        Measurement(
-            "share that moves as KN predicts, located minus random",
-            difference(widest.estimate, widest.interval, "facts; of the larger of the two differences"),
-            effects(compared),
-            effect_size=widest.effect_size,
-            asides={
-                **asides(beside),
-                **{f"McNemar, {name}": _mcnemar(scaled, done, LAYER) for done, name in DONE.items()},
-            },
-            plots=[_choices(scaled)],
-        ),
+    return Measurement(
+        "share that moves as KN predicts, located minus random",
+        difference(widest.estimate, widest.interval, "facts; of the larger of the two differences"),
+        effects(compared),
+        effect_size=widest.effect_size,
+        asides={
+            **asides(beside),
+            **{f"McNemar, {name}": _mcnemar(scaled, done, LAYER) for done, name in DONE.items()},
+        },
+        plots=[_choices(scaled)],
     )
 
 
-@experiment(needs_scaled)
-def kn_not_necessarily(study: Study, cell: Cell, claim: Claim) -> Measurement:
+@on_scaled
+def kn_not_necessarily(found: ScaledKnown, study: Study, cell: Cell, claim: Claim) -> Measurement:
     """Claim ``reliability-kn-not-necessarily``: shares that move against KN's prediction; the value is the smaller."""
-    found = scaled_known(study, cell)
     against = {
         "doubled-decrease": bound(*_located_share(found.known, DOUBLED, -1)),
         "zeroed-increase": bound(*_located_share(found.known, ZEROED, 1)),
     }
     smaller = min(against.values(), key=lambda share: share.estimate or 0.0)
     quantity = "share of facts that move against KN's prediction, the smaller of two"
-    return on_scaled(found, Measurement(quantity, smaller, against))
+    return Measurement(quantity, smaller, against)
 
 
-def _located_share(scaled: Scaled, done: int, sign: int) -> tuple[float, Interval]:
+def _located_share(scaled: Scaled, done: int, sign: int) -> tuple[float, stats.Interval]:
     """The share of facts whose answer moves so under the located neurons, with Wilson's interval."""
     moved = scaled.moved(done, LOCATED, sign)[:, 0]
-    return float(moved.mean()), binomial_interval(int(moved.sum()), len(moved), method="wilson")
+    return float(moved.mean()), stats.binomial_interval(int(moved.sum()), len(moved), method="wilson")
 
 
-def _random_share(scaled: Scaled, done: int, sign: int, seed: int) -> tuple[float, Interval]:
+def _random_share(scaled: Scaled, done: int, sign: int, seed: int) -> tuple[float, stats.Interval]:
     """The same under uniform sets, mean over a fact's sets; BCa over facts, those of one subject together.
 
     Wilson's interval where all sets agree, since a bootstrap of equal values has no width.
     """
     means = np.nanmean(scaled.moved(done, UNIFORM, sign), axis=1)
     if np.ptp(means) == 0 and means[0] in (0, 1):
-        return float(means[0]), binomial_interval(int(means.sum()), len(means), method="wilson")
-    return float(means.mean()), bootstrap_mean(means, seed=seed, clusters=scaled.clusters)
+        return float(means[0]), stats.binomial_interval(int(means.sum()), len(means), method="wilson")
+    return float(means.mean()), stats.bootstrap_mean(means, seed=seed, clusters=scaled.clusters)
 
 
-def _located_minus_random(scaled: Scaled, done: int, arm: str, seed: int) -> Compared:
+def _located_minus_random(scaled: Scaled, done: int, arm: str, seed: int) -> stats.Effect:
     """Share that moves as KN predicts, located minus random: paired by fact, against the mean over its random sets."""
     located = scaled.as_predicted(done, LOCATED)[:, 0]
     random = np.nanmean(scaled.as_predicted(done, arm), axis=1)
-    return compare_pairs(located, random, clusters=scaled.clusters, seed=seed)
+    return stats.compare_pairs(located, random, clusters=scaled.clusters, seed=seed)
 
 
 def _mcnemar(scaled: Scaled, done: int, arm: str) -> Test:
     """Exact McNemar test of located against one random set a fact, the first."""
-    return Test(p=mcnemar(scaled.as_predicted(done, LOCATED)[:, 0], scaled.as_predicted(done, arm)[:, 0]).p)
+    return Test(
+        p=stats.mcnemar(scaled.as_predicted(done, LOCATED)[:, 0], scaled.as_predicted(done, arm)[:, 0]).p
+    )
 
 
 def _further_shares(scaled: Scaled, done: int) -> dict[str, float]:
@@ -276,7 +426,7 @@ def _further_shares(scaled: Scaled, done: int) -> dict[str, float]:
     found: dict[str, float] = {}
     for arm in ARMS:
         for name, sign in SIGNS.items():
-            found[f"{arm}, {name}"] = defined_mean(scaled.moved(done, arm, sign))
+            found[f"{arm}, {name}"] = stats.defined_mean(scaled.moved(done, arm, sign))
         found[f"{arm}, neither"] = 1 - found[f"{arm}, increase"] - found[f"{arm}, decrease"]
     return found
 
@@ -296,33 +446,29 @@ def _choices(scaled: Scaled) -> Plot:
 # -------------------------------------------------------------------------------- attribution and change, correlated
 
 
-@experiment(needs_scaled)
-def kn_no_strong_correlation(study: Study, cell: Cell, claim: Claim) -> Measurement:
+@on_scaled
+def kn_no_strong_correlation(found: ScaledKnown, study: Study, cell: Cell, claim: Claim) -> Measurement:
     """Claim ``reliability-kn-no-strong-correlation``: |Spearman rho| of attribution changed with the change of log P.
 
     Over facts and their sets, the located and those matched by layer, for doubling and for zeroing apart; the value is
     the larger, chosen anew in every resample, since a strong correlation under either contradicts the claim.
     """
-    found = scaled_known(study, cell)
     scaled = found.known
     rows = _rows(scaled, (LOCATED, LAYER))
-    estimate, interval = largest_rank_correlation(rows, scaled.clusters, study.settings.seed)
+    estimate, interval = stats.largest_rank_correlation(rows, scaled.clusters, study.settings.seed)
     if interval is None:
         raise FloorError("floor effect: the sets do not differ in attribution, or change nothing")
     sets = {"": (LOCATED, LAYER), ", located sets alone": (LOCATED,), ", sets by layer alone": (LAYER,)}
     if scaled.has(MAGNITUDE):
         sets[", located sets and those by magnitude"] = (LOCATED, MAGNITUDE)
-    return on_scaled(
-        found,
-        Measurement(
-            "rank correlation of the attribution changed with the change of log probability, its size",
-            bound(estimate, interval, BY_SUBJECT, unit="correlation"),
-            asides={
-                f"rho, {DONE[done]}{which}": rho
-                for which, arms in sets.items()
-                for done, rho in enumerate(rank_correlations(_rows(scaled, arms)))
-            },
-        ),
+    return Measurement(
+        "rank correlation of the attribution changed with the change of log probability, its size",
+        bound(estimate, interval, BY_SUBJECT, unit="correlation"),
+        asides={
+            f"rho, {DONE[done]}{which}": rho
+            for which, arms in sets.items()
+            for done, rho in enumerate(stats.rank_correlations(_rows(scaled, arms)))
+        },
     )
 
 
@@ -336,14 +482,13 @@ def _rows(scaled: Scaled, arms: Sequence[str]) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------ the poster's IPP
 
 
-@experiment(needs_scaled)
-def kn_ipp(study: Study, cell: Cell, claim: Claim) -> Measurement:
+@on_scaled
+def kn_ipp(found: ScaledKnown, study: Study, cell: Cell, claim: Claim) -> Measurement:
     """Claim ``reliability-kn-ipp``: performance is the mean share that moves as predicted, doubled and zeroed.
 
     A random choice takes one random set a fact, matched by layer; uniform sets, sets matched by magnitude and the other
     readings of performance stand beside.
     """
-    found = scaled_known(study, cell)
     scaled, seed = found.known, study.settings.seed
     own = _ipp(scaled, BOTH, LAYER, seed)
     others = {
@@ -352,26 +497,23 @@ def kn_ipp(study: Study, cell: Cell, claim: Claim) -> Measurement:
         **{f"{arm} sets": _ipp(scaled, BOTH, arm, seed) for arm in (UNIFORM, MAGNITUDE) if scaled.has(arm)},
     }
     beside: dict[str, Aside] = {name: other.estimate for name, other in others.items()}
-    return on_scaled(
-        found,
-        Measurement(
-            "IPP: share that moves as predicted, located minus the best random choice",
-            Effect(own.estimate, (own.interval.low, own.interval.high), method=BEST_CHOICE),
-            {"ipp": number(own.estimate, own.interval, "facts")},
-            asides={
-                "chosen and scored on the same facts (biased)": own.same_items,
-                "against the mean choice": own.mean_choice,
-                **beside,
-                "mean size of the four differences": _unsigned(scaled),
-            },
-        ),
+    return Measurement(
+        "IPP: share that moves as predicted, located minus the best random choice",
+        Effect(own.estimate, (own.interval.low, own.interval.high), method=BEST_CHOICE),
+        {"ipp": number(own.estimate, own.interval, "facts")},
+        asides={
+            "chosen and scored on the same facts (biased)": own.same_items,
+            "against the mean choice": own.mean_choice,
+            **beside,
+            "mean size of the four differences": _unsigned(scaled),
+        },
     )
 
 
-def _ipp(scaled: Scaled, done: Sequence[int], arm: str, seed: int) -> Ipp:
+def _ipp(scaled: Scaled, done: Sequence[int], arm: str, seed: int) -> stats.Ipp:
     located = np.mean([scaled.as_predicted(one, LOCATED)[:, 0] for one in done], axis=0)
     random = np.mean([scaled.as_predicted(one, arm) for one in done], axis=0)
-    return ipp(located, random.T, clusters=scaled.clusters, seed=seed)
+    return stats.ipp(located, random.T, clusters=scaled.clusters, seed=seed)
 
 
 def _unsigned(scaled: Scaled) -> float:

@@ -1,6 +1,6 @@
 """Section 3.2 and figure 2 on ROME: its own verification repeated at every layer. Is the located layer special?
 
-`caploc.experiments.edited_facts` names the edits, `caploc.experiments.traced_facts` the traces and the layer that
+`caploc.experiments.edited_facts` names the edits, `caploc.experiments.edited_facts` the traces and the layer that
 counts as located.
 """
 
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from caploc import statistics as stats
 from caploc.experiments.edited_facts import (
     PROMPT,
     SCORES,
@@ -19,28 +20,19 @@ from caploc.experiments.edited_facts import (
     Editable,
     EditableFacts,
     EditsByLayer,
+    FactTraces,
     LayerEdits,
+    LocatedLayer,
+    TracedFacts,
+    locate_layer,
 )
 from caploc.experiments.evidence import difference, effects, finite, number
 from caploc.experiments.facts import BY_SUBJECT, OF_EQUATION_8, WITH_PARAPHRASES
 from caploc.experiments.specs import FloorError, Spec
-from caploc.experiments.study import Study, experiment
-from caploc.experiments.traced_facts import FactTraces, LocatedLayer, TracedFacts, locate_layer
-from caploc.findings import Basis, Cell, Effect, Measurement, Plot, Test
+from caploc.experiments.study import Study, family
+from caploc.findings import Cell, Effect, Measurement, Plot, Test
 from caploc.interventions.rank_one.prompts import Token
 from caploc.papers import Claim
-from caploc.statistics import Effect as Compared
-from caploc.statistics import (
-    Ipp,
-    at_least_mcnemar,
-    binomial_interval,
-    compare_pairs,
-    compare_successes,
-    equivalence_p,
-    holm,
-    ipp,
-    mcnemar_from_counts,
-)
 from caploc.statistics.bootstrap import RESAMPLES
 
 TOKEN_NAMES = {SUBJECT: "", PROMPT: ", last prompt token"}
@@ -101,28 +93,23 @@ class EditedEverywhere:
             )
         return notes
 
-    @property
-    def basis(self) -> list[Basis]:
-        """What a measurement on them rests on."""
-        return [self, self.found.facts]
 
-
-def needs_edits(study: Study, cell: Cell, claim: Claim) -> Iterator[Spec[Any]]:
-    """What every claim about edits of layers needs."""
+def _needs(study: Study, cell: Cell, claim: Claim) -> Iterator[Spec[Any]]:
     dataset = cell.dataset or ""
     yield from (EditsByLayer(dataset), EditsByLayer(dataset, "untrained"), FactTraces(dataset))
 
 
-def edited_everywhere(study: Study, cell: Cell) -> EditedEverywhere:
+def _edited_everywhere(study: Study, cell: Cell, claim: Claim) -> EditedEverywhere:
     """Edits at every layer of the facts of the cell's dataset. Raises NotRunError, FloorError."""
     dataset = cell.dataset or ""
     edits, untrained = (study.result(EditsByLayer(dataset, control)) for control in ("", "untrained"))
     found, traces = study.result(Editable(dataset)), study.result(FactTraces(dataset))
-    return EditedEverywhere(found, traces, locate_layer(cell.model, found, traces), edits, untrained)
+    return EditedEverywhere(
+        found, traces, locate_layer(cell.model, claim.margins, found, traces), edits, untrained
+    )
 
 
-def on_edits(one: EditedEverywhere, measurement: Measurement) -> Measurement:
-    """The measurement with what every claim about edits of layers shows beside its own numbers."""
+def _completed(one: EditedEverywhere, measurement: Measurement) -> Measurement:
     twin = one.untrained
     return replace(
         measurement,
@@ -134,9 +121,13 @@ def on_edits(one: EditedEverywhere, measurement: Measurement) -> Measurement:
         },
         n=measurement.n or len(one.edits),
         draws=RESAMPLES,
-        basis=one.basis,
+        basis=[one, one.found.facts],
         unused=OF_EQUATION_8,
     )
+
+
+on_edits = family(_needs, _edited_everywhere, _completed)
+"""Claims about edits of layers."""
 
 
 def _beside(one: EditedEverywhere) -> dict[str, float]:
@@ -155,23 +146,23 @@ def _beside(one: EditedEverywhere) -> dict[str, float]:
 # ----------------------------------------------------------------------------------------- one layer against the others
 
 
-@experiment(needs_edits)
-def rome_layers_equal(study: Study, cell: Cell, claim: Claim) -> Measurement:
+@on_edits
+def rome_layers_equal(one: EditedEverywhere, study: Study, cell: Cell, claim: Claim) -> Measurement:
     """Claim ``reliability-rome-layers-equal``: efficacy at the located layer minus that at each other, the same edits.
 
-    Which layer is located: `caploc.experiments.traced_facts.locate_layer`. The value is the mean over the other layers;
+    Which layer is located: `caploc.experiments.edited_facts.locate_layer`. The value is the mean over the other layers;
     the rule reads them one by one. Beside: the layers of the first half of the model and the located one's neighbours
     alone (``rome-counted-layers``), and edits at the prompt's last token.
 
     Edits that succeed in no layer at all are a floor effect: that facts can be edited is part of the claim.
     """
-    one = _that_can_be_edited(study, cell)
+    _require_editable(one)
     margin, seed = float(claim.rule.parameters["margin"]), study.settings.seed
     success = one.edits.success()
     own = success[:, one.layer]
     compared = _by_layer(one, SUBJECT, seed)
-    overall = compare_pairs(own, success[:, one.others].mean(1), clusters=one.edits.clusters, seed=seed)
-    equal = holm([equivalence_p(own, success[:, layer], margin) for layer in one.others])
+    overall = stats.compare_pairs(own, success[:, one.others].mean(1), clusters=one.edits.clusters, seed=seed)
+    equal = stats.holm([stats.equivalence_p(own, success[:, layer], margin) for layer in one.others])
     half, near = range(one.edits.num_layers // 2), (one.layer - 1, one.layer + 1)
     readings = {
         "all layers": _share_equal(compared, one.others, margin),
@@ -180,82 +171,71 @@ def rome_layers_equal(study: Study, cell: Cell, claim: Claim) -> Measurement:
         "all layers, last prompt token": _share_equal(_by_layer(one, PROMPT, seed), one.others, margin),
     }
     at_prompt = one.edits.success(PROMPT).mean(0)
-    return on_edits(
-        one,
-        Measurement(
-            "share of edits that succeed, located layer minus another, mean over the others",
-            difference(overall.estimate, overall.interval, BY_SUBJECT),
-            effects({f"layer-{layer}": effect for layer, effect in compared.items()}),
-            effect_size=overall.effect_size,
-            asides={
-                **{f"share shown equal, {name}": share for name, share in readings.items()},
-                "located minus the others, last prompt token": float(
-                    at_prompt[one.layer] - at_prompt[one.others].mean()
-                ),
-                **{
-                    f"TOST, layer-{layer}": Test(p=float(p))
-                    for layer, p in zip(one.others, equal, strict=True)
-                },
-            },
-            notes=_too_few(len(success), margin),
-            plots=[_layer_curve(one)],
-        ),
+    return Measurement(
+        "share of edits that succeed, located layer minus another, mean over the others",
+        difference(overall.estimate, overall.interval, BY_SUBJECT),
+        effects({f"layer-{layer}": effect for layer, effect in compared.items()}),
+        effect_size=overall.effect_size,
+        asides={
+            **{f"share shown equal, {name}": share for name, share in readings.items()},
+            "located minus the others, last prompt token": float(
+                at_prompt[one.layer] - at_prompt[one.others].mean()
+            ),
+            **{f"TOST, layer-{layer}": Test(p=float(p)) for layer, p in zip(one.others, equal, strict=True)},
+        },
+        notes=_too_few(len(success), margin),
+        plots=[_layer_curve(one)],
     )
 
 
-@experiment(needs_edits)
-def rome_ipp(study: Study, cell: Cell, claim: Claim) -> Measurement:
+@on_edits
+def rome_ipp(one: EditedEverywhere, study: Study, cell: Cell, claim: Claim) -> Measurement:
     """Claim ``reliability-rome-ipp``: layers are the choices, the best of all but the located one chosen on one half of
     the facts and scored on the other.
 
     Beside: edits at the prompt's last token, and the located layer among the choices (``rome-ipp-maximum``), with which
     the best on the same facts cannot be beaten.
     """
-    one = _that_can_be_edited(study, cell)
+    _require_editable(one)
     seed, success = study.settings.seed, one.edits.success()
     found = _ipp(one, SUBJECT, seed)
     own = success[:, one.layer]
     best = max(one.others, key=lambda layer: float(success[:, layer].mean()))
-    interval = at_least_mcnemar(found.interval, own, success[:, best])
-    return on_edits(
-        one,
-        Measurement(
-            "IPP: share of edits that succeed, located layer minus the best other",
-            Effect(found.estimate, (interval.low, interval.high), method=BEST_LAYER),
-            {"ipp": number(found.estimate, interval)},
-            asides={
-                "best other layer": float(best),
-                "chosen and scored on the same facts (biased)": found.same_items,
-                "against the mean layer": found.mean_choice,
-                "located layer among the choices, same facts": float(own.mean() - success.mean(0).max()),
-                "last prompt token": _ipp(one, PROMPT, seed).estimate,
-            },
-        ),
+    interval = stats.at_least_mcnemar(found.interval, own, success[:, best])
+    return Measurement(
+        "IPP: share of edits that succeed, located layer minus the best other",
+        Effect(found.estimate, (interval.low, interval.high), method=BEST_LAYER),
+        {"ipp": number(found.estimate, interval)},
+        asides={
+            "best other layer": float(best),
+            "chosen and scored on the same facts (biased)": found.same_items,
+            "against the mean layer": found.mean_choice,
+            "located layer among the choices, same facts": float(own.mean() - success.mean(0).max()),
+            "last prompt token": _ipp(one, PROMPT, seed).estimate,
+        },
     )
 
 
-def _that_can_be_edited(study: Study, cell: Cell) -> EditedEverywhere:
-    one = edited_everywhere(study, cell)
+def _require_editable(one: EditedEverywhere) -> None:
     if not one.edits.success().any():
         raise FloorError(f"floor effect: none of {len(one.edits)} facts can be edited in any layer")
-    return one
 
 
-def _ipp(one: EditedEverywhere, token: Token, seed: int) -> Ipp:
+def _ipp(one: EditedEverywhere, token: Token, seed: int) -> stats.Ipp:
     success = one.edits.success(token)
-    return ipp(success[:, one.layer], success[:, one.others].T, clusters=one.edits.clusters, seed=seed)
+    return stats.ipp(success[:, one.layer], success[:, one.others].T, clusters=one.edits.clusters, seed=seed)
 
 
-def _by_layer(one: EditedEverywhere, token: Token, seed: int) -> dict[int, Compared]:
+def _by_layer(one: EditedEverywhere, token: Token, seed: int) -> dict[int, stats.Effect]:
     """By other layer, the located one's success minus its."""
     success = one.edits.success(token)
     return {
-        layer: compare_successes(success[:, one.layer], success[:, layer], one.edits.clusters, seed)
+        layer: stats.compare_successes(success[:, one.layer], success[:, layer], one.edits.clusters, seed)
         for layer in one.others
     }
 
 
-def _share_equal(compared: Mapping[int, Compared], layers: Iterable[int], margin: float) -> float:
+def _share_equal(compared: Mapping[int, stats.Effect], layers: Iterable[int], margin: float) -> float:
     """Of those of ``layers`` that are compared, the share shown to be equal."""
     chosen = [compared[layer] for layer in layers if layer in compared]
     return float(np.mean([effect.interval90.inside(-margin, margin) for effect in chosen]))
@@ -263,7 +243,7 @@ def _share_equal(compared: Mapping[int, Compared], layers: Iterable[int], margin
 
 def _too_few(facts: int, margin: float) -> list[str]:
     """Whether so many facts could show equality at all, said where they could not."""
-    least = mcnemar_from_counts(0, 0, facts, level=0.9).interval
+    least = stats.mcnemar_from_counts(0, 0, facts, level=0.9).interval
     if least.inside(-margin, margin):
         return []
     return [
@@ -277,7 +257,9 @@ def _layer_curve(one: EditedEverywhere) -> Plot:
     curves: dict[str, dict[str, list[float]]] = {}
     for token, suffix in TOKEN_NAMES.items():
         success = one.edits.success(token)
-        spread = [binomial_interval(int(column.sum()), len(column), method="wilson") for column in success.T]
+        spread = [
+            stats.binomial_interval(int(column.sum()), len(column), method="wilson") for column in success.T
+        ]
         curves[f"efficacy{suffix}"] = {
             "mean": success.mean(0).tolist(),
             "low": [interval.low for interval in spread],

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from caploc.experiments.study import Study
 
 Result = TypeVar("Result")
-Made = TypeVar("Made")
 Arrays = Mapping[str, np.ndarray]
 
 # Part of every key that `key_of` makes: raise it when a change of the code changes numbers by more than rounding.
@@ -67,8 +66,9 @@ class Spec(Generic[Result]):
     """
 
     def after(self, study: Study) -> Iterable[Spec[Any]]:
-        """What it rests on: results that ``tasks`` and ``read`` look up. Data may be read here, no weights."""
-        return ()
+        """What it rests on: results that ``tasks`` and ``read`` look up; its fields that are specs, unless it says
+        otherwise. Data may be read here, no weights."""
+        return (value for value in vars(self).values() if isinstance(value, Spec))
 
     def tasks(self, study: Study) -> Iterable[Task]:
         """The entries that hold it; none where it follows from what it rests on."""

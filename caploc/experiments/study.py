@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, wraps
 from typing import Any, TypeVar, cast
 
 from caploc.datasets import DATASETS, load_examples
@@ -41,6 +41,7 @@ __all__ = [
     "Study",
     "StudySettings",
     "experiment",
+    "family",
     "pairs",
 ]
 
@@ -166,7 +167,8 @@ class Study:
 
     def named(self, control: str = "") -> LanguageModel:
         """The model of a control, for its tokenizer, shape and fingerprint: its weights may lie anywhere."""
-        _check_control(control)
+        if control not in CONTROLS:
+            raise OptionError(f"unknown control {control!r}; choose one of {', '.join(map(repr, CONTROLS))}")
         return self.untrained if control == "untrained" else self.lm
 
     def weights(self, control: str = "") -> LanguageModel:
@@ -310,9 +312,6 @@ class Study:
         return record
 
 
-Measure = Callable[[Study, Cell, Claim], Measurement]
-
-
 @dataclass(frozen=True)
 class Experiment:
     """How a claim is measured in a cell: what that needs, and what follows from the results."""
@@ -360,11 +359,25 @@ def experiment(
     return made
 
 
+def family(
+    needs: Callable[..., Iterable[Spec[Any] | Need]],
+    find: Callable[[Study, Cell, Claim], Made],
+    complete: Callable[[Made, Measurement], Measurement],
+) -> Callable[[Callable[..., Measurement]], Experiment]:
+    """Make functions ``measure(found, study, cell, claim) -> Measurement`` experiments that share their needs, what
+    they ``find`` in the results, and what ``complete`` adds to each one's own numbers."""
+
+    def made(measure: Callable[..., Measurement]) -> Experiment:
+        @wraps(measure)
+        def measured(study: Study, cell: Cell, claim: Claim, **options: Any) -> Measurement:
+            found = find(study, cell, claim)
+            return complete(found, measure(found, study, cell, claim, **options))
+
+        return experiment(needs)(measured)
+
+    return made
+
+
 def pairs(names: Sequence[str]) -> list[tuple[str, str]]:
     """All unordered pairs, in order."""
     return list(itertools.combinations(names, 2))
-
-
-def _check_control(control: str) -> None:
-    if control not in CONTROLS:
-        raise OptionError(f"unknown control {control!r}; choose one of {', '.join(map(repr, CONTROLS))}")

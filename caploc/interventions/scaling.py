@@ -24,7 +24,7 @@ from caploc.errors import ModelError, OptionError, against_nan
 from caploc.examples import Example, TokenizedExample, tokenize
 from caploc.interventions.activations import Masks, factor_of_each, stacked
 from caploc.model.loading import LanguageModel
-from caploc.rows.borrowing import wide_head
+from caploc.rows.borrowing import Borrower, wide_head
 from caploc.rows.clean import CleanPass, run_clean
 from caploc.rows.reading import check_reproduced, target_log_probs
 from caploc.rows.sizing import Budget
@@ -48,11 +48,6 @@ class AnswerLogProbs:
     def probability(self) -> Float64[Tensor, " sets"]:
         """P(answer | prompt), the product over its tokens."""
         return self.log_probs.sum(1).exp()
-
-    @property
-    def clean_probability(self) -> float:
-        """The same without intervention."""
-        return float(self.clean.sum().exp())
 
     @property
     def change(self) -> Float64[Tensor, " sets"]:
@@ -141,7 +136,7 @@ class ScalingModel(PackedModel):
         return entering
 
 
-class Scaling:
+class Scaling(Borrower):
     """A model made ready to measure scaled activations, for many examples; use inside ``with``, which restores it.
 
     ::
@@ -156,17 +151,10 @@ class Scaling:
         self.lm = lm
         self._model = ScalingModel(lm.model, lm.architecture)
         self._budget = Budget(lm, chunk_tokens)
-        self._stack = ExitStack()
 
-    def __enter__(self) -> Scaling:
-        with ExitStack() as stack:
-            stack.enter_context(wide_head(self.lm.model))
-            stack.enter_context(self._model)
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._stack.close()
+    def _borrow(self, stack: ExitStack) -> None:
+        stack.enter_context(wide_head(self.lm.model))
+        stack.enter_context(self._model)
 
     def log_probs(
         self,

@@ -56,7 +56,3 @@ class CommonalityScores(SampleMethod):
     def evidence(self, lm: LanguageModel, arrays: Arrays) -> Float[np.ndarray, "layers neurons"]:
         """The scores."""
         return arrays["total"]
-
-    def rank(self, lm: LanguageModel, means: Float[np.ndarray, "rows ..."]) -> np.ndarray:
-        """The mean scores; eq. (8) cuts them (``Threshold.locate``)."""
-        return means

@@ -197,14 +197,6 @@ class KnowledgeNeuronScores(FactMethod, SampleMethod):
     def how(self) -> str:
         return f"{self.what}, answer tokens: {self.answer_tokens or 'all'}"
 
-    def evidence(self, lm: LanguageModel, arrays: Arrays) -> Float[np.ndarray, "layers neurons"]:
-        """The scores."""
-        return arrays["values"].astype(np.float64)
-
-    def rank(self, lm: LanguageModel, means: Float[np.ndarray, "rows ..."]) -> np.ndarray:
-        """The mean scores."""
-        return means
-
     def _read(self, asked: Asked) -> TokenizedExample:
         if self.answer_tokens is None:
             return asked.tokens

@@ -131,14 +131,6 @@ class Magnitudes(SampleMethod):
         """``magnitude``."""
         return nullcontext(lambda asked: {"values": magnitude(lm, [asked.tokens]).values.numpy(force=True)})
 
-    def evidence(self, lm: LanguageModel, arrays: Arrays) -> Float[np.ndarray, "layers neurons"]:
-        """The magnitudes."""
-        return arrays["values"].astype(np.float64)
-
-    def rank(self, lm: LanguageModel, means: Float[np.ndarray, "rows ..."]) -> np.ndarray:
-        """The mean magnitudes."""
-        return means
-
 
 def random_sets(mask: NeuronMask, draws: int, seed: int) -> Bool[Tensor, "draws layers neurons"]:
     """Uniformly random sets with ``mask``'s count in every layer; located neurons may be among them.

@@ -111,15 +111,16 @@ class SampleMethod(Measure):
         """What is measured on an example, in words, for whoever repeats it."""
         return self.what
 
-    @abstractmethod
     def evidence(self, lm: LanguageModel, arrays: Arrays) -> Float[np.ndarray, ...]:
-        """What is averaged over examples, float64."""
+        """What is averaged over examples, float64: the array ``values``, unless the method says otherwise."""
+        return arrays["values"].astype(np.float64)
 
-    @abstractmethod
     def rank(
         self, lm: LanguageModel, means: Float[np.ndarray, "rows ..."]
     ) -> Float[np.ndarray, "rows layers neurons"] | Float[np.ndarray, "rows layers"]:
-        """From means, one a row, how high each neuron ranks; or each layer, for a method that names no neurons."""
+        """From means, one a row, how high each neuron ranks, or each layer, for a method that names no neurons: the
+        means, unless the method says otherwise."""
+        return means
 
 
 def measured(
@@ -206,10 +207,6 @@ class EachAlone(FactMethod, SampleMethod):
     def evidence(self, lm: LanguageModel, arrays: Arrays) -> Float[np.ndarray, ...]:
         """The location's votes."""
         return self.places.from_arrays(arrays).votes
-
-    def rank(self, lm: LanguageModel, means: Float[np.ndarray, "rows ..."]) -> np.ndarray:
-        """The shares themselves."""
-        return means
 
     def _example(self, asked: Asked) -> Example:
         if asked.example is None:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float64
 from torch import Tensor
 
 from caploc.errors import ExampleError, ModelError
@@ -103,14 +103,6 @@ class LastTokenLayers(SampleMethod):
         tracer = LastTokenTracer(lm, self.tracing)
         with tracer:
             yield lambda asked: {"values": tracer.by_layer(asked.tokens).numpy()}
-
-    def evidence(self, lm: LanguageModel, arrays: Arrays) -> Float[np.ndarray, " layers"]:
-        """The probabilities."""
-        return arrays["values"].astype(np.float64)
-
-    def rank(self, lm: LanguageModel, means: Float[np.ndarray, "rows ..."]) -> np.ndarray:
-        """The mean probabilities, layer by layer."""
-        return means
 
 
 class LastTokenTracer(Tracer):

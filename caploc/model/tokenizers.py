@@ -79,7 +79,7 @@ def load_tokenizer(folder: Path, title: str, config: PreTrainedConfig) -> PreTra
 
 def settled(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """The same tokenizer, its randomness off: one text, one reading."""
-    if tokenizer.is_fast:
+    if isinstance(tokenizer, PreTrainedTokenizerFast):
         _calm(tokenizer.backend_tokenizer)
     return tokenizer
 

@@ -3,14 +3,34 @@
 from __future__ import annotations
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+
+
+class Borrower(ABC):
+    """What changes a model for as long as its ``with`` block lasts: ``_borrow`` enters what leaving undoes, also where
+    it raises midway."""
+
+    _stack = ExitStack()
+
+    @abstractmethod
+    def _borrow(self, stack: ExitStack) -> None: ...
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self._borrow(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stack.close()
 
 
 @contextmanager

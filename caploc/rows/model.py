@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any, Self
+from typing import Any
 from weakref import WeakSet
 
 import torch
@@ -21,7 +21,7 @@ from transformers.cache_utils import Cache
 
 from caploc.architectures import Architecture, context_of, input_axis
 from caploc.errors import ModelError
-from caploc.rows.borrowing import frozen_eval, keywords, replaced_forward, states_of
+from caploc.rows.borrowing import Borrower, frozen_eval, keywords, replaced_forward, states_of
 from caploc.rows.caches import KeysKnown, RowCache, masks
 from caploc.rows.clean import CleanPass, run_clean
 from caploc.rows.reading import check_reproduced, target_log_probs
@@ -125,7 +125,7 @@ class _ProbeRow(Rows):
         return states[:, :-1]
 
 
-class RowModel:
+class RowModel(Borrower):
     """A model whose layers run rows; use inside ``with``. Leaving it, even by an exception, restores the model.
 
     ::
@@ -147,27 +147,20 @@ class RowModel:
         self._architecture = architecture
         self._layers = architecture.decoder_layers(model)
         self._projections = [architecture.mlp_out_of(layer) for layer in self._layers]
-        self._stack = ExitStack()
         self._rows: Rows | None = None
 
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            stack.enter_context(frozen_eval(self._model))
-            for index, layer in enumerate(self._layers):
-                stack.enter_context(self._patched(index, layer))
-            for path in self._architecture.mlp_in:
-                module = self._layers[-1].get_submodule(path)
-                stack.enter_context(replaced_forward(module, partial(self._into_last_mlp, module.forward)))
-            head = self._model.get_output_embeddings()
-            stack.enter_context(replaced_forward(head, partial(self._head, head.forward)))
-            if self._model not in _SHOWN:
-                self._show()
-                _SHOWN.add(self._model)
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._stack.close()
+    def _borrow(self, stack: ExitStack) -> None:
+        stack.enter_context(frozen_eval(self._model))
+        for index, layer in enumerate(self._layers):
+            stack.enter_context(self._patched(index, layer))
+        for path in self._architecture.mlp_in:
+            module = self._layers[-1].get_submodule(path)
+            stack.enter_context(replaced_forward(module, partial(self._into_last_mlp, module.forward)))
+        head = self._model.get_output_embeddings()
+        stack.enter_context(replaced_forward(head, partial(self._head, head.forward)))
+        if self._model not in _SHOWN:
+            self._show()
+            _SHOWN.add(self._model)
 
     @torch.no_grad()
     def _show(self) -> None:

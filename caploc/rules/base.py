@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from caploc.papers import Claim
 
 AnyPart = TypeVar("AnyPart", bound=Part)
-AnyRule = TypeVar("AnyRule", bound="Rule")
 
 Threshold = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 """A threshold: a finite number, and no string or truth value that could be taken for one."""

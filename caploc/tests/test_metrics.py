@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,8 +11,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from caploc.consistency.neurons import iou_range
 from caploc.errors import OptionError
-from caploc.metrics import chance_overlap, feasible_iou, iou, neuron_ratio, overlap
+from caploc.metrics import chance_overlap, iou, neuron_ratio, overlap
 from caploc.neurons import NeuronMask
 
 shapes = st.tuples(st.integers(1, 4), st.integers(1, 12))
@@ -56,8 +58,8 @@ def test_symmetric_and_within_the_feasible_range(pair):
     for metric in (overlap, iou, chance_overlap):
         np.testing.assert_array_equal(metric(a, b), metric(b, a))
     assume(a.any() and b.any())
-    low, high = feasible_iou(overlap(a, b))
-    assert low - 1e-12 <= iou(a, b) <= high + 1e-12
+    feasible = iou_range(Fraction(overlap(a, b)))
+    assert feasible.low - 1e-12 <= iou(a, b) <= feasible.high + 1e-12
     assert 0 <= overlap(a, b) <= 1
 
 
@@ -109,28 +111,12 @@ def test_the_feasible_range_is_tight(size_a, size_b, data):
     common = data.draw(st.integers(0, min(size_a, size_b)))
     a = set(range(size_a))
     b = set(range(size_a - common, size_a - common + size_b))
-    low, high = feasible_iou(overlap(a, b))
-    assert low - 1e-12 <= iou(a, b) <= high + 1e-12
+    feasible = iou_range(Fraction(overlap(a, b)))
+    assert feasible.low - 1e-12 <= iou(a, b) <= feasible.high + 1e-12
     if size_a == size_b:
-        assert iou(a, b) == pytest.approx(high)
+        assert iou(a, b) == pytest.approx(float(feasible.high))
     if common == min(size_a, size_b):  # one inside the other
-        assert iou(a, b) == pytest.approx(low)
-
-
-def test_the_papers_own_pairs_are_feasible_and_its_sentence_is_not():
-    low, high = feasible_iou(0.9642)  # Table 1, Llama2-7B on GSM8K
-    assert low <= 0.9308 <= high + 1e-4
-    assert high < 0.9595  # the text pairs 96.42 % with 95.95 %
-
-
-@pytest.mark.parametrize("value", [-0.1, 1.1, 96.42])
-def test_feasible_iou_wants_a_fraction(value):
-    with pytest.raises(OptionError, match=r"overlap must be a fraction in \[0, 1\]"):
-        feasible_iou(value)
-
-
-def test_feasible_iou_of_nothing():
-    assert all(map(math.isnan, feasible_iou(math.nan)))
+        assert iou(a, b) == pytest.approx(float(feasible.low))
 
 
 MASK = torch.ones(2, 3, dtype=torch.bool)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from caploc.audit.claims import claim, experiments
 
-fidelity, fidelity_sizes = experiments.fidelity, experiments.fidelity_sizes
+fidelity = experiments.fidelity
 
 
 @claim(
@@ -25,7 +25,7 @@ def test_kn_wordings_overlap_little() -> None:
 
 @claim(
     "fidelity-kn-mean-located",
-    fidelity_sizes.kn_mean_located,
+    fidelity.kn_mean_located,
     over="facts",
     dataset="counterfact",
     embedded="pararel",
@@ -63,7 +63,7 @@ def test_kn_agrees_best_then_rome_then_kc() -> None:
 
 @claim(
     "fidelity-rome-granularity",
-    fidelity_sizes.rome_granularity,
+    fidelity.rome_granularity,
     over="facts",
     dataset="counterfact",
     embedded="pararel",
@@ -74,7 +74,7 @@ def test_three_layers_are_a_large_share() -> None:
 
 @claim(
     "fidelity-kc-param-share",
-    fidelity_sizes.kc_param_share,
+    fidelity.kc_param_share,
     over="facts",
     dataset="counterfact",
     embedded="pararel",
@@ -85,7 +85,7 @@ def test_circuits_hold_1_6_percent() -> None:
 
 @claim(
     "fidelity-kc-granularity",
-    fidelity_sizes.kc_granularity,
+    fidelity.kc_granularity,
     over="facts",
     dataset="counterfact",
     embedded="pararel",

@@ -82,13 +82,6 @@ def measure_memory(sizes: Sizes, options: Options) -> Iterator[Table]:
     table = Table(
         "memory",
         f"Peak memory beyond the loaded model and libraries, Llama of {sizes.layers} layers, width {sizes.width}",
-        {
-            "prompt": "X",
-            "answer": "Y",
-            "method": "method",
-            "added": "added MB",
-            "loaded": "loaded MB",
-        },
         notes=[
             "resident memory (VmHWM less VmRSS before the run) of a fresh process, after a small run; MB = 10^6 bytes",
             "packed: the whole example; naive: one of its answer positions (the last) and layers (the first)",
@@ -96,7 +89,7 @@ def measure_memory(sizes: Sizes, options: Options) -> Iterator[Table]:
     )
     for prompt, answer in sizes.memory:
         for method in METHODS:
-            row: dict[str, Value] = {"prompt": prompt, "answer": answer, "method": method}
+            row: dict[str, Value] = {"X": prompt, "Y": answer, "method": method}
             try:
                 row |= _probed(method, sizes.layers, sizes.width, prompt, answer)
             except subprocess.SubprocessError as error:
@@ -118,7 +111,7 @@ def _probed(*arguments: str | int) -> dict[str, Value]:
         check=True,
     )
     found = json.loads(done.stdout)
-    return {"added": (found["peak"] - found["loaded"]) / 1e6, "loaded": found["loaded"] / 1e6}
+    return {"added MB": (found["peak"] - found["loaded"]) / 1e6, "loaded MB": found["loaded"] / 1e6}
 
 
 def _reason(error: subprocess.SubprocessError) -> str:
@@ -217,9 +210,11 @@ def _rate_table(
     def row(what: str, rates: list[float]) -> dict[str, Value]:
         return {
             "what": what,
-            "share": Spread.of([100 * rate / own for rate, own in zip(rates, mixed, strict=True)]),
-            "share_large": Spread.of([100 * rate / own for rate, own in zip(rates, large, strict=True)]),
-            "rate": Spread.of([rate / 1e9 for rate in rates]),
+            "% of own shapes' rate": Spread.of(
+                [100 * rate / own for rate, own in zip(rates, mixed, strict=True)]
+            ),
+            f"% of {LARGE}^3": Spread.of([100 * rate / own for rate, own in zip(rates, large, strict=True)]),
+            "GFLOP/s": Spread.of([rate / 1e9 for rate in rates]),
         }
 
     prompt, answer = sizes.typical
@@ -227,12 +222,6 @@ def _rate_table(
     table = Table(
         "rate",
         f"Share of this machine's matrix rate, one thread, float32 (engine: X={prompt}, Y={answer})",
-        {
-            "what": "what",
-            "share": "% of own shapes' rate",
-            "share_large": f"% of {LARGE}^3",
-            "rate": "GFLOP/s",
-        },
         notes=[
             (
                 f"engine: {whole / 1e9:.3g} GFLOP as torch executed them ({attention / 1e9:.2g} of them "
@@ -255,16 +244,6 @@ def measure_quadratures(sizes: Sizes, options: Options) -> Iterator[Table]:
     table = Table(
         "quadratures",
         f"Rules for the integral over alpha, {MODEL} on {DATASET}",
-        {
-            "rule": "rule",
-            "points": "points",
-            "most": "most in a layer",
-            "time": "time / paper",
-            "error": "completeness error",
-            "worst": "in the worst layer",
-            "bound": "error / bound",
-            "seconds": "CPU s",
-        },
         notes=[
             "points: gradient evaluations per (layer, position), on average",
             "completeness error: |sum of attributions - (P(1) - P(0))| per answer token, mean over layers and examples",
@@ -300,12 +279,12 @@ def measure_quadratures(sizes: Sizes, options: Options) -> Iterator[Table]:
             {
                 "rule": rule,
                 "points": float(scores.points.mean()),
-                "most": float(scores.points.max()),
-                "time": rounds.ratio(rule, "paper"),
-                "error": float(scores.completeness.mean()),
-                "worst": float(scores.completeness.max()),
-                "bound": float((scores.completeness / allowed).max()),
-                "seconds": rounds.seconds(rule),
+                "most in a layer": float(scores.points.max()),
+                "time / paper": rounds.ratio(rule, "paper"),
+                "completeness error": float(scores.completeness.mean()),
+                "in the worst layer": float(scores.completeness.max()),
+                "error / bound": float((scores.completeness / allowed).max()),
+                "CPU s": rounds.seconds(rule),
             }
         )
     yield table

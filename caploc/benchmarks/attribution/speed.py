@@ -7,7 +7,7 @@ counts against the matrix products that torch executes: they are exact.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import partial
 from importlib.util import find_spec
 from types import MappingProxyType
@@ -198,15 +198,6 @@ def packed_work(lm: LanguageModel, prompt: int, answer: int) -> Work:
     return work + Work(projection=answer * layers)
 
 
-@dataclass
-class Measured:
-    """One size: seconds of whole runs, the rivals' scaled from the pairs timed, and largest errors."""
-
-    rounds: Rounds = field(default_factory=Rounds)
-    errors: dict[str, float] = field(default_factory=dict)
-    pairs_timed: int = 0
-
-
 def measure_ratios(sizes: Sizes, options: Options) -> Iterator[Table]:
     """The ratios, then the seconds and the work behind them."""
     lm = random_llama(sizes.layers, sizes.width)
@@ -214,30 +205,36 @@ def measure_ratios(sizes: Sizes, options: Options) -> Iterator[Table]:
     rivals: dict[str, Rival] = {"naive": naive, **({} if missing else {"captum": captum})}
     ratios, behind = _tables(lm, sizes, missing)
     for prompt, answer in sizes.ratios:
-        measured = _measure(lm, random_example(prompt, answer), rivals, options)
-        ratios.rows.append(_ratio_row(lm, sizes, prompt, answer, measured))
-        behind.rows.append(_behind_row(lm, prompt, answer, measured))
+        least = sizes.least_ratio.get((prompt, answer))
+        ratio, seconds = _rows(lm, random_example(prompt, answer), rivals, options, least)
+        ratios.rows.append(ratio)
+        behind.rows.append(seconds)
     yield ratios
     yield behind
 
 
-def _measure(
-    lm: LanguageModel, example: TokenizedExample, rivals: dict[str, Rival], options: Options
-) -> Measured:
+def _rows(
+    lm: LanguageModel,
+    example: TokenizedExample,
+    rivals: dict[str, Rival],
+    options: Options,
+    least: float | None,
+) -> tuple[dict[str, Value], dict[str, Value]]:
+    """One size: its ratios, ``least`` promised of the first, and what is behind them."""
     answer, prompt, layers = example.num_answer_tokens, example.answer_start, lm.num_layers
     parts = sample_pairs(layers, answer, options.repeat)
     if options.whole:
         parts = [all_pairs(layers, answer)] * options.repeat
-    measured = Measured(pairs_timed=len({pair for pairs in parts for pair in pairs}))
     # scores by position [layers, Y, neurons], whose sum is what the timed call returns
     ours, whole = packed_by_position(lm, example), packed(lm, example)
     error = float((whole - ours.sum(1)).abs().max() / whole.abs().max())
     _check(error, "its own scores by position")
     for rival in rivals.values():
         rival(lm, example, parts[0][0])  # untimed: what is made once only is made now
-    total = all_pairs_work(layers, prompt, answer).operations(lm)
+    slow, fast = all_pairs_work(layers, prompt, answer), packed_work(lm, prompt, answer)
+    total, errors = slow.operations(lm), dict[str, float]()
     theirs: dict[str, dict[Pair, Tensor]] = {name: {} for name in rivals}
-    rounds, run_packed = measured.rounds, partial(packed, lm, example)
+    rounds, run_packed = Rounds(), partial(packed, lm, example)
     for pairs in rounds.over(parts, f"X={prompt} Y={answer}"):
         scale = total / sum(pair_work(layers, prompt, *pair).operations(lm) for pair in pairs)
         rounds.time("packed", run_packed, 0.5)
@@ -249,9 +246,29 @@ def _measure(
     for name, by_pair in theirs.items():
         expected = torch.stack(list(by_pair.values()))
         found = torch.stack([ours[pair.layer, pair.position] for pair in by_pair])
-        measured.errors[name] = float((found - expected).abs().max() / expected.abs().max())
-        _check(measured.errors[name], name)
-    return measured
+        errors[name] = float((found - expected).abs().max() / expected.abs().max())
+        _check(errors[name], name)
+    counted, size = total / fast.operations(lm), {"X": prompt, "Y": answer}
+    over_naive, over_captum = (rounds.ratio(name, "packed") for name in ("naive", "captum"))
+    return {
+        **size,
+        "naive / packed": over_naive,
+        "naive by count": counted,
+        **at_least(over_naive, least),
+        "captum / packed": over_captum,
+        "captum by count": None if over_captum is None else counted,
+        "error: naive": errors["naive"],
+        "error: captum": errors.get("captum"),
+        "pairs timed": f"{len({pair for pairs in parts for pair in pairs})} of {answer * layers}",
+    }, {
+        **size,
+        **{f"{name} s": rounds.seconds(name) for name in ("packed", "naive", "captum")},
+        "packed fwd": fast.forward / 1000,
+        "packed bwd": fast.backward / 1000,
+        "naive, captum fwd": slow.forward / 1000,
+        "naive, captum bwd": slow.backward / 1000,
+        "ratio of fwd + bwd": slow.layers / fast.layers,
+    }
 
 
 def _check(error: float, other: str) -> None:
@@ -262,19 +279,6 @@ def _tables(lm: LanguageModel, sizes: Sizes, missing: str | None) -> tuple[Table
     model = (
         f"Llama of {sizes.layers} layers, width {sizes.width}, MLP {lm.num_neurons}, float32, random weights"
     )
-    ratios = {
-        "prompt": "X",
-        "answer": "Y",
-        "naive": "naive / packed",
-        "naive_count": "by count",
-        "asked": "asked",
-        "met": "met",
-        "captum": "captum / packed",
-        "captum_count": "by count",
-        "naive_error": "error: naive",
-        "captum_error": "captum",
-        "pairs": "pairs timed",
-    }
     notes = [
         (
             "X prompt tokens, Y answer tokens; naive: caploc.tests.oracles.attribution, the whole sequence for each "
@@ -287,24 +291,11 @@ def _tables(lm: LanguageModel, sizes: Sizes, missing: str | None) -> tuple[Table
         "error: largest difference from the packed engine's scores over the largest score, on the pairs timed",
         *([f"captum not measured: {missing}"] if missing else []),
     ]
-    behind = {
-        "prompt": "X",
-        "answer": "Y",
-        "packed": "packed s",
-        "naive": "naive s",
-        "captum": "captum s",
-        "packed_forward": "packed fwd",
-        "packed_backward": "bwd",
-        "naive_forward": "naive, captum fwd",
-        "naive_backward": "bwd",
-        "work": "ratio of fwd + bwd",
-    }
     return (
-        Table("ratios", f"CPU time over the packed engine's, {model}", ratios, notes=notes),
+        Table("ratios", f"CPU time over the packed engine's, {model}", notes=notes),
         Table(
             "ratios-seconds",
             "The CPU seconds and the work (thousands of tokens x layers passed) behind these ratios",
-            behind,
             notes=[
                 "seconds of naive and captum are for all pairs, scaled from those timed",
                 "the ratios by count above also count the output head, and the way back through the MLP's projection",
@@ -313,57 +304,12 @@ def _tables(lm: LanguageModel, sizes: Sizes, missing: str | None) -> tuple[Table
     )
 
 
-def _ratio_row(
-    lm: LanguageModel, sizes: Sizes, prompt: int, answer: int, measured: Measured
-) -> dict[str, Value]:
-    layers = lm.num_layers
-    slow, fast = all_pairs_work(layers, prompt, answer), packed_work(lm, prompt, answer)
-    counted = slow.operations(lm) / fast.operations(lm)
-    ratio, rival = (measured.rounds.ratio(name, "packed") for name in ("naive", "captum"))
-    return {
-        "prompt": prompt,
-        "answer": answer,
-        "naive": ratio,
-        "naive_count": counted,
-        **at_least(ratio, sizes.least_ratio.get((prompt, answer))),
-        "captum": rival,
-        "captum_count": None if rival is None else counted,
-        "naive_error": measured.errors["naive"],
-        "captum_error": measured.errors.get("captum"),
-        "pairs": f"{measured.pairs_timed} of {answer * layers}",
-    }
-
-
-def _behind_row(lm: LanguageModel, prompt: int, answer: int, measured: Measured) -> dict[str, Value]:
-    fast = packed_work(lm, prompt, answer)
-    slow = all_pairs_work(lm.num_layers, prompt, answer)
-    return {
-        "prompt": prompt,
-        "answer": answer,
-        **{name: measured.rounds.seconds(name) for name in ("packed", "naive", "captum")},
-        "packed_forward": fast.forward / 1000,
-        "packed_backward": fast.backward / 1000,
-        "naive_forward": slow.forward / 1000,
-        "naive_backward": slow.backward / 1000,
-        "work": slow.layers / fast.layers,
-    }
-
-
 def measure_growth(sizes: Sizes, options: Options) -> Iterator[Table]:
     """One table; along each axis the time is a multiple of the axis' first size's, in the same round."""
     prompt, answer = sizes.typical
     table = Table(
         "growth",
         f"Growth of the packed engine's CPU time, at {sizes.layers} layers, X={prompt}, Y={answer} but along one axis",
-        {
-            "axis": "along",
-            "size": "size",
-            "ratio": "time / first",
-            "counted": "by count",
-            "asked": "asked",
-            "met": "met",
-            "seconds": "CPU s",
-        },
         notes=[
             "by count: matrix products with weights; attention itself, which alone grows with X, is not counted",
             "in L the work is about L^2 / 2: a token that enters behind a layer passes those above it",
@@ -399,6 +345,6 @@ def _growth_rows(
         ratio = rounds.ratio(size, first)
         promised = at_most(ratio, most if size == last else None)
         counted, seconds = counts[size] / counts[first], rounds.seconds(size)
-        row = {"axis": axis, "size": size, "ratio": ratio, "counted": counted, **promised, "seconds": seconds}
-        rows.append(row)
+        row: dict[str, Value] = {"along": axis, "size": size, "time / first": ratio, "by count": counted}
+        rows.append({**row, **promised, "CPU s": seconds})
     return rows

@@ -43,15 +43,6 @@ def measure_levels(sizes: Sizes, options: Options) -> Iterator[Table]:
     table = Table(
         "levels",
         "How often is p <= .05 where the null hypothesis holds?",
-        {
-            "test": "test",
-            "what": "null hypothesis",
-            "samples": "samples",
-            "rate": "p <= .05 %",
-            "error": "+-",
-            "size": "exact %",
-            "kept": "level kept",
-        },
     )
     for null in nulls.NULLS:
         count = nulls.rejections(null, sizes.nulls)
@@ -60,12 +51,12 @@ def measure_levels(sizes: Sizes, options: Options) -> Iterator[Table]:
         table.rows.append(
             {
                 "test": null.test,
-                "what": null.what,
+                "null hypothesis": null.what,
                 "samples": sizes.nulls,
-                "rate": rate,
-                "error": error,
-                "size": None if null.size is None else 100 * null.size,
-                "kept": "yes" if kept else "no, the wrong test" if null.wrong else "NO",
+                "p <= .05 %": rate,
+                "+-": error,
+                "exact %": None if null.size is None else 100 * null.size,
+                "level kept": "yes" if kept else "no, the wrong test" if null.wrong else "NO",
             }
         )
     table.notes = [
@@ -81,14 +72,6 @@ def measure_power(sizes: Sizes, options: Options) -> Iterator[Table]:
     table = Table(
         "power",
         "How often is the minimum detectable effect found?",
-        {
-            "test": "test",
-            "units": "units",
-            "effect": "effect",
-            "samples": "samples",
-            "found": "found %",
-            "error": "+-",
-        },
     )
     for units in sizes.units:
         for test, effect, simulate in _tests(units):
@@ -100,8 +83,8 @@ def measure_power(sizes: Sizes, options: Options) -> Iterator[Table]:
                     "units": units,
                     "effect": effect,
                     "samples": sizes.samples,
-                    "found": found,
-                    "error": error,
+                    "found %": found,
+                    "+-": error,
                 }
             )
     table.notes = [
@@ -152,7 +135,6 @@ def measure_times(sizes: Sizes, options: Options) -> Iterator[Table]:
     table = Table(
         "times",
         "What does a call cost?",
-        {"call": "call", "rows": "rows", "milliseconds": "CPU ms", "scipy": "scipy / fast"},
     )
     for rows in sizes.units[-1], 1600:
         for name, call, slow in _calls(rows):
@@ -163,7 +145,7 @@ def measure_times(sizes: Sizes, options: Options) -> Iterator[Table]:
                 if slow is not None:
                     rounds.time("scipy", slow, 1000)
             milliseconds, ratio = rounds.seconds("fast"), rounds.ratio("scipy", "fast")
-            table.rows.append({"call": name, "rows": rows, "milliseconds": milliseconds, "scipy": ratio})
+            table.rows.append({"call": name, "rows": rows, "CPU ms": milliseconds, "scipy / fast": ratio})
     table.notes = [
         "Median, lowest and highest of the rounds. Clusters are of 4 rows; bootstraps take 2,000 draws.",
         "scipy / fast: CPU time of bootstrap_interval(values, np.mean), by scipy.stats.bootstrap, over that of "

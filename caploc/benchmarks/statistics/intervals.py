@@ -77,21 +77,6 @@ SHAPES: Mapping[str, tuple[Draw, float]] = {
 }
 
 
-def percentile(values: np.ndarray, clusters: np.ndarray | None, seed: int) -> Interval:
-    """Percentile bootstrap, of clusters where there are any."""
-    return bootstrap_mean(values, LEVEL, seed=seed, method="percentile", clusters=clusters)
-
-
-def bca(values: np.ndarray, clusters: np.ndarray | None, seed: int) -> Interval:
-    """BCa bootstrap, of clusters where there are any."""
-    return bootstrap_mean(values, LEVEL, seed=seed, clusters=clusters)
-
-
-def expanded(values: np.ndarray, clusters: np.ndarray | None, seed: int) -> Interval:
-    """BCa bootstrap, expanded for few units."""
-    return bootstrap_mean(values, LEVEL, seed=seed, clusters=clusters, expand=True)
-
-
 def student(values: np.ndarray, clusters: np.ndarray | None, seed: int) -> Interval:
     """Student's t, of the clusters' means where there are any."""
     if clusters is not None:
@@ -99,15 +84,14 @@ def student(values: np.ndarray, clusters: np.ndarray | None, seed: int) -> Inter
     return tost(values, 1.0, alpha=(1 - LEVEL) / 2).interval
 
 
-def bca_of_rows(values: np.ndarray, clusters: np.ndarray | None, seed: int) -> Interval:
-    """BCa bootstrap that takes rows of one cluster for independent."""
-    return bootstrap_mean(values, LEVEL, seed=seed)
-
-
 METHODS: Mapping[str, Callable[[np.ndarray, np.ndarray | None, int], Interval]] = {
-    "percentile": percentile,
-    "bca": bca,
-    "expanded": expanded,
+    "percentile": lambda values, clusters, seed: bootstrap_mean(
+        values, LEVEL, seed=seed, method="percentile", clusters=clusters
+    ),
+    "BCa": lambda values, clusters, seed: bootstrap_mean(values, LEVEL, seed=seed, clusters=clusters),
+    "expanded": lambda values, clusters, seed: bootstrap_mean(
+        values, LEVEL, seed=seed, clusters=clusters, expand=True
+    ),
     "t": student,
 }
 
@@ -118,7 +102,8 @@ def covered(shape: str, units: int, samples: int) -> dict[str, int]:
     rng = np.random.default_rng([units, *shape.encode()])
     methods = dict(METHODS)
     if draw in (clustered, clustered_skewed):
-        methods["rows"] = bca_of_rows
+        # rows of one cluster are taken for independent
+        methods["rows"] = lambda values, clusters, seed: bootstrap_mean(values, LEVEL, seed=seed)
     counts = dict.fromkeys(methods, 0)
     for seed in range(samples):
         values, clusters = draw(rng, units)
@@ -129,22 +114,12 @@ def covered(shape: str, units: int, samples: int) -> dict[str, int]:
 
 def measure_coverage(sizes: Sizes, options: Options) -> Iterator[Table]:
     """One row per distribution and number of units."""
-    names = {
-        "percentile": "percentile %",
-        "bca": "BCa %",
-        "expanded": "expanded %",
-        "t": "t %",
-        "rows": "rows %",
-    }
-    columns = {"shape": "distribution", "units": "units", "samples": "samples"}
-    for name, heading in names.items():
-        columns |= {name: heading, f"{name}_error": "+-"}
-    table = Table("coverage", "How often does a 95 % interval of a mean hold it?", columns)
+    table = Table("coverage", "How often does a 95 % interval of a mean hold it?")
     for shape in SHAPES:
         for units in sizes.units:
-            row: dict[str, Value] = {"shape": shape, "units": units, "samples": sizes.samples}
+            row: dict[str, Value] = {"distribution": shape, "units": units, "samples": sizes.samples}
             for name, count in covered(shape, units, sizes.samples).items():
-                row[name], row[f"{name}_error"] = percent(count, sizes.samples)
+                row[f"{name} %"], row[f"{name} +-"] = percent(count, sizes.samples)
             table.rows.append(row)
     table.notes = [
         "A unit is a value or a cluster. percentile, BCa, expanded: bootstrap_mean with 2,000 draws of units, the last "
@@ -162,21 +137,14 @@ def measure_proportions(sizes: Sizes, options: Options) -> Iterator[Table]:
     table = Table(
         "proportions",
         "How often does a 95 % interval of a proportion, or of a difference of paired ones, hold it?",
-        {
-            "interval": "interval",
-            "n": "items",
-            "mean": "coverage %, mean",
-            "least": "least",
-            "width": "width, mean",
-        },
     )
     methods: tuple[Literal["exact", "wilson"], ...] = ("exact", "wilson")
     for n in sizes.items:
         for method in methods:
             coverage, width = single(n, method)
-            table.rows.append({"interval": method, "n": n, **_summary(coverage, width)})
+            table.rows.append({"interval": method, "items": n, **_summary(coverage, width)})
         coverage, width = paired(n)
-        table.rows.append({"interval": "paired difference", "n": n, **_summary(coverage, width)})
+        table.rows.append({"interval": "paired difference", "items": n, **_summary(coverage, width)})
     table.notes = [
         "Without simulation error: every outcome is enumerated, weighted by its probability, for 199 proportions, or "
         f"for 441 pairs of discordant ones in steps of 1/{GRID}; the mean is over these.",
@@ -216,7 +184,7 @@ def _averages(
 
 def _summary(coverage: np.ndarray, width: np.ndarray) -> dict[str, float]:
     return {
-        "mean": 100 * float(coverage.mean()),
+        "coverage %, mean": 100 * float(coverage.mean()),
         "least": 100 * float(coverage.min()),
-        "width": float(width.mean()),
+        "width, mean": float(width.mean()),
     }

@@ -21,6 +21,7 @@ from caploc.errors import ExampleError, OptionError
 from caploc.examples import TokenizedExample
 from caploc.interventions.enhancement.recipe import Recipe
 from caploc.model.loading import LanguageModel
+from caploc.rows.borrowing import Borrower
 from caploc.streams import Stream, stream
 
 _UNREAD = -100
@@ -152,7 +153,7 @@ def _row(
     return ids[:-1], targets
 
 
-class ReadTokens:
+class ReadTokens(Borrower):
     """A model made ready to give the logits of a batch's read tokens; inside ``with``, which restores it.
 
     Attention needs no mask: padding stands on the right, and no real token attends to what follows it.
@@ -161,27 +162,20 @@ class ReadTokens:
     def __init__(self, lm: LanguageModel) -> None:
         self._lm = lm
         self._batch: Batch | None = None
-        self._stack = ExitStack()
         self._shape: torch.Size = torch.Size()
         self._gathered: tuple[Tensor, Tensor] | None = None  # gate and up are given the same states
 
-    def __enter__(self) -> ReadTokens:
+    def _borrow(self, stack: ExitStack) -> None:
         lm, architecture = self._lm, self._lm.architecture
-        with ExitStack() as stack:
-            for number, layer in enumerate(lm.layers):
-                last = number == lm.num_layers - 1
-                for path in architecture.mlp_in:
-                    hook = partial(self._gather, last)
-                    stack.callback(layer.get_submodule(path).register_forward_pre_hook(hook).remove)
-                hook_out = partial(self._scatter, last)
-                stack.callback(architecture.mlp_out_of(layer).register_forward_hook(hook_out).remove)
-            head = cast(nn.Module, lm.model.get_output_embeddings())
-            stack.callback(head.register_forward_pre_hook(self._before_head).remove)
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._stack.close()
+        for number, layer in enumerate(lm.layers):
+            last = number == lm.num_layers - 1
+            for path in architecture.mlp_in:
+                hook = partial(self._gather, last)
+                stack.callback(layer.get_submodule(path).register_forward_pre_hook(hook).remove)
+            hook_out = partial(self._scatter, last)
+            stack.callback(architecture.mlp_out_of(layer).register_forward_hook(hook_out).remove)
+        head = cast(nn.Module, lm.model.get_output_embeddings())
+        stack.callback(head.register_forward_pre_hook(self._before_head).remove)
 
     def logits(self, batch: Batch) -> Tensor:
         """``[N, vocabulary]`` at the batch's read tokens."""

@@ -29,7 +29,7 @@ from caploc.interventions.enhancement.recipe import Train
 from caploc.interventions.weights import neuron_weights, replaced_weights, zeroed_weights
 from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask
-from caploc.rows.borrowing import replaced_forward
+from caploc.rows.borrowing import Borrower, replaced_forward
 
 # By operations, of a frozen pass 2 + 3 k/N against 3 with the gradient of whole matrices.
 MATRIX_SHARE = 1 / 3
@@ -143,7 +143,7 @@ def _from_file(about: Mapping[str, str], tensors: dict[str, Any]) -> RowDifferen
     )
 
 
-class TrainableRows:
+class TrainableRows(Borrower):
     """The differences of the chosen neurons' weights, zero at first, and the model that computes with them.
 
     Inside ``with`` every call of ``lm.model`` does so; leaving takes it away. Parameters are float32 also where the
@@ -169,17 +169,10 @@ class TrainableRows:
                 if train in ("both", part.side)
             }
         self.parameters = [change for changes in self._changes.values() for change in changes.values()]
-        self._stack = ExitStack()
 
-    def __enter__(self) -> TrainableRows:
-        with ExitStack() as stack:
-            for layer in self._changes:
-                self._enter_layer(stack, layer)
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._stack.close()
+    def _borrow(self, stack: ExitStack) -> None:
+        for layer in self._changes:
+            self._enter_layer(stack, layer)
 
     def difference(self, fingerprint: str, zeroed: NeuronMask | None) -> RowDifference:
         """A copy of the differences as they are now."""

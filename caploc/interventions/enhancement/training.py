@@ -30,7 +30,7 @@ from caploc.interventions.enhancement.recipe import Recipe
 from caploc.interventions.weights import replaced_weights, zeroed_weights
 from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask
-from caploc.rows.borrowing import frozen_eval, wide_head
+from caploc.rows.borrowing import Borrower, frozen_eval, wide_head
 
 # A run has diverged when its loss is no number, or so many times the first one and above that of guessing, by a nat,
 # for so many steps on end.
@@ -192,7 +192,7 @@ def _check(
         raise OptionError("no examples to train on; pass at least one")
 
 
-class Trainer:
+class Trainer(Borrower):
     """A model with trainable rows and their optimizer; inside ``with``, which gives the model back as it was.
 
     ::
@@ -211,26 +211,19 @@ class Trainer:
     ) -> None:
         self._lm, self._zeroed = lm, zeroed
         self._read = ReadTokens(lm)
-        self._stack = ExitStack()
         self._parts = 1  # that a batch is cut into
         self.rows = TrainableRows(lm, mask, recipe.train)
         self.optimizer = torch.optim.Adam(
             self.rows.parameters, lr=recipe.lr, betas=recipe.betas, eps=recipe.eps, fused=True
         )
 
-    def __enter__(self) -> Trainer:
-        with ExitStack() as stack:
-            stack.enter_context(frozen_eval(self._lm.model))
-            stack.enter_context(wide_head(self._lm.model))
-            if self._zeroed is not None:
-                stack.enter_context(replaced_weights(self._lm, zeroed_weights(self._lm, self._zeroed)))
-            stack.enter_context(self.rows)
-            stack.enter_context(self._read)
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._stack.close()
+    def _borrow(self, stack: ExitStack) -> None:
+        stack.enter_context(frozen_eval(self._lm.model))
+        stack.enter_context(wide_head(self._lm.model))
+        if self._zeroed is not None:
+            stack.enter_context(replaced_weights(self._lm, zeroed_weights(self._lm, self._zeroed)))
+        stack.enter_context(self.rows)
+        stack.enter_context(self._read)
 
     def gradients(self, batches: Batches, indices: np.ndarray) -> float:
         """Fill the rows' gradients on the examples ``indices [B]``; their loss, nats a token.

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -191,17 +192,14 @@ def _batches(lm: LanguageModel, texts: Sequence[str]) -> Iterator[list[Tensor]]:
 
 @contextmanager
 def _summing(lm: LanguageModel, sums: dict[int, Tensor], real: Tensor) -> Iterator[None]:
-    def adding(total: Tensor) -> Any:
-        def before(module: nn.Module, args: tuple[Any, ...]) -> None:
-            keys = args[0].reshape(len(real), -1)[real].double()
-            total.addmm_(keys.T, keys)
-
-        return before
+    def add(total: Tensor, module: nn.Module, args: tuple[Any, ...]) -> None:
+        keys = args[0].reshape(len(real), -1)[real].double()
+        total.addmm_(keys.T, keys)
 
     with ExitStack() as stack:
         for layer, total in sums.items():
             module = lm.architecture.mlp_out_of(lm.layers[layer])
-            stack.callback(module.register_forward_pre_hook(adding(total)).remove)
+            stack.callback(module.register_forward_pre_hook(partial(add, total)).remove)
         yield
 
 

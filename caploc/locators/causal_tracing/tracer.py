@@ -14,14 +14,14 @@ from caploc.examples import TokenizedExample
 from caploc.locators.causal_tracing.rows import Recording, Restoration, probability, record
 from caploc.locators.causal_tracing.trace import Trace, Tracing, draw_noise, embedding_deviation
 from caploc.model.loading import LanguageModel
-from caploc.rows.borrowing import wide_head
+from caploc.rows.borrowing import Borrower, wide_head
 from caploc.rows.clean import CleanPass, run_clean
 from caploc.rows.model import RowModel
 from caploc.rows.reading import check_reproduced
 from caploc.rows.sizing import Budget
 
 
-class Tracer:
+class Tracer(Borrower):
     """A model made ready for tracing; use inside ``with``, which restores it. Not for several threads at once.
 
     ::
@@ -36,17 +36,10 @@ class Tracer:
         self._deviation = tracing.noise * embedding_deviation(self._embedding)
         self._model = RowModel(lm.model, lm.architecture)
         self._budget = Budget(lm, tracing.chunk_tokens)
-        self._stack = ExitStack()
 
-    def __enter__(self) -> Tracer:
-        with ExitStack() as stack:
-            stack.enter_context(wide_head(self.lm.model))
-            stack.enter_context(self._model)
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._stack.close()
+    def _borrow(self, stack: ExitStack) -> None:
+        stack.enter_context(wide_head(self.lm.model))
+        stack.enter_context(self._model)
 
     def one(self, example: TokenizedExample, subject: range) -> Trace:
         """The trace of ``example``, whose tokens ``subject`` are noised (``caploc.examples.subject_tokens``).

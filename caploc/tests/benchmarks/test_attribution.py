@@ -85,13 +85,13 @@ def test_refuses_to_compare_the_times_of_different_results(monkeypatch: pytest.M
 
 def test_whole_times_every_pair() -> None:
     table, _ = attribution.measure_ratios(QUICK, Options(quick=True, whole=True, repeat=1))
-    assert [row["pairs"] for row in table.rows] == ["12 of 12"]
+    assert [row["pairs timed"] for row in table.rows] == ["12 of 12"]
 
 
 def test_without_captum_its_column_is_empty_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speed, "find_spec", lambda name: None)
     table, _ = attribution.measure_ratios(QUICK, Options(quick=True, repeat=1))
-    assert all(row["captum"] is None for row in table.rows)
+    assert all(row["captum / packed"] is None for row in table.rows)
     assert any("captum not measured: captum is not installed" in note for note in table.notes)
 
 
@@ -100,14 +100,14 @@ def test_memory_is_measured_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(attribution, "METHODS", {"packed": speed.packed})
     (table,) = attribution.measure_memory(QUICK, Options(quick=True))
     for row in table.rows:
-        assert isinstance(row["added"], float) and isinstance(row["loaded"], float)
-        assert 0 <= row["added"] < row["loaded"]
+        assert isinstance(row["added MB"], float) and isinstance(row["loaded MB"], float)
+        assert 0 <= row["added MB"] < row["loaded MB"]
 
 
 def test_memory_that_cannot_be_measured_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attribution, "PROBE", "import caploc.benchmarks.absent")
     (table,) = attribution.measure_memory(QUICK, Options(quick=True))
-    assert all("added" not in row for row in table.rows)
+    assert all("added MB" not in row for row in table.rows)
     assert "packed at X=8, Y=4 not measured: " in table.notes[-2] and "absent" in table.notes[-2]
 
 
@@ -118,7 +118,7 @@ def test_memory_grows_with_the_work() -> None:
         replace(QUICK, layers=LAYERS, width=64, memory=((200, 1),)), Options(quick=True)
     )
     (naive,) = (row for row in table.rows if row["method"] == "naive")
-    assert float(naive["added"]) > 20 * 200 * LAYERS * 64 * 4 / 1e6
+    assert float(naive["added MB"]) > 20 * 200 * LAYERS * 64 * 4 / 1e6
 
 
 def test_quadratures_of_the_embedded_model() -> None:
@@ -127,7 +127,7 @@ def test_quadratures_of_the_embedded_model() -> None:
         pytest.skip(f"no embedded model or data: {table.notes[0]}")
     rows = {row["rule"]: row for row in table.rows}
     assert rows["paper"]["points"] == rows["gauss-legendre"]["points"] == 20
-    assert rows["adaptive"]["bound"] <= 1 < rows["paper"]["bound"]
+    assert rows["adaptive"]["error / bound"] <= 1 < rows["paper"]["error / bound"]
 
 
 def test_quadratures_without_the_embedded_model_say_why(monkeypatch: pytest.MonkeyPatch) -> None:

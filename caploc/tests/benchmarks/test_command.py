@@ -30,10 +30,12 @@ def test_quick_run_prints_and_writes_every_cheap_table(
     tables = {table["key"]: table for table in report["benchmarks"]["attribution"]}
     assert list(tables) == ["ratios", "ratios-seconds", "growth", "rate"]
     (ratio,) = tables["ratios"]["rows"]
-    assert ratio["naive"]["low"] <= ratio["naive"]["median"] <= ratio["naive"]["high"]
-    assert 0 < ratio["naive_error"] < 2e-6 and ratio["pairs"] == "6 of 12"
-    assert {row["axis"] for row in tables["growth"]["rows"]} == {"prompt X", "answer Y", "layers L"}
-    assert all(row["rate"]["median"] > 0 for row in tables["rate"]["rows"])
+    assert (
+        ratio["naive / packed"]["low"] <= ratio["naive / packed"]["median"] <= ratio["naive / packed"]["high"]
+    )
+    assert 0 < ratio["error: naive"] < 2e-6 and ratio["pairs timed"] == "6 of 12"
+    assert {row["along"] for row in tables["growth"]["rows"]} == {"prompt X", "answer Y", "layers L"}
+    assert all(row["GFLOP/s"]["median"] > 0 for row in tables["rate"]["rows"])
 
 
 @pytest.mark.parametrize(

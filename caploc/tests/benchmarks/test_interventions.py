@@ -37,7 +37,7 @@ def test_edits_are_printed_and_written(tmp_path: Path, capsys: pytest.CaptureFix
     assert [row["model"] for row in fast["rows"]] == ["random-llama-2x32", "tiny-llama"] * len(editing.TOKENS)
     layers = [row["layer"] for row in success["rows"]]
     assert layers == [None, *range(6), *range(6)]
-    assert success["rows"][0]["efficacy"] == 0
+    assert success["rows"][0]["efficacy %"] == 0
 
 
 def test_edits_that_disagree_are_a_note_and_not_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,13 +49,13 @@ def test_edits_that_disagree_are_a_note_and_not_a_time(monkeypatch: pytest.Monke
 
 def test_a_row_for_each_trained_set_with_what_was_asked() -> None:
     table, memory = BENCHMARKS["enhancement"].run(Options(quick=True, repeat=1))
-    assert [row["lowest"] for row in table.rows] == [0, 1, 0] and "met" not in table.rows[0]
+    assert [row["lowest layer"] for row in table.rows] == [0, 1, 0] and table.rows[0]["met"] is None
     assert {table.key, memory.key} == set(BENCHMARKS["enhancement"].questions)
     few, most = table.rows[0], table.rows[2]
-    assert 0 < few["share"] < most["share"] < 100  # type: ignore[operator]
+    assert 0 < few["memory %"] < most["memory %"] < 100  # type: ignore[operator]
     asked = enhancement.Case("one", 0.0, least_ratio=1e9, most_memory=1e-9)
     row = enhancement.step_row(enhancement.QUICK, asked, 1)
-    assert (row["met"], row["met_share"], row["asked_share"]) == ("NO", "NO", "<= 1e-07")
+    assert (row["met"], row["memory met"], row["memory asked"]) == ("NO", "NO", "<= 1e-07")
 
 
 def test_memory_grows_with_the_neurons_and_nothing_else() -> None:
@@ -63,9 +63,9 @@ def test_memory_grows_with_the_neurons_and_nothing_else() -> None:
     (table,) = BENCHMARKS["enhancement"].run(Options(quick=True, only=("memory",)))
     weights = 3 * enhancement.QUICK.width
     for row in table.rows:
-        count, held = int(row["neurons"]), 1e6 * float(row["memory"])  # type: ignore[arg-type]
+        count, held = int(row["neurons trained"]), 1e6 * float(row["MB"])  # type: ignore[arg-type]
         assert 0 <= held - 12 * weights * count <= 4 * 3 * enhancement.QUICK.layers
-    assert table.rows[-1]["neurons"] == enhancement.QUICK.layers * enhancement.QUICK.neurons
+    assert table.rows[-1]["neurons trained"] == enhancement.QUICK.layers * enhancement.QUICK.neurons
 
 
 def test_the_promised_share_of_memory() -> None:
@@ -94,10 +94,10 @@ def test_refuses_to_compare_the_times_of_different_losses(monkeypatch: pytest.Mo
 def test_a_row_for_each_erased_case() -> None:
     (table,) = BENCHMARKS["erasure"].run(Options(quick=True, repeat=1))
     assert table.key == "ratios"
-    assert [row["way"] for row in table.rows] == [case.way for case in erasure.QUICK.cases]
+    assert [row["direct way"] for row in table.rows] == [case.way for case in erasure.QUICK.cases]
     for row in table.rows:
-        assert (row["differ"], row["sets"]) == ("0 of 3", "1 of 3")
-        assert float(row["count"]) > 0 and float(row["together_tokens"]) > 0  # type: ignore[arg-type]
+        assert (row["scores differ"], row["sets timed"]) == ("0 of 3", "1 of 3")
+        assert float(row["by count"]) > 0 and float(row["together k tokens"]) > 0  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("model", ["tiny-llama", "tiny-gptj"])

@@ -39,15 +39,15 @@ def test_coverage_counts_intervals_that_hold_the_mean(monkeypatch: pytest.Monkey
     monkeypatch.setattr(
         intervals,
         "METHODS",
-        {"percentile": lambda *_: always, "bca": lambda *_: never, "t": intervals.student},
+        {"percentile": lambda *_: always, "BCa": lambda *_: never, "t": intervals.student},
     )
     (table,) = statistics.measure_coverage(TINY, OPTIONS)
-    assert [row["shape"] for row in table.rows] == list(intervals.SHAPES)
+    assert [row["distribution"] for row in table.rows] == list(intervals.SHAPES)
     for row in table.rows:
-        assert (row["percentile"], row["bca"], row["samples"]) == (100, 0, 60)
+        assert (row["percentile %"], row["BCa %"], row["samples"]) == (100, 0, 60)
     normal = table.rows[0]
-    assert isinstance(normal["t"], float) and normal["t"] + 3 * normal["t_error"] > 95
-    assert "rows" not in normal and table.rows[-1]["rows"] < 85
+    assert isinstance(normal["t %"], float) and normal["t %"] + 3 * normal["t +-"] > 95
+    assert "rows %" not in normal and table.rows[-1]["rows %"] < 85
     (again,) = statistics.measure_coverage(TINY, OPTIONS)
     assert again == table
 
@@ -65,7 +65,7 @@ def test_proportions_are_enumerated() -> None:
     (table,) = statistics.measure_proportions(TINY, OPTIONS)
     rows = {row["interval"]: row for row in table.rows}
     assert rows["exact"]["least"] >= 95 > rows["wilson"]["least"]
-    assert rows["paired difference"]["mean"] == pytest.approx(96.6, abs=0.1)
+    assert rows["paired difference"]["coverage %, mean"] == pytest.approx(96.6, abs=0.1)
     chance_of_none = 0.9**10
     covered, _ = intervals.single(10, "exact")
     assert len(covered) == 199 and covered[19] >= 0.95 > chance_of_none
@@ -83,20 +83,20 @@ def test_levels_show_a_test_that_does_not_keep_its_level(monkeypatch: pytest.Mon
     some = (Null("x", fair, 0.05), Null("x", loose), Null("x", loose, wrong=True))
     monkeypatch.setattr(nulls, "NULLS", some)
     (table,) = statistics.measure_levels(TINY, OPTIONS)
-    assert [row["kept"] for row in table.rows] == ["yes", "NO", "no, the wrong test"]
-    assert [row["size"] for row in table.rows] == [5, None, None]
-    assert [row["what"] for row in table.rows] == ["A fair one", "A loose one", "A loose one"]
+    assert [row["level kept"] for row in table.rows] == ["yes", "NO", "no, the wrong test"]
+    assert [row["exact %"] for row in table.rows] == [5, None, None]
+    assert [row["null hypothesis"] for row in table.rows] == ["A fair one", "A loose one", "A loose one"]
 
 
 def test_power_is_about_what_was_asked() -> None:
     (table,) = statistics.measure_power(Sizes(200, 1, (30,), ()), OPTIONS)
     assert [row["units"] for row in table.rows] == [30] * 3
     for row in table.rows:
-        assert isinstance(row["found"], float) and abs(row["found"] - 80) < 12
+        assert isinstance(row["found %"], float) and abs(row["found %"] - 80) < 12
 
 
 def test_times_compare_the_same_interval() -> None:
     (table,) = statistics.measure_times(TINY, OPTIONS)
-    compared = [row for row in table.rows if row["scipy"] is not None]
+    compared = [row for row in table.rows if row["scipy / fast"] is not None]
     assert {row["call"] for row in compared} == {"bootstrap_mean, BCa", "bootstrap_mean, BCa, clusters"}
-    assert all(row["scipy"].median > 1 and row["milliseconds"].median > 0 for row in compared)
+    assert all(row["scipy / fast"].median > 1 and row["CPU ms"].median > 0 for row in compared)

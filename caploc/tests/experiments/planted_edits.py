@@ -11,10 +11,11 @@ from caploc.experiments.edited_facts import (
     Editable,
     EditableFacts,
     EditsByLayer,
+    FactTraces,
     LayerEdits,
+    TracedFacts,
 )
 from caploc.experiments.study import Study
-from caploc.experiments.traced_facts import FactTraces, TracedFacts
 from caploc.tests.experiments.planted_facts import fact_set, planted_study
 
 LAYERS, DRAWS = 6, 10

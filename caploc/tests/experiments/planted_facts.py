@@ -12,9 +12,14 @@ import torch
 from caploc.examples import Example, TokenizedExample, tokenize
 from caploc.experiments.assembling import assemble
 from caploc.experiments.facts import Fact, FactSet, FirstFacts, Known, facts_of
-from caploc.experiments.located_sets import LocatedSets
-from caploc.experiments.locating_facts import AveragedHalves, FactLocations, LocatedFacts, LocatedHalves
-from caploc.experiments.scaled_facts import ARMS, LARGEST, Scaled, ScaledFacts
+from caploc.experiments.locating_facts import (
+    AveragedHalves,
+    FactLocations,
+    LocatedFacts,
+    LocatedHalves,
+    LocatedSets,
+)
+from caploc.experiments.reliability_kn import ARMS, LARGEST, Scaled, ScaledFacts
 from caploc.experiments.specs import Spec
 from caploc.experiments.study import Study, StudySettings
 from caploc.findings import Cell, Finding, Measurement, Part, Verdict

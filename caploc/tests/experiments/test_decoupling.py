@@ -17,8 +17,7 @@ from caploc.experiments.decoupling import (
     two_tasks,
 )
 from caploc.experiments.facts import Answered, FactPrompts, FirstFacts
-from caploc.experiments.located_sets import LocatedSets
-from caploc.experiments.locating_facts import LocatedFacts
+from caploc.experiments.locating_facts import LocatedFacts, LocatedSets
 from caploc.experiments.specs import NotRunError
 from caploc.experiments.study import Study
 from caploc.findings import Effect, Finding, Outcome, Reading, Verdict

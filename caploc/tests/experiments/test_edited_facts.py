@@ -21,13 +21,14 @@ from caploc.experiments.edited_facts import (
     Editable,
     EditableFacts,
     EditsByLayer,
+    FactTraces,
     LayerEdits,
     editing_of,
+    noised_elsewhere,
     ridge_of,
 )
 from caploc.experiments.specs import Need, NotRunError, Plan
 from caploc.experiments.study import Study
-from caploc.experiments.traced_facts import FactTraces, noised_elsewhere
 from caploc.findings import Outcome, Verdict
 from caploc.interventions.rank_one import draw_prefixes, edit_all_layers, key_covariance, score_edit
 from caploc.locators.causal_tracing.trace import Tracing, draw_noise, embedding_deviation

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from caploc.experiments import fidelity, fidelity_sizes
+from caploc.experiments import fidelity
 from caploc.experiments.fact_circuits import EnteredShare
 from caploc.experiments.facts import FactSet, Fewer, FirstFacts, Known, NamingSubject, facts_of
-from caploc.experiments.located_sets import LocatedSets
-from caploc.experiments.locating_facts import FactLocations, LocatedFacts
+from caploc.experiments.locating_facts import FactLocations, LocatedFacts, LocatedSets
 from caploc.experiments.specs import NotRunError
 from caploc.experiments.study import Study, StudySettings
 from caploc.findings import Cell, Finding, Number, Outcome, Verdict
@@ -170,7 +169,7 @@ def test_numbers_are_compared_where_the_paper_prints_them() -> None:
 def test_mean_located(size: int, model: str, outcome: Outcome) -> None:
     facts = fact_set(FACTS, WORDINGS)
     study = located_study(facts, with_core(own_cores(FACTS, 1), facts.fact, size, 7))
-    finding, verdict = run(fidelity_sizes.kn_mean_located, study, "fidelity-kn-mean-located", model)
+    finding, verdict = run(fidelity.kn_mean_located, study, "fidelity-kn-mean-located", model)
     assert verdict.outcome is outcome, verdict.reason
     found = finding.measurement
     assert found.value is not None and found.value.unit == "count"
@@ -258,7 +257,7 @@ def test_granularity_counts_three_layers() -> None:
     lm = small_model("llama")
     mlp = sum(p.numel() for layer in lm.layers[:3] for p in layer.mlp.parameters())
     finding, verdict = run(
-        fidelity_sizes.rome_granularity, Study(lm.name, StudySettings(), lm), "fidelity-rome-granularity"
+        fidelity.rome_granularity, Study(lm.name, StudySettings(), lm), "fidelity-rome-granularity"
     )
     found = finding.measurement
     share = estimate(found.value)
@@ -267,9 +266,7 @@ def test_granularity_counts_three_layers() -> None:
     assert verdict.outcome is Outcome.SUPPORTED
     two = small_model("llama", 2)
     study = Study(two.name, StudySettings(), two)
-    refused = fidelity_sizes.rome_granularity(
-        study, Cell("tiny-llama"), PAPER.claim("fidelity-rome-granularity")
-    )
+    refused = fidelity.rome_granularity(study, Cell("tiny-llama"), PAPER.claim("fidelity-rome-granularity"))
     assert refused.not_run == "small-llama has 2 layers, fewer than 3"
 
 
@@ -333,7 +330,7 @@ def test_equal_circuits_are_counted() -> None:
 def test_parameter_share(share: float, model: str, outcome: Outcome) -> None:
     spread = share * (1 + np.linspace(-0.1, 0.1, FEWER * WORDINGS))
     finding, verdict = run(
-        fidelity_sizes.kc_param_share, circuits(sharing(3), spread), "fidelity-kc-param-share", model
+        fidelity.kc_param_share, circuits(sharing(3), spread), "fidelity-kc-param-share", model
     )
     found = finding.measurement
     assert verdict.outcome is outcome, verdict.reason
@@ -351,7 +348,7 @@ def test_parameter_share(share: float, model: str, outcome: Outcome) -> None:
 def test_granularity_against_knowledge_neurons(share: float, outcome: Outcome) -> None:
     """KN's 20 neurons hold 0.2 % of the parameters."""
     study = circuits(sharing(3), share, sharing(3))
-    finding, verdict = run(fidelity_sizes.kc_granularity, study, "fidelity-kc-granularity")
+    finding, verdict = run(fidelity.kc_granularity, study, "fidelity-kc-granularity")
     assert verdict.outcome is outcome, verdict.reason
     assert estimate(finding.measurement.value) == pytest.approx(share / 0.002)
     assert aside(finding.measurement, "parameter share of KN's neurons") == pytest.approx(0.002)
@@ -360,7 +357,7 @@ def test_granularity_against_knowledge_neurons(share: float, outcome: Outcome) -
 def test_granularity_needs_knowledge_neurons() -> None:
     none = LocatedSets.of_places([np.zeros(0, int)] * (FEWER * WORDINGS), PLACES)
     finding, verdict = run(
-        fidelity_sizes.kc_granularity, circuits(sharing(3), 0.1, none), "fidelity-kc-granularity"
+        fidelity.kc_granularity, circuits(sharing(3), 0.1, none), "fidelity-kc-granularity"
     )
     assert verdict.outcome is Outcome.INCONCLUSIVE
     assert str(finding.measurement.floor).startswith("floor effect: KN locates nothing")

@@ -11,9 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caploc.experiments.located_sets import LocatedSets
+from caploc.experiments.locating_facts import LocatedSets
 from caploc.metrics import chance_overlap, iou, overlap
-from caploc.neurons import NeuronMask
 from caploc.statistics import (
     across_facts,
     cluster_weights,
@@ -35,7 +34,8 @@ def masks(draw: st.DrawFn) -> torch.Tensor:
 
 
 def sets_of(found: torch.Tensor) -> LocatedSets:
-    return LocatedSets.of_masks(map(NeuronMask, found), LAYERS, NEURONS)
+    places = (one.ravel().numpy().nonzero()[0] for one in found)
+    return LocatedSets.of_places(places, LAYERS * NEURONS, np.repeat(np.arange(LAYERS), NEURONS))
 
 
 def table(found: torch.Tensor, metric, empty: str) -> np.ndarray:

@@ -150,7 +150,8 @@ def test_knowledge_neurons_and_their_averaged_halves(tmp_path: Path) -> None:
     scores = [one.values for one in example_scores(lm, facts.prompts, progress=False)]
     for number, values in enumerate(scores):
         for name, cut in {found.cut: Cut(), "top 15": Cut(top_k=15), "threshold 0.3": Cut(0.3)}.items():
-            chosen = found.by_cut[name][np.array([number])].members.indices
+            sets = {found.cut: found.sets, **found.variants}[name]
+            chosen = sets[np.array([number])].members.indices
             assert sorted(chosen) == cut.locate(values).values.flatten().nonzero()[:, 0].tolist()
         assert found.share[number] == Cut().locate(values).parameter_share(lm)
     original = [scores[number].double() for number in (0, 4, 6, 8, 10)]

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from caploc.experiments import reliability_kn
-from caploc.experiments.scaled_facts import ARMS, LARGEST, RANDOM_SETS, Scaled
+from caploc.experiments.reliability_kn import ARMS, LARGEST, RANDOM_SETS, Scaled
 from caploc.findings import Effect, Outcome
 from caploc.tests.experiments.planted_facts import aside, estimate, run, scaled_of, scaled_study
 

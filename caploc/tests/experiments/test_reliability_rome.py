@@ -7,10 +7,10 @@ import pytest
 from scipy import stats
 
 from caploc.experiments import reliability_rome
-from caploc.experiments.edited_facts import Editable
-from caploc.experiments.traced_facts import FactTraces, locate_layer
+from caploc.experiments.edited_facts import Editable, FactTraces, locate_layer
 from caploc.findings import Outcome
 from caploc.statistics import compare_successes, equivalence_p
+from caploc.tests.experiments.planted import PAPER
 from caploc.tests.experiments.planted_edits import LAYERS, edit_study, successes
 from caploc.tests.experiments.planted_facts import aside, estimate, run
 
@@ -64,7 +64,9 @@ def test_the_layer_is_located_on_facts_that_are_not_edited() -> None:
     assert found.edited.tolist() == list(range(36)) and found.others.tolist() == list(range(36, 54))
     traces.restored[:] = 0
     traces.restored[:36, 4] = traces.restored[36:54, 1] = traces.restored[54:, 3] = 1
-    assert locate_layer("tiny-llama", found, traces).layer == 1
+    assert locate_layer("tiny-llama", PAPER.margins, found, traces).layer == 1
+    printed = locate_layer("gptj-6b", PAPER.margins, found, traces)
+    assert printed.layer == 5 and printed.note.endswith("tracing names layer 1")
 
 
 @pytest.mark.parametrize("claim", [EQUAL, IPP])

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from caploc.experiments.facts import facts_of
-from caploc.experiments.scaled_facts import (
+from caploc.experiments.reliability_kn import (
     ARMS,
     DOUBLED,
     LARGEST,

@@ -196,7 +196,7 @@ def test_nothing_scaled_is_exactly_the_clean_run() -> None:
         measured(lm, example, NeuronMask(empty[0]), 2.0),
     ):
         assert torch.equal(found.log_probs, found.clean.expand_as(found.log_probs))
-        assert not found.change.any() and (found.probability == found.clean_probability).all()
+        assert not found.change.any() and (found.probability == found.clean.sum().exp()).all()
     assert found.log_probs.shape == (1, 3) and found.log_probs.dtype == torch.float64
 
 

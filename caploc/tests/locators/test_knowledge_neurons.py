@@ -134,7 +134,7 @@ def test_planted_knowledge_is_located_and_holds_the_fact(family: str) -> None:
     mask = locate(lm, [ONE_TOKEN], top_k=1, progress=False)
     assert mask.values.nonzero().tolist() == [[SHAPE[0] - 1, 7]]
     changed = probabilities(lm, ONE_TOKEN, mask, 0)
-    assert changed.clean_probability > 0.2 and float(changed.probability[0]) < 0.1
+    assert float(changed.clean.sum().exp()) > 0.2 and float(changed.probability[0]) < 0.1
 
 
 def test_the_store_keeps_the_scores_of_every_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,4 +218,4 @@ def test_real_facts_on_a_real_model() -> None:
         assert found.values.isfinite().all() and found.values.shape == (lm.num_layers, lm.num_neurons)
         assert mask.count <= lm.num_layers * lm.num_neurons
         changed = probabilities(lm, example, [mask, mask], [2.0, 0.0])
-        assert changed.log_probs.isfinite().all() and changed.clean_probability < 0.5
+        assert changed.log_probs.isfinite().all() and float(changed.clean.sum().exp()) < 0.5

@@ -21,7 +21,6 @@ from caploc.errors import ModelError, OptionError
 from caploc.examples import Example, subject_tokens, tokenize
 from caploc.experiments import rival_sets
 from caploc.experiments.facts import facts_of
-from caploc.experiments.located_sets import LocatedSets
 from caploc.experiments.locating_facts import LocatedFacts
 from caploc.experiments.rival_sets import Evidence
 from caploc.experiments.study import Study, StudySettings
@@ -84,8 +83,7 @@ def test_a_location_goes_into_the_store_and_back(tmp_path: Path) -> None:
 
 
 def test_strata_are_those_that_chance_is_matched_in() -> None:
-    sets = LocatedSets.of_masks([neurons(0)], 4, 30)
-    assert np.array_equal(neurons(0).strata, sets.strata)
+    assert np.array_equal(neurons(0).strata, np.repeat(np.arange(4), 30))
     assert not layers(0).strata.any()
     circuit = edges(0)
     assert circuit.strata[-1] == circuit.graph.layers and (np.diff(circuit.strata) >= 0).all()
@@ -165,7 +163,8 @@ def test_facts_that_an_experiment_located_are_found(family: str, tmp_path: Path)
     facts = real_facts(lm, 2)
     spec = facts_of("counterfact")
     study = Study(lm.name, StudySettings(store=Store(tmp_path), seed=3), lm, {spec: facts})
-    expected = {key: study.result(LocatedFacts(key, spec)).by_cut for key in ("kn", "rome", "kc")}
+    located = {key: study.result(LocatedFacts(key, spec)) for key in ("kn", "rome", "kc")}
+    expected = {key: {found.cut: found.sets, **found.variants} for key, found in located.items()}
     asked = [Asked(*pair) for pair in zip(facts.prompts, facts.examples, strict=True)]
     for key, sets in expected.items():
         measure = LOCATORS[key].on_facts(Conditions(3, study.settings.attribution))
