@@ -270,8 +270,8 @@ def _read_header(file: Path) -> dict[str, Stored]:
 
 @contextmanager
 def explained(culprit: str, remedy: str) -> Iterator[None]:
-    """Turn whatever a library raises about a model's files into one line that names ``culprit`` and ``remedy``; an error
-    of our own has its remedy."""
+    """Turn whatever a library raises about a model's files into one line that names ``culprit`` and ``remedy``; an
+    error of our own has its remedy."""
     try:
         yield
     except CaplocError as error:
