@@ -99,8 +99,8 @@ class Rows:
 
 
 class _ProbeRow(Rows):
-    """All tokens of a clean run in one row that enters at the bottom, each for itself; in front of them, unread, the last
-    one at position ``end``, so that neither the order of columns nor their number says where a token stands."""
+    """All tokens of a clean run in one row that enters at the bottom, each for itself; in front of them, unread, the
+    last one at position ``end``: neither the order of columns nor their number says where a token stands."""
 
     def __init__(self, clean: CleanPass, end: int) -> None:
         positions = torch.cat([clean.positions.new_tensor([end]), clean.positions])
