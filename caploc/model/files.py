@@ -28,6 +28,7 @@ _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _PLAIN_NAME = re.compile(r"[^/\\\0]+\.safetensors")
 # peft's and MLX's names, and those of a distributed checkpoint, which transformers would read instead of _SINGLE
 _ADAPTER = re.compile(r"(adapter.*|.*lora.*)\.(json|safetensors|bin|pt)", re.IGNORECASE)
+_SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 _DISTRIBUTED = re.compile(r"shard-\d+-model-\d+-of-\d+\.safetensors")
 _LAYERS = ("num_hidden_layers", "n_layer")
 _FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
@@ -37,6 +38,7 @@ _DERIVED = re.compile(
 )
 _OF_AN_ADAPTER = re.compile(r"lora_|\.base_layer\.|\.modules_to_save\.|^base_model\.model\.")
 _OF_QUANTIZED = re.compile(r"SCB|scale|zero|qweight|g_idx|absmax|quant|weight_format|codebook|packed")
+_LFS = b"version https://git-lfs"
 _MOST_TABLE = (
     1 << 28
 )  # numbers in a table made from config.json alone, 1 GiB in float32: GPT-J's of positions
@@ -240,6 +242,12 @@ def _weights(folder: Path, title: str) -> tuple[tuple[Path, ...], dict[str, Stor
                 f"{folder / _INDEX} places {key!r} in {name}, but it is "
                 f"{f'in {tensors[key].file.name}' if key in tensors else 'not there'}; {remedy}"
             )
+    unread = [name for name in others if _SHARD.fullmatch(name) and name not in names]
+    if unread:
+        raise ModelError(
+            f"{folder / unread[0]} would not be read: {_SINGLE if whole else _INDEX} goes without it; take it away, or "
+            "get a whole copy"
+        )
     return tuple(folder / name for name in names), tensors
 
 
@@ -263,6 +271,11 @@ def _read_index(index: Path, remedy: str) -> dict[str, str]:
 
 
 def _read_header(file: Path) -> dict[str, Stored]:
+    with file.open("rb") as opened:
+        if opened.read(len(_LFS)) == _LFS:
+            raise ModelError(
+                f"{file} is Git LFS's note of where the weights are; fetch them with `git lfs pull`"
+            )
     with explained(f"{file}", "get a sound copy"), safe_open(file, framework="pt") as opened:
         parts = {key: opened.get_slice(key) for key in opened.keys()}  # noqa: SIM118 (no dict)
         return {key: Stored(file, part.get_dtype(), part.get_shape()) for key, part in parts.items()}

@@ -99,30 +99,30 @@ class Rows:
 
 
 class _ProbeRow(Rows):
-    """All tokens of a clean run in one row that enters at the bottom, each for itself; and unread, the last one at
-    position ``end``."""
+    """All tokens of a clean run in one row that enters at the bottom, each for itself; in front of them, unread, the
+    last one at position ``end``: neither the order of columns nor their number says where a token stands."""
 
     def __init__(self, clean: CleanPass, end: int) -> None:
-        positions = torch.cat([clean.positions, clean.positions.new_tensor([end])])
-        super().__init__(
-            RowCache(list(zip(clean.keys, clean.values, strict=True))), positions[None], tuples=clean.tuples
-        )
-        self._states = clean.layer_inputs[0]
+        positions = torch.cat([clean.positions.new_tensor([end]), clean.positions])
+        front = list(zip(clean.keys, clean.values, strict=True))
+        super().__init__(RowCache(front), positions[None], tuples=clean.tuples)
+        states = clean.layer_inputs[0]
+        self._entering = torch.cat([states[:, -1:], states], dim=1)
 
         def allowed(visible: Tensor) -> Tensor:
             own = torch.eye(len(positions), dtype=torch.bool, device=visible.device)
-            return torch.cat([torch.cat([visible, visible[-1:]]), own], dim=1)
+            return torch.cat([torch.cat([visible[-1:], visible]), own], dim=1)
 
-        self._masks = masks(clean.visible, allowed, self._states.dtype)
+        self._masks = masks(clean.visible, allowed, states.dtype)
 
     def mask(self, layer: int, rows: int) -> Tensor:
         return self._masks[layer]
 
     def in_front(self, layer: int, states: Tensor) -> Tensor | None:
-        return torch.cat([self._states, self._states[:, -1:]], dim=1) if layer == 0 else None
+        return self._entering if layer == 0 else None
 
     def read(self, states: Tensor) -> Tensor:
-        return states[:, :-1]
+        return states[:, 1:]
 
 
 class RowModel(Borrower):

@@ -14,6 +14,7 @@ from caploc.benchmarks.attribution.speed import all_pairs_work, packed_work, pai
 from caploc.benchmarks.measuring import Pair, executed, sample_pairs
 from caploc.benchmarks.models import random_example, random_llama
 from caploc.errors import ModelError
+from caploc.rows.model import RowModel
 
 LAYERS, WIDTH = 3, 16
 
@@ -22,6 +23,8 @@ LAYERS, WIDTH = 3, 16
 def test_the_packed_engines_work_is_counted_exactly(prompt: int, answer: int) -> None:
     """Against the matrix products that torch executes; the second size needs several passes."""
     lm, example = random_llama(LAYERS, WIDTH), random_example(prompt, answer)
+    with RowModel(lm.model, lm.architecture):
+        pass  # its self-check, once for every model
     with executed() as operations:
         speed.packed(lm, example)
     assert operations.matrix == packed_work(lm, prompt, answer).operations(lm)

@@ -14,6 +14,7 @@ from caploc.errors import ModelError
 from caploc.evaluation import Prepared, evaluate, prepare
 from caploc.evaluation.rows import ErasingModel, GoingRows
 from caploc.model.loading import LanguageModel
+from caploc.rows.model import RowModel
 from caploc.tests.evaluation.cases import examples, labelled, sets, tiny_ending_lm
 from caploc.tests.oracles.evaluation import evaluate_slowly
 from caploc.tests.tiny import REPOSITORY, tiny_lm
@@ -83,6 +84,8 @@ def test_memory_that_runs_out_changes_nothing(
 def test_a_row_too_large_for_the_memory_is_an_error(monkeypatch: pytest.MonkeyPatch, scoring: str) -> None:
     lm = tiny_ending_lm("llama", torch.float64, seed=3)
     prepared = _prepared(lm, scoring)
+    with RowModel(lm.model, lm.architecture):
+        pass  # the model was sound, its self-check passed
     _run_out(monkeypatch, 0)
     with pytest.raises(ModelError, match="a single row does not fit"):
         evaluate(lm, prepared, sets(lm, 2))
@@ -97,6 +100,8 @@ def test_bfloat16_comes_close_to_float32() -> None:
 
 def test_a_loss_that_is_not_finite_is_an_error() -> None:
     lm = tiny_lm("llama")
+    with RowModel(lm.model, lm.architecture):
+        pass  # the model was sound, its self-check passed
     lm.model.get_input_embeddings().weight.data.fill_(torch.inf)  # type: ignore[operator, union-attr]
     with pytest.raises(ModelError, match="the loss of tiny-llama on 'l0' is not finite"):
         evaluate(lm, _prepared(lm, "label"))

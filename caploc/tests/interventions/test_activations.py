@@ -19,6 +19,7 @@ from caploc.interventions.activations import scaled
 from caploc.interventions.scaling import AnswerLogProbs, Positions, Scaling, probabilities
 from caploc.model.loading import LanguageModel, wrap
 from caploc.neurons import NeuronMask
+from caploc.rows.model import RowModel
 from caploc.tests.attribution.families import gpt_neo_config, make_model, softmax_in_float64
 from caploc.tests.attribution.test_exactness import random_example, small_model
 from caploc.tests.tiny import NEURONS, SHAPE, tiny_lm
@@ -225,15 +226,18 @@ def test_one_example_by_its_text() -> None:
     assert found.log_probs.shape == (1, 2)
 
 
-def test_refuses_a_model_it_cannot_reproduce() -> None:
+def test_refuses_a_model_it_cannot_reproduce(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On entering it, and were that check blind, at every example."""
     neo = Architecture(
         "gpt_neo", "transformer.h", ("mlp.c_fc",), "mlp.act", "mlp.c_proj", "attn.attention.out_proj"
     )
     model = make_model(gpt_neo_config(), torch.float64)
     lm = wrap("neo", model, None, neo)  # type: ignore[arg-type]
     masks = torch.ones(1, lm.num_layers, lm.num_neurons, dtype=torch.bool)
-    with pytest.raises(ModelError, match="does not reproduce this model: at example 'random'"):
-        measured(lm, random_example(12, 6), masks, 0.0)
+    for example in ("probe", "random"):
+        with pytest.raises(ModelError, match=f"does not reproduce this model: at example '{example}'"):
+            measured(lm, random_example(12, 6), masks, 0.0)
+        monkeypatch.setattr(RowModel, "_show", lambda self: None)
 
 
 MASK = torch.ones(2, SHAPE[0], NEURONS, dtype=torch.bool)

@@ -15,6 +15,7 @@ from caploc.examples import TokenizedExample
 from caploc.locators.causal_tracing.trace import Trace, Tracing, draw_noise, embedding_deviation
 from caploc.locators.causal_tracing.tracer import Tracer
 from caploc.model.loading import LanguageModel
+from caploc.rows.model import RowModel
 from caploc.tests.attribution.families import CONFIGS, softmax_in_float64
 from caploc.tests.attribution.test_exactness import random_example, relative_error, small_model
 from caploc.tests.oracles.causal_tracing import reference_trace
@@ -186,8 +187,9 @@ def test_bfloat16_is_close_to_float32() -> None:
 
 
 @pytest.mark.parametrize("ignored", ["positions", "mask"])
-def test_refuses_a_model_that_ignores_what_it_is_given(ignored: str) -> None:
-    """Families like that exist: GPT-Neo has its own mask. Llama is made one here."""
+def test_refuses_a_model_that_ignores_what_it_is_given(ignored: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Families like that exist: GPT-Neo has its own mask. Llama is made one here. It is seen on entering, and were it
+    not, at every example."""
     lm = small_model("llama", torch.float32)
     if ignored == "positions":
         rotary = lm.model.model.rotary_emb
@@ -198,18 +200,21 @@ def test_refuses_a_model_that_ignores_what_it_is_given(ignored: str) -> None:
             layer.self_attn.register_forward_pre_hook(
                 lambda _, args, kwargs: (args, {**kwargs, "attention_mask": None}), with_kwargs=True
             )
-    with pytest.raises(
-        ModelError, match=r"does not reproduce this model: at example 'random'.* differs by"
-    ) as caught:
-        traced(lm, random_example(12, 2), Tracing("mlp", draws=2))
-    assert "\n" not in str(caught.value)
+    for example in ("probe", "random"):
+        match = rf"does not reproduce this model: at example '{example}'.* differs by"
+        with pytest.raises(ModelError, match=match) as caught:
+            traced(lm, random_example(12, 2), Tracing("mlp", draws=2))
+        assert "\n" not in str(caught.value)
+        monkeypatch.setattr(RowModel, "_show", lambda self: None)
 
 
-def test_refuses_a_model_of_nan() -> None:
+def test_refuses_a_model_of_nan(monkeypatch: pytest.MonkeyPatch) -> None:
     lm = small_model("llama", torch.float32)
     lm.layers[0].mlp.down_proj.weight.data[0, 0] = torch.nan
-    with pytest.raises(ModelError, match=r"example 'random': .* not numbers \(nan\)"):
-        traced(lm, random_example(5, 1), Tracing("mlp", draws=2))
+    for example in ("probe", "random"):
+        with pytest.raises(ModelError, match=rf"example '{example}': .* not numbers \(nan\)"):
+            traced(lm, random_example(5, 1), Tracing("mlp", draws=2))
+        monkeypatch.setattr(RowModel, "_show", lambda self: None)
 
 
 @pytest.mark.parametrize("subject", [range(0), range(3, 7), range(1, 4, 2)])

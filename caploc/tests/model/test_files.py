@@ -4,6 +4,7 @@ is told before anything is built."""
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,8 @@ def test_an_index_of_other_files_than_the_one_that_is_read(sharded: Path) -> Non
         "it is in model.safetensors; take the index away, if model.safetensors is the model"
     )
     (sharded / INDEX).unlink()
+    for shard in sharded.glob("model-*.safetensors"):
+        shard.unlink()
     assert load_model(sharded).num_layers == SHAPE[0]
 
 
@@ -129,6 +132,29 @@ def test_a_key_in_two_shards(sharded: Path) -> None:
 def test_a_bad_index(sharded: Path, text: str) -> None:
     (sharded / INDEX).write_text(text)
     assert error_of(ModelError, sharded).startswith(f"{sharded / INDEX} ")
+
+
+def test_a_shard_that_the_index_leaves_out(sharded: Path) -> None:
+    """Even where config.json agrees: the layers in it would be dropped."""
+    index = json.loads((sharded / INDEX).read_text())
+    first = min(index["weight_map"].values())
+    kept = {key: name for key, name in index["weight_map"].items() if name == first}
+    (sharded / INDEX).write_text(json.dumps({**index, "weight_map": kept}))
+    assert re.search(
+        r"model-00002-of-.* would not be read: model.safetensors.index.json", error_of(ModelError, sharded)
+    )
+    (sharded / INDEX).unlink()
+    add_whole(sharded)
+    assert "would not be read: model.safetensors goes without it; take it away" in error_of(
+        ModelError, sharded
+    )
+
+
+def test_a_note_of_git_lfs_instead_of_the_weights(folder: Path) -> None:
+    (folder / "model.safetensors").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n"
+    )
+    assert error_of(ModelError, folder).endswith("; fetch them with `git lfs pull`")
 
 
 def test_shards_without_their_index(sharded: Path) -> None:

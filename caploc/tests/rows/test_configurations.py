@@ -3,9 +3,11 @@ forward pass gives, of each text alone."""
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -156,6 +158,23 @@ def test_rows_are_the_model_alone(
         assert relative_error(direct({}), alone(lm, fed)) <= bound(lm)
         found, expected = METHODS[method](lm, example, torch.Generator().manual_seed(seed), direct)
     assert relative_error(found, expected) <= bound(lm)
+
+
+@pytest.mark.parametrize(("from_length", "refused"), [(40, True), (97, False)])
+def test_angles_that_change_with_the_length(from_length: int, refused: bool) -> None:
+    """However a family has them change: a text as long as the context, 96 tokens, must not change what is in front."""
+    model: Any = make_model(CONFIGS["llama"](2, 4, 2, 5), torch.float64)
+    inner = model.model.rotary_emb.forward
+
+    def changing(states: torch.Tensor, position_ids: torch.Tensor) -> Any:
+        return inner(states, position_ids * (2 if position_ids.max() >= from_length - 1 else 1))
+
+    model.model.rotary_emb.forward = changing
+    with (
+        pytest.raises(ModelError, match="does not reproduce") if refused else nullcontext(),
+        RowModel(model, ARCHITECTURES["llama"]),
+    ):
+        pass
 
 
 def nll(lm: LanguageModel, tokens: TokenizedExample, model: Any) -> float:
