@@ -74,7 +74,7 @@ def bare(text: str) -> str:
     return "".join(text.split())
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(drawn, full, full)
 @example(("characters", "$A", "none", ()), "Rome: 7", " 12")
 @example(("metaspace first", "<s> $A", "none", ADDED), "a<|x|>Rome", "Rome")
@@ -102,7 +102,7 @@ def test_tokens_spell_prompt_and_answer_joined(
         assert written in (expected, f" {expected}")
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(drawn, texts, full.map(str.strip), texts)
 @example(("byte-level", "<s> $A", "none", ()), "In (", "Rome", ") it is")
 @example(("byte-level", "$A", "none", ()), "R", "om", "e")
