@@ -13,6 +13,7 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 from caploc.errors import ExampleError, SubjectError, UnfitError, UnspelledError
 from caploc.examples import Example, fit, subject_characters, subject_tokens, tokenize
+from caploc.tests import tokenizers
 from caploc.tests.tokenizers import (
     ADDED,
     KINDS,
@@ -67,7 +68,8 @@ def normal(tokenizer: Tokenizer, normalizer: str, text: str) -> str:
 def held(lm: SimpleNamespace, ids: list[int]) -> str:
     """What tokens hold, by the tokenizers library's own decoder, unknown ones as such."""
     backend = lm.tokenizer.backend_tokenizer
-    return backend.decode(ids, skip_special_tokens=False)
+    text = backend.decode(ids, skip_special_tokens=False)
+    return text.removeprefix("##") if isinstance(backend.model, models.WordPiece) else text
 
 
 def bare(text: str) -> str:
@@ -212,6 +214,14 @@ def test_tokens_of_subjects(kind: str, prompt: str, subject: str, tokens: str) -
     ids = tokenize(lm, fact).input_ids.tolist()
     assert held(lm, ids[span.start : span.stop]) == tokens
     assert "Rome" not in held(lm, ids[span.stop :])
+
+
+def test_letters_that_stand_for_white_space_in_other_alphabets_are_letters() -> None:
+    """Byte-level tokenizers write a carriage return as "č"."""
+    backend = tokenizers.characters(letters=LETTERS + "čĠ")
+    lm = reading(backend)
+    assert subject_tokens(lm, Example("e", "a čabeč b", " a", subject="čabeč")) == range(2, 7)
+    assert subject_tokens(lm, Example("e", "Ġ a", " a", subject="Ġ")) == range(1)
 
 
 def test_a_subject_inside_a_token_is_refused() -> None:
