@@ -9,11 +9,14 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from caploc.errors import ExampleError, SubjectError, UnfitError, UnspelledError
+from caploc.evaluation.evaluator import text_loss
 from caploc.examples import Example, fit, subject_characters, subject_tokens, tokenize
+from caploc.model.loading import wrap
 from caploc.tests import tokenizers
+from caploc.tests.tiny import tiny_lm
 from caploc.tests.tokenizers import (
     ADDED,
     KINDS,
@@ -227,3 +230,17 @@ def test_letters_that_stand_for_white_space_in_other_alphabets_are_letters() -> 
 def test_a_subject_inside_a_token_is_refused() -> None:
     with pytest.raises(SubjectError, match="its subject 'om' has no tokens of its own for tiny"):
         subject_tokens(model("byte-level"), Example("e", "Rome is", " a", subject="om"))
+
+
+def test_texts_whose_loss_is_measured_end_where_they_end() -> None:
+    lm, losses = tiny_lm(), []
+    for template in ("<s> $A", "<s> $A </s>"):
+        backend = Tokenizer.from_str(lm.tokenizer.backend_tokenizer.to_str())
+        backend.post_processor = processors.TemplateProcessing(
+            single=template, special_tokens=[("<s>", 1), ("</s>", 2)]
+        )
+        losses.append(text_loss(wrap("tiny", lm.model, tokenizers.fast(backend)), ["rome is a city"])[0])
+    assert losses[0] == losses[1]
+    strange = wrap("tiny", lm.model, tokenizers.fast(made("characters")))
+    with pytest.raises(UnspelledError, match=r"text 0 \('Rome 7'\) is not spelled by the tokens of tiny"):
+        text_loss(strange, ["Rome 7"])
