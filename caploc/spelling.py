@@ -14,7 +14,7 @@ is compared with the text. The rules:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
@@ -23,7 +23,6 @@ from tokenizers import AddedToken
 
 from caploc.errors import ModelError, UnspelledError
 
-_MARKS = "▁ĠĊĉč \n\t\r\0"  # white space as the alphabets of tokenizers' models write it
 _WORD = "\0"  # where a word begins or ends, for models that tell by a mark on the token
 
 
@@ -95,18 +94,21 @@ class Speller:
         self._normalizer, self._pre_tokenizer = backend.normalizer, backend.pre_tokenizer
         self._prefix = getattr(backend.model, "continuing_subword_prefix", None) or ""
         self._suffix = getattr(backend.model, "end_of_word_suffix", None) or ""
-        added = {
+        self._added = {
             number: token
             for number, token in backend.get_added_tokens_decoder().items()
             if not (token.special and tokenizer.split_special_tokens)  # or it is read letter by letter
         }
-        self._added = {number: token.content for number, token in added.items()}
         codes = {backend.token_to_id(f"<0x{byte:02X}>"): bytes([byte]) for byte in range(256)}
-        self._bytes = {token: byte for token, byte in codes.items() if token not in added}
-        longest_first = sorted(added.values(), key=lambda token: -len(token.content))
-        self._pattern = re.compile(f"({'|'.join(map(_pattern, longest_first)) or '(?!)'})")
+        self._bytes = {token: byte for token, byte in codes.items() if token not in self._added}
         self.dummy = self._given("x").strip(_WORD)[:-1]
         """What is put in front of any text; in some, behind added tokens too, where it is not compared."""
+        # white space, in that alphabet
+        self._marks = self.dummy + "".join(map(self._given, " \n\t\r")) + _WORD
+        middle = self._given("x x").removeprefix(self._given("x"))
+        self.reads_alone = not self.dummy and self._given(" x") == middle
+        """Whether a text is read by itself as it is in the middle of another."""
+        self._spaceless = not self._prefix and not self._suffix and middle == "x"
         self._confused = "▁" if self._given("x▁x") == self._given("x x") else None
 
     @staticmethod
@@ -116,61 +118,74 @@ class Speller:
             _SPELLERS[tokenizer] = Speller(tokenizer)
         return _SPELLERS[tokenizer]
 
-    def spells(self, ids: Iterable[int], text: str) -> bool:
+    def spells(self, ids: Sequence[int], text: str) -> bool:
         """Whether these tokens, without the template's, hold all of ``text``."""
         if self._confused and self._confused in text:
             return False  # it would be read as a space
-        return self.written(ids) == self.given(text)
+        return self.written(ids) == self._given_beside(ids, text)
 
-    def spells_within(self, ids: Iterable[int], text: str) -> bool:
+    def spells_within(self, ids: Sequence[int], text: str) -> bool:
         """The same for a part of a text, where white space around it may belong to its tokens."""
-        return self.written(ids).strip(_MARKS) == self.given(text).strip(_MARKS)
+        return self.written(ids).strip(self._marks) == self._given_beside(ids, text).strip(self._marks)
+
+    def joins(self, left: str, right: str) -> bool:
+        """Whether two texts may be read apart: a tokenizer that keeps nothing of the white space between words would
+        tear a word in two without a trace."""
+        apart = self._spaceless and [*self._pieces(left), *self._pieces(right)]
+        return not apart or apart == self._pieces(left + right)
 
     def is_space(self, number: int) -> bool:
         """Whether a token holds nothing but white space."""
-        return not self.written([number]).strip(_MARKS)
+        return not self.written([number]).strip(self._marks)
 
     def unknown(self, text: str) -> list[str]:
-        """The characters of ``text`` that the tokenizer cannot spell even alone."""
-        return [one for one in dict.fromkeys(text) if not self.spells(self._alone(one), one)]
+        """The words of ``text`` that the tokenizer cannot spell even alone; of those it can in part, the letters."""
+        found: list[str] = []
+        for word in filter(self._strange, dict.fromkeys(re.findall(r"\s|\S+", text))):
+            letters = [one for one in dict.fromkeys(word) if self._strange(one)]
+            found += letters if len(letters) < len(set(word)) else [word]
+        return found
 
-    def _alone(self, text: str) -> list[int]:
-        return self._backend.encode(text, add_special_tokens=False).ids
+    def _strange(self, text: str) -> bool:
+        return not self.spells(self._backend.encode(text, add_special_tokens=False).ids, text)
 
-    def given(self, text: str) -> str:
-        """What the model is given of ``text``, with added tokens as they stand there."""
-        first, *rest = self._pattern.split(text)
+    def _given_beside(self, ids: Sequence[int], text: str) -> str:
+        """What the model is given of ``text``, with those added tokens that are among ``ids`` as they stand there."""
+        added = sorted(self._added.keys() & set(ids), key=lambda number: -len(self._added[number].content))
+        if not added:
+            return self._given(text)
+        # the longest first, as the tokenizer finds them
+        first, *rest = re.split("|".join(f"({_pattern(self._added[number])})" for number in added), text)
         made = self._given(first)
-        for content, section in zip(rest[::2], rest[1::2], strict=True):
-            known = content if content in self._added.values() else content.strip()
-            made += known + self._given(section).lstrip(self.dummy)
+        for at in range(0, len(rest), len(added) + 1):
+            (number,) = (one for one, found in zip(added, rest[at:], strict=False) if found is not None)
+            made += self._added[number].content + self._given(rest[at + len(added)]).lstrip(self.dummy)
         return made
 
     def _given(self, text: str) -> str:
-        if not text:
-            return ""
-        if self._normalizer is not None:
-            text = self._normalizer.normalize_str(text)
-        if self._pre_tokenizer is None:
-            return self._words([text])
-        pieces, end = self._pre_tokenizer.pre_tokenize_str(text), 0
-        for _, (start, stop) in pieces:
-            if text[end:start].strip():
-                return text  # more than white space was put aside, which no token holds
-            end = stop
-        return text if text[end:].strip() else self._words(piece for piece, _ in pieces)
-
-    def _words(self, pieces: Iterable[str]) -> str:
+        pieces = self._pieces(text)
         if self._prefix:
             return "".join(_WORD + piece for piece in pieces)
         return "".join(piece + _WORD for piece in pieces) if self._suffix else "".join(pieces)
+
+    def _pieces(self, text: str) -> list[str]:
+        if self._normalizer is not None:
+            text = self._normalizer.normalize_str(text)
+        if self._pre_tokenizer is None or not text:
+            return [text] if text else []
+        pieces, end = self._pre_tokenizer.pre_tokenize_str(text), 0
+        for _, (start, stop) in pieces:
+            if text[end:start].strip():
+                return [text]  # more than white space was put aside, which no token holds
+            end = stop
+        return [text] if text[end:].strip() else [piece for piece, _ in pieces]
 
     def written(self, ids: Iterable[int]) -> str:
         """What these tokens hold, put together."""
         made, section, dummy = "", b"", ""
         for number in ids:
             if number in self._added:
-                made += section.decode(errors="replace").lstrip(dummy) + self._added[number]
+                made += section.decode(errors="replace").lstrip(dummy) + self._added[number].content
                 section, dummy = b"", self.dummy
             else:
                 section += self._bytes.get(number) or self._piece(number).encode()

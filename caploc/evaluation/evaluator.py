@@ -96,8 +96,8 @@ def text_loss(
     A text has the special tokens that the tokenizer puts in front of a prompt, so that often its first token is the
     beginning of sequence and all of its own count.
 
-    Raises what ``evaluate`` raises; ExampleError for a text of fewer than two tokens, TooLongError for one that exceeds
-    the model's context, OptionError for no texts.
+    Raises what ``evaluate`` raises; ExampleError for a text of fewer than two tokens, UnspelledError for one that its
+    tokens do not spell, TooLongError for one that exceeds the model's context, OptionError for no texts.
     """
     if isinstance(texts, str) or not len(texts):
         raise OptionError("no texts to measure the loss on; pass a list of at least one")

@@ -207,7 +207,7 @@ def _scorable(
     for example in examples:
         if scoring.name == "number" and final_answer(example.answer) is None:
             reason = f"example {example.id!r}: its answer has no number after '####' or 'The answer is'"
-            left_out.append(Exclusion(example.id, reason))
+            left_out.append(Exclusion(example.id, reason, "no number to score"))
         else:
             kept.append(example)
     return kept, left_out

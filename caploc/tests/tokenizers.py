@@ -30,27 +30,36 @@ CORPUS = [
 _SPACES = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
 
 
-def _trained(tokenizer: Tokenizer, trainer: trainers.Trainer, decoder: decoders.Decoder) -> Tokenizer:
-    tokenizer.train_from_iterator(CORPUS, trainer)
+def _room(corpus: Sequence[str]) -> int:
+    """For its characters, and for pieces of words."""
+    return 50 + len(set("".join(corpus)))
+
+
+def _trained(
+    tokenizer: Tokenizer, corpus: Sequence[str], trainer: trainers.Trainer, decoder: decoders.Decoder
+) -> Tokenizer:
+    tokenizer.train_from_iterator(corpus, trainer)
     tokenizer.decoder = decoder
     return tokenizer
 
 
-def byte_level(prefix: bool = False) -> Tokenizer:
+def byte_level(corpus: Sequence[str] = CORPUS, prefix: bool = False) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
         vocab_size=300, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False
     )
-    return _trained(tokenizer, trainer, decoders.ByteLevel())
+    return _trained(tokenizer, corpus, trainer, decoders.ByteLevel())
 
 
-def metaspace(scheme: str = "always", byte_fallback: bool = True) -> Tokenizer:
+def metaspace(
+    corpus: Sequence[str] = CORPUS, scheme: str = "always", byte_fallback: bool = True
+) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
-    trainer = trainers.BpeTrainer(vocab_size=80, special_tokens=SPECIAL, show_progress=False)
-    tokenizer = _trained(tokenizer, trainer, decoders.Sequence(_SPACES))
+    trainer = trainers.BpeTrainer(vocab_size=_room(corpus), special_tokens=SPECIAL, show_progress=False)
+    tokenizer = _trained(tokenizer, corpus, trainer, decoders.Sequence(_SPACES))
     if byte_fallback:
         tokenizer.model = _with_bytes(tokenizer)
     return tokenizer
@@ -72,25 +81,27 @@ def legacy() -> Tokenizer:
     return tokenizer
 
 
-def unigram() -> Tokenizer:
+def unigram(corpus: Sequence[str] = CORPUS) -> Tokenizer:
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     trainer = trainers.UnigramTrainer(
-        vocab_size=80, special_tokens=SPECIAL, unk_token="<unk>", show_progress=False
+        vocab_size=_room(corpus), special_tokens=SPECIAL, unk_token="<unk>", show_progress=False
     )
-    return _trained(tokenizer, trainer, decoders.Sequence(_SPACES))
+    return _trained(tokenizer, corpus, trainer, decoders.Sequence(_SPACES))
 
 
-def word_piece() -> Tokenizer:
+def word_piece(corpus: Sequence[str] = CORPUS) -> Tokenizer:
     tokenizer = Tokenizer(models.WordPiece(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(vocab_size=90, special_tokens=SPECIAL, show_progress=False)
-    return _trained(tokenizer, trainer, decoders.WordPiece(cleanup=False))
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=_room(corpus) + 20, special_tokens=SPECIAL, show_progress=False
+    )
+    return _trained(tokenizer, corpus, trainer, decoders.WordPiece(cleanup=False))
 
 
-def characters(unknown: str | None = None) -> Tokenizer:
+def characters(unknown: str | None = None, letters: str = LETTERS) -> Tokenizer:
     """One token a character; what it does not know is dropped, or read as ``unknown``."""
-    vocabulary = {token: number for number, token in enumerate([*SPECIAL, *LETTERS])}
+    vocabulary = {token: number for number, token in enumerate([*SPECIAL, *letters])}
     if unknown is None:
         tokenizer = Tokenizer(models.BPE(vocabulary, []))
     else:
@@ -105,8 +116,8 @@ KINDS: dict[str, Callable[[], Tokenizer]] = {
     "byte-level": byte_level,
     "byte-level with prefix": lambda: byte_level(prefix=True),
     "metaspace with bytes": metaspace,
-    "metaspace first": lambda: metaspace("first"),
-    "metaspace never": lambda: metaspace("never"),
+    "metaspace first": lambda: metaspace(scheme="first"),
+    "metaspace never": lambda: metaspace(scheme="never"),
     "metaspace without bytes": lambda: metaspace(byte_fallback=False),
     "legacy": legacy,
     "unigram": unigram,
