@@ -37,3 +37,7 @@ class ExampleError(CaplocError):
 
 class TooLongError(ExampleError):
     """Prompt and answer exceed the model's context."""
+
+
+class UnscorableError(ExampleError):
+    """An answer that reads as another once the model's tokenizer has written it, so that nothing scores right."""

@@ -16,7 +16,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from caploc.datasets import DATASETS, load_examples
-from caploc.errors import DatasetError, TooLongError, UnavailableDatasetError
+from caploc.errors import DatasetError, TooLongError, UnavailableDatasetError, UnscorableError
 from caploc.evaluation import Outcomes, Prepared, evaluate, prepare, text_loss
 from caploc.examples import Example, fit
 from caploc.experiments.specs import Arrays, NotRunError, Spec, Task, keyed
@@ -101,7 +101,7 @@ class PreparedItems(Spec[Preparation]):
         examples, notes = _examples(study, dataset)
         try:
             prepared = prepare(study.lm, dataset, examples)
-        except TooLongError as error:
+        except (TooLongError, UnscorableError) as error:
             raise NotRunError(str(error)) from error
         fewest = int(study.settings.margin("fewest-items"))
         if prepared.items < fewest:
