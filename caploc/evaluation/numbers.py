@@ -31,7 +31,7 @@ from typing import NamedTuple
 _I, _X = re.IGNORECASE, re.VERBOSE
 
 _HEADING = r"(?:step|part|case|day|question|problem|example|method|option|solution|explanation)\b"
-_MARK = re.compile(rf"\#{{4,}}(?!\W{{0,4}}{_HEADING})|\bthe\W{{1,4}}(?:\w+\W{{1,4}})?answer\W{{1,4}}is\b", _I)
+_MARK = re.compile(rf"\#{{4,}}(?!\W{{0,4}}{_HEADING})|\banswer(?:\s\w+){{0,6}}?\W{{1,4}}is\b", _I)
 _BOX = re.compile(r"\\f?boxed\s*(?=\{)")
 _CAPTION = re.compile(r"^\W{0,4}(?:the\s|final\s)*answer\W{0,4}[:=]", _I | re.MULTILINE)
 _FILLER = re.compile(r"(?:[\s:=*_`#]|(?:the\s|final\s)*answer\b(?:\sis\b)?)*", _I)
@@ -62,14 +62,14 @@ _PLAINER = tuple(
 _FRACTION = re.compile(r"\\frac\s*(?:\{([^{}\\]*)\}|(\d))\s*(?:\{([^{}\\]*)\}|(\d))")
 _POWER = re.compile(r"(?:(?<=\d)\s*[*x]\s*|(?<![\w.,^])(?=10))10\s*\^\s*\(?\s*([-+]?\d+)\)?")
 
-_LEAD = re.compile(r"[\s\"'“”«»(\[{=:;,~|]*")
+_LEAD = re.compile(r"(?:[\s\"'“”«»(\[{=:;,~|→⇒•]|[-=]>)*")
 _TOKEN = r"(?:\d+(?:[.,'_]\d+|\ \d{3}(?![\d/]))*|\.\d+)"
 _NUMBER = re.compile(
     rf"""(?:(?P<sign>[-+]|\b(?:minus|negative)\s)\s*)?
     (?:\b(?:(?-i:[A-Z]{{3}})|Rs\.?|kr\.?)\s*(?P<inner>-)?)?
     (?P<size>{_TOKEN})(?:e(?P<power>[-+]?\d+))?
     (?:\s*/\s*(?P<below>{_TOKEN})|\s+(?:and\s+)?(?P<over>\d+)\s*/\s*(?P<under>\d+))?
-    (?:\s*(?P<scale>hundred|thousand|million|billion|trillion|lakh|crore)\b|(?P<kilo>k)\b)?
+    (?:\s*(?P<scale>hundred|thousand|million|billion|trillion|lakh|crore)\b|(?P<short>k|(?-i:M|B|mn|bn))\b)?
     (?P<percent>\s*(?:%|per\s?cent\b))?""",
     _X | _I,
 )
@@ -83,14 +83,19 @@ _SIZE = re.compile(
     _X,
 )
 _SCALES = {"hundred": 2, "thousand": 3, "lakh": 5, "million": 6, "crore": 7, "billion": 9, "trillion": 12}
+_SCALES |= {"k": 3, "m": 6, "mn": 6, "b": 9, "bn": 9, "": 0}
 
 _ANOTHER = r"[-+]?\ ?\.?\d"
 _WORD = r"[^\W\d_]+"
+_UNIT_WITH_PARTS = (
+    r"(?:years?|months?|weeks?|days?|hours?|h|hrs?|min(?:ute)?s?|feet|foot|ft|pounds?|lbs?|dollars?)"
+)
 _GOES_ON = re.compile(
-    rf"""\s*(?:[+*^±√∞\\<>≤≥_]|!=|/(?!\s*[^\W\d_]{{2}})|-\s*(?:[\d.(]|[a-z]\b)|:\s*\d|\.\.+\s*\d|[,;]\s*{_ANOTHER})
+    rf"""\s*(?:[+*^±√∞\\<>≤≥_]|!=|/(?!-|\s*[^\W\d_]{{2}})|-\s*(?:[\d.(]|[a-z]\b)|:\s*\d|\.\.+\s*\d|[,;]\s*{_ANOTHER})
     |\s+{_ANOTHER}
     |\s*(?:{_WORD}[,.]?\s+){{0,3}}(?:and|or|to|plus|minus|times)\s+{_ANOTHER}
-    |\s*(?!(?:of|in|out|per|for|at|on|by|from|after|with|since|because|as|is)\b){_WORD}[,.]?\s+{_ANOTHER}
+    |\s*(?!(?:of|in|out|per|for|at|on|by|from|after|with|since|because|as|is)\b){_WORD}\s+{_ANOTHER}
+    |\s*{_UNIT_WITH_PARTS}[,.]?\s+{_ANOTHER}
     |\s*(?:[b-fijkn-rt-z]|[α-λν-ω])(?![\w'.])|(?<=\d)(?:a|[abcxyz]{{2,3}})\b
     |\s*[^\W\d_]{{4,}}\d|\((?=[^()]*[\d+*^=])""",
     _X,
@@ -148,12 +153,14 @@ def _boxed(line: str) -> str:
     found, depth = _BOX.search(line), 0
     if found is None:
         return line
+    sign = "-" if re.search(r"[-−]\s*$", line[: found.start()]) else ""
     inside = line[found.end() : found.end() + _MOST_CHARACTERS]
     for brace in re.finditer(r"[{}]", inside):
         depth += 1 if brace[0] == "{" else -1
         if depth == 0:
-            return inside[1 : brace.start()]
-    return inside[1:]
+            inside = inside[: brace.start()]
+            break
+    return sign + inside[1:]
 
 
 def _plain(line: str) -> str:
@@ -204,14 +211,12 @@ def _number(plain: str) -> _Answer | None:
         return found[0]
     line = _simple(plain)
     within = _NUMBER.search(line)
-    if (
-        within is None
-        or not _WORDS.fullmatch(line[: within.start()])
-        or re.search(r"\d", line[within.end() :])
-    ):
+    if within is None or _GOES_ON.match(line, within.end()) or re.search(r"\d", line[within.end() :]):
         return None
-    words = line[: within.start()].lower()
-    return None if re.search(rf"\bnot\b|{_HEADING}\s*$", words) else _value(within)
+    words = line[: within.start()]
+    if not _WORDS.fullmatch(words) or re.search(rf"\bnot\b|{_HEADING}\s*$", words, _I):
+        return None
+    return _value(within)
 
 
 def _leading(plain: str) -> tuple[_Answer, str] | None:
@@ -222,8 +227,8 @@ def _leading(plain: str) -> tuple[_Answer, str] | None:
     found = _NUMBER.match(line, lead.end())
     if found is None or _GOES_ON.match(line, found.end()):
         return None
-    if "," in found["size"] and re.search(r"[(\[{]", lead[0]):
-        return None
+    if re.search(r"[(\[{]", lead[0]) and re.search(r",(?!\d{3}(?!\d))", found["size"]):
+        return None  # coordinates
     answer = _value(found)
     return None if answer is None else (answer, line[found.end() :])
 
@@ -239,7 +244,7 @@ def _value(found: re.Match[str]) -> _Answer | None:
     power = found["power"] or "0"
     if len(sizes) < len(parts) or not sizes[1] or not sizes[3] or len(power) > 4:
         return None
-    exponent = int(power) + _SCALES.get((found["scale"] or "").lower(), 3 if found["kilo"] else 0)
+    exponent = int(power) + _SCALES[(found["scale"] or found["short"] or "").lower()]
     if abs(exponent) > _MOST_DIGITS:
         return None
     value = (sizes[0] * Fraction(10) ** exponent + sizes[2] / sizes[3]) / sizes[1]

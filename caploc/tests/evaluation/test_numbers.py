@@ -59,6 +59,18 @@ SAME = {
         #### 5 out of 10
         #### 5 in 2 weeks
         #### 5 apples, not 10
+        #### 5 apples, 3 red ones and 2 green ones
+        #### 5 apples. 10 - 5 = 5
+        #### 5. 10 - 5 = 5
+        #### Five (5)
+        #### -> 5
+        #### → 5
+        #### • 5 apples
+        #### 5</s>
+        #### 5 | done
+        #### Rs.5/-
+        #### #### 5
+        ####:\n\n####\n5
         #### 5 (10 - 5 = 5)
         #### 5 = 10 - 5
         #### 10 - 5 = 5
@@ -159,6 +171,9 @@ SAME = {
         THE ANSWER IS 5
         The final answer is: $\boxed{5}$.
         The correct answer is 5
+        My answer is 5
+        Answer is 5.
+        The answer to this question is 5.
         So, the final answer is 5! Great.
         I hope it is correct: the answer is 5. She has 10 - 5.
         Answer: 5
@@ -199,6 +214,7 @@ SAME = {
         #### minus 5
         #### negative 5
         #### \boxed{-5}
+        #### $-\boxed{5}$
         #### $-5$
         #### $-\frac{10}{2}$
         #### \frac{-10}{2}
@@ -231,6 +247,7 @@ SAME = {
         #### 1.234 \cdot 10^3
         #### 1.234E+3
         #### 1.234k
+        #### (1,234)
         #### 1,234, in all
         #### 1,234. In all
         #### 1 234 apples
@@ -251,7 +268,17 @@ SAME = {
         #### 12,34,567
         #### 1 234 567 €
     """,
-    "2000000": "#### 2 million\n#### 2e6\n#### 2*10^6\n#### 2 × 10⁶\n#### $2 million\n#### 20 lakh\n#### 2000 thousand",
+    "2000000": r"""
+        #### 2 million
+        #### 2e6
+        #### 2*10^6
+        #### 2 × 10⁶
+        #### $2 million
+        #### 20 lakh
+        #### 2000 thousand
+        #### $2M
+        #### 0.002bn
+    """,
     "1000000": "#### 10^6\n#### 10⁶\n#### $10^{6}$\n#### 1e6\n#### 10,00,000",
     "0.001": "#### 10^{-3}\n#### 1e-3\n#### 10⁻³\n#### 1/1000\n#### .001\n#### 0,001",
     "0.5": r"""
@@ -344,6 +371,11 @@ OTHER = {
         #### 5²
         #### 5 million
         #### 5k
+        #### 5M
+        #### $5B
+        #### 5 hours, 30 minutes
+        #### 5 lbs. 3 oz
+        #### x is 5 + y
         #### 5e1
         #### 5 * 3
         #### 5 × 3
@@ -361,6 +393,8 @@ OTHER = {
         #### five
         #### not 5
         #### Step 5
+        #### She has 5x
+        #### She has 5 or more, 6
         #### B5
         #### x5
         #### 5 + 3 = 8
