@@ -48,8 +48,8 @@ _WRAPPER = re.compile(
 _PLAINER = tuple(
     (re.compile(pattern), plain)
     for pattern, plain in (
-        (r"\\!|\\(?:left|right|displaystyle|textstyle|[bB]igg?)\b|\\[()\[\]]", ""),
-        (r"\\[,;: ]|\\q?quad\b|(?<=\w)~|</?[a-zA-Z]\w{0,20}>", " "),
+        (r"\\!|\\(?:left|right|displaystyle|textstyle|[bB]igg?|boxed(?!\s*\{))\b|\\[()\[\]]", ""),
+        (r"\\[,;: \\]|\\q?quad\b|(?<=\w)~|</?[a-zA-Z]\w{0,20}>|<\|\w{1,30}\|>", " "),
         (r"\{([,.])\}|\\([$%#&])", r"\1\2"),
         (r"\\[dtc]frac\b", r"\\frac"),
         (r"\\(?:cdot|times)\b", "*"),
@@ -66,9 +66,9 @@ _LEAD = re.compile(r"(?:[\s\"'“”«»(\[{=:;,~|→⇒•]|[-=]>)*")
 _TOKEN = r"(?:\d+(?:[.,'_]\d+|\ \d{3}(?![\d/]))*|\.\d+)"
 _NUMBER = re.compile(
     rf"""(?:(?P<sign>[-+]|\b(?:minus|negative)\s)\s*)?
-    (?:\b(?:(?-i:[A-Z]{{3}})|Rs\.?|kr\.?)\s*(?P<inner>-)?)?
+    (?:\b(?:(?-i:[A-Z]{{3}})|Rs\.?|[Kk]r\.?|Fr\.?)\s*(?P<inner>-)?)?
     (?P<size>{_TOKEN})(?:e(?P<power>[-+]?\d+))?
-    (?:\s*/\s*(?P<below>{_TOKEN})|\s+(?:and\s+)?(?P<over>\d+)\s*/\s*(?P<under>\d+))?
+    (?:\s*/\s*(?P<under_minus>-)?(?P<below>{_TOKEN})|\s+(?:and\s+)?(?P<over>\d+)\s*/\s*(?P<under>\d+))?
     (?:\s*(?P<scale>hundred|thousand|million|billion|trillion|lakh|crore)\b|(?P<short>k|(?-i:M|B|mn|bn))\b)?
     (?P<percent>\s*(?:%|per\s?cent\b))?""",
     _X | _I,
@@ -91,7 +91,7 @@ _UNIT_WITH_PARTS = (
     r"(?:years?|months?|weeks?|days?|hours?|h|hrs?|min(?:ute)?s?|feet|foot|ft|pounds?|lbs?|dollars?)"
 )
 _GOES_ON = re.compile(
-    rf"""\s*(?:[+*^±√∞\\<>≤≥_]|!=|/(?!-|\s*[^\W\d_]{{2}})|-\s*(?:[\d.(]|[a-z]\b)|:\s*\d|\.\.+\s*\d|[,;]\s*{_ANOTHER})
+    rf"""\s*(?:[+*^±√∞\\<>≤≥_]|!=|/(?!-(?!\d)|\s*[^\W\d_]{{2}})|-\s*(?:[\d.(]|[a-z]\b)|:\s*\d|\.\.+\s*\d|[,;]\s*{_ANOTHER})
     |\s+{_ANOTHER}
     |\s*(?:{_WORD}[,.]?\s+){{0,3}}(?:and|or|to|plus|minus|times)\s+{_ANOTHER}
     |\s*(?!(?:of|in|out|per|for|at|on|by|from|after|with|since|because|as|is)\b){_WORD}\s+{_ANOTHER}
@@ -235,6 +235,7 @@ def _leading(plain: str) -> tuple[_Answer, str] | None:
 
 def _simple(plain: str) -> str:
     line = re.sub(r"[{}$]", lambda found: " " if found[0] == "$" else "", plain)
+    line = re.sub(r"\s+and\s+a\s+half\b", " 1/2", line)
     return _POWER.sub(lambda found: ("1e" if found[0].startswith("10") else "e") + found[1], line)
 
 
@@ -248,7 +249,7 @@ def _value(found: re.Match[str]) -> _Answer | None:
     if abs(exponent) > _MOST_DIGITS:
         return None
     value = (sizes[0] * Fraction(10) ** exponent + sizes[2] / sizes[3]) / sizes[1]
-    negative = (found["sign"] or "+") != "+" or found["inner"]
+    negative = ((found["sign"] or "+") != "+" or bool(found["inner"])) != bool(found["under_minus"])
     return _Answer(-value if negative else value, bool(found["percent"]))
 
 
