@@ -35,9 +35,31 @@ class ExampleError(CaplocError):
     """A prompt and answer cannot be tokenized as they must be."""
 
 
-class TooLongError(ExampleError):
+class UnfitError(ExampleError):
+    """An example that this model cannot be given: runs leave it out and count it, under ``why``."""
+
+    why = "unfit for the model"
+
+
+class TooLongError(UnfitError):
     """Prompt and answer exceed the model's context."""
 
+    why = "longer than the model's context"
 
-class UnscorableError(ExampleError):
+
+class UnspelledError(UnfitError):
+    """The tokens of prompt and answer are not those of their text."""
+
+    why = "not spelled by the tokenizer"
+
+
+class SubjectError(UnfitError):
+    """An example's subject is not in its prompt, or has no tokens of its own there."""
+
+    why = "no tokens of the subject"
+
+
+class UnscorableError(UnfitError):
     """An answer that reads as another once the model's tokenizer has written it, so that nothing scores right."""
+
+    why = "not scored right even by its own tokens"

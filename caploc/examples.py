@@ -6,35 +6,21 @@ index.
 
 from __future__ import annotations
 
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from caploc.errors import ExampleError, ModelError, OptionError, TooLongError
+from caploc.errors import ExampleError, OptionError, SubjectError, TooLongError, UnfitError, UnspelledError
+from caploc.spelling import Speller, TokenizingModel, encode, short
 
 # Heads to continue from, for tokenizers that put a space in front of any text; the first that stays a token
 # of its own in front of the answer is taken.
 CONTINUATION_HEADS = ("\n", ":", "=", "a")
-
-
-class TokenizingModel(Protocol):
-    """What tokenization needs of a `caploc.LanguageModel`, stated here so as not to import its module."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def structure(self) -> Any: ...
-
-    @property
-    def tokenizer(self) -> Any: ...
-
-    @property
-    def max_length(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -56,21 +42,21 @@ class Example:
 
     def validate(self) -> None:
         """Raise `ExampleError` unless prompt, answer and any subject are non-blank texts without lone surrogates."""
-        for field in ("prompt", "answer") if self.subject is None else ("prompt", "answer", "subject"):
-            text = getattr(self, field)
+        for part in ("prompt", "answer") if self.subject is None else ("prompt", "answer", "subject"):
+            text = getattr(self, part)
             if not isinstance(text, str):
                 raise ExampleError(
-                    f"example {self.id!r}: the {field} is of type {type(text).__name__}; it must be a string"
+                    f"example {self.id!r}: the {part} is of type {type(text).__name__}; it must be a string"
                 )
             if not text.strip():
                 raise ExampleError(
-                    f"example {self.id!r}: the {field} is empty; fill it in or leave the example out"
+                    f"example {self.id!r}: the {part} is empty; fill it in or leave the example out"
                 )
             try:
                 text.encode()
             except UnicodeEncodeError as error:
                 raise ExampleError(
-                    f"example {self.id!r}: the {field} has a lone surrogate at character {error.start}, "
+                    f"example {self.id!r}: the {part} has a lone surrogate at character {error.start}, "
                     "which no tokenizer can read; repair the text's encoding"
                 ) from None
 
@@ -106,102 +92,116 @@ class TokenizedExample:
 
 @dataclass(frozen=True)
 class Exclusion:
-    """An example that was left out, and why."""
+    """An example that was left out, and why: in one line, and in words shared by all that are left out alike."""
 
     id: str
     reason: str
+    why: str = field(default=TooLongError.why, compare=False)
+
+    @classmethod
+    def of(cls, example: Example, error: UnfitError) -> Exclusion:
+        return cls(example.id, str(error), error.why)
+
+
+def counted(excluded: Iterable[Exclusion]) -> list[tuple[int, str]]:
+    """How many were left out for which reason, as findings report it."""
+    return [(number, why) for why, number in Counter(one.why for one in excluded).items()]
 
 
 def tokenize(lm: TokenizingModel, example: Example, answer_tokens: int | None = None) -> TokenizedExample:
     """Tokenize `example` for `lm`; keep the first `answer_tokens` tokens of the answer (None: all).
 
-    The prompt has the tokenizer's own special tokens (a beginning-of-sequence token, if it adds one) without
-    an appended end-of-sequence token. The answer has none, and reads as it would right after the prompt: a
-    tokenizer that puts a space in front of any text (Llama 2 turns "x" into "▁x") adds none here.
+    The prompt has the special tokens that the tokenizer puts in front of a text (a beginning-of-sequence token, if it
+    adds one), once, and none of those that it puts behind. The answer has none, and reads as it would right after the
+    prompt: a tokenizer that puts a space in front of any text (Llama 2 turns "x" into "▁x") adds none here. Together,
+    the tokens spell prompt + answer (`caploc.spelling` says what is allowed for).
 
-    Raises `ExampleError` naming the example if its prompt or answer is empty, not valid Unicode or yields no
-    token, or if a token has no row in the model's embedding; `TooLongError` if prompt and answer exceed
-    `lm.max_length`; `OptionError` if `answer_tokens` is below 1.
+    Raises `ExampleError` naming the example if its prompt or answer is empty or not valid Unicode, or if a token has no
+    row in the model's embedding; `UnspelledError` if the tokens do not spell its text; `TooLongError` if prompt and
+    answer exceed `lm.max_length`; `ModelError` for a tokenizer that cannot be checked; `OptionError` if
+    `answer_tokens` is below 1.
     """
     if answer_tokens is not None and answer_tokens < 1:
         raise OptionError(
             f"answer_tokens must be at least 1, got {answer_tokens}; None takes the whole answer"
         )
     example.validate()
-    prompt_ids = _prompt_ids(lm.tokenizer, example)
-    answer_ids = _continuation_ids(lm.tokenizer, example.answer)[:answer_tokens]
-    if not answer_ids:
-        raise ExampleError(
-            f"example {example.id!r}: the tokenizer of {lm.name} makes no token of the answer "
-            f"{_short(example.answer)}; leave the example out or change its answer"
-        )
-    ids = prompt_ids + answer_ids
+    try:
+        prompt = encode(lm, example.prompt)
+        answer = _continuation(lm, example.prompt, example.answer)
+    except UnspelledError as error:
+        raise UnspelledError(f"example {example.id!r}: {error}") from None
+    for part, ids in (("prompt", prompt.ids[prompt.front :]), ("answer", answer)):
+        if not ids:
+            raise UnspelledError(
+                f"example {example.id!r}: the tokenizer of {lm.name} makes no token of the {part} "
+                f"{short(getattr(example, part))}; leave the example out or change its {part}"
+            )
+    _check_spelled(lm, example, prompt.ids[prompt.front :] + answer)
+    ids = prompt.ids + answer[:answer_tokens]
     _check_vocabulary(lm, example, ids)
     if len(ids) > lm.max_length:
         raise TooLongError(
             f"example {example.id!r}: prompt and answer have {len(ids)} tokens, the context of {lm.name} "
             f"holds {lm.max_length}; shorten it, leave it out, or use a model with a longer context"
         )
-    return TokenizedExample(torch.tensor(ids, dtype=torch.long), len(prompt_ids), example.id)
+    return TokenizedExample(torch.tensor(ids, dtype=torch.long), len(prompt.ids), example.id)
 
 
 def fit(
     lm: TokenizingModel, examples: Iterable[Example], answer_tokens: int | None = None
 ) -> tuple[list[TokenizedExample], list[Exclusion]]:
-    """Tokenize all `examples` before any costly work; leave out, and report, those longer than the context.
+    """Tokenize all `examples` before any costly work; leave out, and report, those that cannot be given to the model:
+    longer than its context, or not spelled by its tokenizer.
 
-    Any other error of `tokenize` is raised at once. If examples were given and none of them fits,
-    `TooLongError` says so, since nothing can be measured then.
+    Any other error of `tokenize` is raised at once. If examples were given and none of them fits, the last one's
+    kind of error says so, since nothing can be measured then.
     """
     fitting: list[TokenizedExample] = []
     excluded: list[Exclusion] = []
+    kind: type[UnfitError] = UnfitError
     for example in examples:
         try:
             fitting.append(tokenize(lm, example, answer_tokens))
-        except TooLongError as error:
-            excluded.append(Exclusion(example.id, str(error)))
+        except UnfitError as error:
+            excluded.append(Exclusion.of(example, error))
+            kind = type(error)
     if excluded and not fitting:
-        raise TooLongError(
-            f"none of the {len(excluded)} examples fits into the {lm.max_length} tokens of {lm.name}; take "
-            f"shorter examples or a model with a longer context (first: {excluded[0].reason})"
+        raise kind(
+            f"none of the {len(excluded)} examples fits into the {lm.max_length} tokens of {lm.name} and is spelled by "
+            f"its tokenizer; take shorter or other examples, or another model (first: {excluded[0].reason})"
         )
     return fitting, excluded
 
 
-def _prompt_ids(tokenizer: Any, example: Example) -> list[int]:
-    plain = _encode(tokenizer, example.prompt)
-    if not plain:
-        raise ExampleError(
-            f"example {example.id!r}: the tokenizer makes no token of the prompt {_short(example.prompt)}; "
-            "leave the example out or change its prompt"
-        )
-    ids = _encode(tokenizer, example.prompt, special=True)
-    eos = tokenizer.eos_token_id
-    if eos is not None and ids[-1] == eos and plain[-1] != eos:
-        ids = ids[:-1]  # the answer continues the sequence
-    return ids
-
-
-def _continuation_ids(tokenizer: Any, text: str) -> list[int]:
+def _continuation(lm: TokenizingModel, prompt: str, text: str) -> list[int]:
     """The tokens of `text` in the middle of a sequence, where no tokenizer puts a space in front of it."""
-    if not _surface(tokenizer, "x").startswith(" "):
-        return _encode(tokenizer, text)
-    for head in CONTINUATION_HEADS:
-        head_ids = _encode(tokenizer, head)
-        ids = _encode(tokenizer, head + text)
-        if ids[: len(head_ids)] == head_ids:
+    speller = Speller.of(lm.tokenizer)
+    if not speller.dummy:
+        return encode(lm, text, special=False).ids
+    for head in (*CONTINUATION_HEADS, prompt):
+        head_ids = encode(lm, head, special=False).ids
+        ids = encode(lm, head + text, special=False).ids
+        if head_ids and ids[: len(head_ids)] == head_ids and speller.spells(head_ids, head):
             return ids[len(head_ids) :]
-    return _encode(tokenizer, text.removeprefix(" "))
+    return encode(lm, text.removeprefix(" "), special=False).ids
 
 
-def _encode(tokenizer: Any, text: str, special: bool = False) -> list[int]:
-    # not verbose: a text beyond the context is our error to raise, not the tokenizer's warning to print
-    return list(tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
-
-
-def _surface(tokenizer: Any, text: str) -> str:
-    tokens = tokenizer.convert_ids_to_tokens(_encode(tokenizer, text))
-    return "".join(tokens).replace("▁", " ").replace("Ġ", " ")
+def _check_spelled(lm: TokenizingModel, example: Example, ids: list[int]) -> None:
+    speller = Speller.of(lm.tokenizer)
+    if speller.spells(ids, example.prompt + example.answer):
+        return
+    for part in ("prompt", "answer"):
+        unknown = speller.unknown(getattr(example, part))
+        if unknown:
+            raise UnspelledError(
+                f"example {example.id!r}: the tokenizer of {lm.name} cannot spell {', '.join(map(repr, unknown[:5]))} "
+                f"in the {part} {short(getattr(example, part))}; leave the example out"
+            )
+    raise UnspelledError(
+        f"example {example.id!r}: the tokens of {lm.name} for the prompt {short(example.prompt)} and the answer "
+        f"{short(example.answer)} do not spell both joined; leave the example out"
+    )
 
 
 def _check_vocabulary(lm: TokenizingModel, example: Example, ids: list[int]) -> None:
@@ -213,29 +213,25 @@ def _check_vocabulary(lm: TokenizingModel, example: Example, ids: list[int]) -> 
         )
 
 
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 40 else text[:37] + "...")
-
-
 def subject_characters(example: Example) -> range:
-    """The characters of `example.prompt` that are its subject.
+    """The characters of `example.prompt` that are its subject, without white space around it.
 
-    A subject that occurs several times is taken where it stands last: a sentence put in front of a prompt (ROME's
-    prefixes, COUNTERFACT's paraphrases) does not move it. An occurrence that is a word of its own goes before one
-    inside of another word. (ROME itself takes the first; the facts of COUNTERFACT, zsRE and known_1000 that were
-    looked at name their subject once.)
+    It must stand there letter for letter. One that occurs several times is taken where it stands last: a sentence put
+    in front of a prompt (ROME's prefixes, COUNTERFACT's paraphrases) does not move it. An occurrence that is a word of
+    its own goes before one inside of another word. (ROME itself takes the first; the facts of COUNTERFACT, zsRE and
+    known_1000 that were looked at name their subject once.)
 
-    Raises `ExampleError` for an example without subject, or whose prompt does not contain it.
+    Raises `SubjectError` for an example without subject, or whose prompt does not contain it.
     """
-    prompt, subject = example.prompt, example.subject
-    if subject is None or not subject.strip():
-        raise ExampleError(
+    prompt, subject = example.prompt, (example.subject or "").strip()
+    if not subject:
+        raise SubjectError(
             f"example {example.id!r} names no subject; give it one, Example(..., subject='Rome'), or take a dataset "
             "of facts"
         )
     places = [start for start in range(len(prompt)) if prompt.startswith(subject, start)]
     if not places:
-        raise ExampleError(
+        raise SubjectError(
             f"example {example.id!r}: its subject {subject!r} is not in its prompt {prompt!r}; write it as it stands "
             "there, letter for letter, or leave the example out"
         )
@@ -247,49 +243,46 @@ def subject_characters(example: Example) -> range:
 def subject_tokens(lm: TokenizingModel, example: Example) -> range:
     """The tokens of `caploc.tokenize(lm, example).input_ids` that are its subject; at least one.
 
-    A token belongs to the subject if it holds any of its characters: one that straddles the border is the
-    subject's (a leading space, or a bracket merged with the name). So `span[-1]` is the last subject token.
+    They spell the subject and nothing else but white space around it (" Rome"): a subject that shares a token with
+    other characters ("(Ro", "me's") has no tokens of its own and is refused. `span[-1]` is the last subject token.
 
-    Raises `ExampleError` as `subject_characters` and `caploc.tokenize` do; `ModelError` for a tokenizer that does
-    not tell which characters a token comes from.
+    Raises `SubjectError` for that and as `subject_characters` does; whatever `caploc.tokenize` does.
     """
     characters = subject_characters(example)
-    if not lm.tokenizer.is_fast:
-        raise ModelError(
-            f"the tokenizer of {lm.name} does not tell which characters a token comes from, so no subject can be "
-            "found; put the model's tokenizer.json into its folder"
-        )
-    prompt_ids = tokenize(lm, example, answer_tokens=1).prompt_ids
-    encoded = lm.tokenizer(
-        example.prompt, add_special_tokens=True, return_offsets_mapping=True, verbose=False
-    )
+    tokenize(lm, example, answer_tokens=1)  # so offsets can be trusted: they count what the tokens spell
+    prompt, speller = encode(lm, example.prompt), Speller.of(lm.tokenizer)
     inside = [
         index
-        for index, (start, stop) in enumerate(encoded["offset_mapping"][: len(prompt_ids)])
+        for index, (start, stop) in enumerate(prompt.offsets)
         if start < characters.stop and stop > characters.start
     ]
-    if not inside:
-        raise ExampleError(
-            f"example {example.id!r}: the tokenizer of {lm.name} makes no token of its subject {example.subject!r}; "
-            "leave the example out"
+    # the space that a tokenizer puts in front of a text is said to come from its first character
+    while inside and speller.is_space(prompt.ids[inside[0]]):
+        del inside[0]
+    subject = example.prompt[characters.start : characters.stop]
+    span = prompt.ids[inside[0] : inside[-1] + 1] if inside else []
+    if not speller.spells_within(span, subject):
+        raise SubjectError(
+            f"example {example.id!r}: its subject {subject!r} has no tokens of its own for {lm.name}, whose tokenizer "
+            f"reads {speller.written(span)!r} there; leave the example out"
         )
     return range(inside[0], inside[-1] + 1)
 
 
 def with_subject(lm: TokenizingModel, examples: Iterable[Example]) -> tuple[list[Example], list[Exclusion]]:
-    """The `examples` whose subject is found, and the others with the reason; a `ModelError` is raised at once."""
+    """The `examples` whose subject is found, and the others with the reason; other errors are raised at once."""
     found: list[Example] = []
     excluded: list[Exclusion] = []
     for example in examples:
         try:
             subject_tokens(lm, example)
-        except ExampleError as error:
-            excluded.append(Exclusion(example.id, str(error)))
+        except UnfitError as error:
+            excluded.append(Exclusion.of(example, error))
         else:
             found.append(example)
     return found, excluded
 
 
 def _is_word(text: str, start: int, stop: int) -> bool:
-    before, after = text[start - 1 : start], text[stop : stop + 1]
-    return not (before.isalnum() or after.isalnum())
+    around = text[start - 1 : start] + text[stop : stop + 1]
+    return not any(one.isalnum() or unicodedata.category(one)[0] == "M" for one in around)

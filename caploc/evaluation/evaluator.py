@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm import tqdm
 
-from caploc.errors import ExampleError, ModelError, OptionError, TooLongError
+from caploc.errors import ExampleError, ModelError, OptionError, TooLongError, UnspelledError
 from caploc.evaluation.answers import Batch, Reading, add_further_tokens, likelihoods
 from caploc.evaluation.generating import Ends, Text, Waiting, Writer, write_on
 from caploc.evaluation.preparing import Item, Prepared
@@ -25,6 +25,7 @@ from caploc.examples import TokenizedExample
 from caploc.model.loading import LanguageModel
 from caploc.rows.caches import KeysValues, RowCache
 from caploc.rows.sizing import Budget, waiting_bytes
+from caploc.spelling import Speller, encode
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,8 +88,8 @@ def text_loss(
     A text has the special tokens that the tokenizer puts in front of a prompt, so that often its first token is the
     beginning of sequence and all of its own count.
 
-    Raises what ``evaluate`` raises; ExampleError for a text of fewer than two tokens, TooLongError for one that exceeds
-    the model's context, OptionError for no texts.
+    Raises what ``evaluate`` raises; ExampleError for a text of fewer than two tokens, UnspelledError for one that its
+    tokens do not spell, TooLongError for one that exceeds the model's context, OptionError for no texts.
     """
     if isinstance(texts, str) or not len(texts):
         raise OptionError("no texts to measure the loss on; pass a list of at least one")
@@ -99,7 +100,12 @@ def text_loss(
 
 
 def _tokens(lm: LanguageModel, number: int, text: str) -> TokenizedExample:
-    ids = lm.tokenizer(text, verbose=False)["input_ids"]
+    encoded = encode(lm, text)
+    ids = encoded.ids
+    if not Speller.of(lm.tokenizer).spells(ids[encoded.front :], text):
+        raise UnspelledError(
+            f"text {number} ({text[:40]!r}) is not spelled by the tokens of {lm.name}; leave it out"
+        )
     if len(ids) < 2:
         raise ExampleError(f"text {number} ({text[:40]!r}) has fewer than two tokens; leave it out")
     if len(ids) > lm.max_length:

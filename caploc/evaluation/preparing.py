@@ -199,7 +199,7 @@ def _scorable(
     for example in examples:
         if scoring.name == "number" and final_answer(example.answer) is None:
             reason = f"example {example.id!r}: its answer has no number after '####' or 'The answer is'"
-            left_out.append(Exclusion(example.id, reason))
+            left_out.append(Exclusion(example.id, reason, "no number to score"))
         else:
             kept.append(example)
     return kept, left_out
@@ -222,17 +222,18 @@ def _try(
             "scoring 'tokens'"
         )
     for item in items:
-        id_, room, read = item.tokens.id, writer.most(item.tokens.answer_start), writer.own(item.tokens)
+        room, read = writer.most(item.tokens.answer_start), writer.own(item.tokens)
         if scoring.of_text(read, item.reference) > 1 - 1e-6:
             kept.append(item)
-        elif item.tokens.num_answer_tokens > room:
-            reason = f"its answer has {item.tokens.num_answer_tokens} tokens, a text may have {room}"
-            left_out.append(Exclusion(id_, f"example {id_!r}: {reason}"))
-        else:
+            continue
+        reason, why = (
+            f"its answer has {item.tokens.num_answer_tokens} tokens, a text may have {room}",
+            "too long a text",
+        )
+        if item.tokens.num_answer_tokens <= room:
             reason = f"with {lm.name}, the tokens of its answer {_end(item.reference)} read {_end(read)}"
-            left_out.append(
-                Exclusion(id_, f"example {id_!r}: {reason}, which is not right by {scoring.name!r}")
-            )
+            reason, why = f"{reason}, which is not right by {scoring.name!r}", UnscorableError.why
+        left_out.append(Exclusion(item.tokens.id, f"example {item.tokens.id!r}: {reason}", why))
     if not kept:
         raise UnscorableError(
             f"{dataset}: scoring {scoring.name!r} does not fit {lm.name}, whose tokenizer cannot write any of the "
@@ -250,7 +251,7 @@ def _candidates(
 ) -> tuple[tuple[int, ...], ...]:
     """The tokens of each label; none may begin another's, or the shorter one would always be as likely."""
     tokens = [
-        tuple(tokenize(lm, Example(example.id, "x", head + label)).answer_ids.tolist()) for label in labels
+        tuple(tokenize(lm, Example(example.id, label, head + label)).answer_ids.tolist()) for label in labels
     ]
     for one, other in permutations(range(len(labels)), 2):
         if tokens[other][: len(tokens[one])] == tokens[one]:

@@ -165,7 +165,7 @@ class Editable(Spec[EditableFacts]):
             )
         if not kept.all():
             lost = int((~kept).sum())
-            note = f"{lost} facts left out: no subject in the prompt, or a text too long for the model"
+            note = f"{lost} facts left out: no subject in the prompt, or a text that does not fit the model"
             facts = facts.only(np.flatnonzero(kept), left_out=note)
         chosen = [requests[one] for one in np.flatnonzero(kept)]
         return EditableFacts(facts, chosen, _most_edited(study), fewest)

@@ -16,7 +16,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from caploc.datasets import DATASETS, load_examples
-from caploc.errors import DatasetError, TooLongError, UnavailableDatasetError, UnscorableError
+from caploc.errors import DatasetError, UnavailableDatasetError, UnfitError
 from caploc.evaluation import Outcomes, Prepared, evaluate, prepare, text_loss
 from caploc.examples import Example, fit
 from caploc.experiments.specs import Arrays, NotRunError, Spec, Task, keyed
@@ -101,7 +101,7 @@ class PreparedItems(Spec[Preparation]):
         examples, notes = _examples(study, dataset)
         try:
             prepared = prepare(study.lm, dataset, examples)
-        except (TooLongError, UnscorableError) as error:
+        except UnfitError as error:
             raise NotRunError(str(error)) from error
         fewest = int(study.settings.margin("fewest-items"))
         if prepared.items < fewest:
@@ -163,7 +163,7 @@ class GeneralText(Spec[Sequence[str]]):
                     seed=study.settings.seed,
                 )
                 excluded = {one.id for one in fit(study.lm, examples)[1]}
-            except (UnavailableDatasetError, TooLongError):
+            except (UnavailableDatasetError, UnfitError):
                 continue
             return [one.prompt + one.answer for one in examples if one.id not in excluded]
         return []

@@ -22,8 +22,8 @@ import torch
 from caploc.datasets import load_examples
 from caploc.datasets.base import digest
 from caploc.datasets.edits import load_edits
-from caploc.errors import DatasetError, ModelError, TooLongError, UnavailableDatasetError
-from caploc.examples import Example, TokenizedExample, tokenize, with_subject
+from caploc.errors import DatasetError, ModelError, UnavailableDatasetError, UnfitError
+from caploc.examples import Example, Exclusion, TokenizedExample, counted, tokenize, with_subject
 from caploc.experiments.specs import Arrays, FloorError, NotRunError, Spec, Task, keyed
 from caploc.experiments.study import Study
 from caploc.fingerprints import fingerprint
@@ -327,7 +327,7 @@ class NamingSubject(Chosen):
             np.flatnonzero(usable),
             marked,
             f"{lost} of {len(facts.prompts)} prompts of {facts.dataset} left out: they, or all but one wording of "
-            "their fact, or its original, do not name the subject",
+            "their fact, or its original, do not name the subject in tokens of its own",
         )
 
 
@@ -343,7 +343,8 @@ def tokenized_facts(
     lm, wanted = study.lm, wanted_facts(study)
     chosen: list[Fact] = []
     prompts: list[TokenizedExample] = []
-    too_long = dropped = 0
+    excluded: list[Exclusion] = []
+    dropped = 0
     for fact in facts:
         if len(chosen) == wanted:
             break
@@ -351,8 +352,8 @@ def tokenized_facts(
         for example in fact.wordings:
             try:
                 fitting.append((example, tokenize(lm, example)))
-            except TooLongError:
-                too_long += 1
+            except UnfitError as error:
+                excluded.append(Exclusion.of(example, error))
         if len(fitting) < fewest_wordings:
             dropped += 1
             continue
@@ -364,8 +365,10 @@ def tokenized_facts(
             f"{dataset} has {len(chosen)} facts with the wordings asked for that fit {lm.name}, and {fewest} are "
             "the fewest an interval can be taken over; give more data"
         )
-    if too_long:
-        left_out = [*left_out, f"{too_long} prompts of {dataset} left out: longer than the model's context"]
+    left_out = [
+        *left_out,
+        *(f"{number} prompts of {dataset} left out: {why}" for number, why in counted(excluded)),
+    ]
     if dropped:
         left_out = [
             *left_out,

@@ -17,7 +17,7 @@ import torch
 
 from caploc.attribution.engine import Attributor, packed_flops
 from caploc.datasets import DATASETS
-from caploc.examples import TokenizedExample
+from caploc.examples import TokenizedExample, counted
 from caploc.experiments.specs import Arrays, Spec, Task, keyed
 from caploc.experiments.study import Located, Study
 from caploc.fingerprints import fingerprint
@@ -248,8 +248,5 @@ class LocatedOn:
                 f"{count} examples of {dataset}, the paper locates with {paper} (section 5.3); "
                 "overlap grows with their number"
             )
-        if self.located.excluded:
-            notes.append(
-                f"{len(self.located.excluded)} examples of {dataset} left out: longer than the model's context"
-            )
-        return notes
+        lost = counted(self.located.excluded)
+        return [*notes, *(f"{number} examples of {dataset} left out: {why}" for number, why in lost)]

@@ -10,8 +10,8 @@ from functools import cached_property
 from typing import Any, TypeVar, cast
 
 from caploc.datasets import DATASETS, load_examples
-from caploc.errors import OptionError, TooLongError, UnavailableDatasetError, UnavailableModelError
-from caploc.examples import Example, Exclusion, TokenizedExample, fit
+from caploc.errors import OptionError, UnavailableDatasetError, UnavailableModelError, UnfitError
+from caploc.examples import Example, Exclusion, TokenizedExample, counted, fit
 from caploc.experiments import FEWEST_SAMPLES
 from caploc.experiments.settings import CPU_SAMPLES, PAPER_SIGMA, StudySettings
 from caploc.experiments.specs import (
@@ -254,11 +254,12 @@ class Study:
             raise NotRunError(str(error)) from error
         try:
             tokenized, excluded = fit(self.lm, examples)
-        except TooLongError as error:
+        except UnfitError as error:
             raise NotRunError(str(error)) from error
         if len(tokenized) < FEWEST_SAMPLES:
+            lost = ", ".join(f"{number} {why}" for number, why in counted(excluded)) or "none left out"
             raise NotRunError(
-                f"{dataset} has {len(tokenized)} examples that fit {self.lm.name} ({len(excluded)} too long), and "
+                f"{dataset} has {len(tokenized)} examples that fit {self.lm.name} ({lost}), and "
                 f"{FEWEST_SAMPLES} are the fewest that can be halved; give more data"
             )
         left_out = {exclusion.id for exclusion in excluded}

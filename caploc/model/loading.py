@@ -23,7 +23,6 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -35,12 +34,11 @@ from caploc.errors import ModelError, OptionError, UnknownNameError
 from caploc.fingerprints import fingerprint, tensor_fingerprint
 from caploc.hub import COMMIT, model_snapshot
 from caploc.model.registry import REGISTRY, embedded_folder
+from caploc.model.tokenizers import load_tokenizer, settled
 from caploc.store import Store
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-# without any of them transformers makes an empty tokenizer for most families, which reads every text as nothing
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 _DEVICE = re.compile(r"cpu|cuda(?::(\d+))?")
 
 
@@ -264,7 +262,7 @@ class _Source:
         with _explained(f"the configuration of {title}", "compare its config.json with the original"):
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         with _explained(f"the tokenizer of {title}", "put the original's tokenizer files into the folder"):
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            tokenizer = load_tokenizer(folder, title, config)
         return cls(name, title, folder, architecture, config, tokenizer, torch_device, torch_dtype)
 
     def whole(self) -> LanguageModel:
@@ -328,7 +326,8 @@ def wrap(
     Raises:
         ModelError: an unsupported family, or layers whose MLPs differ in size.
     """
-    lm = LanguageModel(name, model, tokenizer, architecture or architecture_of(model.config.model_type))
+    family = architecture or architecture_of(model.config.model_type)
+    lm = LanguageModel(name, model, settled(tokenizer), family)
     _check_sizes(lm)
     return lm
 
@@ -379,8 +378,8 @@ def _check_folder(folder: Path, title: str) -> Architecture:
     """The architecture of the model in ``folder``, read before any library looks at its files.
 
     Raises:
-        ModelError: no or a bad config.json, an unsupported family, a quantized model, no tokenizer, no safetensors, or
-            a damaged file.
+        ModelError: no or a bad config.json, an unsupported family, a quantized model, no safetensors, or a
+            damaged file.
     """
     path = folder / "config.json"
     if not path.is_file():
@@ -394,10 +393,6 @@ def _check_folder(folder: Path, title: str) -> Architecture:
     if config.get("quantization_config") is not None:
         raise ModelError(
             f"{title} is quantized (quantization_config); attribution needs the plain weights of its base model"
-        )
-    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
-        raise ModelError(
-            f"{title} holds no tokenizer ({', '.join(_TOKENIZER_FILES)}); put the original's tokenizer files into it"
         )
     files = sorted(folder.glob("*.safetensors"))
     if not files:
@@ -439,7 +434,12 @@ def _explained(culprit: str, remedy: str) -> Iterator[None]:
     """Turn whatever a library raises about a model's files into one line that names ``culprit`` and ``remedy``."""
     try:
         yield
-    except Exception as error:  # transformers, tokenizers and safetensors raise nearly every kind there is
+    except (
+        BaseException
+    ) as error:  # transformers, tokenizers and safetensors raise nearly every kind there is
+        panic = type(error).__name__ == "PanicException"  # of Rust code, which is no Exception
+        if isinstance(error, ModelError) or not (panic or isinstance(error, Exception)):
+            raise
         lines = [line.strip().rstrip(".:") for line in str(error).splitlines() if line.strip()]
         reason = lines[0] if lines else "no reason given"
         raise ModelError(

@@ -7,8 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caploc.datasets import load_examples
-from caploc.errors import ExampleError, ModelError
+from caploc.datasets.edits import EditRequest
+from caploc.errors import ExampleError, ModelError, SubjectError
 from caploc.examples import Example, subject_characters, subject_tokens, tokenize, with_subject
+from caploc.interventions.rank_one.prompts import edit_prompts
 from caploc.model.loading import LanguageModel, load_model
 from caploc.model.registry import embedded_folder
 from caploc.tests.tiny import SHARED, tiny_lm
@@ -36,10 +38,15 @@ def text_of(lm: LanguageModel, example: Example) -> str:
         ("(po) poet po's", "po", 10),
         ("aaa", "aa", 1),
         ("12-10 and 2-1", "2-1", 10),
+        ("(ann's) annes", "ann", 1),
+        ("ann\u0303 and ann", "ann", 9),  # a combining mark makes another letter
+        ("ann ann\u0303", "ann", 0),
+        ("東京都の東京は", "東京", 4),  # no spaces between words: the last
+        ("rome ", " rome", 0),
     ],
 )
 def test_the_last_occurrence_as_a_word(prompt: str, subject: str, start: int) -> None:
-    assert subject_characters(fact(prompt, subject)) == range(start, start + len(subject))
+    assert subject_characters(fact(prompt, subject)) == range(start, start + len(subject.strip()))
 
 
 @given(st.text("ab ", max_size=8), st.text("ab ", min_size=1, max_size=4), st.text("ab ", max_size=8))
@@ -48,7 +55,7 @@ def test_characters_spell_the_subject(before: str, subject: str, after: str) -> 
         return
     prompt = before + subject + after
     found = subject_characters(fact(prompt, subject))
-    assert prompt[found.start : found.stop] == subject
+    assert prompt[found.start : found.stop] == subject.strip()
 
 
 @pytest.mark.parametrize(
@@ -56,6 +63,7 @@ def test_characters_spell_the_subject(before: str, subject: str, after: str) -> 
     [
         (None, r"example 'f' names no subject; give it one"),
         ("  ", r"example 'f' names no subject"),
+        ("ital y", r"example 'f': its subject 'ital y' is not in its prompt"),
         ("Italy", r"example 'f': its subject 'Italy' is not in its prompt 'the capital of italy is'"),
     ],
 )
@@ -82,16 +90,32 @@ def test_embedded_facts_name_their_subjects(name: str, dataset: str) -> None:
     assert all(text_of(lm, example).strip() == example.subject for example in examples)
 
 
-def test_a_token_that_straddles_the_border_belongs_to_the_subject() -> None:
-    """A subject that begins and ends in the middle of tokens."""
+def test_a_subject_that_shares_a_token_is_refused() -> None:
+    """A subject that begins and ends in the middle of tokens; its whole tokens are found."""
     lm = load_model("tiny-llama")
     prompt = load_examples("counterfact", path=embedded_folder("tiny-llama").parents[1] / "data", limit=1)[
         0
     ].prompt
     offsets = lm.tokenizer(prompt, return_offsets_mapping=True)["offset_mapping"]
     first, second = [index for index, (start, stop) in enumerate(offsets) if stop - start >= 3][:2]
-    begin, end = offsets[first][0] + 1, offsets[second][1] - 1
+    begin, end = offsets[first][0], offsets[second][1]
     assert subject_tokens(lm, fact(prompt, prompt[begin:end])) == range(first, second + 1)
+    for inner in (prompt[begin + 1 : end], prompt[begin : end - 1], prompt[begin + 1 : end - 1]):
+        with pytest.raises(SubjectError, match="has no tokens of its own for tiny-llama"):
+            subject_tokens(lm, fact(prompt, inner))
+        assert with_subject(lm, [fact(prompt, inner)])[1][0].why == "no tokens of the subject"
+
+
+@pytest.mark.parametrize("subject", ["ada byrne ", " ada byrne", "\nada byrne\t", "ada byrne"])
+def test_space_around_a_subject_is_no_part_of_it(subject: str) -> None:
+    """As some of the records of facts that others publish have it."""
+    for prompt in ("ada byrne was born in", "ada byrne  was born in"):
+        assert subject_tokens(tiny_lm(), fact(prompt, subject)) == range(1, 10)
+    request = EditRequest("f", "ada byrne was born in", subject, " rome")
+    prompts = edit_prompts(tiny_lm(), request, (), "last-subject")
+    assert tiny_lm().tokenizer.decode(prompts.essence.fed[1:]).replace(" ", "") == "adabyrneisa"
+    assert prompts.essence.fed.tolist().count(tiny_lm().tokenizer(" ")["input_ids"][1]) == 3
+    assert (prompts.rewriting[0].edited, prompts.essence.edited) == (9, 9)
 
 
 @pytest.mark.parametrize("dataset", ["counterfact", "zsre", "known_1000", "pararel"])

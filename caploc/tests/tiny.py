@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from caploc.model.loading import LanguageModel, load_model, wrap
@@ -29,10 +30,14 @@ _CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789 \n.,:?+-*/=#'!"
 
 @cache
 def tokenizer() -> PreTrainedTokenizerFast:
-    """One token a character, with ``<s>`` in front of a prompt; all ids lie below ``VOCABULARY``."""
+    """One token a character, with ``<s>`` in front of a prompt; all ids lie below ``VOCABULARY``.
+
+    Its normalizer makes "?" of any other character, so that it reads every text.
+    """
     vocabulary = {token: number for number, token in enumerate([*_SPECIAL, *_CHARACTERS])}
     assert len(vocabulary) <= VOCABULARY
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    backend.normalizer = normalizers.Replace(Regex(f"[^{re.escape(_CHARACTERS)}]"), "?")
     backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     backend.decoder = decoders.Fuse()
     backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])

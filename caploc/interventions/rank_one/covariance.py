@@ -19,6 +19,7 @@ from caploc.fingerprints import fingerprint
 from caploc.model.loading import LanguageModel
 from caploc.rows.borrowing import frozen_eval
 from caploc.rows.sizing import automatic_chunk
+from caploc.spelling import encode
 from caploc.store import Store
 
 # What C^-1 loses of a float32 key's seven digits is at most its condition number.
@@ -174,7 +175,7 @@ def _batches(lm: LanguageModel, texts: Sequence[str]) -> Iterator[list[Tensor]]:
     most, longest = automatic_chunk(lm), 0
     batch: list[Tensor] = []
     for text in texts:
-        ids = torch.tensor(lm.tokenizer(text, verbose=False)["input_ids"][: lm.max_length], dtype=torch.long)
+        ids = torch.tensor(encode(lm, text).ids[: lm.max_length], dtype=torch.long)
         if batch and max(longest, len(ids)) * (len(batch) + 1) > most:
             yield batch
             batch, longest = [], 0

@@ -138,7 +138,9 @@ def edit_prompts(
         edited = _edited(lm, example, start, token)
         fed = tokenized.input_ids[:-1].to(lm.device)
         rewriting.append(EditPrompt(fed, edited, range(start - 1, len(fed))))
-    essence = Example(request.id, f"{request.subject} is a", request.target_new, subject=request.subject)
+    essence = Example(
+        request.id, f"{request.subject.strip()} is a", request.target_new, subject=request.subject
+    )
     ids = tokenize(lm, essence).prompt_ids.to(lm.device)
     last = EditPrompt(ids, _edited(lm, essence, len(ids), token), range(len(ids) - 1, len(ids)))
     return EditPrompts(tuple(rewriting), last, targets.to(lm.device))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from collections import Counter
 from types import SimpleNamespace
 
@@ -9,7 +10,9 @@ import pytest
 from transformers import AutoTokenizer
 
 from caploc.datasets import load_examples
-from caploc.examples import fit, tokenize
+from caploc.errors import UnfitError
+from caploc.examples import fit, subject_tokens, tokenize
+from caploc.tests import tokenizers
 from caploc.tests.datasets.conftest import SHARED
 
 COUNTS = {
@@ -117,6 +120,39 @@ def test_too_long_reviews_are_left_out_and_named(real_data, stories):
     assert len(fitting) + len(excluded) == 400 and 0 < len(fitting) < 400
     assert all(len(tokens.input_ids) <= 512 for tokens in fitting)
     assert all("the context of stories260K holds 512" in exclusion.reason for exclusion in excluded)
+
+
+KINDS = {
+    "byte-level": tokenizers.byte_level,
+    "metaspace with bytes": tokenizers.metaspace,
+    "unigram": tokenizers.unigram,
+    "word pieces": tokenizers.word_piece,
+    "characters": lambda corpus: tokenizers.characters(letters=string.printable),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_record_has_a_wrong_subject_and_what_is_left_out_has_its_reason(kind, real_data):
+    """The tokenizers were trained on half of the texts that they read here."""
+    facts = [
+        example
+        for name in ("counterfact", "zsre", "known_1000", "pararel")
+        for example in load_examples(name, path=real_data)
+    ]
+    lm = tokenizers.reading(KINDS[kind]([one.prompt + one.answer for one in facts[::2]]))
+    backend, left_out = lm.tokenizer.backend_tokenizer, Counter()
+    for one in facts:
+        try:
+            span = subject_tokens(lm, one)
+        except UnfitError as error:
+            left_out[error.why] += 1
+            continue
+        ids = tokenize(lm, one).input_ids.tolist()[span.start : span.stop]
+        assert "".join(backend.decode(ids).split()) == "".join(one.subject.split())
+    assert len(facts) == 2730 and left_out.total() < 0.05 * len(facts)
+    assert set(left_out) <= {"not spelled by the tokenizer", "no tokens of the subject"}
+    if kind in ("byte-level", "metaspace with bytes"):
+        assert "not spelled by the tokenizer" not in left_out
 
 
 def decode(lm, ids) -> str:

@@ -151,7 +151,10 @@ def reason(study: Study, dataset: str) -> str:
 
 
 def test_too_few_samples(make_study: MakeStudy) -> None:
-    expected = "mine has 15 examples that fit tiny-llama (4 too long), and 16 are the fewest that can be halved; give"
+    expected = (
+        "mine has 15 examples that fit tiny-llama (4 longer than the model's context), and 16 are the fewest that can "
+        "be halved; give"
+    )
     assert reason(make_study(sums(19, long=4)), "mine").startswith(expected)
     assert len(make_study(sums(20, long=4)).located("mine").tokenized) == 16
 
