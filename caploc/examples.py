@@ -177,7 +177,7 @@ def fit(
 def _continuation(lm: TokenizingModel, prompt: str, text: str) -> list[int]:
     """The tokens of `text` in the middle of a sequence, where no tokenizer puts a space in front of it."""
     speller = Speller.of(lm.tokenizer)
-    if not speller.dummy:
+    if speller.reads_alone:
         return encode(lm, text, special=False).ids
     for head in (*CONTINUATION_HEADS, prompt):
         head_ids = encode(lm, head, special=False).ids
@@ -189,7 +189,8 @@ def _continuation(lm: TokenizingModel, prompt: str, text: str) -> list[int]:
 
 def _check_spelled(lm: TokenizingModel, example: Example, ids: list[int]) -> None:
     speller = Speller.of(lm.tokenizer)
-    if speller.spells(ids, example.prompt + example.answer):
+    prompt, answer = example.prompt, example.answer
+    if speller.spells(ids, prompt + answer) and speller.joins(prompt, answer):
         return
     for part in ("prompt", "answer"):
         unknown = speller.unknown(getattr(example, part))
@@ -199,8 +200,8 @@ def _check_spelled(lm: TokenizingModel, example: Example, ids: list[int]) -> Non
                 f"in the {part} {short(getattr(example, part))}; leave the example out"
             )
     raise UnspelledError(
-        f"example {example.id!r}: the tokens of {lm.name} for the prompt {short(example.prompt)} and the answer "
-        f"{short(example.answer)} do not spell both joined; leave the example out"
+        f"example {example.id!r}: the tokens of {lm.name} for the prompt {short(prompt)} and the answer "
+        f"{short(answer)} do not spell both joined; leave the example out"
     )
 
 

@@ -106,6 +106,10 @@ class Speller:
         self._marks = (
             self.dummy + "".join(map(self._given, " \n\t\r")) + _WORD
         )  # white space, in that alphabet
+        middle = self._given("x x").removeprefix(self._given("x"))
+        self.reads_alone = not self.dummy and self._given(" x") == middle
+        """Whether a text is read by itself as it is in the middle of another."""
+        self._spaceless = not self._prefix and not self._suffix and middle == "x"
         self._confused = "▁" if self._given("x▁x") == self._given("x x") else None
 
     @staticmethod
@@ -125,16 +129,26 @@ class Speller:
         """The same for a part of a text, where white space around it may belong to its tokens."""
         return self.written(ids).strip(self._marks) == self._given_beside(ids, text).strip(self._marks)
 
+    def joins(self, left: str, right: str) -> bool:
+        """Whether two texts may be read apart: a tokenizer that keeps nothing of the white space between words would
+        tear a word in two without a trace."""
+        apart = self._spaceless and [*self._pieces(left), *self._pieces(right)]
+        return not apart or apart == self._pieces(left + right)
+
     def is_space(self, number: int) -> bool:
         """Whether a token holds nothing but white space."""
         return not self.written([number]).strip(self._marks)
 
     def unknown(self, text: str) -> list[str]:
-        """The characters of ``text`` that the tokenizer cannot spell even alone."""
-        return [one for one in dict.fromkeys(text) if not self.spells(self._alone(one), one)]
+        """The words of ``text`` that the tokenizer cannot spell even alone; of those it can in part, the letters."""
+        found: list[str] = []
+        for word in filter(self._strange, dict.fromkeys(re.findall(r"\s|\S+", text))):
+            letters = [one for one in dict.fromkeys(word) if self._strange(one)]
+            found += letters if len(letters) < len(set(word)) else [word]
+        return found
 
-    def _alone(self, text: str) -> list[int]:
-        return self._backend.encode(text, add_special_tokens=False).ids
+    def _strange(self, text: str) -> bool:
+        return not self.spells(self._backend.encode(text, add_special_tokens=False).ids, text)
 
     def _given_beside(self, ids: Sequence[int], text: str) -> str:
         """What the model is given of ``text``, with those added tokens that are among ``ids`` as they stand there."""
@@ -150,23 +164,22 @@ class Speller:
         return made
 
     def _given(self, text: str) -> str:
-        if not text:
-            return ""
-        if self._normalizer is not None:
-            text = self._normalizer.normalize_str(text)
-        if self._pre_tokenizer is None:
-            return self._words([text])
-        pieces, end = self._pre_tokenizer.pre_tokenize_str(text), 0
-        for _, (start, stop) in pieces:
-            if text[end:start].strip():
-                return text  # more than white space was put aside, which no token holds
-            end = stop
-        return text if text[end:].strip() else self._words(piece for piece, _ in pieces)
-
-    def _words(self, pieces: Iterable[str]) -> str:
+        pieces = self._pieces(text)
         if self._prefix:
             return "".join(_WORD + piece for piece in pieces)
         return "".join(piece + _WORD for piece in pieces) if self._suffix else "".join(pieces)
+
+    def _pieces(self, text: str) -> list[str]:
+        if self._normalizer is not None:
+            text = self._normalizer.normalize_str(text)
+        if self._pre_tokenizer is None or not text:
+            return [text] if text else []
+        pieces, end = self._pre_tokenizer.pre_tokenize_str(text), 0
+        for _, (start, stop) in pieces:
+            if text[end:start].strip():
+                return [text]  # more than white space was put aside, which no token holds
+            end = stop
+        return [text] if text[end:].strip() else [piece for piece, _ in pieces]
 
     def written(self, ids: Iterable[int]) -> str:
         """What these tokens hold, put together."""

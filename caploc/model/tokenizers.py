@@ -79,7 +79,7 @@ def load_tokenizer(folder: Path, title: str, config: PreTrainedConfig) -> PreTra
 
 def settled(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """The same tokenizer, its randomness off: one text, one reading."""
-    if tokenizer.is_fast:
+    if getattr(tokenizer, "is_fast", False):  # models that are given tokens, not texts, have none
         _calm(tokenizer.backend_tokenizer)
     return tokenizer
 
@@ -175,13 +175,14 @@ def _of_sentencepiece(
         "unk": proto.trainer_spec.unk_id,
     }
     names = {f"{name}_token": backend.id_to_token(number) for name, number in numbers.items() if number >= 0}
-    given = {
-        name: value for name, value in settings.items() if name.endswith("_token") and isinstance(value, str)
-    }
-    names |= _names(backend, settings, config) | given
+    for name, value in settings.items():
+        token = value.get("content") if isinstance(value, dict) else value
+        if name.endswith("_token") and isinstance(token, str):
+            names[name] = token
+    names |= _names(backend, settings, config)
     begins = declared in _BEGINNING or (declared is None and config.model_type in _BEGINNING)
-    if settings.get("add_bos_token", begins):
-        bos = str(names["bos_token"])
+    bos = names.get("bos_token")
+    if bos is not None and settings.get("add_bos_token", begins):
         backend.post_processor = processors.TemplateProcessing(
             single=f"{bos} $A", special_tokens=[(bos, backend.token_to_id(bos))]
         )

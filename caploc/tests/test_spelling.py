@@ -156,8 +156,8 @@ def test_the_template_stands_in_front_once_and_nothing_behind(kind: str, templat
         ("characters", "Rome 7", " a", "cannot spell '7' in the prompt 'Rome 7'"),
         ("characters", "Rome", " \t", "is empty"),
         ("characters with unknown", "a", " éa", "cannot spell 'é' in the answer ' éa'"),
-        ("metaspace without bytes", "a", " ▁é", "cannot spell '▁', 'é' in the answer"),
-        ("unigram", "日本 a", " a", "cannot spell '日', '本' in the prompt"),
+        ("metaspace without bytes", "a", " ▁é", "cannot spell '▁é' in the answer"),
+        ("unigram", "日本 a", " a", "cannot spell '日本' in the prompt"),
         ("word pieces", "Ro", "me", "the prompt 'Ro' and the answer 'me' do not spell both joined"),
     ],
 )
@@ -181,6 +181,24 @@ def test_characters_put_aside_by_the_pre_tokenizer_are_no_white_space() -> None:
     tokenize(reading(backend), Example("e", "Rome a", " a"))
     with pytest.raises(UnspelledError):
         tokenize(reading(backend), Example("e", "Rome, a", " a"))
+
+
+def test_words_are_not_torn_where_white_space_leaves_no_trace() -> None:
+    backend = Tokenizer(models.WordLevel({"<unk>": 0, "Rome": 1, "a": 2, ",": 3}, "<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    lm = reading(backend)
+    assert tokenize(lm, Example("e", "Rome", " a")).input_ids.tolist() == [1, 2]
+    assert tokenize(lm, Example("e", "Rome", ", a")).input_ids.tolist() == [1, 3, 2]
+    with pytest.raises(UnspelledError, match="do not spell both joined"):
+        tokenize(lm, Example("e", "Rome", "a"))
+    with pytest.raises(UnspelledError, match="cannot spell 'Rom' in the prompt"):
+        tokenize(lm, Example("e", "Rom a", " a"))
+
+
+def test_a_normalizer_that_strips_texts_leaves_the_space_in_front_of_an_answer() -> None:
+    lm = model("byte-level", "<s> $A", "stripped")
+    tokens = tokenize(lm, Example("e", "Rome", " a (Rome)"))
+    assert held(lm, tokens.answer_ids.tolist()) == " a (Rome)"
 
 
 def test_a_tokenizer_without_decoder_is_compared_all_the_same() -> None:

@@ -200,8 +200,11 @@ def test_a_sentencepiece_model_is_read_as_sentencepiece_does(kind: str, plain: b
         assert tokenizer(text)["input_ids"] == [reader.bos_id(), *reader.encode(text)]
     assert (tokenizer.bos_token, tokenizer.eos_token, tokenizer.unk_token) == ("<s>", "</s>", "<unk>")
     (tmp_path / "tokenizer.model").rename(tmp_path / "spiece.model")
-    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "T5Tokenizer", "eos_token": "</s>"}')
-    assert load(tmp_path, "gpt_neox")(TEXTS[0])["input_ids"] == reader.encode(TEXTS[0])
+    names = {"eos_token": {"content": "<s>", "lstrip": False}, "do_lower_case": True}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "T5Tokenizer", **names}))
+    tokenizer = load(tmp_path, "gpt_neox")
+    assert tokenizer(TEXTS[0])["input_ids"] == reader.encode(TEXTS[0].lower())
+    assert tokenizer.eos_token == "<s>"
 
 
 # --------------------------------------------------------------------------------------------- what the library does
