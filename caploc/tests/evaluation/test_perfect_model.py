@@ -30,6 +30,7 @@ CORPUS = [
     "how many apples are there? 12 - 7 + 50 = 1,234\n#### 55",
     "Rome, A B C D\n\nthe answer is: 3.5",
     "joy fear new york",
+    "Question: x = 1\n\ny = 2",
 ]
 
 
@@ -191,8 +192,8 @@ def test_what_a_tokenizer_changes_is_left_out_and_said() -> None:
     assert spaced == (
         "example 'e1': with word_piece, the tokens of its answer ' 1,234' read '1, 234', which is not right by 'exact'"
     )
-    (dropped,) = reasons(letters, "gsm8k", [" #### 5", " #### 55 is €5", " #### 9"])
-    assert "'e2'" in dropped and "read ' #### '" in dropped
+    (dropped,) = reasons(letters, "gsm8k", [" #### 5", " #### 9"])
+    assert "'e1'" in dropped
     assert not reasons(model_with(byte_level, True), "gsm8k", [" #### 5", " €\n#### 9"])
 
 
@@ -216,7 +217,7 @@ def test_without_an_end_of_sequence_texts_end_at_a_line_break_or_not_at_all(
     lm = model_with(kind, ends=False)
     answer = "\nx = 1\n\ny = 2"  # has the only end that a text of another dataset could have
     with pytest.raises(UnscorableError, match="whose texts never end"):
-        reasons(lm, "mine", [answer, " Question: 5\n\nQuestion: 6"])
+        reasons(lm, "mine", [answer, " Question: 5\n\nQuestion: 5"])
     if kind is word_piece:
         with pytest.raises(UnscorableError, match="whose texts never end"):
             reasons(lm, "mine", [" rome"])
