@@ -170,7 +170,7 @@ def test_answers_that_the_tokenizer_cannot_write(make_study: MakeStudy, tmp_path
     study = make_study(sums(20))
     write(tmp_path / "mine_test.jsonl", [{"prompt": "held", "answer": " OUT"}])
     with pytest.raises(
-        NotRunError, match="'exact' does not fit tiny-llama, .* cannot write any of the 1 answers"
+        NotRunError, match=r"'exact' does not fit tiny-llama, .* cannot write any of the 1 answers"
     ):
         study.result(PreparedItems("mine"))
 
