@@ -103,9 +103,8 @@ class Speller:
         self._bytes = {token: byte for token, byte in codes.items() if token not in self._added}
         self.dummy = self._given("x").strip(_WORD)[:-1]
         """What is put in front of any text; in some, behind added tokens too, where it is not compared."""
-        self._marks = (
-            self.dummy + "".join(map(self._given, " \n\t\r")) + _WORD
-        )  # white space, in that alphabet
+        # white space, in that alphabet
+        self._marks = self.dummy + "".join(map(self._given, " \n\t\r")) + _WORD
         middle = self._given("x x").removeprefix(self._given("x"))
         self.reads_alone = not self.dummy and self._given(" x") == middle
         """Whether a text is read by itself as it is in the middle of another."""
