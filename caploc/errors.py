@@ -59,6 +59,12 @@ class SubjectError(UnfitError):
     why = "no tokens of the subject"
 
 
+class UnscorableError(UnfitError):
+    """An answer that reads as another once the model's tokenizer has written it, so that nothing scores right."""
+
+    why = "not scored right even by its own tokens"
+
+
 def against_nan(dtype: object) -> str:
     """What may help where a model in this torch dtype gives numbers that are not finite."""
     wide = str(dtype) in ("torch.float32", "torch.float64")

@@ -16,19 +16,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from caploc.errors import ExampleError, ModelError, OptionError, TooLongError, UnspelledError, against_nan
-from caploc.evaluation.answers import (
-    Batch,
-    Reading,
-    Text,
-    Waiting,
-    Writer,
-    add_further_tokens,
-    likelihoods,
-    write_on,
-)
+from caploc.evaluation.answers import Batch, Reading, add_further_tokens, likelihoods
+from caploc.evaluation.generating import Ends, Text, Waiting, Writer, write_on
 from caploc.evaluation.preparing import Item, Prepared
 from caploc.evaluation.rows import Clean, ErasingModel
-from caploc.evaluation.scorings import SCORINGS, Ends
+from caploc.evaluation.scorings import SCORINGS
 from caploc.examples import TokenizedExample, check_vocabulary
 from caploc.model.loading import LanguageModel
 from caploc.rows.caches import KeysValues, RowCache
@@ -157,7 +149,7 @@ class Evaluator:
         shape = (len(lowest), prepared.items)
         self._made = Outcomes(np.zeros(shape), np.zeros(shape), np.zeros(shape, bool), np.ones(shape, bool))
         self._rows = ErasingModel(lm)
-        self._writer, self._waiting = Writer(lm, prepared), Waiting()
+        self._writer, self._waiting = Writer(lm, prepared.ends, prepared.max_new_tokens), Waiting()
         self._waiting_bytes = waiting_bytes(lm)
         labels = {len(label) for item in prepared.all_items for label in item.candidates}
         self._keeps = prepared.scoring.reads == "text" or any(length > 1 for length in labels)
@@ -276,7 +268,7 @@ class Evaluator:
             )  # behind the answer none is right
             for group, (one, first) in enumerate(zip(sets, astray, strict=True)):
                 own = int(reading.predicted[group, begin + first])
-                text = self._writer.start((one, number), item, [*answer[:first], own])
+                text = self._writer.start((one, number), item.tokens.answer_start, [*answer[:first], own])
                 if text.text is not None:
                     self._settle(text)
                 else:
@@ -297,7 +289,8 @@ class Evaluator:
 
     def _settle(self, text: Text) -> None:
         assert text.text is not None
-        self._made.score[text.row] = self._prepared.scoring.of_text(text.text, text.item.reference)
+        reference = self._prepared.all_items[text.row[1]].reference
+        self._made.score[text.row] = self._prepared.scoring.of_text(text.text, reference)
         self._made.ended[text.row] = text.ended
 
     def _sees(self) -> list[Tensor]:
@@ -305,7 +298,7 @@ class Evaluator:
             items = self._prepared.all_items
             longest = max(
                 item.tokens.answer_start
-                + max(self._writer.most(item), *map(len, item.candidates or ((),)), 0)
+                + max(self._writer.most(item.tokens.answer_start), *map(len, item.candidates or ((),)), 0)
                 for item in items
             )
             self._visible = self._rows.sees(max(longest, *(len(item.tokens.input_ids) for item in items)))

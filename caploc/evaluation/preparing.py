@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import permutations
 
 from transformers import PreTrainedTokenizerBase
 
-from caploc.errors import DatasetError, OptionError, UnknownNameError
-from caploc.evaluation.scorings import (
-    LABELS,
-    LETTERS,
-    SCORINGS,
-    Ends,
-    Scoring,
-    default_scoring,
-    final_answer,
-    task_of,
-)
+from caploc.errors import DatasetError, OptionError, UnknownNameError, UnscorableError
+from caploc.evaluation.generating import Ends, Writer
+from caploc.evaluation.numbers import final_answer
+from caploc.evaluation.scorings import LABELS, LETTERS, SCORINGS, Scoring, default_scoring, task_of
 from caploc.examples import Example, Exclusion, TokenizedExample, fit, tokenize
 from caploc.model.loading import LanguageModel
 
@@ -110,15 +103,18 @@ def prepare(
         labels: the answers there can be, with or without the answers' leading space.
         max_new_tokens: of a generated text. None: twice the longest reference and 8 more.
 
-    Examples that do not fit the model's context, and under ``number`` those whose reference gives no final answer, are
-    left out (``Prepared.excluded``).
+    Left out (``Prepared.excluded``) are examples that do not fit the model's context, under ``number`` those whose
+    reference gives no final answer, and those on which not even a model that writes the reference token for token would
+    score 1: its tokens may read otherwise than the reference (a tokenizer that lowers case, or drops what it does not
+    know), or be more than ``max_new_tokens``.
 
     Raises:
         UnknownNameError: no such scoring.
         OptionError: no examples, a scoring that does not fit the dataset, labels missing, too few, or that tokenize
             alike, or max_new_tokens below 1.
         DatasetError: an example whose answer is none of the labels.
-        ExampleError: an example that cannot be tokenized; TooLongError if none fits.
+        ExampleError: an example that cannot be tokenized; TooLongError if none fits; UnscorableError if with this
+            tokenizer no item could score 1.
     """
     examples = list(examples)
     if not examples:
@@ -133,6 +129,8 @@ def prepare(
                 f"{dataset}: the answer {example.answer!r} of {example.id!r} is none of the labels "
                 f"({', '.join(names)}); add it to the labels, or leave the example out"
             )
+    if chosen.reads == "labels":
+        examples = [replace(one, answer=one.answer.rstrip()) for one in examples]  # as its label is read
     scorable, unscored = _scorable(dataset, examples, chosen)
     tokenized, too_long = fit(lm, scorable)
     by_id = {example.id: example for example in scorable}
@@ -150,17 +148,11 @@ def prepare(
         if head not in heads:
             heads[head] = _candidates(lm, dataset, example, head, names)
         items.append(Item(tokens, example.answer, heads[head], names.index(example.answer.strip())))
-    longest = max(item.tokens.num_answer_tokens for item in items)
-    return Prepared(
-        dataset,
-        chosen,
-        tuple(items),
-        names,
-        max_new_tokens or 2 * longest + 8,
-        Ends.of(chosen.name, task_of(dataset), [item.reference for item in items]),
-        (*unscored, *too_long),
-        lm.tokenizer,
-    )
+    most = max_new_tokens or 2 * max(item.tokens.num_answer_tokens for item in items) + 8
+    ends = Ends.of(chosen.name, task_of(dataset), [item.reference for item in items])
+    items, never_right = _try(lm, dataset, chosen, items, ends, most)
+    excluded = (*unscored, *too_long, *never_right)
+    return Prepared(dataset, chosen, tuple(items), names, most, ends, excluded, lm.tokenizer)
 
 
 def _scoring(dataset: str, examples: list[Example], name: str | None, labelled: bool) -> Scoring:
@@ -211,6 +203,47 @@ def _scorable(
         else:
             kept.append(example)
     return kept, left_out
+
+
+def _try(
+    lm: LanguageModel, dataset: str, scoring: Scoring, items: list[Item], ends: Ends, most: int
+) -> tuple[list[Item], list[Exclusion]]:
+    """The items on which a model that writes the reference token for token scores 1, and the others with the reason.
+
+    Likelihoods and predictions of tokens are those of the reference's own; texts are decoded, and may read otherwise.
+    """
+    if scoring.reads != "text":
+        return items, []
+    writer, kept, left_out = Writer(lm, ends, most), [], []
+    if scoring.name != "number" and not writer.can_end:
+        raise UnscorableError(
+            f"{dataset}: scoring {scoring.name!r} does not fit {lm.name}, whose texts never end: it has no end of "
+            "sequence, and no line break is an end here; name an eos_token_id in its generation_config.json, or use "
+            "scoring 'tokens'"
+        )
+    for item in items:
+        room, read = writer.most(item.tokens.answer_start), writer.own(item.tokens)
+        if scoring.of_text(read, item.reference) > 1 - 1e-6:
+            kept.append(item)
+            continue
+        reason, why = (
+            f"its answer has {item.tokens.num_answer_tokens} tokens, a text may have {room}",
+            "too long a text",
+        )
+        if item.tokens.num_answer_tokens <= room:
+            reason = f"with {lm.name}, the tokens of its answer {_end(item.reference)} read {_end(read)}"
+            reason, why = f"{reason}, which is not right by {scoring.name!r}", UnscorableError.why
+        left_out.append(Exclusion(item.tokens.id, f"example {item.tokens.id!r}: {reason}", why))
+    if not kept:
+        raise UnscorableError(
+            f"{dataset}: scoring {scoring.name!r} does not fit {lm.name}, whose tokenizer cannot write any of the "
+            f"{len(items)} answers rightly; use scoring 'tokens' or another model (first: {left_out[0].reason})"
+        )
+    return kept, left_out
+
+
+def _end(text: str) -> str:
+    return repr(text if len(text) <= 40 else "..." + text[-37:])
 
 
 def _candidates(

@@ -1,37 +1,16 @@
-"""The ways to score an answer, by name (ambiguities ``gsm8k-scoring`` and ``code-score``), the answer that a worked
-solution ends with, and where a generated text is over."""
+"""The ways to score an answer, by name (ambiguities ``gsm8k-scoring`` and ``code-score``)."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cache
 from types import MappingProxyType
 from typing import Any, Literal
 
 from caploc.datasets import DATASETS
+from caploc.evaluation.numbers import same_answer
 
-MARKS = ("####", "[Tt]he (?:final )?answer is:?")
-_MARKED = re.compile(f"(?:{'|'.join(MARKS)})" + r"[ \t]*(\S[^\n]*)")
-_NUMBER = re.compile(r"(-?)\$?(-?)(\d[\d,]*(?:\.\d+)?|\.\d+)(?:/(\d+))?(%?)(?: [A-Za-z ]+)?")
-_BLANK_LINE = r"\S[^\n]*(?P<end>\n[ \t]*\n)"
-_OF_SCORING = {
-    "number": (
-        *(mark + r"[^\n]*\d[^\n]*(?P<end>\n)" for mark in MARKS),
-        r"(?P<end>\n+Question:)",
-        _BLANK_LINE,
-    ),
-    "label_text": (r"\S[^\n]*(?P<end>\n)",),
-}
-_OF_TASK = {
-    "program": (r"```[^`]*```[^\n]*(?P<end>\n)", r"(?P<end>\n+Instruction:)"),
-    "fact": (r"\S[^\n]*(?P<end>\n)",),
-}
-_ELSE = (r"(?P<end>\n+Question:)", _BLANK_LINE)
-# no end matches before a token with one of these has come
-_SIGNS = ("\n", ":")
 LETTERS = ("A", "B", "C", "D")
 LABELS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {name: dataset.labels for name, dataset in DATASETS.items() if dataset.labels}
@@ -62,7 +41,7 @@ class Scoring:
 
 
 def _same_number(generated: str, reference: str) -> float:
-    return float(final_answer(generated) == final_answer(reference))
+    return float(same_answer(generated, reference))
 
 
 def _exact(generated: str, reference: str) -> float:
@@ -114,57 +93,3 @@ def default_scoring(dataset: str, answers: list[str], labelled: bool) -> str:
 def task_of(dataset: str) -> str:
     """The kind of a dataset's task; "own" for one that is not in the registry."""
     return DATASETS[dataset].task if dataset in DATASETS else "own"
-
-
-def final_answer(text: str) -> Fraction | str | None:
-    """What ``text`` gives as its answer: a number, or, after a mark, an expression that is none, as text.
-
-    The first mark counts. Without one the whole text counts, if it is a number; otherwise there is no answer (None).
-    ``1,234``, ``$ 1234``, ``1234.``, ``1234.00`` and ``1234 dollars`` are one number; ``1/2`` and ``0.5`` are one.
-    """
-    marked = _MARKED.search(text)
-    bare = _bare(text if marked is None else marked[1])
-    number = _number(bare)
-    return bare if number is None and marked is not None else number
-
-
-def _number(bare: str) -> Fraction | None:
-    found = _NUMBER.fullmatch(bare)
-    if found is None or (found[4] is not None and int(found[4]) == 0):
-        return None
-    size = Fraction(found[3].replace(",", "")) / int(found[4] or 1)
-    return -size if found[1] or found[2] else size
-
-
-def _bare(text: str) -> str:
-    return re.sub(r"(?<=\$) +| +(?=%)", "", text.strip().rstrip(".").rstrip()).removesuffix("$")
-
-
-@dataclass(frozen=True)
-class Ends:
-    """Where a generated text is over though the model goes on: it begins the next question, or leaves a blank line.
-
-    A base model without an end-of-sequence token, or one that never learned to use it, writes on and on. An end that
-    occurs in one of the dataset's own references ends nothing there: code has blank lines, MetaMath goes on behind
-    ``####``.
-
-    ``patterns`` each with a group ``end``, at whose beginning the text is cut.
-    """
-
-    patterns: tuple[re.Pattern[str], ...]
-
-    @staticmethod
-    def of(scoring: str, task: str, references: Iterable[str]) -> Ends:
-        """The ends for a dataset's generated texts, less those that a reference contains."""
-        known: Sequence[str] = _OF_SCORING.get(scoring) or _OF_TASK.get(task) or _ELSE
-        patterns, texts = [re.compile(pattern) for pattern in known], list(references)
-        return Ends(tuple(one for one in patterns if not any(one.search(text) for text in texts)))
-
-    def may_follow(self, token_text: str) -> bool:
-        """Whether a text that this token was added to is worth a look."""
-        return any(sign in token_text for sign in _SIGNS)
-
-    def cut(self, text: str) -> str | None:
-        """``text`` up to its first end; None if it has none."""
-        found = [match.start("end") for pattern in self.patterns if (match := pattern.search(text))]
-        return text[: min(found)] if found else None

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from caploc.errors import UnscorableError
 from caploc.evaluation import Prepared, evaluate, prepare, text_loss
 from caploc.examples import Example
 from caploc.model.loading import LanguageModel
@@ -59,14 +60,18 @@ def test_every_family_equals_the_oracle(family: str, kind: str) -> None:
     st.integers(0, 1000),
     st.sampled_from([1, 37, 10_000]),
     st.sampled_from(["exact", "tokens", "chrf", "bleu"]),
-    st.integers(1, 12),
+    st.integers(2, 12),
 )
 def test_any_examples_and_batches_equal_the_oracle(
     family: str, seed: int, batch: int, scoring: str, most: int
 ) -> None:
     lm = tiny_ending_lm(family, torch.float64, seed)
     some = examples(lm, 6, seed)
-    prepared = prepare(lm, "mine", some, scoring=scoring, max_new_tokens=most)
+    try:
+        prepared = prepare(lm, "mine", some, scoring=scoring, max_new_tokens=most)
+    except UnscorableError:
+        reject()  # no answer is that short
+    some = [one for one in some if one.id in prepared.ids]
     check(lm, prepared, some, sets(lm, seed)[:4], batch)
 
 

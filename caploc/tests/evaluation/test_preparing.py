@@ -40,7 +40,7 @@ def refused(
     ("dataset", "answer", "scoring"),
     [
         ("gsm8k", " 4\n#### 4", "number"),
-        ("meta_math", " The answer is: 4", "number"),
+        ("meta_math", " the answer is: 4", "number"),
         ("gsm8k_backward", " 4", "number"),
         ("code25k", "\nx = 1", "tokens"),
         ("mbpp", "\nx = 1", "tokens"),
@@ -58,6 +58,12 @@ def test_default_scorings(lm: LanguageModel, dataset: str, answer: str, scoring:
 def test_labels_given_decide_the_scoring(lm: LanguageModel) -> None:
     prepared = prepare(lm, "mine", labelled(("ab", "cd"), 5, 0), labels=[" ab", "cd"])
     assert prepared.scoring.name == "label" and prepared.labels == ("ab", "cd")
+
+
+def test_what_follows_a_label_is_not_scored(lm: LanguageModel) -> None:
+    """Or the right label alone would have to be followed by a line break."""
+    (item,) = prepare(lm, "mine", [Example("one", "x", " cd \n")], labels=("ab", "cd")).all_items
+    assert item.candidates[item.label] == tuple(item.tokens.answer_ids.tolist())
 
 
 def test_chance_is_the_better_of_two_ways_to_guess(lm: LanguageModel) -> None:
@@ -179,14 +185,13 @@ def test_every_scoring_gives_a_right_text_everything() -> None:
             assert scoring.of_text(" five", reference) < 0.2
 
 
-def test_real_formats_are_prepared(lm: LanguageModel) -> None:
+def test_real_formats_are_prepared() -> None:
+    lm = load_model("tiny-llama")
     assert Path(DATA).is_dir()
     for dataset in ("gsm8k", "meta_math", "code25k", "emotion", "imdb"):
-        prepared = prepare(
-            lm, dataset, [_short(one) for one in load_examples(dataset, DATA, "evaluate", limit=5)]
-        )
+        prepared = prepare(lm, dataset, load_examples(dataset, DATA, "evaluate", limit=5))
         outcomes = evaluate(lm, prepared)
-        assert prepared.items == 5 and np.isfinite(outcomes.nll).all()
+        assert prepared.items == 5 and not prepared.excluded and np.isfinite(outcomes.nll).all()
 
 
 def test_multiple_choice_is_scored_by_its_letters() -> None:
@@ -197,7 +202,3 @@ def test_multiple_choice_is_scored_by_its_letters() -> None:
         and prepared.labels == ("A", "B", "C", "D")
         and prepared.chance >= 0.25
     )
-
-
-def _short(example: Example) -> Example:
-    return replace(example, prompt=example.prompt[-20:])

@@ -16,6 +16,7 @@ import pytest
 from caploc.attribution.engine import Method
 from caploc.errors import DatasetError, ModelError, OptionError
 from caploc.experiments import locating
+from caploc.experiments.evaluating import PreparedItems
 from caploc.experiments.locating import LocatedOn, Scores
 from caploc.experiments.study import (
     CPU_SAMPLES,
@@ -163,6 +164,15 @@ def test_nothing_fits_the_context(make_study: MakeStudy) -> None:
     assert reason(make_study(sums(20, long=20)), "mine").startswith(
         "none of the 20 examples fits into the 96 tokens"
     )
+
+
+def test_answers_that_the_tokenizer_cannot_write(make_study: MakeStudy, tmp_path: Path) -> None:
+    study = make_study(sums(20))
+    write(tmp_path / "mine_test.jsonl", [{"prompt": "held", "answer": " OUT"}])
+    with pytest.raises(
+        NotRunError, match=r"'exact' does not fit tiny-llama, .* cannot write any of the 1 answers"
+    ):
+        study.result(PreparedItems("mine"))
 
 
 def test_a_dataset_that_the_data_root_lacks(make_study: MakeStudy, tmp_path: Path) -> None:
