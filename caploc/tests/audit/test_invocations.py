@@ -12,9 +12,10 @@ import pytest
 
 from caploc.audit.expectations import load_expectations
 from caploc.audit.places import project_of
-from caploc.tests.audit.conftest import PAPER, PRELUDE, ClaimsRun
+from caploc.tests.audit.conftest import PAPER, PRELUDE, WITHOUT_MODELS, ClaimsRun
 from caploc.tests.audit.test_second_paper import CLAIM as TOY_CLAIM
 from caploc.tests.audit.test_second_paper import PAPER as TOY_PAPER
+from caploc.tests.tiny import REPOSITORY
 
 CLAIMS = """
 @claim("table1-overlap", measured(overlap(0.85, 0.9)))
@@ -239,15 +240,20 @@ def test_overlap(): ...
 """
 
 
-def test_two_papers_may_name_a_test_alike(claims_run: ClaimsRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    claims_run.write(CLAIMS)
-    toy, tests = (claims_run.pytester.mkdir(name) for name in ("papers", "claims/toy"))
-    (toy / "toy").mkdir()
-    (toy / "toy" / "paper.toml").write_text(
-        TOY_PAPER + TOY_CLAIM.format(id="toy-short", limit=100, statement="prompts are short"),
-        encoding="utf-8",
-    )
+@pytest.fixture
+def toy(claims_run: ClaimsRun) -> Path:
+    """A further paper, with a test that has the name of another paper's."""
+    folder, tests = claims_run.pytester.path / "papers" / "toy", claims_run.pytester.path / "claims" / "toy"
+    folder.mkdir(parents=True)
+    tests.mkdir(parents=True)
+    claim = TOY_CLAIM.format(id="toy-short", limit=100, statement="prompts are short")
+    (folder / "paper.toml").write_text(TOY_PAPER + claim, encoding="utf-8")
     (tests / "test_claims.py").write_text(PRELUDE + TOY, encoding="utf-8")
+    return tests
+
+
+def test_two_papers_may_name_a_test_alike(claims_run: ClaimsRun, toy: Path) -> None:
+    claims_run.write(CLAIMS)
     both = ("--import-mode=importlib", "--paper=papers/toy", f"--paper={PAPER}")
     claims_run("--record-expectations", *both).assert_outcomes(passed=4, xfailed=3, skipped=2)
     recorded = load_expectations(claims_run.expected)
@@ -255,6 +261,42 @@ def test_two_papers_may_name_a_test_alike(claims_run: ClaimsRun, monkeypatch: py
     assert recorded[name].low == 0.7 and recorded[f"toy/{name}"].low == 40
     claims_run(*both).assert_outcomes(passed=4, xfailed=3, skipped=2)
     claims_run("--import-mode=importlib", "--paper=papers/toy", "claims/toy").assert_outcomes(passed=2)
+
+
+def test_an_installed_caploc_audits_a_paper_that_is_named_and_leaves_other_runs_alone(
+    claims_run: ClaimsRun, toy: Path
+) -> None:
+    claims_run.pytester.makeconftest(WITHOUT_MODELS)
+    entry = ("-p", "caploc.audit.entry")
+    named = called(claims_run, *entry, *CHOICE, "--seed=1", "--paper=papers/toy", str(toy))
+    named.assert_outcomes(passed=2)
+    for arguments in ((), ("--paper",), ("--paper=elsewhere",), ("--paper", "x" * 5000)):
+        other = called(claims_run, *entry, "--help", *arguments)
+        assert other.ret == pytest.ExitCode.OK
+        assert "caploc" not in other.stdout.str()
+    assert called(claims_run, *entry, "--model=tiny-llama").ret == pytest.ExitCode.USAGE_ERROR
+
+
+def test_the_repository_may_be_a_folder_of_another_project(claims_run: ClaimsRun) -> None:
+    claims_run.write(CLAIMS)
+    outer = claims_run.pytester.path
+    for name in ("conftest.py", "claims"):
+        (outer / name).rename(outer.joinpath(f"vendored-{name}"))
+    inner = claims_run.pytester.mkdir("vendored")
+    (outer / "vendored-claims").rename(inner / "claims")
+    (outer / "vendored-conftest.py").unlink()
+    (inner / "conftest.py").write_text(
+        WITHOUT_MODELS
+        + (REPOSITORY / "conftest.py").read_text(encoding="utf-8").partition("annotations\n")[2],
+        encoding="utf-8",
+    )
+    (outer / "test_own.py").write_text("def test_own(): ...\n", encoding="utf-8")
+    called(claims_run, *CHOICE, "vendored/claims", "test_own.py", "--record-expectations").assert_outcomes(
+        passed=3, xfailed=3, skipped=2
+    )
+    assert (inner / "fixtures" / "expected.toml").is_file() and (inner / "reports" / "ledger.json").is_file()
+    whole = called(claims_run, "-k", "test_own or (test_overlap and tiny-llama and s6 and gsm8k)")
+    whole.assert_outcomes(passed=2, deselected=150)
 
 
 @pytest.mark.parametrize("workers", [(), ("-n1",)])
