@@ -266,10 +266,13 @@ class Audit:
             if self.settings.expectations_cover(result.planned.cell, result.planned.across):
                 path = expectations_of(self._folder(result.planned.paper))
                 found.setdefault(path, []).append(result)
-        self.recorded = {
-            path: record_expectations(path, results, load_expectations(path))
-            for path, results in found.items()
-        }
+        for path, results in found.items():
+            try:
+                self.recorded[path] = record_expectations(path, results, load_expectations(path))
+            except OSError as error:
+                raise pytest.UsageError(
+                    f"cannot write {path}: {error}; record in a copy of the project"
+                ) from error
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         for coverage in self.coverage:

@@ -311,6 +311,15 @@ def test_a_place_that_cannot_be_written_is_one_line(claims_run: ClaimsRun, worke
     )
 
 
+def test_expectations_that_cannot_be_written_are_one_line(claims_run: ClaimsRun) -> None:
+    claims_run.write(CLAIMS)
+    (claims_run.pytester.path / "fixtures").write_text("a file", encoding="ascii")
+    run = claims_run("--record-expectations")
+    assert run.ret == pytest.ExitCode.USAGE_ERROR
+    (line,) = (line for line in run.stderr.lines if line)
+    assert line.startswith("ERROR: cannot write ") and line.endswith("; record in a copy of the project")
+
+
 def test_two_tests_of_one_name_are_refused(claims_run: ClaimsRun) -> None:
     claims_run.write(CLAIMS)
     (claims_run.folder / "test_more.py").write_text(
