@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from caploc.papers import Paper
 
 _FOLDERS, _USAGE = "caploc_folders", "caploc_usage_error"
+_SHOWING = ("collectonly", "setuponly", "showfixtures", "show_fixtures_per_test")
 _NOTHING_RAN = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
 
 
@@ -99,6 +100,11 @@ class Audit:
 
         found = [load_paper(name) for name in self.settings.papers or paper_names()]
         return {paper.key: paper for paper in found}
+
+    @property
+    def runs(self) -> bool:
+        """Whether pytest is to run the tests rather than to show something of them."""
+        return not any(self.config.getoption(name, False) for name in _SHOWING)
 
     def paper_of(self, path: Path) -> Paper | None:
         """The paper whose claims a file tests: that of its folder's name; None where there is none."""
@@ -193,7 +199,7 @@ class Audit:
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         plan = _cells(session.items)
-        if plan and not self.config.getoption("collectonly"):
+        if plan and self.runs:
             self._check_expectations()
             try:
                 start_ledger(self.ledger, plan, self._provenance)
@@ -204,7 +210,7 @@ class Audit:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
-        if self.config.getoption("collectonly") or session.testsfailed:
+        if not self.runs or session.testsfailed:
             return (yield)
         if self.worker:
             self.run.compute(session.items)
@@ -251,7 +257,7 @@ class Audit:
         if self.coverage and session.exitstatus in _NOTHING_RAN:
             bad = any(one.problems() for one in self.coverage)
             session.exitstatus = pytest.ExitCode.TESTS_FAILED if bad else pytest.ExitCode.OK
-        if self.worker or self.config.getoption("collectonly"):
+        if self.worker or not self.runs:
             return
         self.record.finish(self.papers)
         if self.recording:
