@@ -135,7 +135,7 @@ def report_verdict(item: pytest.Item, call: pytest.CallInfo[None], report: pytes
             report.outcome = "skipped"
             report.wasxfail = f"refuted, {error.excuse}: {error}"
     elif isinstance(error, pytest.xfail.Exception) and word is not None:
-        report.outcome, report.wasxfail = "skipped", error.msg
+        report.outcome, report.wasxfail = "skipped", str(error.msg)
     elif report.failed:
         word = Status.ERROR.value
         if isinstance(error, CaplocError):  # the message says what to do, a traceback would hide it

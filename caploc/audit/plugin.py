@@ -262,8 +262,8 @@ class Audit:
         self.record.finish(self.papers)
         if self.recording:
             self._record_expectations()
-        bad = self.record.of(Status.MISSING) or self.record.of(Status.ERROR)
-        if bad and session.exitstatus == pytest.ExitCode.OK:
+        lacking = [*self.record.of(Status.MISSING), *self.record.of(Status.ERROR)]
+        if lacking and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def _record_expectations(self) -> None:
