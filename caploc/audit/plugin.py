@@ -242,6 +242,7 @@ class Audit:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         report = yield
         if PLANNED in item.stash:
+            report.caploc_cell = item.stash[PLANNED].nodeid  # type: ignore[attr-defined]
             report_verdict(item, call, report)
         return report
 

@@ -86,7 +86,7 @@ class Run:
     ) -> None:
         self._papers, self._progress = papers, progress
         self._studies = Studies(settings)
-        self._defects: dict[str, Exception] = {}
+        self._defects: dict[pytest.Item, Exception] = {}
 
     def needs(self, items: Sequence[pytest.Item]) -> list[Need]:
         """What the cells of these tests need, in their order; those that are skipped need nothing. An exception is kept
@@ -105,7 +105,7 @@ class Run:
                 subject = studies if request.each else studies[0]
                 found += experiment.needs(subject, planned.cell, paper.claim(planned.claim))
             except Exception as error:  # noqa: BLE001 - raised again by `finding`
-                self._defects[item.nodeid] = error
+                self._defects[item] = error
         return found
 
     def compute(self, items: Sequence[pytest.Item]) -> None:
@@ -130,8 +130,8 @@ class Run:
         """The finding of a claim test's cell, from results that were computed before."""
         from caploc.experiments.assembling import assemble
 
-        if item.nodeid in self._defects:
-            raise self._defects[item.nodeid]
+        if item in self._defects:
+            raise self._defects[item]
         planned, request = item.stash[PLANNED], item.stash[REQUEST]
         paper = self._papers(planned.paper)
         claim = paper.claim(planned.claim)

@@ -274,7 +274,18 @@ def test_two_papers_may_name_a_test_alike(claims_run: ClaimsRun, toy: Path) -> N
     recorded = load_expectations(claims_run.expected)
     name = "test_overlap[tiny-llama-gsm8k-s6]"
     assert recorded[name].low == 0.7 and recorded[f"toy/{name}"].low == 40
-    claims_run(*both).assert_outcomes(passed=4, xfailed=5, skipped=2)
+    folders = (
+        "--rootdir=papers",
+        f"claims/{PAPER}",
+        "claims/toy",
+    )  # pytest's node ids of both are equal then
+    for where in ((), ("--rootdir=/", "claims"), folders):
+        claims_run(*both, *where).assert_outcomes(passed=4, xfailed=5, skipped=2)
+        found = claims_run.summary()["cells"]
+        assert {(cell["paper"], cell["estimate"]) for cell in found if cell["test"] == name} == {
+            ("toy", 50),
+            (PAPER, 0.875),
+        }
     claims_run("--import-mode=importlib", "--paper=papers/toy", "claims/toy").assert_outcomes(passed=2)
 
 
