@@ -2,4 +2,10 @@
 
 from __future__ import annotations
 
-pytest_plugins = ["caploc.audit.plugin", "pytester"]
+import pytest
+
+
+def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Loads the plugins, as ``pytest_plugins`` does, but where this repository is a folder of another project, too."""
+    for name in ("caploc.audit.plugin", "pytester"):
+        pluginmanager.import_plugin(name)

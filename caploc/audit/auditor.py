@@ -118,7 +118,7 @@ def _end(result: Result) -> None:
     if result.status is Status.REFUTED:
         raise ClaimRefuted(reason, _excuse(result))
     if result.status is Status.INCONCLUSIVE:
-        pytest.xfail(f"inconclusive: {reason}")
+        raise pytest.xfail.Exception(f"inconclusive: {reason}")  # pytest.xfail does nothing with --runxfail
     if result.status is Status.NOT_RUN:
         pytest.skip(reason)
 
@@ -134,6 +134,8 @@ def report_verdict(item: pytest.Item, call: pytest.CallInfo[None], report: pytes
         if isinstance(error, ClaimRefuted) and error.excuse:  # xfail(strict=True, raises=ClaimRefuted)
             report.outcome = "skipped"
             report.wasxfail = f"refuted, {error.excuse}: {error}"
+    elif isinstance(error, pytest.xfail.Exception) and word is not None:
+        report.outcome, report.wasxfail = "skipped", str(error.msg)
     elif report.failed:
         word = Status.ERROR.value
         if isinstance(error, CaplocError):  # the message says what to do, a traceback would hide it

@@ -221,15 +221,15 @@ def group_by_model(items: list[pytest.Item]) -> None:
     once; checks of printed numbers come first, and other tests keep their places before them."""
     models = {PRINTED: 0}
     variants = {"": 0}
-    places: dict[str, tuple[int, int]] = {}
+    places: dict[pytest.Item, tuple[int, int]] = {}
     for item in items:
         planned = item.stash.get(PLANNED, None)
         if planned is None:
-            places[item.nodeid] = (-1, 0)
+            places[item] = (-1, 0)
         else:
             model = models.setdefault(planned.cell.model, len(models))
-            places[item.nodeid] = (model, variants.setdefault(planned.cell.variant, len(variants)))
-    items.sort(key=lambda item: places[item.nodeid])
+            places[item] = (model, variants.setdefault(planned.cell.variant, len(variants)))
+    items.sort(key=places.__getitem__)
 
 
 def skip_without_gpu(items: Iterable[pytest.Item], device: str) -> None:

@@ -46,7 +46,7 @@ class KeptFindings:
 
     def __init__(self, settings: AuditSettings) -> None:
         self._settings, self._store = settings, Store(settings.store)
-        self._keys: dict[str, str | None] = {}
+        self._keys: dict[pytest.Item, str | None] = {}
 
     def has(self, item: pytest.Item, paper: Paper) -> bool:
         """Whether there is one for the cell of a test."""
@@ -68,12 +68,12 @@ class KeptFindings:
                 self._store.put(key, {"finding": text}, {})
 
     def _key(self, item: pytest.Item, paper: Paper) -> str | None:
-        if item.nodeid not in self._keys:
+        if item not in self._keys:
             try:
-                self._keys[item.nodeid] = self._hash(item, paper)
+                self._keys[item] = self._hash(item, paper)
             except (CaplocError, OSError):  # files that cannot be read, options of no plain type
-                self._keys[item.nodeid] = None
-        return self._keys[item.nodeid]
+                self._keys[item] = None
+        return self._keys[item]
 
     def _hash(self, item: pytest.Item, paper: Paper) -> str | None:
         settings, request = self._settings, item.stash[REQUEST]

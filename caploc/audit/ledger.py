@@ -188,8 +188,12 @@ class RunRecord:
         return {test: cell.nodeid for cell, tests in self.tests.items() for test in tests}
 
     def cell_of(self, report: pytest.TestReport) -> str | None:
-        """The planned node id of the cell that a report is about; None for other tests."""
-        return self._cells.get(report.nodeid)
+        """The planned node id of the cell that a report is about; None for other tests.
+
+        pytest's own may be that of two tests, outside its rootdir. A worker that died has told nothing else.
+        """
+        own: str | None = getattr(report, "caploc_cell", None)
+        return own or self._cells.get(report.nodeid)
 
     @property
     def tally(self) -> Tally:

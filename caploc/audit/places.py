@@ -31,7 +31,7 @@ def project_of_run(config: pytest.Config) -> Path:
     """The project of the first argument that lies in one, or else the folder that pytest was started in."""
     start = config.invocation_params.dir
     given = (_absolute(start / one.partition("::")[0]) for one in config.args)
-    found = (project_of(path) for path in given if path.exists())
+    found = (project_of(path) for path in given if os.path.lexists(path))
     return next((one for one in found if one is not None), start)
 
 

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from caploc.papers import Paper
 
 _FOLDERS, _USAGE = "caploc_folders", "caploc_usage_error"
+_SHOWING = ("collectonly", "setuponly", "showfixtures", "show_fixtures_per_test")
 _NOTHING_RAN = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
 
 
@@ -99,6 +100,11 @@ class Audit:
 
         found = [load_paper(name) for name in self.settings.papers or paper_names()]
         return {paper.key: paper for paper in found}
+
+    @property
+    def runs(self) -> bool:
+        """Whether pytest is to run the tests rather than to show something of them."""
+        return not any(self.config.getoption(name, False) for name in _SHOWING)
 
     def paper_of(self, path: Path) -> Paper | None:
         """The paper whose claims a file tests: that of its folder's name; None where there is none."""
@@ -193,7 +199,7 @@ class Audit:
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         plan = _cells(session.items)
-        if plan and not self.config.getoption("collectonly"):
+        if plan and self.runs:
             self._check_expectations()
             try:
                 start_ledger(self.ledger, plan, self._provenance)
@@ -204,7 +210,7 @@ class Audit:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
-        if self.config.getoption("collectonly") or session.testsfailed:
+        if not self.runs or session.testsfailed:
             return (yield)
         if self.worker:
             self.run.compute(session.items)
@@ -236,6 +242,7 @@ class Audit:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         report = yield
         if PLANNED in item.stash:
+            report.caploc_cell = item.stash[PLANNED].nodeid  # type: ignore[attr-defined]
             report_verdict(item, call, report)
         return report
 
@@ -251,13 +258,13 @@ class Audit:
         if self.coverage and session.exitstatus in _NOTHING_RAN:
             bad = any(one.problems() for one in self.coverage)
             session.exitstatus = pytest.ExitCode.TESTS_FAILED if bad else pytest.ExitCode.OK
-        if self.worker or self.config.getoption("collectonly"):
+        if self.worker or not self.runs:
             return
         self.record.finish(self.papers)
         if self.recording:
             self._record_expectations()
-        bad = self.record.of(Status.MISSING) or self.record.of(Status.ERROR)
-        if bad and session.exitstatus == pytest.ExitCode.OK:
+        lacking = [*self.record.of(Status.MISSING), *self.record.of(Status.ERROR)]
+        if lacking and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def _record_expectations(self) -> None:
@@ -266,10 +273,13 @@ class Audit:
             if self.settings.expectations_cover(result.planned.cell, result.planned.across):
                 path = expectations_of(self._folder(result.planned.paper))
                 found.setdefault(path, []).append(result)
-        self.recorded = {
-            path: record_expectations(path, results, load_expectations(path))
-            for path, results in found.items()
-        }
+        for path, results in found.items():
+            try:
+                self.recorded[path] = record_expectations(path, results, load_expectations(path))
+            except OSError as error:
+                raise pytest.UsageError(
+                    f"cannot write {path}: {error}; record in a copy of the project"
+                ) from error
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         for coverage in self.coverage:

@@ -207,7 +207,7 @@ class HtmlReport:
         """Escapes the environment table, which pytest-html inserts as it is."""
         from pytest_metadata.plugin import metadata_key
 
-        table = session.config.stash.get(metadata_key, {})  # -p no:metadata
+        table: dict[str, Any] = session.config.stash.get(metadata_key, {})  # -p no:metadata
         for key, value in list(table.items()):
             table[key] = (
                 {_as_text(name): _as_text(part) for name, part in value.items()}

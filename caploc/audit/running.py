@@ -87,7 +87,7 @@ class Run:
     ) -> None:
         self._papers, self._progress = papers, progress
         self._studies, self._kept = Studies(settings), KeptFindings(settings)
-        self._defects: dict[str, Exception] = {}
+        self._defects: dict[pytest.Item, Exception] = {}
 
     def needs(self, items: Sequence[pytest.Item]) -> list[Need]:
         """What the cells of these tests need, in their order. An exception is kept for the cell's own test."""
@@ -103,7 +103,7 @@ class Run:
                 subject = studies if request.each else studies[0]
                 found += experiment.needs(subject, planned.cell, paper.claim(planned.claim))
             except Exception as error:  # noqa: BLE001 - raised again by `finding`
-                self._defects[item.nodeid] = error
+                self._defects[item] = error
         return found
 
     def compute(self, items: Sequence[pytest.Item]) -> None:
@@ -145,8 +145,8 @@ class Run:
     def _measured(self, item: pytest.Item, paper: Paper) -> Finding:
         from caploc.experiments.assembling import assemble
 
-        if item.nodeid in self._defects:
-            raise self._defects[item.nodeid]
+        if item in self._defects:
+            raise self._defects[item]
         planned, request = item.stash[PLANNED], item.stash[REQUEST]
         claim = paper.claim(planned.claim)
         experiment = item.stash[CLAIM_TEST].load()

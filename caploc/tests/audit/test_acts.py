@@ -154,11 +154,16 @@ def start(tmp_path: Path) -> Audit:
 
     def begin(*arguments: str, plugin: str = "", html: bool = True) -> subprocess.Popen[str]:
         (tmp_path / "watching.py").write_text(INTERRUPTIBLE + plugin, encoding="utf-8")
-        written = f"--html={tmp_path}/reports/ledger.html" if html else f"--rootdir={tmp_path}"
+        if html:
+            claims, written = CLAIMS, [f"--html={tmp_path}/reports/ledger.html"]
+        else:  # the ledger lies in the project that the claims are in
+            (tmp_path / "claims").symlink_to(CLAIMS.parents[1])
+            claims = tmp_path / "claims" / CLAIMS.parent.name / CLAIMS.name
+            written = ["-p", "caploc.audit.plugin"]
         settings = ["--model=tiny-llama", "--dataset=gsm8k", "--sigma=6", "--samples=16", "--draws=20"]
-        files = [f"--store={tmp_path}/store", written, "-p", "no:cacheprovider"]
+        files = [f"--store={tmp_path}/store", *written, "-p", "no:cacheprovider"]
         return subprocess.Popen(
-            [sys.executable, "-m", "pytest", str(CLAIMS), "-p", "watching", *settings, *files, *arguments],
+            [sys.executable, "-m", "pytest", str(claims), "-p", "watching", *settings, *files, *arguments],
             cwd=tmp_path,
             env=os.environ | {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{tmp_path}"},
             stdout=subprocess.PIPE,

@@ -12,9 +12,10 @@ import pytest
 
 from caploc.audit.expectations import load_expectations
 from caploc.audit.places import project_of
-from caploc.tests.audit.conftest import PAPER, PRELUDE, ClaimsRun
+from caploc.tests.audit.conftest import PAPER, PRELUDE, WITHOUT_MODELS, ClaimsRun
 from caploc.tests.audit.test_second_paper import CLAIM as TOY_CLAIM
 from caploc.tests.audit.test_second_paper import PAPER as TOY_PAPER
+from caploc.tests.tiny import REPOSITORY
 
 CLAIMS = """
 @claim("table1-overlap", measured(overlap(0.85, 0.9)))
@@ -22,6 +23,9 @@ def test_overlap(): ...
 
 @claim("table1-overlap", measured(overlap(0.1, 0.2)))
 def test_low(): ...
+
+@claim("table1-overlap", measured(overlap(0.4, 0.6)))
+def test_between(): ...
 
 @claim("table1-neuron", measured(not_run("no data")))
 def test_share(): ...
@@ -90,7 +94,7 @@ def reviewed(claims_run: ClaimsRun) -> list[dict[str, Any]]:
     """The cells of a run after another that was recorded."""
     claims_run.write(CLAIMS)
     claims_run("--record-expectations")
-    claims_run().assert_outcomes(passed=2, xfailed=3, skipped=2)
+    claims_run().assert_outcomes(passed=2, xfailed=5, skipped=2)
     return kept(claims_run.summary())
 
 
@@ -111,8 +115,9 @@ CALLS = {
     "no ini": ("-c", "/dev/null", "{claims}"),
     "pyargs": ("--pyargs", "{claims}"),
     "import mode": ("--import-mode=importlib", "-o", "xfail_strict=true", "{claims}"),
-    "node ids": ("{file}::test_overlap", "{file}::test_low", "{file}::test_share", "{file}::test_print"),
+    "node ids": tuple(f"{{file}}::test_{name}" for name in ("overlap", "low", "between", "share", "print")),
     "quiet": ("-qq", "--no-header", "{claims}"),
+    "run xfail": ("--runxfail", "{claims}"),
     "no terminal": ("-p", "no:terminal", "{claims}"),
     "junit": ("-v", "--junitxml={else}/junit.xml", "{claims}"),
 }  # fmt: skip
@@ -136,22 +141,35 @@ def test_every_call_gives_the_same(
     places = {"else": str(tmp_path), "claims": str(claims), "file": f"{claims_run.folder}/test_claims.py"}
     run = called(claims_run, *CHOICE, *(one.format_map(places) for one in CALLS[call]))
     assert run.ret == pytest.ExitCode.OK
+    if call not in ("quiet", "no terminal"):
+        run.assert_outcomes(passed=2, xfailed=5, skipped=2)
     assert kept(claims_run.summary()) == reviewed
     planned = [line for line in claims_run.ledger() if line["type"] == "planned"]
     assert {line["nodeid"].partition("::")[0] for line in planned} == {f"claims/{PAPER}/test_claims.py"}
     if call == "junit":
         (suite,) = ElementTree.parse(tmp_path / "junit.xml").getroot()
         assert {name: suite.get(name) for name in ("tests", "failures", "errors", "skipped")} == {
-            "tests": "7", "failures": "0", "errors": "0", "skipped": "5",
+            "tests": "9", "failures": "0", "errors": "0", "skipped": "7",
         }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "option", ["--collect-only", "--setup-plan", "--setup-only", "--fixtures", "--fixtures-per-test"]
+)
+def test_what_runs_no_test_leaves_the_last_run_as_it_is(
+    claims_run: ClaimsRun, reviewed: list[dict[str, Any]], option: str
+) -> None:
+    run = claims_run(option)
+    assert run.ret == pytest.ExitCode.OK and "= audit =" not in run.stdout.str()
+    assert kept(claims_run.summary()) == reviewed
 
 
 def test_recorded_from_another_rootdir(claims_run: ClaimsRun, tmp_path: Path) -> None:
     claims_run.write(CLAIMS)
     called(claims_run, *CHOICE, f"--rootdir={tmp_path}", "--record-expectations", "claims")
-    assert claims_run.expected.read_text(encoding="utf-8").count("[cells.") == 7
+    assert claims_run.expected.read_text(encoding="utf-8").count("[cells.") == 9
     assert not (tmp_path / "fixtures").exists() and not (tmp_path / "reports").exists()
-    claims_run().assert_outcomes(passed=2, xfailed=3, skipped=2)
+    claims_run().assert_outcomes(passed=2, xfailed=5, skipped=2)
 
 
 def test_a_project_may_stand_in_another(tmp_path: Path) -> None:
@@ -198,13 +216,13 @@ def test_broken(): ...
 def test_a_repeated_cell_counts_once(claims_run: ClaimsRun, reviewed: list[dict[str, Any]]) -> None:
     plugin(claims_run, repeats=REPEATS)
     run = claims_run("-p", "repeats", "--html=reports/x.html")
-    run.assert_outcomes(passed=6, xfailed=9, skipped=6)
+    run.assert_outcomes(passed=6, xfailed=15, skipped=6)
     run.stdout.fnmatch_lines(
-        ["2 supported, 3 refuted (as expected here), 0 inconclusive, 2 not run: no data (2)"]
+        ["2 supported, 3 refuted (as expected here), 2 inconclusive, 2 not run: no data (2)"]
     )
     assert kept(claims_run.summary("x.json")) == reviewed
     planned = [line for line in claims_run.ledger("x.jsonl") if line["type"] == "planned"]
-    assert Counter(len(line["tests"]) for line in planned) == {3: 7}
+    assert Counter(len(line["tests"]) for line in planned) == {3: 9}
     covered = claims_run("-p", "repeats", "--claim-coverage")
     covered.stdout.fnmatch_lines(["*test_overlap (2 cells), test_low (2 cells)*", "*test_print (1 cell)*"])
 
@@ -227,7 +245,7 @@ def test_what_a_plugin_adds_to_node_ids_changes_no_cell(
     claims_run: ClaimsRun, reviewed: list[dict[str, Any]]
 ) -> None:
     plugin(claims_run, groups=GROUPS)
-    claims_run("-p", "groups").assert_outcomes(passed=2, xfailed=3, skipped=2)
+    claims_run("-p", "groups").assert_outcomes(passed=2, xfailed=5, skipped=2)
     assert kept(claims_run.summary()) == reviewed
     planned = [line for line in claims_run.ledger() if line["type"] == "planned"]
     assert all(line["tests"] == [f"{line['nodeid']}@a group"] for line in planned)
@@ -239,22 +257,74 @@ def test_overlap(): ...
 """
 
 
-def test_two_papers_may_name_a_test_alike(claims_run: ClaimsRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    claims_run.write(CLAIMS)
-    toy, tests = (claims_run.pytester.mkdir(name) for name in ("papers", "claims/toy"))
-    (toy / "toy").mkdir()
-    (toy / "toy" / "paper.toml").write_text(
-        TOY_PAPER + TOY_CLAIM.format(id="toy-short", limit=100, statement="prompts are short"),
-        encoding="utf-8",
-    )
+@pytest.fixture
+def toy(claims_run: ClaimsRun) -> Path:
+    """A further paper, with a test that has the name of another paper's."""
+    folder, tests = claims_run.pytester.path / "papers" / "toy", claims_run.pytester.path / "claims" / "toy"
+    folder.mkdir(parents=True)
+    tests.mkdir(parents=True)
+    claim = TOY_CLAIM.format(id="toy-short", limit=100, statement="prompts are short")
+    (folder / "paper.toml").write_text(TOY_PAPER + claim, encoding="utf-8")
     (tests / "test_claims.py").write_text(PRELUDE + TOY, encoding="utf-8")
+    return tests
+
+
+def test_two_papers_may_name_a_test_alike(claims_run: ClaimsRun, toy: Path) -> None:
+    claims_run.write(CLAIMS)
     both = ("--import-mode=importlib", "--paper=papers/toy", f"--paper={PAPER}")
-    claims_run("--record-expectations", *both).assert_outcomes(passed=4, xfailed=3, skipped=2)
+    claims_run("--record-expectations", *both).assert_outcomes(passed=4, xfailed=5, skipped=2)
     recorded = load_expectations(claims_run.expected)
     name = "test_overlap[tiny-llama-gsm8k-s6]"
     assert recorded[name].low == 0.7 and recorded[f"toy/{name}"].low == 40
-    claims_run(*both).assert_outcomes(passed=4, xfailed=3, skipped=2)
+    folders = (
+        "--rootdir=papers",
+        f"claims/{PAPER}",
+        "claims/toy",
+    )  # pytest's node ids of both are equal then
+    for where in ((), ("--rootdir=/", "claims"), folders):
+        claims_run(*both, *where).assert_outcomes(passed=4, xfailed=5, skipped=2)
+        found = claims_run.summary()["cells"]
+        assert {(cell["paper"], cell["estimate"]) for cell in found if cell["test"] == name} == {
+            ("toy", 50),
+            (PAPER, 0.875),
+        }
     claims_run("--import-mode=importlib", "--paper=papers/toy", "claims/toy").assert_outcomes(passed=2)
+
+
+def test_an_installed_caploc_audits_a_paper_that_is_named_and_leaves_other_runs_alone(
+    claims_run: ClaimsRun, toy: Path
+) -> None:
+    claims_run.pytester.makeconftest(WITHOUT_MODELS)
+    entry = ("-p", "caploc.audit.entry")
+    named = called(claims_run, *entry, *CHOICE, "--seed=1", "--paper=papers/toy", str(toy))
+    named.assert_outcomes(passed=2)
+    for arguments in ((), ("--paper",), ("--paper=elsewhere",), ("--paper", "x" * 5000)):
+        other = called(claims_run, *entry, "--help", *arguments)
+        assert other.ret == pytest.ExitCode.OK
+        assert "caploc" not in other.stdout.str()
+    assert called(claims_run, *entry, "--model=tiny-llama").ret == pytest.ExitCode.USAGE_ERROR
+
+
+def test_the_repository_may_be_a_folder_of_another_project(claims_run: ClaimsRun) -> None:
+    claims_run.write(CLAIMS)
+    outer = claims_run.pytester.path
+    for name in ("conftest.py", "claims"):
+        (outer / name).rename(outer.joinpath(f"vendored-{name}"))
+    inner = claims_run.pytester.mkdir("vendored")
+    (outer / "vendored-claims").rename(inner / "claims")
+    (outer / "vendored-conftest.py").unlink()
+    (inner / "conftest.py").write_text(
+        WITHOUT_MODELS
+        + (REPOSITORY / "conftest.py").read_text(encoding="utf-8").partition("annotations\n")[2],
+        encoding="utf-8",
+    )
+    (outer / "test_own.py").write_text("def test_own(): ...\n", encoding="utf-8")
+    called(claims_run, *CHOICE, "vendored/claims", "test_own.py", "--record-expectations").assert_outcomes(
+        passed=3, xfailed=5, skipped=2
+    )
+    assert (inner / "fixtures" / "expected.toml").is_file() and (inner / "reports" / "ledger.json").is_file()
+    whole = called(claims_run, "-k", "test_own or (test_overlap and tiny-llama and s6 and gsm8k)")
+    whole.assert_outcomes(passed=2, deselected=200)
 
 
 @pytest.mark.parametrize("workers", [(), ("-n1",)])
@@ -267,6 +337,15 @@ def test_a_place_that_cannot_be_written_is_one_line(claims_run: ClaimsRun, worke
     assert line.startswith("ERROR: cannot write the ledger ") and line.endswith(
         "name a writable place with --html"
     )
+
+
+def test_expectations_that_cannot_be_written_are_one_line(claims_run: ClaimsRun) -> None:
+    claims_run.write(CLAIMS)
+    (claims_run.pytester.path / "fixtures").write_text("a file", encoding="ascii")
+    run = claims_run("--record-expectations")
+    assert run.ret == pytest.ExitCode.USAGE_ERROR
+    (line,) = (line for line in run.stderr.lines if line)
+    assert line.startswith("ERROR: cannot write ") and line.endswith("; record in a copy of the project")
 
 
 def test_two_tests_of_one_name_are_refused(claims_run: ClaimsRun) -> None:
@@ -295,5 +374,5 @@ def test_the_ledger_of_a_run_without_a_project_lies_where_it_was_started(
     (claims_run.pytester.path / "claims").rmdir()
     called(claims_run, *CHOICE, str(folder), "--record-expectations")
     assert json.loads((tmp_path / "reports" / "ledger.json").read_text(encoding="ascii"))["cells"]
-    called(claims_run, *CHOICE, str(folder)).assert_outcomes(passed=2, xfailed=3, skipped=2)
+    called(claims_run, *CHOICE, str(folder)).assert_outcomes(passed=2, xfailed=5, skipped=2)
     assert (folder.parent / "fixtures" / "expected.toml").is_file()
