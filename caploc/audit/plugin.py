@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from caploc.audit.auditor import Auditor, Context, report_verdict
-from caploc.audit.cells import PLANNED, group_by_model, parametrize, plan_item, skip_without_gpu
+from caploc.audit.cells import PLANNED, group_by_model, parametrize, plan_item, skip_without_gpu, will_run
 from caploc.audit.coverage import Coverage, PendingError, load_pending, write_coverage
+from caploc.audit.endings import end_undisturbed, interruptible
 from caploc.audit.expectations import (
     Expectation,
     ExpectationsError,
@@ -40,10 +41,17 @@ EXPECTATIONS = Path("fixtures") / "expected.toml"
 CLAIMS, PENDING = Path("claims"), "pending.toml"
 
 _NOTHING_RAN = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+_RAN = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     add_options(parser)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_cmdline_main() -> Generator[None, Any, Any]:
+    with interruptible():
+        return (yield)
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-html reads its options
@@ -71,12 +79,13 @@ class Audit:
         self.expectations_path = config.rootpath / EXPECTATIONS
         self.recorded = 0
         given = getattr(config, "workerinput", {})
-        path = given.get("caploc_ledger") or _ledger_path(config)
-        self.ledger = Ledger(Path(path), given.get("caploc_run") or uuid.uuid4().hex)
+        path = Path(given.get("caploc_ledger") or _ledger_path(config))
+        html = config.getoption("htmlpath", None)
+        reports = [path.with_suffix(suffix) for suffix in (".json", *([Path(html).suffix] if html else []))]
+        self.ledger = Ledger(path, given.get("caploc_run") or uuid.uuid4().hex, reports)
         self.record = RunRecord(self.ledger)
         self.coverage: list[Coverage] = []
         self.progress_line: ProgressLine | None = None
-        html = config.getoption("htmlpath", None)
         if html and not self.worker:
             from caploc.audit.report import HtmlReport
 
@@ -157,11 +166,12 @@ class Audit:
         return found
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        plan = [item.stash[PLANNED] for item in session.items if PLANNED in item.stash]
+        plan = {item.stash[PLANNED]: will_run(item) for item in session.items if PLANNED in item.stash}
         if plan and not self.config.getoption("collectonly"):
             self._check_expectations()
+            running = {label for planned, runs in plan.items() if runs for label in planned.cell.models}
             try:
-                start_ledger(self.ledger, plan, self._provenance)
+                start_ledger(self.ledger, plan, lambda: self._provenance(running))
             except OSError as error:
                 raise pytest.UsageError(
                     f"cannot write the ledger {self.ledger.path}: {error}; name a writable place with --html"
@@ -191,9 +201,9 @@ class Audit:
         except ExpectationsError as error:
             raise pytest.UsageError(str(error)) from error
 
-    def _provenance(self) -> dict[str, Any]:
+    def _provenance(self, models: Collection[str]) -> dict[str, Any]:
         arguments = [str(argument) for argument in self.config.invocation_params.args]
-        return provenance(self.settings, self.papers.values(), self.config.rootpath, arguments)
+        return provenance(self.settings, models, self.papers.values(), self.config.rootpath, arguments)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -213,12 +223,13 @@ class Audit:
 
     @pytest.hookimpl(tryfirst=True)  # before pytest-html writes its file
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        end_undisturbed()
         if self.coverage and session.exitstatus in _NOTHING_RAN:
             bad = any(one.problems() for one in self.coverage)
             session.exitstatus = pytest.ExitCode.TESTS_FAILED if bad else pytest.ExitCode.OK
         if self.worker or self.config.getoption("collectonly"):
             return
-        self.record.finish(self.papers)
+        self.record.finish(self.papers, interrupted=session.exitstatus not in _RAN)
         if self.recording:
             cells = (result for result in self.record.results if self._embedded(result))
             self.recorded = record_expectations(self.expectations_path, cells, self.expectations)

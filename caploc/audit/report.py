@@ -184,7 +184,7 @@ class Figures:
 
         key = fingerprint(["figure", plots_version(), kind, caption, data])
         try:
-            (entry,) = self._store.compute_all({key: drawn})
+            (entry,) = self._store.compute_all({key: drawn}, title=lambda _: "figure of the report")
         except StoreError:  # a store that is full or read-only must not cost the report its figures
             return [draw(kind, caption, data, theme) for theme in Theme]
         return [entry.arrays[theme.name].tobytes() for theme in Theme]

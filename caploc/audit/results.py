@@ -100,7 +100,11 @@ class Result:
     @classmethod
     def loads(cls, text: str) -> Result:
         """Reads what ``dumps`` wrote."""
-        data = json.loads(text)
+        return cls.from_json(json.loads(text))
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Result:
+        """Reads what ``dataclasses.asdict`` and JSON made of it."""
         return cls(
             **{**data, "planned": Planned.from_json(data["planned"]), "status": Status(data["status"])}
         )

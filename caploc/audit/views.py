@@ -174,6 +174,7 @@ class RunView:
             "commit": f"{commit or '-'} ({state})",
             "command": shlex.join(["pytest", *head.get("command", ())]),
             "started": head.get("started"),
+            "status": head.get("status"),
             "python": head.get("python"),
             "platform": head.get("platform"),
             "packages": ", ".join(f"{name} {version}" for name, version in packages if version),
