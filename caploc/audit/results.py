@@ -133,6 +133,11 @@ class Tally:
             tally._count(result)
         return tally
 
+    def note(self, status: Status) -> str:
+        """What is said of the cells of a status behind their number."""
+        notes = {Status.SUPPORTED: self.supported_note, Status.REFUTED: self.refuted_note}
+        return notes.get(status, "")
+
     @property
     def refuted_note(self) -> str:
         """What is said of refuted cells that were reviewed: `` (as expected here)``, or of how many it is true."""

@@ -70,7 +70,8 @@ def write_summary(
         reporter.write_line("")
     if record.status == INTERRUPTED:
         reporter.write_line(
-            "INTERRUPTED before all cells were judged: what was computed is kept, and the same command goes on from there", red=True
+            "INTERRUPTED before all cells were judged; what was computed is kept: the same command goes on from there",
+            red=True,
         )
     _totals(reporter, record)
     _list(reporter, "MOVED", ((r, r.moved or "") for r in record.results if r.moved is not None))
