@@ -32,7 +32,7 @@ from caploc.audit.results import (
     derived,
     flips,
 )
-from caploc.audit.summary import fingerprints, outcome, summary, write_json
+from caploc.audit.summary import fingerprints, left_out, outcome, summary, write_json
 from caploc.audit.text import visible
 from caploc.findings import plain
 
@@ -63,7 +63,7 @@ class Ledger:
     def start(self, head: Callable[[], Mapping[str, Any]], lines: Iterable[Mapping[str, Any]]) -> None:
         """Begins the file with ``head()`` and ``lines``, unless a process of this run has done so already."""
         with self._locked():
-            if self._first().get("run") == self.run:
+            if self.head():
                 return
             first = {"type": "provenance", "run": self.run, "status": STARTED, **head()}
             for report in self.reports:
@@ -73,8 +73,7 @@ class Ledger:
     def append(self, entry: Mapping[str, Any]) -> None:
         """Adds one line, unless the run has ended: what a worker has found by then is in the store alone."""
         with self._locked():
-            first = self._first()
-            if (first.get("run"), first.get("status")) != (self.run, STARTED):
+            if self.head().get("status") != STARTED:
                 self.tidy()
                 return
             with self.path.open("ab+") as file:
@@ -86,16 +85,20 @@ class Ledger:
         """Completes the first line by ``head`` and replaces all others; False, and nothing is done, where another run
         has replaced the file meanwhile."""
         with self._locked():
-            first = self._first()
-            own = first.get("run") == self.run
-            if own:
+            first = self.head()
+            if first:
                 self._replace([{**first, **head}, *lines])
         self.tidy()
-        return own
+        return bool(first)
 
     def read(self) -> list[dict[str, Any]]:
         """The lines of this run, none if it has written none; half-written lines are left out."""
-        return list(_objects(self.path)) if self._first().get("run") == self.run else []
+        return list(_objects(self.path)) if self.head() else []
+
+    def head(self) -> dict[str, Any]:
+        """The first line, where the run's numbers come from; empty before `start`."""
+        first = self._first_line()
+        return first if first.get("run") == self.run else {}
 
     def tidy(self) -> None:
         """Removes the lock file; for the last process of a run."""
@@ -108,10 +111,9 @@ class Ledger:
         with FileLock(str(self._lock_path)):
             yield
 
-    def _first(self) -> dict[str, Any]:
-        """The first line of the file, whatever run's; empty where there is none."""
-        with suppress(OSError):
-            return next(_objects(self.path), {})
+    def _first_line(self) -> dict[str, Any]:
+        with suppress(OSError, StopIteration):
+            return next(_objects(self.path))
         return {}
 
     def _replace(self, lines: Iterable[Mapping[str, Any]]) -> None:
@@ -233,15 +235,18 @@ class RunRecord:
             return
         unfinished = any((one.status, one.reason) == (Status.MISSING, NEVER_RAN) for one in self.results)
         self.status = INTERRUPTED if interrupted or unfinished else FINISHED
-        head = {"status": self.status, "fingerprints": fingerprints(self.results)}
+        head = {
+            "status": self.status,
+            "fingerprints": fingerprints(self.results),
+            "left_out": left_out(self.results),
+        }
         cells = [
             {"type": "cell" if one.finding is None else "finding", **asdict(one)} for one in self.results
         ]
         last = {"type": "summary", "run": self.ledger.run, "status": self.status, **outcome(self.results)}
         if self.ledger.finish(head, [*_planned(self.planned.values()), *cells, last]):
-            first = {**lines[0], **head}
             path = self.ledger.path.with_suffix(".json")
-            write_json(path, summary(self.ledger.run, self.results, self.derived, first))
+            write_json(path, summary(self.ledger.run, self.results, self.derived, self.ledger.head()))
 
 
 def start_ledger(ledger: Ledger, plan: Iterable[Planned], head: Callable[[], Mapping[str, Any]]) -> None:

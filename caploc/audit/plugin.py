@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Collection, Generator
-from functools import cached_property
+from collections.abc import Generator
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -166,12 +166,14 @@ class Audit:
         return found
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        plan = {item.stash[PLANNED]: will_run(item) for item in session.items if PLANNED in item.stash}
+        plan = [item.stash[PLANNED] for item in session.items if PLANNED in item.stash]
         if plan and not self.config.getoption("collectonly"):
             self._check_expectations()
-            running = {label for planned, runs in plan.items() if runs for label in planned.cell.models}
+            running = [
+                item.stash[PLANNED] for item in session.items if PLANNED in item.stash and will_run(item)
+            ]
             try:
-                start_ledger(self.ledger, plan, lambda: self._provenance(running))
+                start_ledger(self.ledger, plan, partial(self._provenance, running))
             except OSError as error:
                 raise pytest.UsageError(
                     f"cannot write the ledger {self.ledger.path}: {error}; name a writable place with --html"
@@ -201,8 +203,9 @@ class Audit:
         except ExpectationsError as error:
             raise pytest.UsageError(str(error)) from error
 
-    def _provenance(self, models: Collection[str]) -> dict[str, Any]:
+    def _provenance(self, running: list[Planned]) -> dict[str, Any]:
         arguments = [str(argument) for argument in self.config.invocation_params.args]
+        models = {label for planned in running for label in planned.cell.models}
         return provenance(self.settings, models, self.papers.values(), self.config.rootpath, arguments)
 
     @pytest.hookimpl(wrapper=True)

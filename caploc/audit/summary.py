@@ -91,6 +91,12 @@ def fingerprints(results: Iterable[Result]) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
+def left_out(results: Iterable[Result]) -> list[str]:
+    """What findings say of records that they do not rest on: how many of which dataset, and why."""
+    notes = (note for result in results for note in (result.finding or {}).get("notes") or ())
+    return sorted({note for note in notes if " left out: " in note})
+
+
 def summary(
     run: str, results: Sequence[Result], derived: Sequence[Result], head: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -100,7 +106,7 @@ def summary(
         "kind": KIND,
         "schema": SCHEMA,
         "run": run,
-        "provenance": first,
+        "provenance": {**first, "fingerprints": fingerprints(results)},
         **outcome(results),
         "derived": [_follows(result) for result in derived],
         "cells": [_cell(result) for result in results],
