@@ -183,6 +183,8 @@ class RunView:
         for name, value in head.get("settings", {}).items():
             if name not in _SHOWN_ELSEWHERE and value not in (None, [], {}):
                 entries[f"setting {name}"] = _listed(value)
+        if head.get("left_out"):
+            entries["left out"] = "; ".join(head["left_out"])
         return entries | fingerprints(self.results)
 
     def group(self, result: Result) -> str:
