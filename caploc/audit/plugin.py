@@ -18,7 +18,6 @@ import pytest
 from caploc.audit.auditor import Auditor, Context, report_verdict
 from caploc.audit.cells import PLANNED, group_by_model, parametrize, plan_item, skip_without_gpu, will_run
 from caploc.audit.coverage import Coverage, PendingError, load_pending, write_coverage
-from caploc.audit.endings import end_undisturbed, interruptible
 from caploc.audit.expectations import (
     Expectation,
     ExpectationsError,
@@ -29,7 +28,7 @@ from caploc.audit.ledger import Ledger, RunRecord, start_ledger
 from caploc.audit.options import MARKERS, add_options
 from caploc.audit.progress import ProgressFile, ProgressLine
 from caploc.audit.results import Planned, Result, Status
-from caploc.audit.running import Run
+from caploc.audit.running import Run, end_undisturbed, interruptible
 from caploc.audit.settings import AuditSettings, read_settings
 from caploc.audit.summary import provenance
 from caploc.audit.terminal import header, status_of, write_summary

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from caploc.audit.endings import SIGNALS, end_undisturbed, interruptible
+from caploc.audit.running import SIGNALS, end_undisturbed, interruptible
 
 
 @pytest.fixture(autouse=True)
