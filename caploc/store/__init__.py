@@ -130,7 +130,8 @@ class Store:
         moved to `root/damaged`, with a `StoreWarning` that names them.
         """
         try:
-            return self._read(key)
+            content = self._read(key)
+            return None if content is None else decode(key, content)
         except DamagedError:
             return self._set_aside(key)
 
@@ -253,7 +254,9 @@ class Store:
     def damage(self, key: str) -> str | None:
         """Why the entry of `key` is damaged, None where it is sound or missing; nothing is moved."""
         try:
-            self._read(key)
+            content = self._read(key)
+            if content is not None:
+                decode(key, content)
         except DamagedError as damage:
             return str(damage)
         return None
@@ -265,8 +268,8 @@ class Store:
             damaged = sum(1 for _ in self.root.glob("damaged/*"))
         return StoreSummary(self.root, len(sizes), sum(sizes), damaged)
 
-    def _read(self, key: str) -> Entry | None:
-        """The entry, None where there is none. Raises `DamagedError`."""
+    def _read(self, key: str) -> bytes | None:
+        """What the entry's file holds, None where there is none. Raises `DamagedError` for what is no readable file."""
         path = self.path(key)
         with self._explained("read"):
             try:
@@ -274,14 +277,13 @@ class Store:
                 with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
                     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                         raise DamagedError("it is no file")
-                    content = file.read()
+                    return file.read()
             except OSError as error:
                 if error.errno in _OF_THE_ENTRY and os.path.lexists(path):
                     raise DamagedError(f"it cannot be read: {error.strerror}") from error
                 if error.errno == errno.ENOENT:
                     return None
                 raise
-        return decode(key, content)
 
     def _write(self, key: str, content: bytes) -> None:
         """Write under the key's lock: no other writer on this host then uses this host's temporary name."""
@@ -306,10 +308,9 @@ class Store:
         with self.lock(key, blocking=False) as held:
             if not held:
                 return None
-            try:
-                return self._read(key)
-            except DamagedError as damage:
-                reason = damage
+            reason = self.damage(key)
+            if reason is None:
+                return self.get(key)
             with self._explained("write"):
                 directory = self.root / "damaged"
                 directory.mkdir(exist_ok=True)
