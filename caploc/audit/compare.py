@@ -27,6 +27,8 @@ _NUMBERS = ("estimate", "interval", "p")
 
 # what differs between any two runs, or cannot change a number
 _LEFT_OUT = ("schema", "started", "command", "settings.store", "settings.departures")
+# what a run says of each model and dataset that it audits, and what older ones do not say
+_OF_SOME_RUNS = ("fingerprints.", "settings.device", "settings.dtype", "status", "left_out")
 
 
 class CompareError(CaplocError):
@@ -149,12 +151,12 @@ class Comparison:
     def facts(self) -> list[tuple[str, str, str]]:
         """Settings, packages, fingerprints, the rules' digest and the commit, where they differ: name, A's, B's.
 
-        A fingerprint that one run lacks belongs to a model or dataset that it did not audit, and is left out.
+        What only one run says, such as the fingerprint of a model that the other did not audit, is left out.
         """
         names = [
             name
             for name in dict.fromkeys([*self.a.facts, *self.b.facts])
-            if not name.startswith("fingerprints.") or (name in self.a.facts and name in self.b.facts)
+            if not name.startswith(_OF_SOME_RUNS) or (name in self.a.facts and name in self.b.facts)
         ]
         pairs = ((name, self.a.facts.get(name, "-"), self.b.facts.get(name, "-")) for name in names)
         return [(name, of_a, of_b) for name, of_a, of_b in pairs if of_a != of_b]

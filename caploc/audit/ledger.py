@@ -3,6 +3,9 @@
 A ledger is JSON Lines, one line a finding, written as it happens; the truth that reports are made from. Line types:
 ``provenance`` (the first line), ``planned`` (every cell that was collected), ``finding``, and at the end of a run
 ``cell`` (one for each that ended without a finding) and ``summary``. Strict JSON: no nan, ASCII only.
+
+The first line's ``status`` is "started" until the run ends, then "finished" or "interrupted": a run that was killed
+never passes for one that finished.
 """
 
 from __future__ import annotations
@@ -30,13 +33,14 @@ from caploc.audit.results import (
     derived,
     flips,
 )
-from caploc.audit.summary import outcome, summary, write_json
+from caploc.audit.summary import fingerprints, left_out, outcome, summary, write_json
 from caploc.audit.text import visible
 from caploc.findings import plain
 
 if TYPE_CHECKING:
     from caploc.papers import Paper
 
+STARTED, FINISHED, INTERRUPTED = "started", "finished", "interrupted"
 CRASHED = "its worker process died while it ran"
 NEVER_RAN = "the run ended before it was run"
 ERROR = Status.ERROR.value
@@ -46,41 +50,56 @@ WITHOUT_FINDING = "the test ended without a finding"
 class Ledger:
     """One run's ledger, which any number of processes may write to.
 
-    ``run`` tells this run's file from an earlier one of the same name, which `start` replaces. A line is written
-    under a lock and in one go; a line that a killed process left half-written spoils no other.
+    ``run`` tells this run's file from an earlier one of the same name, which `start` replaces; `start` also removes
+    ``reports``, what an earlier run made of its ledger. A line is written under a lock and in one go; a line that a
+    killed process left half-written spoils no other.
     """
 
-    def __init__(self, path: Path, run: str) -> None:
+    def __init__(self, path: Path, run: str, reports: Iterable[Path] = ()) -> None:
         self.path = path
         self.run = run
+        self.reports = tuple(reports)
         self._lock_path = path.with_name(f".{path.name}.lock")
 
     def start(self, head: Callable[[], Mapping[str, Any]], lines: Iterable[Mapping[str, Any]]) -> None:
         """Begins the file with ``head()`` and ``lines``, unless a process of this run has done so already."""
         with self._locked():
-            if self._run_on_disk() == self.run:
+            if self.head():
                 return
-            first = {"type": "provenance", "run": self.run, **head()}
-            temporary = self.path.with_name(f".{self.path.name}.new")
-            temporary.write_bytes(b"".join(map(_line, [first, *lines])))
-            os.replace(temporary, self.path)
+            first = {"type": "provenance", "run": self.run, "status": STARTED, **head()}
+            for report in self.reports:
+                report.unlink(missing_ok=True)
+            self._replace([first, *lines])
 
     def append(self, entry: Mapping[str, Any]) -> None:
-        """Adds one line."""
-        with self._locked(), self.path.open("ab+") as file:
-            file.seek(0, os.SEEK_END)
-            if file.tell():
+        """Adds one line, unless the run has ended: what a worker has found by then is in the store alone."""
+        with self._locked():
+            if self.head().get("status") != STARTED:
+                self.tidy()
+                return
+            with self.path.open("ab+") as file:
                 file.seek(-1, os.SEEK_END)
                 torn = file.read(1) != b"\n"
-            else:
-                torn = False
-            file.write((b"\n" if torn else b"") + _line(entry))
+                file.write((b"\n" if torn else b"") + _line(entry))
+
+    def finish(self, head: Mapping[str, Any], lines: Iterable[Mapping[str, Any]]) -> bool:
+        """Completes the first line by ``head`` and replaces all others; False, and nothing is done, where another run
+        has replaced the file meanwhile."""
+        with self._locked():
+            first = self.head()
+            if first:
+                self._replace([{**first, **head}, *lines])
+        self.tidy()
+        return bool(first)
 
     def read(self) -> list[dict[str, Any]]:
         """The lines of this run, none if it has written none; half-written lines are left out."""
-        if self._run_on_disk() != self.run:
-            return []
-        return list(_objects(self.path))
+        return list(_objects(self.path)) if self.head() else []
+
+    def head(self) -> dict[str, Any]:
+        """The first line, where the run's numbers come from; empty before `start`."""
+        first = self._first_line()
+        return first if first.get("run") == self.run else {}
 
     def tidy(self) -> None:
         """Removes the lock file; for the last process of a run."""
@@ -93,10 +112,15 @@ class Ledger:
         with FileLock(str(self._lock_path)):
             yield
 
-    def _run_on_disk(self) -> str | None:
+    def _first_line(self) -> dict[str, Any]:
         with suppress(OSError, StopIteration):
-            return str(next(_objects(self.path)).get("run"))
-        return None
+            return next(_objects(self.path))
+        return {}
+
+    def _replace(self, lines: Iterable[Mapping[str, Any]]) -> None:
+        temporary = self.path.with_name(f".{self.path.name}.new")
+        temporary.write_bytes(b"".join(map(_line, lines)))
+        os.replace(temporary, self.path)
 
 
 def _line(entry: Mapping[str, Any]) -> bytes:
@@ -145,15 +169,15 @@ class TestReports:
             self.skip = report.longrepr[2].removeprefix("Skipped: ")
         self.finished = self.finished or report.when == "teardown"
 
-    def end(self, planned: Planned) -> Result:
-        """The planned cell's result."""
-        if self.crashed:
-            return Result(planned, Status.MISSING, CRASHED)
-        known = Result.loads(self.result) if self.result else None
+    def end(self, planned: Planned, written: Result | None) -> Result:
+        """The planned cell's result. Its finding may have been ``written`` to the ledger without a report."""
+        known = Result.loads(self.result) if self.result else written
         if self.error is not None:
             return Result(planned, Status.ERROR, self.error, finding=known.finding if known else None)
         if known is not None:
             return known
+        if self.crashed:
+            return Result(planned, Status.MISSING, CRASHED)
         if self.skip is not None:
             return Result(planned, Status.NOT_RUN, self.skip)
         return Result(planned, Status.MISSING, WITHOUT_FINDING if self.finished else NEVER_RAN)
@@ -163,11 +187,12 @@ class RunRecord:
     """What the process that controls a run knows of it.
 
     `finish` fills ``results``, one a planned cell in the order of collection, and ``derived``, the verdicts that follow
-    from them by model (no tests of their own).
+    from them by model (no tests of their own), and sets ``status``.
     """
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
+        self.status = STARTED
         self.results: list[Result] = []
         self.derived: list[Result] = []
         self._reports: dict[str, TestReports] = {}
@@ -221,22 +246,33 @@ class RunRecord:
         if (cell := self.cell_of(report)) is not None:
             self._reports.setdefault(cell, TestReports()).add(report)
 
-    def finish(self, papers: Mapping[str, Paper]) -> None:
-        """Reconciles reports with the plan, corrects p values within their families, draws the verdicts that follow,
-        and writes the ledger's last lines and the JSON summary."""
-        ended = [self._reports.get(cell.nodeid, TestReports()).end(cell) for cell in self.tests]
+    def finish(self, papers: Mapping[str, Paper], interrupted: bool) -> None:
+        """Reconciles reports with the plan and with what was written, corrects p values within their families, draws
+        the verdicts that follow, and writes the ledger as it ends, with one line a cell, and the JSON summary."""
+        lines = self.ledger.read()
+        written = {found.planned.nodeid: found for found in map(_finding, lines) if found is not None}
+        ended = [
+            self._reports.get(cell.nodeid, TestReports()).end(cell, written.get(cell.nodeid))
+            for cell in self.tests
+        ]
         self.results = corrected(ended, papers)
         self.derived = [one for paper in papers.values() for one in derived(self.results, paper)]
         if not self.results:
             return
-        for result in self.results:
-            if result.finding is None:
-                self.ledger.append({"type": "cell", **asdict(result)})
-        self.ledger.append({"type": "summary", "run": self.ledger.run, **outcome(self.results)})
-        head = next(iter(self.ledger.read()), {})
-        path = self.ledger.path.with_suffix(".json")
-        write_json(path, summary(self.ledger.run, self.results, self.derived, head))
-        self.ledger.tidy()
+        unfinished = any((one.status, one.reason) == (Status.MISSING, NEVER_RAN) for one in self.results)
+        self.status = INTERRUPTED if interrupted or unfinished else FINISHED
+        head = {
+            "status": self.status,
+            "fingerprints": fingerprints(self.results),
+            "left_out": left_out(self.results),
+        }
+        cells = [
+            {"type": "cell" if one.finding is None else "finding", **asdict(one)} for one in self.results
+        ]
+        last = {"type": "summary", "run": self.ledger.run, "status": self.status, **outcome(self.results)}
+        if self.ledger.finish(head, [*_planned(self.tests), *cells, last]):
+            path = self.ledger.path.with_suffix(".json")
+            write_json(path, summary(self.ledger.run, self.results, self.derived, self.ledger.head()))
 
 
 def start_ledger(
@@ -253,6 +289,13 @@ def _planned(plan: Mapping[Planned, Sequence[str]]) -> list[dict[str, Any]]:
         {"type": "planned", **asdict(cell), **({} if list(tests) == [cell.nodeid] else {"tests": tests})}
         for cell, tests in plan.items()
     ]
+
+
+def _finding(line: Mapping[str, Any]) -> Result | None:
+    """The result that a line of the ledger holds, None where it is of another type."""
+    if line.get("type") != "finding":
+        return None
+    return Result.from_json({name: value for name, value in line.items() if name != "type"})
 
 
 def last_line(report: pytest.TestReport) -> str:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Generator, Iterable
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from caploc.audit.auditor import Auditor, Context, report_verdict
-from caploc.audit.cells import PLANNED, group_by_model, parametrize, plan_item, skip_without_gpu
+from caploc.audit.cells import PLANNED, group_by_model, parametrize, plan_item, skip_without_gpu, will_run
 from caploc.audit.coverage import Coverage, PendingError, load_pending, write_coverage
 from caploc.audit.expectations import (
     Expectation,
@@ -38,7 +38,7 @@ from caploc.audit.places import (
 )
 from caploc.audit.progress import ProgressFile, ProgressLine
 from caploc.audit.results import Planned, Result, Status
-from caploc.audit.running import Run
+from caploc.audit.running import Run, end_undisturbed, interruptible
 from caploc.audit.settings import AuditSettings, read_settings
 from caploc.audit.summary import provenance
 from caploc.audit.terminal import header, status_of, write_summary
@@ -49,10 +49,17 @@ if TYPE_CHECKING:
 _FOLDERS, _USAGE = "caploc_folders", "caploc_usage_error"
 _SHOWING = ("collectonly", "setuponly", "showfixtures", "show_fixtures_per_test")
 _NOTHING_RAN = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+_RAN = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     add_options(parser)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_cmdline_main() -> Generator[None, Any, Any]:
+    with interruptible():
+        return (yield)
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-html reads its options
@@ -82,8 +89,10 @@ class Audit:
         self.recorded: dict[Path, int] = {}
         given = getattr(config, "workerinput", {})
         html = html_path(config)
-        path = given.get("caploc_ledger") or (html.with_suffix(".jsonl") if html else self.project / LEDGER)
-        self.ledger = Ledger(Path(path), given.get("caploc_run") or uuid.uuid4().hex)
+        default = html.with_suffix(".jsonl") if html else self.project / LEDGER
+        path = Path(given.get("caploc_ledger") or default)
+        reports = [path.with_suffix(".json"), *([html] if html else [])]
+        self.ledger = Ledger(path, given.get("caploc_run") or uuid.uuid4().hex, reports)
         self.record = RunRecord(self.ledger)
         self.coverage: list[Coverage] = []
         self.progress_line: ProgressLine | None = None
@@ -201,8 +210,11 @@ class Audit:
         plan = _cells(session.items)
         if plan and self.runs:
             self._check_expectations()
+            running = [
+                item.stash[PLANNED] for item in session.items if PLANNED in item.stash and will_run(item)
+            ]
             try:
-                start_ledger(self.ledger, plan, self._provenance)
+                start_ledger(self.ledger, plan, partial(self._provenance, running))
             except OSError as error:
                 raise pytest.UsageError(
                     f"cannot write the ledger {self.ledger.path}: {error}; name a writable place with --html"
@@ -232,9 +244,10 @@ class Audit:
         except ExpectationsError as error:
             raise pytest.UsageError(str(error)) from error
 
-    def _provenance(self) -> dict[str, Any]:
+    def _provenance(self, running: list[Planned]) -> dict[str, Any]:
         arguments = [str(argument) for argument in self.config.invocation_params.args]
-        return provenance(self.settings, self.papers.values(), self.project, arguments)
+        models = {label for planned in running for label in planned.cell.models}
+        return provenance(self.settings, models, self.papers.values(), self.project, arguments)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -255,12 +268,13 @@ class Audit:
 
     @pytest.hookimpl(tryfirst=True)  # before pytest-html writes its file
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        end_undisturbed()
         if self.coverage and session.exitstatus in _NOTHING_RAN:
             bad = any(one.problems() for one in self.coverage)
             session.exitstatus = pytest.ExitCode.TESTS_FAILED if bad else pytest.ExitCode.OK
         if self.worker or not self.runs:
             return
-        self.record.finish(self.papers)
+        self.record.finish(self.papers, interrupted=session.exitstatus not in _RAN)
         if self.recording:
             self._record_expectations()
         lacking = [*self.record.of(Status.MISSING), *self.record.of(Status.ERROR)]

@@ -8,8 +8,9 @@ prints whatever it is given as text: what comes from data, models or exceptions 
 from __future__ import annotations
 
 import base64
+import hashlib
 import html
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -184,7 +185,7 @@ class Figures:
 
         key = fingerprint(["figure", plots_version(), kind, caption, data])
         try:
-            (entry,) = self._store.compute_all({key: drawn})
+            (entry,) = self._store.compute_all({key: drawn}, title=lambda _: "figure of the report")
         except StoreError:  # a store that is full or read-only must not cost the report its figures
             return [draw(kind, caption, data, theme) for theme in Theme]
         return [entry.arrays[theme.name].tobytes() for theme in Theme]
@@ -192,6 +193,31 @@ class Figures:
 
 def _embedded(png: bytes) -> Markup:
     return Markup("data:image/png;base64,") + base64.b64encode(png).decode()
+
+
+def fenced(page: str) -> str:
+    """pytest-html's ``page`` behind a second wall, escaping being the first: a policy under which no script or style
+    but its own and ours takes effect, and nothing is fetched. A script that got into the page is not among them."""
+    ours = _environment().globals
+    head = page.partition('<style type="text/css">')[2].partition("</style>")[0]
+    foot = page.rpartition("<script>")[2].partition("</script>")[0]
+    styles, scripts = ([_hash(own), _hash(str(ours[name]))] for own, name in ((head, "css"), (foot, "js")))
+    policy = (
+        f"default-src 'none'; script-src {' '.join(scripts)}; style-src {' '.join(styles)}; img-src data:; "
+        "media-src data:; base-uri 'none'; form-action 'none'"
+    )
+    metas = (
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    )
+    page = page.replace(
+        ' onclick="location.reload()"', "", 1
+    )  # a button that only a page of a running test needs
+    return page.replace('<meta charset="utf-8"/>', f'<meta charset="utf-8"/>{metas}', 1)
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 class HtmlReport:
@@ -224,6 +250,16 @@ class HtmlReport:
         error = report.failed and getattr(report, "caploc_word", None) == Status.ERROR
         trace = "\n".join([report.longreprtext, *(text for _, text in report.sections)]) if error else ""
         self._logs[cell] = Log(log.seconds + report.duration, log.trace or trace[:LONGEST_TRACE])
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(self) -> Generator[None, Any, Any]:
+        """Fences the page once pytest-html has written it."""
+        result = yield
+        for path in (
+            path for path in self._audit.ledger.reports if path.suffix != ".json" and path.is_file()
+        ):
+            path.write_bytes(fenced(path.read_bytes().decode()).encode())
+        return result
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_html_report_title(self, report: Any) -> None:

@@ -101,7 +101,11 @@ class Result:
     @classmethod
     def loads(cls, text: str) -> Result:
         """Reads what ``dumps`` wrote."""
-        data = json.loads(text)
+        return cls.from_json(json.loads(text))
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Result:
+        """Reads what ``dataclasses.asdict`` and JSON made of it."""
         return cls(
             **{**data, "planned": Planned.from_json(data["planned"]), "status": Status(data["status"])}
         )
@@ -129,6 +133,11 @@ class Tally:
         for result in results:
             tally._count(result)
         return tally
+
+    def note(self, status: Status) -> str:
+        """What is said of the cells of a status behind their number."""
+        notes = {Status.SUPPORTED: self.supported_note, Status.REFUTED: self.refuted_note}
+        return notes.get(status, "")
 
     @property
     def refuted_note(self) -> str:

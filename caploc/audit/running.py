@@ -1,10 +1,17 @@
-"""A run's three acts: what its cells need is planned, then computed, and only then is each cell measured and judged."""
+"""A run's three acts: what its cells need is planned, then computed, and only then is each cell measured and judged.
+
+Signals that ask a process to end, as ``timeout``, schedulers and closed terminals send them, end a run as Ctrl-C does:
+with its ledger, reports and summary.
+"""
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,6 +26,9 @@ if TYPE_CHECKING:
     from caploc.experiments.specs import Need
     from caploc.experiments.study import Study
     from caploc.papers import Paper
+
+
+SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGXCPU)
 
 
 class Studies:
@@ -169,3 +179,34 @@ def _prepare_torch() -> None:
     keep_freed_memory()
     torch.set_num_threads(1)
     logging.disable_progress_bar()
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Within, each of `SIGNALS` raises KeyboardInterrupt, unless whoever started the process handles or ignores it."""
+    mine: list[signal.Signals] = []
+    if threading.current_thread() is threading.main_thread():  # no other may set handlers
+        mine = [number for number in SIGNALS if signal.getsignal(number) is signal.SIG_DFL]
+    for number in mine:
+        signal.signal(number, _interrupt)
+    try:
+        yield
+    finally:
+        for number in mine:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def end_undisturbed() -> None:
+    """The run is ending anyway: a further signal must not cost it its summary."""
+    for number in SIGNALS:
+        if signal.getsignal(number) is _interrupt:
+            signal.signal(number, _ignore)  # SIG_IGN would be inherited
+
+
+def _interrupt(number: int, _: FrameType | None) -> None:
+    end_undisturbed()  # timeout signals the process, and then its group
+    raise KeyboardInterrupt(signal.Signals(number).name)
+
+
+def _ignore(*_: object) -> None:
+    pass

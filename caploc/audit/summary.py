@@ -10,7 +10,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
@@ -46,10 +46,16 @@ FINGERPRINTS = ("model_fingerprint", "data_fingerprint")
 
 
 def provenance(
-    settings: AuditSettings, papers: Iterable[Paper], root: Path, command: Iterable[str]
+    settings: AuditSettings,
+    models: Collection[str],
+    papers: Iterable[Paper],
+    root: Path,
+    command: Iterable[str],
 ) -> dict[str, Any]:
-    """What is known when a run begins. The machine is named by system and processor, never by its host name."""
+    """What is known when a run begins; device and dtype are those of each of ``models``, the labels of those that run.
+    The machine is named by system and processor, never by its host name."""
     commit, dirty = _git(root)
+    placed = {one.label: settings.placement(one.model) for one in settings.models if one.label in models}
     return {
         "schema": SCHEMA,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -59,7 +65,11 @@ def provenance(
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
         "packages": package_versions(),
-        "settings": asdict(settings),
+        "settings": {
+            **asdict(settings),
+            "device": {label: device for label, (device, _) in placed.items()},
+            "dtype": {label: dtype for label, (_, dtype) in placed.items()},
+        },
         "papers": {paper.key: paper.digest for paper in papers},
     }
 
@@ -82,10 +92,16 @@ def fingerprints(results: Iterable[Result]) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
+def left_out(results: Iterable[Result]) -> list[str]:
+    """What findings say of records that they do not rest on: how many of which dataset, and why."""
+    notes = (note for result in results for note in (result.finding or {}).get("notes") or ())
+    return sorted({note for note in notes if " left out: " in note})
+
+
 def summary(
     run: str, results: Sequence[Result], derived: Sequence[Result], head: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The run as JSON data; ``head`` is the ledger's first line."""
+    """The run as JSON data; ``head`` is the ledger's first line as the run ends."""
     first = {key: value for key, value in head.items() if key not in ("type", "run")}
     return {
         "kind": KIND,

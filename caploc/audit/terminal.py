@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from caploc.audit.ledger import RunRecord
+from caploc.audit.ledger import INTERRUPTED, RunRecord
 from caploc.audit.results import Result, Status, Tally
 from caploc.audit.settings import AuditSettings
 from caploc.audit.text import in_ascii, plural
@@ -67,6 +67,11 @@ def write_summary(
         for line in family_table(paper, record.by_group(paper), config.get_terminal_writer().fullwidth):
             reporter.write_line(line)
         reporter.write_line("")
+    if record.status == INTERRUPTED:
+        reporter.write_line(
+            "INTERRUPTED before all cells were judged; what was computed is kept: the same command goes on from there",
+            red=True,
+        )
     _totals(reporter, record)
     _list(reporter, "MOVED", ((r, r.moved or "") for r in record.results if r.moved is not None))
     _list(reporter, "ERROR", ((r, r.reason) for r in record.of(Status.ERROR)))

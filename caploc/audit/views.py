@@ -174,6 +174,7 @@ class RunView:
             "commit": f"{commit or '-'} ({state})",
             "command": shlex.join(["pytest", *head.get("command", ())]),
             "started": head.get("started"),
+            "status": head.get("status"),
             "python": head.get("python"),
             "platform": head.get("platform"),
             "packages": ", ".join(f"{name} {version}" for name, version in packages if version),
@@ -182,6 +183,8 @@ class RunView:
         for name, value in head.get("settings", {}).items():
             if name not in _SHOWN_ELSEWHERE and value not in (None, [], {}):
                 entries[f"setting {name}"] = _listed(value)
+        if head.get("left_out"):
+            entries["left out"] = "; ".join(head["left_out"])
         return entries | fingerprints(self.results)
 
     def group(self, result: Result) -> str:

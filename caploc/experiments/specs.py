@@ -87,8 +87,12 @@ class Spec(Generic[Result]):
         """What is being computed, for a progress line."""
         values = (value for value in vars(self).values() if isinstance(value, str | float) and value)
         fields = ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
-        name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(self).__name__).lower()
-        return f"{name} {fields}".strip()
+        return f"{self.kind} {fields}".strip()
+
+    @property
+    def kind(self) -> str:
+        """What sort of result it is."""
+        return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(self).__name__).lower()
 
 
 def key_of(study: Study, what: str, depends_on: Mapping[str, Any]) -> str:
@@ -260,7 +264,7 @@ class Plan:
         return tally.results
 
     def _compute(self, study: Study, stage: Sequence[Spec[Any]], tally: _Tally) -> None:
-        store, missing = study.settings.store, dict[str, Compute]()
+        store, missing, kinds = study.settings.store, dict[str, Compute](), dict[str, str]()
         began = ""
 
         def begin(key: str) -> None:
@@ -279,9 +283,12 @@ class Plan:
             flops = self._flops(study, spec) / max(1, len(tasks))
             tally.expect(f"{spec.title} ({study.model})", lacking, own, flops, known)
             missing |= {key: lacking[key].compute for key in lacking if key in own}
+            kinds |= dict.fromkeys(own, f"{spec.kind} of {study.model}")
         while missing:
             try:
-                store.compute_all(missing, each=lambda key, here: tally.add(key), begin=begin)
+                store.compute_all(
+                    missing, each=lambda key, here: tally.add(key), begin=begin, title=kinds.__getitem__
+                )
                 return
             except StoreError:
                 raise

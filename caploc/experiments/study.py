@@ -106,7 +106,8 @@ class Study:
                 store, tasks = self.settings.store, self.tasks(spec)
                 if self._computes_nothing and not all(store.has(task.key) for task in tasks):
                     raise NotStoredError(f"{spec.title} is not in the store")
-                self._results[spec] = spec.read(self, store.compute_all(tasks))
+                entries = store.compute_all(tasks, title=lambda _: f"{spec.kind} of {self.model}")
+                self._results[spec] = spec.read(self, entries)
             except ENDINGS as ending:
                 self._results[spec] = ending
             self._tasks.pop(spec, None)

@@ -200,7 +200,7 @@ class Deferred(LanguageModel):
         entry = self._store.get(key)
         if entry is None:
             known = LanguageModel(self.name, self.model, self.tokenizer, self.architecture).fingerprint
-            entry = self._store.put(key, {}, {"fingerprint": known})
+            entry = self._store.put(key, {}, {"fingerprint": known}, f"fingerprint of {self.name}")
         return str(entry.meta["fingerprint"])
 
 

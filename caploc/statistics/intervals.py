@@ -74,7 +74,8 @@ def binomial_interval(
     one_of("method", method, ("exact", "wilson"))
     level = fraction("level", level)
     interval = stats.binomtest(k, n).proportion_ci(level, method)
-    return Interval(float(interval.low), float(interval.high), level, method)
+    kind = "Wilson" if method == "wilson" else method
+    return Interval(float(interval.low), float(interval.high), level, kind)
 
 
 def no_change(units: int, level: float) -> Interval:

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import random
+import stat
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
@@ -16,7 +20,7 @@ from safetensors import safe_open
 
 from caploc.errors import CaplocError
 from caploc.fingerprints import fingerprint
-from caploc.store import DamagedError, Entry, Store, StoreError, StoreWarning, decode, encode
+from caploc.store import DamagedError, Entry, Store, StoreError, StoreWarning, decode, encode, host_name
 
 KEY = fingerprint("an entry")
 ARRAYS = {"sum": np.array([[1.5, np.nan], [np.inf, -0.0]]), "count": np.array(3)}
@@ -129,6 +133,98 @@ def test_damaged_file_is_set_aside_and_computed_again(store: Store, damage: str)
     path.write_bytes(b"again")
     with pytest.warns(StoreWarning, match=f"damaged/{KEY}.1"):
         assert store.get(KEY) is None
+
+
+def others_file(path: Path) -> None:
+    path.touch()
+    path.chmod(0)
+
+
+def linked(path: Path, to: str) -> None:
+    path.symlink_to(path.parent / to)
+
+
+def full_folder(path: Path) -> None:
+    (path / "inside").mkdir(parents=True)
+
+
+NO_FILES: dict[str, Callable[[Path], None]] = {
+    "a link to itself": lambda path: linked(path, path.name),
+    "a link to nowhere": lambda path: linked(path, "nowhere"),
+    "a link through a file": lambda path: linked(path, ".a-file/x"),
+    "a link to a folder": lambda path: linked(path, ".."),
+    "a link with too long a name": lambda path: path.symlink_to("x" * 300),
+    "a folder": Path.mkdir,
+    "a folder with something in it": full_folder,
+    "a pipe": os.mkfifo,
+    "a socket": lambda path: os.mknod(path, stat.S_IFSOCK | 0o600),
+    "another's file": others_file,
+    "an empty file": Path.touch,
+    "a shorter file": lambda path: path.write_bytes(encode(KEY, ARRAYS, META)[:-1]) and None,
+    "a longer file": lambda path: path.write_bytes(encode(KEY, ARRAYS, META) + b"x") and None,
+}
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.sampled_from(sorted(NO_FILES)), min_size=1, max_size=3))
+def test_whatever_stands_in_an_entrys_place_is_set_aside(
+    store: Store, monkeypatch: pytest.MonkeyPatch, kinds: list[str]
+) -> None:
+    key = fingerprint(
+        ["in place of", time.monotonic_ns()]
+    )  # hypothesis makes random numbers the same each time
+    opened = os.open
+
+    def as_a_user(path: object, *more: object) -> int:  # the superuser may read anything
+        if isinstance(path, Path) and os.path.lexists(path) and not stat.S_IMODE(os.lstat(path).st_mode):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, *more)
+
+    path = store.path(key)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (path.parent / ".a-file").touch()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", as_a_user)
+        for number, kind in enumerate(kinds):
+            path.unlink(missing_ok=True)
+            NO_FILES[kind](path)
+            assert store.has(key) and key in store.kept() and store.damage(key)
+            with pytest.warns(StoreWarning, match=f"{key}.safetensors is damaged .*damaged/{key}.{number}.s"):
+                (entry,) = store.compute_all({key: lambda: (ARRAYS, META)})
+            assert same(entry, decode(key, encode(key, ARRAYS, META)))
+            assert store.damage(key) is None and path.is_file() and not path.is_symlink()
+            assert os.path.lexists(store.root / "damaged" / f"{key}.{number}.safetensors")
+
+
+def test_a_link_to_a_sound_file_is_an_entry(store: Store) -> None:
+    whole = store.put(KEY, ARRAYS, META)
+    store.path(KEY).rename(store.root / "elsewhere")
+    store.path(KEY).symlink_to(store.root / "elsewhere")
+    (entry,) = store.compute_all({KEY: lambda: pytest.fail("it is there")})
+    assert same(entry, whole)
+
+
+def test_what_passes_is_no_damage(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.put(KEY, ARRAYS, META)
+
+    def exhausted(*_: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", exhausted)
+        with pytest.raises(StoreError, match=r"Too many open files.*ulimit"):
+            store.get(KEY)
+    assert store.describe().damaged == 0 and store.get(KEY) is not None
+
+
+def test_what_a_killed_process_left_is_replaced_and_what_cannot_be_is_named(store: Store) -> None:
+    store.path(KEY).parent.mkdir(parents=True)
+    temporary = store.path(KEY).with_name(f".{KEY}.{host_name()}.tmp")
+    os.mkfifo(temporary)
+    store.put(KEY, ARRAYS, META)
+    temporary.mkdir()
+    with pytest.raises(StoreError, match=f"{temporary.name}.*remove what stands in its place"):
+        store.put(KEY, ARRAYS, META)
 
 
 def test_damage_is_left_alone_while_another_thread_repairs_it(store: Store) -> None:

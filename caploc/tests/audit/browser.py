@@ -37,7 +37,7 @@ addEventListener("error", (event) => {
 }, true);  // pytest-html leaves images without a source in its rows
 addEventListener("unhandledrejection", (event) => mishaps.push(`rejected: ${event.reason}`));
 </script>"""
-_REPORT = """<script>
+_REPORT = """<script nonce="visit">
 addEventListener("load", () => {
   document.body.offsetHeight;  // what is in view is laid out
   const loaded = performance.now();
@@ -67,6 +67,7 @@ def visit(page: Path, script: str = "", *options: str) -> Visit:
     text = page.read_text(encoding="utf-8")
     assert text.count("<head>") == text.count("</body>") == 1
     text = text.replace("<head>", "<head>" + _WATCH).replace("</body>", _REPORT % script)
+    text = text.replace("; script-src ", "; script-src 'nonce-visit' ", 1)  # the page's own policy
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy.html"
         copy.write_text(text, encoding="utf-8")
@@ -82,7 +83,8 @@ def in_frame(page: Path, to: Path, width: int) -> Path:
     """A page that shows another in a frame of any width; Chromium's own windows are 500 pixels wide at least."""
     inside = html.escape(page.read_text(encoding="utf-8"))
     to.write_text(
-        '<!doctype html><html><head><meta name="color-scheme" content="light dark"><title>frame</title></head>'
+        '<!doctype html><html><head><meta charset="utf-8"><meta name="color-scheme" content="light dark">'
+        "<title>frame</title></head>"
         f'<body><iframe style="border: 0; width: {width}px; height: 2000px" srcdoc="{inside}"></iframe></body></html>',
         encoding="utf-8",
     )

@@ -181,6 +181,33 @@ def test_settings_and_sources_that_differ(compare: Compare) -> None:
     assert section[-1].split(maxsplit=4) == ["fingerprints.model", "m", "f00d", "->", "beef"]
 
 
+def test_what_older_runs_do_not_say_is_no_difference(
+    compare: Compare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def newer(run: dict[str, Any]) -> None:
+        provenance = run["provenance"] | {"status": "finished", "left_out": ["1 item of d left out: a copy"]}
+        provenance["settings"] |= {"device": {"m": "cpu"}, "dtype": {"m": "float32"}}
+        run["provenance"] = provenance
+
+    assert "settings and sources that differ" not in compare(newer)[1]
+    monkeypatch.setitem(RUN["provenance"]["settings"], "device", "auto")
+    assert "settings and sources that differ" not in compare(newer)[1]
+
+
+def test_another_device_and_an_interruption_are_differences(
+    compare: Compare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RUN["provenance"], "status", "finished")
+    monkeypatch.setitem(RUN["provenance"]["settings"], "device", {"m": "cpu"})
+
+    def edit(run: dict[str, Any]) -> None:
+        run["provenance"]["status"] = "interrupted"
+        run["provenance"]["settings"]["device"] = {"m": "cuda"}
+
+    out = compare(edit)[1]
+    assert "settings.device.m  cpu -> cuda" in out and "finished -> interrupted" in out
+
+
 def test_a_run_of_schema_1_is_read_too(compare: Compare) -> None:
     def as_it_was(run: dict[str, Any]) -> None:
         run["schema"] = 1

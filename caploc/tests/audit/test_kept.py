@@ -103,6 +103,13 @@ def ranges(part: Part) -> dict[str, Any]:
 # --------------------------------------------------------------------------------------------------- what is the same
 
 
+@dataclasses.dataclass(eq=False)
+class Item:
+    """A test, as far as it is looked at."""
+
+    stash: dict[Any, Any]
+
+
 @dataclasses.dataclass
 class Asked:
     """A cell and all that its finding follows from."""
@@ -120,9 +127,7 @@ class Asked:
         stash = {PLANNED: planned, REQUEST: CellRequest(cell, self.model)}
         return cast(
             pytest.Item,
-            SimpleNamespace(
-                nodeid="test", stash=stash | {CLAIM_TEST: ClaimTest("table3-erase", self.experiment)}
-            ),
+            Item(stash | {CLAIM_TEST: ClaimTest("table3-erase", self.experiment)}),
         )
 
     @property

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from caploc.audit.ledger import Ledger
-from caploc.audit.results import Planned, Result
+from caploc.audit.ledger import Ledger, RunRecord, start_ledger
+from caploc.audit.results import Planned, Result, Status
 from caploc.findings import Bound, Cell, Finding, Measurement, Outcome, Verdict
 from caploc.tests.audit.conftest import ClaimsRun
 
@@ -161,3 +161,33 @@ def test_recording_works_across_workers(claims_run: ClaimsRun) -> None:
     recorded = claims_run.expected.read_text(encoding="utf-8")
     assert recorded.count("[cells.") == 8 and recorded.count('verdict = "NOT RUN"') == 2
     claims_run().assert_outcomes(passed=2, xfailed=4, skipped=2)
+
+
+def test_a_cell_has_one_line_whether_its_report_arrived_or_not(tmp_path: Path) -> None:
+    cells = [Planned(f"f::t{n}", f"t{n}", "table1-overlap", Cell("m", "d", 6.0)) for n in range(3)]
+    ledger = Ledger(tmp_path / "x.jsonl", "run")
+    start_ledger(ledger, {cell: [cell.nodeid] for cell in cells}, head)
+    found = Finding("table1-overlap", cells[0].cell, Measurement("overlap", Bound(0.9, (0.8, 1.0))))
+    written = Result.of(cells[0], found, Verdict(Outcome.SUPPORTED, "so"))
+    ledger.append({"type": "finding", **vars(written)})  # and then its worker was stopped
+    record = RunRecord(ledger)
+    record.finish({}, interrupted=True)
+    assert [one.status for one in record.results] == [Status.SUPPORTED, Status.MISSING, Status.MISSING]
+    late = Result.of(cells[1], found, Verdict(Outcome.REFUTED, "so"))
+    ledger.append({"type": "finding", **vars(late)})  # by a worker that goes on for a moment
+    ended = [line["planned"]["nodeid"] for line in ledger.read() if line["type"] in ("finding", "cell")]
+    assert ended == [cell.nodeid for cell in cells]
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".lock"] == []
+
+
+def test_a_run_neither_reports_nor_writes_over_a_later_one(tmp_path: Path) -> None:
+    cell = Planned("f::t", "t", "table1-overlap", Cell("m", "d", 6.0))
+    first, second = (Ledger(tmp_path / "x.jsonl", f"run-{n}") for n in range(2))
+    start_ledger(first, {cell: [cell.nodeid]}, head)
+    record = RunRecord(first)
+    assert list(record.tests) == [cell]
+    start_ledger(second, {cell: [cell.nodeid]}, head)
+    first.append({"type": "finding"})
+    record.finish({}, interrupted=False)
+    assert [line["type"] for line in second.read()] == ["provenance", "planned"]
+    assert not (tmp_path / "x.json").exists()

@@ -127,12 +127,16 @@ def test_claims_have_one_row_each_and_pytest_htmls_table_only_the_other_tests(pa
     assert len(shown.rows) == 4
     assert shown.own_rows == [f"claims/{PAPER}/test_claims.py::test_plain"]
     assert list(shown.find("h2", id="other-tests"))
+    assert [found.get("class") for found in shown.find("div", id="audit")] == [None]
 
 
 def test_without_other_tests_pytest_htmls_table_is_hidden(page: Any) -> None:
     shown = page(SHOWN)
     assert shown.own_rows == [] and not list(shown.find("h2", id="other-tests"))
-    assert "#results-table, p.filter, .controls { display: none }" in shown.source
+    assert [found.get("class") for found in shown.find("div", id="audit")] == ["alone"]
+    assert (
+        "body:has(#audit.alone) :is(#results-table, p.filter, .controls) { display: none; }" in shown.source
+    )
 
 
 def test_rows_come_in_the_order_of_collection(page: Any) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from caploc.audit.views import COLUMNS as VIEWED
 from caploc.tests.audit.browser import Visit, in_frame, needs_chromium, screenshot, visit
 from caploc.tests.audit.thousand import CHECKS, CLAIMS, MODELS, thousand_report
 
@@ -14,7 +15,7 @@ CELLS = 100 * len(CLAIMS) + len(CHECKS)
 COLUMNS = 11
 MOST_SECONDS = 2.0
 MOST_MEGABYTES = 5.0
-NARROW = 400
+WIDTHS = (400, 800, 1400)
 
 # one visit does it all, step by step: each visit costs seconds
 SCRIPT = """
@@ -36,7 +37,6 @@ const type = (text) => {
 };
 const said = {};
 
-said.width = [document.documentElement.scrollWidth, innerWidth];
 said.fits = output();
 said.buttons = heads.map((head) => head.querySelector("button").tabIndex);
 const button = heads[3].querySelector("button");
@@ -79,10 +79,30 @@ said.others = document.getElementById("results-table").innerText;
 return said;
 """
 
-UNFOLDED_WIDTH = """
-const page = document.querySelector("iframe").contentDocument;
+# at each width, of every twentieth cell, unfolded: what sticks out of its place, and how each number is named
+MEASURED = """
+const frame = document.querySelector("iframe");
+const page = frame.contentDocument;
+const table = page.querySelector(".audit-cells");
+[...table.tBodies].forEach((body, place) => { if (place %% 20) body.remove(); });
 for (const details of page.querySelectorAll("details")) details.open = true;
-return [page.documentElement.scrollWidth, page.defaultView.innerWidth];
+const heads = [...table.tHead.rows[0].cells].map((head) => head.textContent);
+const rows = [...table.tBodies].map((body) => [...body.rows[0].cells]);
+const full = rows.find((row) => row.filter((cell) => cell.dataset.sort === "").length <= 2);
+const styled = (cell) => page.defaultView.getComputedStyle(cell, "::before").content;
+return [heads, ...%s.map((width) => {
+  frame.style.width = `${width}px`;
+  const cells = [...page.querySelectorAll("table.audit th, table.audit td")].filter((cell) => cell.offsetWidth);
+  const out = cells.filter((cell) => !cell.closest(".parts") && (
+    cell.scrollWidth > cell.clientWidth + 1 || cell.getBoundingClientRect().right > width));
+  return {
+    page: page.documentElement.scrollWidth,
+    cells: cells.length,
+    out: out.map((cell) => cell.outerHTML.slice(0, 200)),
+    names: rows[0].map((_, place) => JSON.parse(styled(full[place]).replace("none", '""')).trim()),
+    stacked: full[0].getBoundingClientRect().top < full[10].getBoundingClientRect().top,
+  };
+})];
 """
 
 
@@ -177,10 +197,25 @@ def test_tests_that_decide_no_claim_stand_in_pytest_htmls_table(said: Any) -> No
 
 
 @needs_chromium
-def test_the_page_is_no_wider_than_the_window(said: Any, report: Path, tmp_path: Path) -> None:
-    narrow = visit(in_frame(report, tmp_path / "narrow.html", NARROW), UNFOLDED_WIDTH)
-    assert narrow.said == [NARROW, NARROW]
-    assert said["width"][0] <= said["width"][1]
+def test_nothing_overflows_and_every_number_is_seen_with_its_name(report: Path, tmp_path: Path) -> None:
+    framed = in_frame(report, tmp_path / "framed.html", max(WIDTHS))
+    heads, *found = visit(framed, MEASURED % list(WIDTHS)).said
+    assert heads == list(VIEWED)
+    for width, seen in zip(WIDTHS, found, strict=True):
+        assert (seen["page"], seen["out"]) == (width, []) and seen["cells"] > 600
+        assert seen["stacked"] is (width < 1250)
+        assert seen["names"][3:] == (heads[3:] if seen["stacked"] else [""] * 8)
+
+
+@needs_chromium
+def test_a_script_that_got_into_the_page_does_not_run(report: Path, tmp_path: Path) -> None:
+    text = report.read_text(encoding="utf-8")
+    got_in = "<script>document.title = 1</script><img src=x onerror='document.title = 1'><style>h1 {order: 7}</style>"
+    page = tmp_path / "x.html"
+    page.write_text(text.replace("<footer>", got_in + "<footer>"), encoding="utf-8")
+    opened = visit(page, 'return getComputedStyle(document.querySelector("h1")).order;')
+    assert (opened.title, opened.said) == ("caploc audit", "0")
+    assert sum("Content Security Policy" in mishap for mishap in opened.mishaps) >= 3
 
 
 @needs_chromium

@@ -14,7 +14,8 @@ from caploc.tests.audit.conftest import PAPER, ClaimsRun
 RUN = """
 @claim("table1-overlap", measured(lambda study, cell, claim: overlap(
     .85, .95, chance=float("nan"), n=40, draws=100,
-    settings={"model_fingerprint": "f00d", "data_fingerprint": "da7a" + cell.dataset})))
+    settings={"model_fingerprint": "f00d", "data_fingerprint": "da7a" + cell.dataset},
+    notes=["80 examples of data", f"3 examples of {cell.dataset} left out: copies of others"])))
 def test_overlap(): ...
 
 def missing(study, cell, claim):
@@ -86,6 +87,20 @@ def test_where_the_numbers_come_from(claims_run: ClaimsRun) -> None:
         "data gsm8k for tiny-llama": "da7agsm8k",
         "model tiny-llama": "f00d",
     }
+
+
+def test_the_ledgers_first_line_says_on_what_the_run_ran(claims_run: ClaimsRun) -> None:
+    claims_run.write(RUN)
+    run = claims_run("--model=llama2-7b", "--seed=1")  # which is skipped where there is no GPU
+    first = claims_run.ledger()[0]
+    assert first["type"] == "provenance" and first["status"] == "finished"
+    assert first["settings"]["device"]["tiny-llama"] == "cpu"
+    assert first["settings"]["dtype"]["tiny-llama"] == "float32"
+    assert ("llama2-7b" in first["settings"]["device"]) is ("none found" not in run.stdout.str())
+    assert first["fingerprints"]["model tiny-llama"] == "f00d"
+    assert first["fingerprints"]["data gsm8k for tiny-llama"] == "da7agsm8k"
+    assert "3 examples of gsm8k left out: copies of others" in first["left_out"]
+    assert claims_run.summary()["provenance"]["left_out"] == first["left_out"]
 
 
 def test_derived_verdicts_are_told_apart_from_cells(claims_run: ClaimsRun) -> None:

@@ -2,16 +2,21 @@
 
 root/v1/ab/abcd....safetensors    an entry: arrays, and JSON in the header; its checksum covers every byte of the file
 root/locks/                       one file per entry that is being computed right now
-root/damaged/                     files that failed their checksum, set aside for inspection
+root/damaged/                     what failed its checksum or is no file, set aside for inspection
+
+``python -m caploc.store`` lists, verifies and clears it.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import itertools
 import json
 import os
 import platform
 import re
+import stat
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -36,6 +41,33 @@ _NO_CHECKSUM = "0" * 64
 SHORTEST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 1 / 64, 1.0
 
 _KEY = re.compile(r"[0-9a-f]{64}")
+_OF_THE_ENTRY = frozenset(
+    {
+        errno.ENOENT,
+        errno.ELOOP,
+        errno.ENOTDIR,
+        errno.EACCES,
+        errno.EPERM,
+        errno.ENXIO,
+        errno.ENODEV,
+        errno.EIO,
+    }
+    | {errno.EINVAL, errno.ENAMETOOLONG, errno.EISDIR}
+)
+"""Why what stands in an entry's place cannot be read, where that is its own fault: links to themselves, to nowhere or
+through a file, others' files, sockets, folders, bad blocks. Not what passes, such as too many open files."""
+_REMEDIES = {
+    "free space": (errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+    "permit access": (errno.EACCES, errno.EPERM, errno.EROFS),
+    "remove what stands in its place": (
+        errno.ENOTDIR,
+        errno.EEXIST,
+        errno.EISDIR,
+        errno.ELOOP,
+        errno.ENOTEMPTY,
+    ),
+    "close files or raise the limit (ulimit -n)": (errno.EMFILE, errno.ENFILE),
+}
 
 Compute = Callable[[], tuple[Mapping[str, np.ndarray], Mapping[str, Any]]]
 
@@ -94,18 +126,21 @@ class Store:
     def get(self, key: str) -> Entry | None:
         """The entry of `key`, its checksum verified, or None if it is missing or was damaged.
 
-        A truncated, altered or foreign file is moved to `root/damaged` with a `StoreWarning` that names it.
+        A truncated, altered, foreign or unreadable file, a link that leads nowhere and whatever else is no file are
+        moved to `root/damaged`, with a `StoreWarning` that names them.
         """
-        content = self._read(key)
-        if content is None:
-            return None
         try:
-            return decode(key, content)
+            content = self._read(key)
+            return None if content is None else decode(key, content)
         except DamagedError:
             return self._set_aside(key)
 
-    def put(self, key: str, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> Entry:
+    def put(
+        self, key: str, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any], title: str = ""
+    ) -> Entry:
         """Store `arrays` and `meta` under `key`, replacing what was there, and return what `get` will give.
+
+        `title` says what it is to whoever lists the store; no result depends on it.
 
         The file appears whole or not at all: it is written beside its place, flushed to the disk and renamed.
         Waits while another process or thread holds the key's lock.
@@ -113,7 +148,7 @@ class Store:
         Raises `StoreError` for other arrays, for metadata that is not JSON (NaN is not), and for a directory that
         is full or cannot be written.
         """
-        content = encode(key, arrays, meta)
+        content = encode(key, arrays, meta, title)
         with self.lock(key):
             self._write(key, content)
         return decode(key, content)
@@ -141,14 +176,14 @@ class Store:
         finally:
             if held:
                 # A finished entry needs no lock file: who still waits on the unlinked one finds the entry there.
-                if lock.lock_counter == 1 and entry.exists():
+                if lock.lock_counter == 1 and os.path.lexists(entry):
                     with suppress(OSError):
                         path.unlink()
                 lock.release()
 
     def has(self, key: str) -> bool:
-        """Whether an entry of `key` lies there; only `get` tells whether it is sound."""
-        return self.path(key).exists()
+        """Whether something lies where the entry of `key` should; only `get` tells whether it is sound."""
+        return os.path.lexists(self.path(key))  # a broken link is a damaged entry, no missing one
 
     def compute_all(
         self,
@@ -156,6 +191,7 @@ class Store:
         progress: str | None = None,
         each: Callable[[str, bool], None] = lambda key, here: None,
         begin: Callable[[str], None] = lambda key: None,
+        title: Callable[[str], str] = lambda key: "",
     ) -> Iterator[Entry]:
         """Compute what is missing of `tasks` (key -> function), then iterate over all entries in the order given.
 
@@ -165,20 +201,20 @@ class Store:
         entry is computed twice, unless it is found damaged or gone when it is read; that of a process that died is
         taken over by another. `progress` is the title of a progress bar, shown on terminals; `begin` is told of every
         entry whose computing begins here; `each` of every entry that was missing, once it is there, and whether it
-        was computed here.
+        was computed here; `title` says what an entry is, as in `put`.
 
         An exception of a function passes through; what was finished before it stays.
         """
         pairs = list(tasks.items() if isinstance(tasks, Mapping) else tasks)
         waiting = {key: compute for key, compute in dict(pairs).items() if not self.has(key)}
         with tqdm(total=len(waiting), desc=progress, unit="entry", disable=None if progress else True) as bar:
-            for key, here in self._shared_out(waiting, begin):
+            for key, here in self._shared_out(waiting, begin, title):
                 bar.update()
                 each(key, here)
-        return (self.get(key) or self._again(key, compute) for key, compute in pairs)
+        return (self.get(key) or self._again(key, compute, title) for key, compute in pairs)
 
     def _shared_out(
-        self, waiting: Mapping[str, Compute], begin: Callable[[str], None] = lambda key: None
+        self, waiting: Mapping[str, Compute], begin: Callable[[str], None], title: Callable[[str], str]
     ) -> Iterator[tuple[str, bool]]:
         """Each key once its entry is there, and whether it was computed here rather than by another process."""
         pause = SHORTEST_WAIT_SECONDS
@@ -193,7 +229,7 @@ class Store:
                     here = not self.has(key)
                     if here:
                         begin(key)
-                        self._write(key, encode(key, *compute()))
+                        self._write(key, encode(key, *compute(), title(key)))
                 yield key, here
             if len(busy) < len(waiting):
                 pause = SHORTEST_WAIT_SECONDS
@@ -202,39 +238,62 @@ class Store:
                 pause = min(2 * pause, LONGEST_WAIT_SECONDS)
             waiting = busy
 
-    def _again(self, key: str, compute: Compute) -> Entry:
+    def _again(self, key: str, compute: Compute, title: Callable[[str], str]) -> Entry:
         """An entry that was damaged or removed since it was computed, computed once more."""
         while (entry := self.get(key)) is None:
-            for _ in self._shared_out({key: compute}):
+            for _ in self._shared_out({key: compute}, lambda key: None, title):
                 pass
         return entry
+
+    def kept(self) -> list[str]:
+        """The keys of all that lies in entries' places, sound or not, in order."""
+        with self._explained("read"):
+            names = [path.stem for path in self.root.glob(f"v{LAYOUT_VERSION}/*/*.safetensors")]
+        return sorted(name for name in names if _KEY.fullmatch(name) and self.has(name))
+
+    def damage(self, key: str) -> str | None:
+        """Why the entry of `key` is damaged, None where it is sound or missing; nothing is moved."""
+        try:
+            content = self._read(key)
+            if content is not None:
+                decode(key, content)
+        except DamagedError as damage:
+            return str(damage)
+        return None
 
     def describe(self) -> StoreSummary:
         """Count the entries and their bytes. Raises `StoreError` if the directory cannot be read."""
         with self._explained("read"):
-            sizes = [path.stat().st_size for path in self.root.glob(f"v{LAYOUT_VERSION}/*/*.safetensors")]
+            sizes = [self.path(key).lstat().st_size for key in self.kept()]
             damaged = sum(1 for _ in self.root.glob("damaged/*"))
         return StoreSummary(self.root, len(sizes), sum(sizes), damaged)
 
     def _read(self, key: str) -> bytes | None:
+        """What the entry's file holds, None where there is none. Raises `DamagedError` for what is no readable file."""
         path = self.path(key)
         with self._explained("read"):
             try:
-                return path.read_bytes()
-            except FileNotFoundError:
-                return None
-            except IsADirectoryError:
-                return b""
+                # a pipe would be waited for
+                with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+                    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                        raise DamagedError("it is no file")
+                    return file.read()
+            except OSError as error:
+                if error.errno in _OF_THE_ENTRY and os.path.lexists(path):
+                    raise DamagedError(f"it cannot be read: {error.strerror}") from error
+                if error.errno == errno.ENOENT:
+                    return None
+                raise
 
     def _write(self, key: str, content: bytes) -> None:
         """Write under the key's lock: no other writer on this host then uses this host's temporary name."""
         path = self.path(key)
-        host = re.sub(r"[^\w-]", "_", platform.node())[:64]
-        temporary = path.with_name(f".{key}.{host}.tmp")
+        temporary = path.with_name(f".{key}.{host_name()}.tmp")
         with self._explained("write"):
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                with temporary.open("wb") as file:
+                temporary.unlink(missing_ok=True)  # that of a process that was killed
+                with temporary.open("xb") as file:
                     file.write(content)
                     file.flush()
                     os.fsync(file.fileno())
@@ -245,23 +304,19 @@ class Store:
                 raise
 
     def _set_aside(self, key: str) -> Entry | None:
-        """Move a damaged file out of the way, unless another process just repaired it or is about to."""
+        """Move what is damaged out of the way, unless another process just repaired it or is about to."""
         with self.lock(key, blocking=False) as held:
             if not held:
                 return None
-            content = self._read(key)
-            if content is None:
-                return None
-            try:
-                return decode(key, content)
-            except DamagedError as damage:
-                reason = damage
+            reason = self.damage(key)
+            if reason is None:
+                return self.get(key)
             with self._explained("write"):
                 directory = self.root / "damaged"
                 directory.mkdir(exist_ok=True)
-                number = sum(1 for _ in directory.glob(f"{key}.*"))
-                aside = directory / f"{key}.{number}.safetensors"
-                os.replace(self.path(key), aside)
+                names = (directory / f"{key}.{number}.safetensors" for number in itertools.count())
+                aside = next(name for name in names if not os.path.lexists(name))
+                self.path(key).rename(aside)
         warnings.warn(
             f"store entry {self.path(key)} is damaged ({reason}): moved to {aside}, to be computed again",
             StoreWarning,
@@ -274,18 +329,26 @@ class Store:
         try:
             yield
         except OSError as error:
+            remedy = next((text for text, causes in _REMEDIES.items() if error.errno in causes), "look there")
+            where = "" if error.filename is None else f": {error.filename}"
             raise StoreError(
-                f"cannot {action} the store {self.root} ({error.strerror or error}): free space or permit access "
-                "there, or choose another directory with --store DIR"
+                f"cannot {action} the store {self.root} ({error.strerror or error}{where}): {remedy}, "
+                "or choose another directory with --store DIR"
             ) from error
 
 
-def encode(key: str, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> bytes:
+def host_name() -> str:
+    """This machine's part of a temporary name: several may share a store."""
+    return re.sub(r"[^\w-]", "_", platform.node())[:64]
+
+
+def encode(key: str, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any], title: str = "") -> bytes:
     """The entry as a valid safetensors file whose header holds the sha256 of the file with that field zeroed."""
     plain = {name: _plain(key, name, array) for name, array in arrays.items()}
     document = {"layout": LAYOUT_VERSION, "key": key, "arrays": list(plain), "meta": dict(meta)}
     try:
-        header = {"caploc": json.dumps(document, allow_nan=False), "sha256": _NO_CHECKSUM}
+        title = title.encode("ascii", "backslashreplace").decode()
+        header = {"caploc": json.dumps(document, allow_nan=False), "sha256": _NO_CHECKSUM, "title": title}
         content = bytearray(save(plain, metadata=header))
     except (TypeError, ValueError, SafetensorError) as error:
         raise StoreError(
