@@ -262,3 +262,34 @@ def test_alarms_stand_above_all_and_long_ones_are_folded(record: RunRecord) -> N
     ]
     assert len(missing.findall("ul/li")) == 8 and len(moved.findall(".//li")) == record.tally.moved
     assert len(errors.findall(".//li")) == len(record.of(Status.ERROR)) > 8
+
+
+def test_what_was_audited_comes_first() -> None:
+    last = [claim for claim in PAPER.claims.values() if claim.group == list(PAPER.groups)[-1]]
+    shown = tree(section("claims", RunView(PAPER, [result(last[0].id, Status.SUPPORTED)])))
+    assert texts(shown, ".//h3") == [PAPER.groups[last[0].group].title, "Not audited in this run"]
+    folded = texts(shown, "./details/summary")
+    assert len(folded) == len(PAPER.groups) - (len(last) == 1)
+    assert all(text.endswith(("claim", "claims")) for text in folded)
+    ids = {element.get("id") for element in shown.iter() if element.get("id")}
+    assert {f"claim-{name}" for name in PAPER.claims} <= ids  # whatever links to a claim finds it
+
+
+def test_the_tally_stands_once_with_what_qualifies_it() -> None:
+    refuted = [result("table1-overlap", Status.REFUTED, expected=True)] * 2
+    supported = [result("table1-iou", Status.SUPPORTED, after_holm=False)]
+    text = " ".join("".join(tree(page(RunView(PAPER, refuted + supported))).itertext()).split())
+    assert text.count("2 refuted (as expected here)") == text.count("2 refuted") == 1
+    assert (
+        text.count("1 supported (1 of them not after Holm over their family)")
+        == text.count("1 supported")
+        == 1
+    )
+
+
+@pytest.mark.parametrize(("status", "said"), [("interrupted", 1), ("finished", 0), (None, 0)])
+def test_a_run_that_was_interrupted_says_so(status: str | None, said: int) -> None:
+    run = RunView(
+        PAPER, [result("table1-overlap", Status.SUPPORTED)], head={"status": status} if status else {}
+    )
+    assert page(run).count("<h2>Interrupted</h2>") == said
