@@ -7,7 +7,7 @@ index.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 import torch
@@ -55,24 +55,34 @@ class Example:
     subject: str | None = None
 
     def validate(self) -> None:
-        """Raise `ExampleError` unless prompt, answer and any subject are non-blank texts without lone surrogates."""
-        for field in ("prompt", "answer") if self.subject is None else ("prompt", "answer", "subject"):
-            text = getattr(self, field)
+        """Raise `ExampleError` unless all fields are non-blank texts without lone surrogates; group and subject may be
+        None."""
+        for field in fields(self):
+            text = getattr(self, field.name)
+            if text is None and field.name in ("group", "subject"):
+                continue
             if not isinstance(text, str):
                 raise ExampleError(
-                    f"example {self.id!r}: the {field} is of type {type(text).__name__}; it must be a string"
+                    f"example {self.id!r}: the {field.name} is of type {type(text).__name__}; it must be a string"
                 )
             if not text.strip():
                 raise ExampleError(
-                    f"example {self.id!r}: the {field} is empty; fill it in or leave the example out"
+                    f"example {self.id!r}: the {field.name} is empty; fill it in or leave the example out"
                 )
-            try:
-                text.encode()
-            except UnicodeEncodeError as error:
+            if (place := lone_surrogate(text)) is not None:
                 raise ExampleError(
-                    f"example {self.id!r}: the {field} has a lone surrogate at character {error.start}, "
-                    "which no tokenizer can read; repair the text's encoding"
-                ) from None
+                    f"example {self.id!r}: the {field.name} has a lone surrogate at character {place}, which no "
+                    "tokenizer can read; repair the text's encoding"
+                )
+
+
+def lone_surrogate(text: str) -> int | None:
+    """Where `text` first holds half of a pair of UTF-16 units, which is no character; None where it holds none."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return error.start
+    return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,9 +156,13 @@ def tokenize(lm: TokenizingModel, example: Example, answer_tokens: int | None = 
 
 
 def fit(
-    lm: TokenizingModel, examples: Iterable[Example], answer_tokens: int | None = None
+    lm: TokenizingModel,
+    examples: Iterable[Example],
+    answer_tokens: int | None = None,
+    limit: int | None = None,
 ) -> tuple[list[TokenizedExample], list[Exclusion]]:
-    """Tokenize all `examples` before any costly work; leave out, and report, those longer than the context.
+    """Tokenize `examples`, or the first `limit` that fit, before any costly work; leave out, and report, those among
+    them that are longer than the context.
 
     Any other error of `tokenize` is raised at once. If examples were given and none of them fits,
     `TooLongError` says so, since nothing can be measured then.
@@ -156,6 +170,8 @@ def fit(
     fitting: list[TokenizedExample] = []
     excluded: list[Exclusion] = []
     for example in examples:
+        if len(fitting) == limit:
+            break
         try:
             fitting.append(tokenize(lm, example, answer_tokens))
         except TooLongError as error:

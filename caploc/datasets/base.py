@@ -7,18 +7,25 @@ process or on Python's own `hash`.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
 from caploc.errors import DatasetError
-from caploc.examples import Example
+from caploc.examples import Example, lone_surrogate
 
 LOCATING_SHARE = 0.7
 
 Row = tuple[str, Mapping[str, object]]
 """A raw record, and in front of it where it stands ("gsm8k.jsonl:17"), for error messages."""
+
+
+class CsvText(str):
+    """A cell of a CSV file, which has no types: it may stand for a whole number."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,7 @@ class Record:
         value = self._value(path)
         if not isinstance(value, str):
             raise self._wrong_type(path, value, "a string")
-        return value if blank else self._filled(path, value)
+        return self._readable(path, value) if blank else self._filled(path, value)
 
     def texts(self, *path: str) -> list[str]:
         """The non-empty list of non-blank strings at `path`."""
@@ -61,11 +68,13 @@ class Record:
                 f"{self.where}: field {_dotted(path)} is an empty list or holds an empty string; "
                 "fill it in or remove the record"
             )
-        return values
+        return [self._readable(path, value) for value in values]
 
     def label(self, *path: str, names: tuple[str, ...]) -> str:
         """The name of the class whose number stands at `path`."""
         value = self._value(path)
+        if isinstance(value, CsvText) and re.fullmatch("-?[0-9]{1,9}", value):
+            value = int(value)
         if not isinstance(value, int) or isinstance(value, bool):
             raise self._wrong_type(path, value, "an integer label")
         if not 0 <= value < len(names):
@@ -82,9 +91,12 @@ class Record:
             raise self._wrong_type(path, value, "an integer or a string")
         return str(value) if isinstance(value, int) else self._filled(path, value)
 
-    def has(self, name: str) -> bool:
-        """Whether the field `name` is there; None, with which tables fill gaps, counts as absent."""
-        return self.fields.get(name) is not None
+    def has(self, *path: str) -> bool:
+        """Whether there is a field at `path`; None and blank texts, with which tables fill gaps, count as absent."""
+        value: object = self.fields
+        for name in path:
+            value = value.get(name) if isinstance(value, Mapping) else None
+        return bool(value.strip()) if isinstance(value, str) else value is not None
 
     def _value(self, path: tuple[str, ...]) -> object:
         value: object = self.fields
@@ -105,7 +117,15 @@ class Record:
             raise DatasetError(
                 f"{self.where}: field {_dotted(path)} is empty; fill it in or remove the record"
             )
-        return value
+        return self._readable(path, value)
+
+    def _readable(self, path: tuple[str, ...], value: str) -> str:
+        if (place := lone_surrogate(value)) is not None:
+            raise DatasetError(
+                f"{self.where}: field {_dotted(path)} has a lone surrogate at character {place}, which no tokenizer "
+                "can read; repair the text's encoding"
+            )
+        return str(value)
 
     def _wrong_type(self, path: tuple[str, ...], value: object, wanted: str) -> DatasetError:
         return DatasetError(

@@ -100,6 +100,7 @@ def prepare(
     scoring: str | None = None,
     labels: Sequence[str] | None = None,
     max_new_tokens: int | None = None,
+    limit: int | None = None,
 ) -> Prepared:
     """Tokenize and check ``examples`` for the evaluation of ``lm``, or of another model with its tokenizer.
 
@@ -109,6 +110,7 @@ def prepare(
             gsm8k_backward; label for emotion, imdb and wherever ``labels`` are given; tokens for programs; else exact.
         labels: the answers there can be, with or without the answers' leading space.
         max_new_tokens: of a generated text. None: twice the longest reference and 8 more.
+        limit: take the first so many that are not left out.
 
     Examples that do not fit the model's context, and under ``number`` those whose reference gives no final answer, are
     left out (``Prepared.excluded``).
@@ -134,7 +136,7 @@ def prepare(
                 f"({', '.join(names)}); add it to the labels, or leave the example out"
             )
     scorable, unscored = _scorable(dataset, examples, chosen)
-    tokenized, too_long = fit(lm, scorable)
+    tokenized, too_long = fit(lm, scorable, limit=limit)
     by_id = {example.id: example for example in scorable}
     if len(by_id) < len(scorable):
         twice = Counter(example.id for example in scorable).most_common(1)[0][0]

@@ -252,4 +252,4 @@ class LocatedOn:
             notes.append(
                 f"{len(self.located.excluded)} examples of {dataset} left out: longer than the model's context"
             )
-        return notes
+        return [*notes, *self.located.left_out]
