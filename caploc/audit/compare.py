@@ -154,7 +154,8 @@ class Comparison:
         names = [
             name
             for name in dict.fromkeys([*self.a.facts, *self.b.facts])
-            if not name.startswith("fingerprints.") or (name in self.a.facts and name in self.b.facts)
+            if not name.startswith(("fingerprints.", "data."))
+            or (name in self.a.facts and name in self.b.facts)
         ]
         pairs = ((name, self.a.facts.get(name, "-"), self.b.facts.get(name, "-")) for name in names)
         return [(name, of_a, of_b) for name, of_a, of_b in pairs if of_a != of_b]

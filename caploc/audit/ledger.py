@@ -57,7 +57,7 @@ class Ledger:
     def start(self, head: Callable[[], Mapping[str, Any]], lines: Iterable[Mapping[str, Any]]) -> None:
         """Begins the file with ``head()`` and ``lines``, unless a process of this run has done so already."""
         with self._locked():
-            if self._run_on_disk() == self.run:
+            if self.head():
                 return
             first = {"type": "provenance", "run": self.run, **head()}
             temporary = self.path.with_name(f".{self.path.name}.new")
@@ -77,9 +77,12 @@ class Ledger:
 
     def read(self) -> list[dict[str, Any]]:
         """The lines of this run, none if it has written none; half-written lines are left out."""
-        if self._run_on_disk() != self.run:
-            return []
-        return list(_objects(self.path))
+        return list(_objects(self.path)) if self.head() else []
+
+    def head(self) -> dict[str, Any]:
+        """The first line, where the run's numbers come from; empty before `start`."""
+        first = self._first_line()
+        return first if first.get("run") == self.run else {}
 
     def tidy(self) -> None:
         """Removes the lock file; for the last process of a run."""
@@ -92,10 +95,10 @@ class Ledger:
         with FileLock(str(self._lock_path)):
             yield
 
-    def _run_on_disk(self) -> str | None:
+    def _first_line(self) -> dict[str, Any]:
         with suppress(OSError, StopIteration):
-            return str(next(_objects(self.path)).get("run"))
-        return None
+            return next(_objects(self.path))
+        return {}
 
 
 def _line(entry: Mapping[str, Any]) -> bytes:
@@ -207,7 +210,7 @@ class RunRecord:
             if result.finding is None:
                 self.ledger.append({"type": "cell", **asdict(result)})
         self.ledger.append({"type": "summary", "run": self.ledger.run, **outcome(self.results)})
-        head = next(iter(self.ledger.read()), {})
+        head = self.ledger.head()
         path = self.ledger.path.with_suffix(".json")
         write_json(path, summary(self.ledger.run, self.results, self.derived, head))
         self.ledger.tidy()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Generator
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,10 +28,11 @@ from caploc.audit.ledger import Ledger, RunRecord, start_ledger
 from caploc.audit.options import MARKERS, add_options
 from caploc.audit.progress import ProgressFile, ProgressLine
 from caploc.audit.results import Planned, Result, Status
-from caploc.audit.running import Run
+from caploc.audit.running import Run, data_hashes
 from caploc.audit.settings import AuditSettings, read_settings
 from caploc.audit.summary import provenance
 from caploc.audit.terminal import header, status_of, write_summary
+from caploc.findings import PRINTED
 
 if TYPE_CHECKING:
     from caploc.papers import Paper
@@ -98,9 +99,8 @@ class Audit:
     @cached_property
     def run(self) -> Run:
         """What this process computes and measures."""
-        return Run(
-            self.settings, self.papers.__getitem__, ProgressFile(self.progress_folder, f"{os.getpid()}")
-        )
+        progress = ProgressFile(self.progress_folder, f"{os.getpid()}")
+        return Run(self.settings, self.papers.__getitem__, progress, self.ledger.head().get("data", {}))
 
     @property
     def progress_folder(self) -> Path:
@@ -161,7 +161,7 @@ class Audit:
         if plan and not self.config.getoption("collectonly"):
             self._check_expectations()
             try:
-                start_ledger(self.ledger, plan, self._provenance)
+                start_ledger(self.ledger, plan, partial(self._provenance, plan))
             except OSError as error:
                 raise pytest.UsageError(
                     f"cannot write the ledger {self.ledger.path}: {error}; name a writable place with --html"
@@ -191,9 +191,11 @@ class Audit:
         except ExpectationsError as error:
             raise pytest.UsageError(str(error)) from error
 
-    def _provenance(self) -> dict[str, Any]:
+    def _provenance(self, plan: list[Planned]) -> dict[str, Any]:
         arguments = [str(argument) for argument in self.config.invocation_params.args]
-        return provenance(self.settings, self.papers.values(), self.config.rootpath, arguments)
+        measured = any(planned.cell.model != PRINTED for planned in plan)
+        data = data_hashes(self.settings) if measured else {}
+        return provenance(self.settings, self.papers.values(), self.config.rootpath, arguments, data)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -79,12 +80,20 @@ class Studies:
 
 
 class Run:
-    """What one process does of a run: it computes its share of all cells' needs, and measures the cells it is given."""
+    """What one process does of a run: it computes its share of all cells' needs, and measures the cells it is given.
+
+    ``data``: the `data_hashes` that all of the run's processes go by.
+    """
 
     def __init__(
-        self, settings: AuditSettings, papers: Callable[[str], Paper], progress: ProgressFile
+        self,
+        settings: AuditSettings,
+        papers: Callable[[str], Paper],
+        progress: ProgressFile,
+        data: Mapping[str, Mapping[str, str]],
     ) -> None:
         self._papers, self._progress = papers, progress
+        self._data = {path: known for files in data.values() for path, known in files.items()}
         self._studies = Studies(settings)
         self._defects: dict[str, Exception] = {}
 
@@ -110,6 +119,12 @@ class Run:
 
     def compute(self, items: Sequence[pytest.Item]) -> None:
         """Computes what the store lacks of all that these tests need; other processes of the run share the work."""
+        from caploc.datasets.files import pinned
+
+        with pinned(self._data):
+            self._compute(items)
+
+    def _compute(self, items: Sequence[pytest.Item]) -> None:
         needs = self.needs(items)
         if not needs:
             return
@@ -128,6 +143,12 @@ class Run:
 
     def finding(self, item: pytest.Item) -> Finding:
         """The finding of a claim test's cell, from results that were computed before."""
+        from caploc.datasets.files import pinned
+
+        with pinned(self._data):
+            return self._finding(item)
+
+    def _finding(self, item: pytest.Item) -> Finding:
         from caploc.experiments.assembling import assemble
 
         if item.nodeid in self._defects:
@@ -142,6 +163,22 @@ class Run:
         self._studies.keep_only(studies)
         measurement = experiment(studies if request.each else studies[0], planned.cell, claim)
         return assemble(claim, planned.cell, measurement, studies)
+
+
+def data_hashes(settings: AuditSettings) -> dict[str, dict[str, str]]:
+    """Dataset -> file -> sha256 of all that a run may read from this machine. Datasets from the hub are pinned to a
+    commit instead."""
+    from caploc.datasets import DATASETS
+    from caploc.datasets.files import content_hashes
+    from caploc.datasets.sources import local_files
+    from caploc.model.registry import embedded_data
+
+    root = settings.data_root
+    if root is None and any(model.embedded for model in settings.models):
+        root = str(embedded_data())
+    files = {name: local_files(one, root) for name, one in DATASETS.items()} if root is not None else {}
+    files |= {entry.label: [Path(entry.path)] for entry in settings.datasets if entry.path}
+    return {name: hashes for name, found in files.items() if (hashes := content_hashes(found))}
 
 
 def _prepare_torch() -> None:

@@ -22,6 +22,7 @@ from caploc.audit.results import Result, Status, flips
 from caploc.audit.settings import AuditSettings
 from caploc.audit.text import visible
 from caploc.findings import plain
+from caploc.fingerprints import fingerprint
 
 if TYPE_CHECKING:
     from caploc.papers import Paper
@@ -45,9 +46,14 @@ FINGERPRINTS = ("model_fingerprint", "data_fingerprint")
 
 
 def provenance(
-    settings: AuditSettings, papers: Iterable[Paper], root: Path, command: Iterable[str]
+    settings: AuditSettings,
+    papers: Iterable[Paper],
+    root: Path,
+    command: Iterable[str],
+    data: Mapping[str, Mapping[str, str]],
 ) -> dict[str, Any]:
-    """What is known when a run begins. The machine is named by system and processor, never by its host name."""
+    """What is known when a run begins. The machine is named by system and processor, never by its host name. ``data``:
+    dataset -> file -> sha256, taken once: no process of the run reads anything else."""
     commit, dirty = _git(root)
     return {
         "schema": SCHEMA,
@@ -60,15 +66,23 @@ def provenance(
         "packages": {name: _version(name) for name in PACKAGES},
         "settings": asdict(settings),
         "papers": {paper.key: paper.digest for paper in papers},
+        "data": data,
     }
 
 
+def data_digests(head: Mapping[str, Any]) -> dict[str, str]:
+    """Dataset -> a hash of its files' contents, of a ledger's first line."""
+    data: Mapping[str, Mapping[str, str]] = head.get("data", {})
+    return {name: fingerprint(sorted(files.values()))[:16] for name, files in data.items()}
+
+
 def fingerprints(results: Iterable[Result]) -> dict[str, str]:
-    """The content hashes of models and of datasets (as each model tokenizes them) in the findings' settings.
+    """The content hashes of models and of datasets (as each model tokenizes them) in the findings' settings: several
+    where findings rest on several subsets of a dataset.
 
     Cells under other readings are left out: they may read a dataset in another form.
     """
-    found: dict[str, str] = {}
+    found: dict[str, set[str]] = {}
     for result in results:
         settings: Mapping[str, Any] = (result.finding or {}).get("settings") or {}
         cell = result.planned.cell
@@ -77,8 +91,8 @@ def fingerprints(results: Iterable[Result]) -> dict[str, str]:
         names = (f"model {cell.model}", f"data {cell.dataset or 'across datasets'} for {cell.model}")
         for key, name in zip(FINGERPRINTS, names, strict=True):
             if isinstance(settings.get(key), str):
-                found[name] = settings[key]
-    return dict(sorted(found.items()))
+                found.setdefault(name, set()).add(settings[key])
+    return {name: ", ".join(sorted(known)) for name, known in sorted(found.items())}
 
 
 def summary(
@@ -90,7 +104,7 @@ def summary(
         "kind": KIND,
         "schema": SCHEMA,
         "run": run,
-        "provenance": {**first, "fingerprints": fingerprints(results)},
+        "provenance": {**first, "data": data_digests(head), "fingerprints": fingerprints(results)},
         **outcome(results),
         "derived": [_follows(result) for result in derived],
         "cells": [_cell(result) for result in results],

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from caploc.audit.results import Flip, Result, Status, Tally, flips
-from caploc.audit.summary import fingerprints
+from caploc.audit.summary import data_digests, fingerprints
 from caploc.audit.text import duration, number, p_value, plural, unit_sign, visible
 from caploc.findings import PRINTED
 from caploc.papers import Claim, Group, Paper
@@ -182,6 +182,7 @@ class RunView:
         for name, value in head.get("settings", {}).items():
             if name not in _SHOWN_ELSEWHERE and value not in (None, [], {}):
                 entries[f"setting {name}"] = _listed(value)
+        entries |= {f"data {name}": f"sha256 {known}" for name, known in data_digests(head).items()}
         return entries | fingerprints(self.results)
 
     def group(self, result: Result) -> str:

@@ -82,6 +82,15 @@ def files_in_root(name: str, root: Path) -> list[Path]:
     return [file for file in files if file.is_file()] + [root / name] * (root / name).is_dir()
 
 
+def local_files(dataset: Dataset, path: str | PathLike[str]) -> list[Path]:
+    """The files of data root ``path`` that may hold ``dataset``, whichever of them are read in the end."""
+    root = Path(path)
+    entries = files_in_root(dataset.name, root)
+    if not entries and (root.name == dataset.name or _known_parts(dataset, root)):
+        entries = [root]
+    return [file for entry in entries for file in ([entry] if entry.is_file() else data_files(entry))]
+
+
 def _pinned_source(dataset: Dataset) -> Source:
     by_hand = f"pass --data-root DIR with {dataset.name}.jsonl or {dataset.name}/ in it"
     if dataset.home:

@@ -28,7 +28,7 @@ from caploc.experiments.specs import (
 from caploc.findings import Cell, Measurement
 from caploc.fingerprints import fingerprint
 from caploc.model.loading import LanguageModel, defer_model, untrained_twin
-from caploc.model.registry import REGISTRY, embedded_folder
+from caploc.model.registry import REGISTRY, embedded_data
 from caploc.papers import Claim
 
 __all__ = [
@@ -284,7 +284,7 @@ class Study:
         if settings.data_root is not None:
             return settings.data_root
         if self.model in REGISTRY and REGISTRY[self.model].embedded:
-            return str(embedded_folder(self.model).parents[1] / "data")
+            return str(embedded_data())
         return None
 
     def _samples(self, dataset: str) -> int | None:
