@@ -69,20 +69,13 @@ class Example:
                 raise ExampleError(
                     f"example {self.id!r}: the {field.name} is empty; fill it in or leave the example out"
                 )
-            if (place := lone_surrogate(text)) is not None:
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
                 raise ExampleError(
-                    f"example {self.id!r}: the {field.name} has a lone surrogate at character {place}, which no "
-                    "tokenizer can read; repair the text's encoding"
-                )
-
-
-def lone_surrogate(text: str) -> int | None:
-    """Where `text` first holds half of a pair of UTF-16 units, which is no character; None where it holds none."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        return error.start
-    return None
+                    f"example {self.id!r}: the {field.name} has a lone surrogate at character {error.start}, "
+                    "which no tokenizer can read; repair the text's encoding"
+                ) from None
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,6 +14,7 @@ from caploc.audit.cells import CLAIM_TEST, PLANNED, REQUEST, CellRequest, will_r
 from caploc.audit.progress import ProgressFile
 from caploc.audit.settings import AuditSettings
 from caploc.findings import Finding
+from caploc.fingerprints import content_hashes, pinned
 
 if TYPE_CHECKING:
     from caploc.experiments.specs import Need
@@ -119,36 +120,25 @@ class Run:
 
     def compute(self, items: Sequence[pytest.Item]) -> None:
         """Computes what the store lacks of all that these tests need; other processes of the run share the work."""
-        from caploc.datasets.files import pinned
-
         with pinned(self._data):
-            self._compute(items)
+            needs = self.needs(items)
+            if not needs:
+                return
+            from caploc.experiments.specs import Plan
+            from caploc.store import StoreError
 
-    def _compute(self, items: Sequence[pytest.Item]) -> None:
-        needs = self.needs(items)
-        if not needs:
-            return
-        from caploc.experiments.specs import Plan
-        from caploc.store import StoreError
-
-        # an error is that of the cells that need the result: each meets it again when it is measured
-        plan = Plan(needs, ignore=(Exception,))
-        self._progress.plan(plan.outlook)
-        began, results = time.monotonic(), 0
-        try:
-            with suppress(StoreError):  # every cell meets it
-                results = plan.compute(self._progress.progress)
-        finally:
-            self._progress.end(results, time.monotonic() - began)
+            # an error is that of the cells that need the result: each meets it again when it is measured
+            plan = Plan(needs, ignore=(Exception,))
+            self._progress.plan(plan.outlook)
+            began, results = time.monotonic(), 0
+            try:
+                with suppress(StoreError):  # every cell meets it
+                    results = plan.compute(self._progress.progress)
+            finally:
+                self._progress.end(results, time.monotonic() - began)
 
     def finding(self, item: pytest.Item) -> Finding:
         """The finding of a claim test's cell, from results that were computed before."""
-        from caploc.datasets.files import pinned
-
-        with pinned(self._data):
-            return self._finding(item)
-
-    def _finding(self, item: pytest.Item) -> Finding:
         from caploc.experiments.assembling import assemble
 
         if item.nodeid in self._defects:
@@ -161,7 +151,8 @@ class Run:
             return assemble(claim, planned.cell, experiment(paper, claim))
         studies = self._studies.all_of(request, paper)
         self._studies.keep_only(studies)
-        measurement = experiment(studies if request.each else studies[0], planned.cell, claim)
+        with pinned(self._data):
+            measurement = experiment(studies if request.each else studies[0], planned.cell, claim)
         return assemble(claim, planned.cell, measurement, studies)
 
 
@@ -169,7 +160,6 @@ def data_hashes(settings: AuditSettings) -> dict[str, dict[str, str]]:
     """Dataset -> file -> sha256 of all that a run may read from this machine. Datasets from the hub are pinned to a
     commit instead."""
     from caploc.datasets import DATASETS
-    from caploc.datasets.files import content_hashes
     from caploc.datasets.sources import local_files
     from caploc.model.registry import embedded_data
 

@@ -67,7 +67,7 @@ class DatasetRequest:
         """The request for a dataset that exists."""
         if path is None:
             return cls(label, facts=label not in DEFAULT_DATASETS and registered_facts(label))
-        from caploc.datasets.files import read_file
+        from caploc.datasets.base import read_file
 
         try:
             first = next(iter(read_file(Path(path))))[1]

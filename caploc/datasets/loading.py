@@ -114,7 +114,13 @@ def read_part(
     if form != FREE and form not in dataset.forms:
         known = ", ".join([FREE, *dataset.forms])
         raise OptionError(f"{dataset.name} has no form {form!r}; choose {known}")
-    loaded, left_out = _load_side(dataset, open_source(dataset, path), split, form)
+    source = open_source(dataset, path)
+    locating = split is None or SPLITS[split] == TRAIN
+    own_part = WHOLE if WHOLE in source.parts else TRAIN if locating else TEST
+    parts = {own_part: _read(dataset, source, own_part, form)}
+    if own_part == TEST and TRAIN in source.parts:
+        parts[TRAIN] = _read(dataset, source, TRAIN, FREE)
+    loaded, left_out = _side(dataset, source.label, parts, split)
     examples = [item.example for item in loaded]
     if dataset.task == "own":
         _warn_of_glued_words(name, examples)
@@ -165,30 +171,23 @@ def _own_dataset(name: str) -> Dataset:
     )
 
 
-def _load_side(
-    dataset: Dataset, source: Source, split: str | None, form: str
+def _side(
+    dataset: Dataset, label: str, parts: Mapping[str, list[Loaded]], split: str | None
 ) -> tuple[list[Loaded], list[str]]:
     """One side of a source, and what was left out of it."""
     locating = split is None or SPLITS[split] == TRAIN
-    if WHOLE in source.parts:
-        everything = _read(dataset, source, WHOLE, form)
+    if split is None or WHOLE not in parts:
+        sides = {True: parts.get(WHOLE) or parts.get(TRAIN, []), False: parts.get(TEST, [])}
+    else:
         sides = {
-            side: [item for item in everything if split is None or on_locating_side(item.key) == side]
+            side: [item for item in parts[WHOLE] if on_locating_side(item.key) == side]
             for side in (True, False)
         }
         if not sides[locating]:
             raise DatasetError(
-                f"{dataset.name}: none of the {len(everything)} examples of {source.label} falls on the "
-                f"{split} side; give more records, or two files, {dataset.name}_train and {dataset.name}_test"
+                f"{dataset.name}: none of the {len(parts[WHOLE])} examples of {label} falls on the {split} side; give "
+                f"more records, or two files, {dataset.name}_train and {dataset.name}_test"
             )
-    elif locating:
-        sides = {True: _read(dataset, source, TRAIN, form)}
-    else:
-        has_train = TRAIN in source.parts
-        sides = {
-            False: _read(dataset, source, TEST, form),
-            True: _read(dataset, source, TRAIN, FREE) if has_train else [],
-        }
     distinct, left_out = _distinct(dataset, sides[locating])
     if locating:
         return distinct, left_out
@@ -196,7 +195,7 @@ def _load_side(
     held_out = [item for item in distinct if item.example.prompt not in located]
     if not held_out:
         raise DatasetError(
-            f"{dataset.name}: every prompt of the test part of {source.label} also stands in its training part; "
+            f"{dataset.name}: every prompt of the test part of {label} also stands in its training part; "
             "separate the two"
         )
     if len(held_out) < len(distinct):

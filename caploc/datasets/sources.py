@@ -20,8 +20,7 @@ from typing import Any
 
 import huggingface_hub
 
-from caploc.datasets.base import Dataset, Row
-from caploc.datasets.files import SUFFIXES, read_file
+from caploc.datasets.base import SUFFIXES, Dataset, Row, read_file
 from caploc.errors import DatasetError, UnavailableDatasetError
 from caploc.hub import COMMIT, dataset_files
 
