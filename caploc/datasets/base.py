@@ -407,6 +407,8 @@ def _read_parquet(path: Path) -> Iterator[Row]:
 
 
 def _values(column: Any, name: str, path: Path) -> list[Any]:
+    if str(column.type).startswith("timestamp"):  # down to nanoseconds, which Python's own do not hold
+        column = column.cast("string")
     try:
         found: list[Any] = column.to_pylist()
     except ValueError:  # such as bytes that are not UTF-8; say where
