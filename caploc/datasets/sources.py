@@ -1,10 +1,10 @@
 """Where a dataset's raw records live: the hub at a pinned commit, a data root, a folder, or one file.
 
 A folder may hold more than the dataset. What is read of it is, in this order: the dataset's own layout; the files of
-its hub repository, at their paths there; the files that the README's ``configs`` name; else the data files that are
-named for a split (``train.jsonl``, ``data/test-00000-of-00001.parquet``), or the only one. Of several files for one
-split, those below a folder called like the dataset's configuration are taken, then the one that is called like the
-split or the dataset and nothing more; if that leaves more than one, none is.
+its hub repository, at their paths there; the files that the README's ``configs`` name; the only data file; else those
+that are named for a split (``train.jsonl``, ``data/test-00000-of-00001.parquet``). Where there are several families of
+such names (``train.jsonl``, ``train_socratic.jsonl``), the one below a folder called like the dataset's configuration
+is taken, then the one called like split or dataset and nothing more; if that leaves more than one, none is.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ _SPLIT_WORDS = {
     "validation": {"validation", "valid", "val", "dev"},
     "test": {"test", "testing", "eval", "evaluation"},
 }
+_SPLIT = "{split}"
 _SHARD = re.compile(r"-\d{5}(?:-of-(\d{5}))?(?:-[0-9a-f]{16})?$")
 
 Reader = Callable[[], Iterable[Row]]
@@ -224,12 +225,15 @@ def _card_splits(dataset: Dataset, folder: Path) -> dict[str, list[Path]] | None
 
 
 def _patterns(data_files: Any) -> dict[str, list[str]]:
-    """Split -> patterns, of the three ways to write them: one, a list, or a list of ``split`` and ``path``."""
+    """Split -> patterns, of the ways to write them: one, a list, a list of ``split`` and ``path``, or a table."""
     if isinstance(data_files, str):
         return {TRAIN: [data_files]}
-    if all(isinstance(one, str) for one in data_files):
+    if isinstance(data_files, Mapping):
+        paths = data_files
+    elif all(isinstance(one, str) for one in data_files):
         return {TRAIN: list(data_files)}
-    paths = {str(one["split"]): one["path"] for one in data_files}
+    else:
+        paths = {str(one["split"]): one["path"] for one in data_files}
     return {split: [path] if isinstance(path, str) else list(path) for split, path in paths.items()}
 
 
@@ -249,20 +253,36 @@ def _named_splits(dataset: Dataset, folder: Path) -> dict[str, list[Path]]:
         raise DatasetError(
             f"{dataset.name}: {folder} holds no {', '.join(SUFFIXES)} file; put the dataset's there"
         )
-    splits: dict[str, list[Path]] = {}
-    for table in tables:
-        splits.setdefault(_split_of(table), []).append(table)
-    if len(tables) == 1 or splits.keys() == {WHOLE}:
-        chosen = {WHOLE: _one_table(dataset, folder, WHOLE, list(tables))}
-    else:
-        needed = [name for name in splits if name in dataset.split_names]
-        chosen = {name: _one_table(dataset, folder, name, splits[name]) for name in needed}
-        if not needed:
-            known = ", ".join(name for name in _SPLIT_WORDS if name in splits)
-            raise _lacks_splits(dataset, str(folder), known)
-        if needed == [dataset.split_names[0]]:
-            chosen = {WHOLE: chosen.pop(needed[0])}
-    return {name: _shards(dataset, folder, tables[table]) for name, table in chosen.items()}
+    if len(tables) == 1:
+        return {WHOLE: _shards(dataset, folder, next(iter(tables.values())))}
+    configured = [table for table in tables if dataset.config in table.parts[:-1]] or list(tables)
+    families: dict[Path, list[tuple[str, Path]]] = {}
+    for table in configured:
+        split, family = _split_of(table)
+        families.setdefault(family, []).append((split, table))
+    named = {family: found for family, found in families.items() if found[0][0] != WHOLE} or families
+    if len(named) > 1:
+        wanted = {
+            dataset.name,
+            _SPLIT,
+            f"{dataset.name}_{_SPLIT}",
+            *map(_hub_family, dataset.hub_files.values()),
+        }
+        named = {family: found for family, found in named.items() if family.name in wanted} or named
+    chosen = [one for found in named.values() for one in found if one[0] in (WHOLE, *dataset.split_names)]
+    if not chosen:
+        known = {split for found in named.values() for split, _ in found}
+        raise _lacks_splits(dataset, str(folder), ", ".join(name for name in _SPLIT_WORDS if name in known))
+    splits = dict(chosen)
+    if len(named) > 1 or len(splits) < len(chosen):
+        names = ", ".join(str(table) for _, table in chosen)
+        raise DatasetError(
+            f"{dataset.name}: {folder} holds several files that may be meant ({names}); "
+            f"keep one for each split, or call those {', '.join(dataset.split_names)}"
+        )
+    if [*splits] == [dataset.split_names[0]]:
+        splits = {WHOLE: splits.pop(dataset.split_names[0])}
+    return {name: _shards(dataset, folder, tables[table]) for name, table in splits.items()}
 
 
 def data_files(folder: Path) -> list[Path]:
@@ -277,29 +297,22 @@ def data_files(folder: Path) -> list[Path]:
     )
 
 
-def _split_of(table: Path) -> str:
-    """The one split that the file's name holds as a word, or else the nearest folder's; `WHOLE` where none does."""
-    for name in (table.stem, *reversed(table.parts[:-1])):
-        words = set(re.split(r"[^a-z]+", name.lower()))
-        named = [split for split, known in _SPLIT_WORDS.items() if words & known]
+def _split_of(table: Path) -> tuple[str, Path]:
+    """The one split that the file's name holds as a word, or else the nearest folder's; `WHOLE` where none does. And
+    the path without suffix and with `_SPLIT` for that word, which the files of one table's splits share."""
+    parts = [*table.parts[:-1], table.stem]
+    for place in reversed(range(len(parts))):
+        words = re.split("([a-z]+)", parts[place].lower())
+        named = [(split, word) for split, known in _SPLIT_WORDS.items() for word in known.intersection(words)]
         if len(named) == 1:
-            return named[0]
-    return WHOLE
+            split, word = named[0]
+            parts[place] = "".join(_SPLIT if one == word else one for one in words)
+            return split, Path(*parts)
+    return WHOLE, Path(*parts)
 
 
-def _one_table(dataset: Dataset, folder: Path, split: str, tables: list[Path]) -> Path:
-    configured = [table for table in tables if dataset.config in table.parts[:-1]] or tables
-    stems = {split, dataset.name, f"{dataset.name}_{split}"}
-    on_the_hub = {Path(name).name for name in dataset.hub_files.values()}
-    exact = [table for table in configured if table.stem in stems or table.name in on_the_hub]
-    for left in (configured, exact):
-        if len(left) == 1:
-            return left[0]
-    what = "" if split == WHOLE else f" for its {split} split"
-    raise DatasetError(
-        f"{dataset.name}: {folder} holds several files{what} ({', '.join(map(str, configured))}); keep one, or call "
-        f"one {dataset.name if split == WHOLE else split}{configured[0].suffix}"
-    )
+def _hub_family(name: str) -> str:
+    return _split_of(Path(Path(name).name))[1].name
 
 
 def _shards(dataset: Dataset, folder: Path, files: list[Path]) -> list[Path]:

@@ -147,7 +147,7 @@ def test_folder_with_configurations_takes_the_datasets_own(write_jsonl, tmp_path
     (tmp_path / "gsm8k/README.md").write_text(CARD)
     assert len(load_examples("gsm8k", path=tmp_path)) == 10
     (tmp_path / "gsm8k").rename(tmp_path / "emotion")
-    with pytest.raises(DatasetError, match=r"holds the configurations main, other but not 'split'; keep one"):
+    with pytest.raises(DatasetError, match=r"holds the configurations main, other but not 'split';"):
         load_examples("emotion", path=tmp_path)
 
 
@@ -181,9 +181,16 @@ def test_whatever_else_lies_there_the_files_called_like_the_splits_are_read(deco
         assert questions(load_examples("gsm8k", root, "evaluate")) == [row["question"] for row in MORE]
 
 
+READ_FROM = {"zsre": "src", "mbpp": "text", "code25k": "instruction"}
+
+
 @pytest.mark.parametrize(
     ("name", "files", "read"),
     [
+        ("zsre", ["zsre_mend_train.json", "zsre_mend_train_10000.json", "zsre_mend_eval.json"],
+         ["zsre_mend_train.json"]),
+        ("mbpp", ["mbpp.jsonl", "sanitized-mbpp.json"], ["mbpp.jsonl"]),
+        ("code25k", ["old/python-codes-25k.jsonl", "old/python-codes-25k.txt"], ["old/python-codes-25k.jsonl"]),
         ("gsm8k", ["main/train-1.jsonl", "main/test-1.jsonl", "socratic/train-1.jsonl", "socratic/test.jsonl"],
          ["main/train-1.jsonl"]),
         ("gsm8k", ["data/train-00000-of-00002.jsonl", "data/train-00001-of-00002.jsonl", "data/test.jsonl"],
@@ -192,25 +199,30 @@ def test_whatever_else_lies_there_the_files_called_like_the_splits_are_read(deco
         ("gsm8k", ["gsm8k.jsonl", "gsm8k_socratic.jsonl"], ["gsm8k.jsonl"]),
         ("gsm8k", ["anything.jsonl", "dataset_infos.json", ".ipynb_checkpoints/anything.jsonl"], ["anything.jsonl"]),
         ("gsm8k", ["train/part.jsonl", "test/part.jsonl", "dev/part.jsonl"], ["train/part.jsonl"]),
-        ("gsm8k", ["train.jsonl", "train_socratic.jsonl"], ["train.jsonl"]),
+        ("gsm8k", ["train.jsonl", "train_socratic.jsonl", "test_socratic.jsonl"], ["train.jsonl"]),
+        ("gsm8k", ["main/train.jsonl", "socratic/train.jsonl", "socratic/test.jsonl"], ["main/train.jsonl"]),
         ("gsm8k", ["training-data/gsm8k_eval.jsonl", "training-data/gsm8k_train.jsonl"],
          ["training-data/gsm8k_train.jsonl"]),
     ],
 )  # fmt: skip
 def test_which_files_of_a_folder_are_read(name, files, read, write_jsonl, tmp_path):
     for file in files:
-        write_jsonl(f"{name}/{file}", [{"question": file, "answer": "a"}])
-    assert questions(load_examples(name, path=tmp_path)) == read
+        record = {**RECORDS[name][0], READ_FROM.get(name, "question"): file}
+        write_jsonl(f"{name}/{file}", [record])
+    prompts = [one.prompt for one in load_examples(name, path=tmp_path)]
+    assert len(prompts) == len(read) and all(
+        file in prompt for file, prompt in zip(read, prompts, strict=True)
+    )
 
 
 @pytest.mark.parametrize(
     ("files", "told"),
     [
-        (["a/train.jsonl", "b/train.jsonl", "test.jsonl"],
-         "several files for its train split (a/train.jsonl, b/train.jsonl); keep one, or call one train.jsonl"),
-        (["train.jsonl", "train.json", "test.json"], "several files for its train split (train.json, train.jsonl)"),
-        (["train-v1.csv", "train-v2.csv"], "several files for its train split (train-v1.csv, train-v2.csv)"),
-        (["one.jsonl", "two.jsonl"], "several files (one.jsonl, two.jsonl); keep one, or call one gsm8k.jsonl"),
+        (["a/train.jsonl", "b/train.jsonl"], "that may be meant (a/train.jsonl, b/train.jsonl);"),
+        (["train.jsonl", "train.json", "test.json"], "be meant (test.json, train.json, train.jsonl);"),
+        (["train-v1.csv", "train-v2.csv"], "that may be meant (train-v1.csv, train-v2.csv)"),
+        (["train_main.csv", "test_socratic.csv"], "that may be meant (test_socratic.csv, train_main.csv)"),
+        (["one.jsonl", "two.jsonl"], "be meant (one.jsonl, two.jsonl); keep one for each split, or call"),
         (["data/train-00000-of-00002.jsonl"], "some of several shards (train-00000-of-00002.jsonl); get a complete"),
         (["train-00000-of-00001.jsonl", "train.jsonl"], "some of several shards"),
         (["validation.jsonl", "other.jsonl"], "has the splits validation, but train or test is needed"),
@@ -230,13 +242,14 @@ def test_candidates_are_named_where_no_rule_decides(files, told, write_jsonl, tm
             "[{config_name: main, data_files: [{split: train, path: 'a*'}, {split: test, path: [b.jsonl]}]}]",
             10,
         ),
+        ("[{config_name: main, data_files: {train: 'a*', test: b.jsonl}}]", 10),
         ("[{config_name: main, data_dir: deep, data_files: c.jsonl}, {config_name: other}]", 1),
         ("[{config_name: other, data_dir: deep}]", 1),
         ("[{config_name: main, data_files: none*}]", "names none* for the train split, and"),
         ("[{config_name: main, data_files: ../*}]", "configs cannot be read (../* leads out of the folder)"),
         ("[{config_name: main, data_files: 3}]", "configs cannot be read"),
         ("[main]", "configs cannot be read"),
-        ("[{config_name: a}, {config_name: b}]", "holds the configurations a, b but not 'main'; keep one"),
+        ("[{config_name: a}, {config_name: b}]", "holds the configurations a, b but not 'main';"),
         ("[", "configs cannot be read"),
     ],
 )
