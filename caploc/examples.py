@@ -9,7 +9,7 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import torch
 from jaxtyping import Int
@@ -41,22 +41,25 @@ class Example:
     subject: str | None = None
 
     def validate(self) -> None:
-        """Raise `ExampleError` unless prompt, answer and any subject are non-blank texts without lone surrogates."""
-        for part in ("prompt", "answer") if self.subject is None else ("prompt", "answer", "subject"):
-            text = getattr(self, part)
+        """Raise `ExampleError` unless all fields are non-blank texts without lone surrogates; group and subject may be
+        None."""
+        for part in fields(self):
+            text = getattr(self, part.name)
+            if text is None and part.name in ("group", "subject"):
+                continue
             if not isinstance(text, str):
                 raise ExampleError(
-                    f"example {self.id!r}: the {part} is of type {type(text).__name__}; it must be a string"
+                    f"example {self.id!r}: the {part.name} is of type {type(text).__name__}; it must be a string"
                 )
             if not text.strip():
                 raise ExampleError(
-                    f"example {self.id!r}: the {part} is empty; fill it in or leave the example out"
+                    f"example {self.id!r}: the {part.name} is empty; fill it in or leave the example out"
                 )
             try:
                 text.encode()
             except UnicodeEncodeError as error:
                 raise ExampleError(
-                    f"example {self.id!r}: the {part} has a lone surrogate at character {error.start}, "
+                    f"example {self.id!r}: the {part.name} has a lone surrogate at character {error.start}, "
                     "which no tokenizer can read; repair the text's encoding"
                 ) from None
 
@@ -149,10 +152,13 @@ def tokenize(lm: TokenizingModel, example: Example, answer_tokens: int | None = 
 
 
 def fit(
-    lm: TokenizingModel, examples: Iterable[Example], answer_tokens: int | None = None
+    lm: TokenizingModel,
+    examples: Iterable[Example],
+    answer_tokens: int | None = None,
+    limit: int | None = None,
 ) -> tuple[list[TokenizedExample], list[Exclusion]]:
-    """Tokenize all `examples` before any costly work; leave out, and report, those that cannot be given to the model:
-    longer than its context, or not spelled by its tokenizer.
+    """Tokenize `examples`, or the first `limit` that fit, before any costly work; leave out, and report, those among
+    them that cannot be given to the model: longer than its context, or not spelled by its tokenizer.
 
     Any other error of `tokenize` is raised at once. If examples were given and none of them fits, the last one's
     kind of error says so, since nothing can be measured then.
@@ -161,6 +167,8 @@ def fit(
     excluded: list[Exclusion] = []
     kind: type[UnfitError] = UnfitError
     for example in examples:
+        if len(fitting) == limit:
+            break
         try:
             fitting.append(tokenize(lm, example, answer_tokens))
         except UnfitError as error:

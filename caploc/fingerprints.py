@@ -6,12 +6,14 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from caploc.errors import CaplocError
+from caploc.errors import CaplocError, DatasetError
 
 if TYPE_CHECKING:
     import torch
@@ -114,3 +116,46 @@ def _hash_bytes(tensor: torch.Tensor) -> str:
     for piece in flat.split(max(1, HASH_CHUNK_BYTES // flat.element_size())):
         digest.update(memoryview(piece.cpu().view(torch.uint8).numpy()))
     return digest.hexdigest()
+
+
+# ---------------------------------------------------------------------------------------------------- files of a run
+
+_pinned: dict[Path, str] = {}
+
+
+def content_hashes(files: Iterable[Path]) -> dict[str, str]:
+    """Path -> sha256, for `pinned`. What cannot be read is left to whoever reads it."""
+    found = {}
+    for file in files:
+        with suppress(OSError):
+            found[str(file.resolve())] = hashlib.sha256(file.read_bytes()).hexdigest()
+    return found
+
+
+@contextmanager
+def pinned(hashes: Mapping[str, str]) -> Iterator[None]:
+    """Within, whoever reads a file of ``hashes`` (path -> sha256) refuses another content: several processes, or
+    several readings of one, would speak of different data by one name."""
+    before = dict(_pinned)
+    _pinned.update({Path(path): known for path, known in hashes.items()})
+    try:
+        yield
+    finally:
+        _pinned.clear()
+        _pinned.update(before)
+
+
+def read_pinned(path: Path) -> bytes:
+    """The content of a data file. Raises `DatasetError`: it cannot be read, or is `pinned` to another content."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DatasetError(
+            f"{path}: cannot be read ({error.strerror or type(error).__name__}); check the path"
+        ) from error
+    known = _pinned.get(path.resolve()) if _pinned else None
+    if known is not None and hashlib.sha256(content).hexdigest() != known:
+        raise DatasetError(
+            f"{path}: its content has changed since this run began; start again when nothing writes to it any more"
+        )
+    return content

@@ -12,7 +12,7 @@ import pytest
 
 from caploc.audit.claims import ClaimTest
 from caploc.audit.results import Planned
-from caploc.audit.settings import FACT_DATASETS, AuditSettings, DatasetRequest, ModelRequest, holds_facts
+from caploc.audit.settings import AuditSettings, DatasetRequest, ModelRequest, registered_facts
 from caploc.findings import PRINTED, TOGETHER, Cell
 
 if TYPE_CHECKING:
@@ -103,9 +103,9 @@ def cell_parameters(declared: ClaimTest, settings: AuditSettings, variants: Vari
 
 def _fact_cells(declared: ClaimTest, settings: AuditSettings, variants: Variants) -> list[Any]:
     """Claims about single facts take the run's datasets of facts where it names any, else their own. A dataset that is
-    none of ``FACT_DATASETS`` is the only one that its claims can be about."""
+    not registered as facts is the only one that its claims can be about."""
     own = declared.dataset or ""
-    named = [entry for entry in settings.datasets if own in FACT_DATASETS and holds_facts(entry)]
+    named = [entry for entry in settings.datasets if entry.facts and registered_facts(own)]
     return [
         _parameter(model, entry, None, (), variant)
         for model in settings.models

@@ -28,7 +28,7 @@ _NUMBERS = ("estimate", "interval", "p")
 # what differs between any two runs, or cannot change a number
 _LEFT_OUT = ("schema", "started", "command", "settings.store", "settings.departures")
 # what a run says of each model and dataset that it audits, and what older ones do not say
-_OF_SOME_RUNS = ("fingerprints.", "settings.device", "settings.dtype", "status", "left_out")
+_OF_SOME_RUNS = ("fingerprints.", "data.", "settings.device", "settings.dtype", "status", "left_out")
 
 
 class CompareError(CaplocError):

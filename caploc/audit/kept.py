@@ -2,10 +2,10 @@
 
 A finding follows from the files of its models and datasets, the paper, the settings, and the code: caploc's own and
 that of the packages it computes with. Where all of these are what they were, so is the finding: a run that asks for
-nothing new imports no torch, loads no model and reads no scores. A finding is judged anew every time.
+nothing new loads no model and reads no scores. A finding is judged anew every time.
 
 What says that nothing could be measured is not kept, since the reason may be gone tomorrow. Nor is a finding that this
-hash does not cover: where an experiment, a locator or a dataset of the user's own code takes part, or a data root.
+hash does not cover, where an experiment or a locator of the user's own code takes part.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -42,10 +43,14 @@ _NO_PART = {"benchmarks", "tests"}
 
 
 class KeptFindings:
-    """The findings that a run may take over from earlier ones, and those that it leaves to later ones."""
+    """The findings that a run may take over from earlier ones, and those that it leaves to later ones.
 
-    def __init__(self, settings: AuditSettings) -> None:
+    ``data``: dataset -> file -> sha256, what the run's processes read and nothing else.
+    """
+
+    def __init__(self, settings: AuditSettings, data: Mapping[str, Mapping[str, str]]) -> None:
         self._settings, self._store = settings, Store(settings.store)
+        self._data = {name: sorted(files.values()) for name, files in data.items()}
         self._keys: dict[pytest.Item, str | None] = {}
 
     def has(self, item: pytest.Item, paper: Paper) -> bool:
@@ -79,7 +84,7 @@ class KeptFindings:
         settings, request = self._settings, item.stash[REQUEST]
         experiment = _named(item.stash[CLAIM_TEST].experiment)
         models = [one.model for one in request.each or (request,) if one.model]
-        if experiment is None or settings.data_root is not None or _extended():
+        if experiment is None or _extended():
             return None
         return fingerprint(
             {
@@ -90,9 +95,8 @@ class KeptFindings:
                 "cell": request.cell,
                 "experiment": experiment,
                 "models": [[_model_content(model), *settings.placement(model)] for model in models],
-                "datasets": [
-                    [one.label, _file_hash(Path(one.path)) if one.path else None] for one in settings.datasets
-                ],
+                "datasets": [one.label for one in settings.datasets],
+                "data": self._data,
                 "numbers": [settings.samples, settings.draws, settings.seed, settings.steps],
                 "sigmas": settings.sigmas,
                 "reading": settings.reading.settings,
@@ -134,14 +138,11 @@ def code_version() -> str:
 def _model_content(model: str) -> Any:
     """The hashes of a model's files and of its early checkpoint's, or the commit that they are pinned to."""
     entry = REGISTRY.get(model)
-    if entry is not None and not entry.embedded:
+    if entry is not None and entry.embedded:
+        return [_folder_hashes(embedded_folder(name)) for name in (model, entry.early) if name]
+    if entry is not None:
         return f"{entry.hub}@{entry.revision}"
-    if entry is None and not Path(model).is_dir():
-        return model  # ORG/NAME@COMMIT
-    if entry is None:
-        return _folder_hashes(Path(model))
-    folders = [embedded_folder(name) for name in (model, entry.early) if name]
-    return [*map(_folder_hashes, folders), _folder_hashes(folders[0].parents[1] / "data")]
+    return _folder_hashes(Path(model)) if Path(model).is_dir() else model  # ORG/NAME@COMMIT
 
 
 def _folder_hashes(folder: Path) -> dict[str, str]:

@@ -38,10 +38,11 @@ from caploc.audit.places import (
 )
 from caploc.audit.progress import ProgressFile, ProgressLine
 from caploc.audit.results import Planned, Result, Status
-from caploc.audit.running import Run, end_undisturbed, interruptible
+from caploc.audit.running import Run, data_hashes, end_undisturbed, interruptible
 from caploc.audit.settings import AuditSettings, read_settings
 from caploc.audit.summary import provenance
 from caploc.audit.terminal import header, status_of, write_summary
+from caploc.findings import PRINTED
 
 if TYPE_CHECKING:
     from caploc.papers import Paper
@@ -122,9 +123,8 @@ class Audit:
     @cached_property
     def run(self) -> Run:
         """What this process computes and measures."""
-        return Run(
-            self.settings, self.papers.__getitem__, ProgressFile(self.progress_folder, f"{os.getpid()}")
-        )
+        progress = ProgressFile(self.progress_folder, f"{os.getpid()}")
+        return Run(self.settings, self.papers.__getitem__, progress, self.ledger.head().get("data", {}))
 
     @property
     def progress_folder(self) -> Path:
@@ -246,8 +246,9 @@ class Audit:
 
     def _provenance(self, running: list[Planned]) -> dict[str, Any]:
         arguments = [str(argument) for argument in self.config.invocation_params.args]
-        models = {label for planned in running for label in planned.cell.models}
-        return provenance(self.settings, models, self.papers.values(), self.project, arguments)
+        models = {label for planned in running for label in planned.cell.models} - {PRINTED}
+        data = data_hashes(self.settings) if models else {}
+        return provenance(self.settings, models, self.papers.values(), self.project, arguments, data)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(

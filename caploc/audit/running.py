@@ -9,8 +9,9 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from caploc.audit.kept import KeptFindings
 from caploc.audit.progress import ProgressFile
 from caploc.audit.settings import AuditSettings
 from caploc.findings import Finding
+from caploc.fingerprints import content_hashes, pinned
 
 if TYPE_CHECKING:
     from caploc.experiments.specs import Need
@@ -90,13 +92,21 @@ class Studies:
 
 
 class Run:
-    """What one process does of a run: it computes its share of all cells' needs, and measures the cells it is given."""
+    """What one process does of a run: it computes its share of all cells' needs, and measures the cells it is given.
+
+    ``data``: the `data_hashes` that all of the run's processes go by.
+    """
 
     def __init__(
-        self, settings: AuditSettings, papers: Callable[[str], Paper], progress: ProgressFile
+        self,
+        settings: AuditSettings,
+        papers: Callable[[str], Paper],
+        progress: ProgressFile,
+        data: Mapping[str, Mapping[str, str]],
     ) -> None:
         self._papers, self._progress = papers, progress
-        self._studies, self._kept = Studies(settings), KeptFindings(settings)
+        self._data = {path: known for files in data.values() for path, known in files.items()}
+        self._studies, self._kept = Studies(settings), KeptFindings(settings, data)
         self._defects: dict[pytest.Item, Exception] = {}
 
     def needs(self, items: Sequence[pytest.Item]) -> list[Need]:
@@ -121,24 +131,25 @@ class Run:
         cells = [item for item in items if PLANNED in item.stash and will_run(item)]
         new = [item for item in cells if not self._kept.has(item, self._paper(item))]
         kept = len(cells) - len(new)
-        needs = self.needs(new)
-        if not needs:
-            if kept:
-                self._progress.plan(None, kept, len(cells))
-                self._progress.end(0, 0.0)
-            return
-        from caploc.experiments.specs import Plan
-        from caploc.store import StoreError
+        with pinned(self._data):
+            needs = self.needs(new)
+            if not needs:
+                if kept:
+                    self._progress.plan(None, kept, len(cells))
+                    self._progress.end(0, 0.0)
+                return
+            from caploc.experiments.specs import Plan
+            from caploc.store import StoreError
 
-        # an error is that of the cells that need the result: each meets it again when it is measured
-        plan = Plan(needs, ignore=(Exception,))
-        self._progress.plan(plan.outlook, kept, len(cells))
-        began, results = time.monotonic(), 0
-        try:
-            with suppress(StoreError):  # every cell meets it
-                results = plan.compute(self._progress.progress)
-        finally:
-            self._progress.end(results, time.monotonic() - began)
+            # an error is that of the cells that need the result: each meets it again when it is measured
+            plan = Plan(needs, ignore=(Exception,))
+            self._progress.plan(plan.outlook, kept, len(cells))
+            began, results = time.monotonic(), 0
+            try:
+                with suppress(StoreError):  # every cell meets it
+                    results = plan.compute(self._progress.progress)
+            finally:
+                self._progress.end(results, time.monotonic() - began)
 
     def finding(self, item: pytest.Item) -> Finding:
         """The finding of a test's cell: that of an earlier run, or made from results that were computed before."""
@@ -164,8 +175,24 @@ class Run:
             return assemble(claim, planned.cell, experiment(paper, claim))
         studies = self._studies.all_of(request, paper)
         self._studies.keep_only(studies)
-        measurement = experiment(studies if request.each else studies[0], planned.cell, claim)
+        with pinned(self._data):
+            measurement = experiment(studies if request.each else studies[0], planned.cell, claim)
         return assemble(claim, planned.cell, measurement, studies)
+
+
+def data_hashes(settings: AuditSettings) -> dict[str, dict[str, str]]:
+    """Dataset -> file -> sha256 of all that a run may read from this machine. Datasets from the hub are pinned to a
+    commit instead."""
+    from caploc.datasets import DATASETS
+    from caploc.datasets.sources import local_files
+    from caploc.model.registry import embedded_data
+
+    root = settings.data_root
+    if root is None and any(model.embedded for model in settings.models):
+        root = str(embedded_data())
+    files = {name: local_files(one, root) for name, one in DATASETS.items()} if root is not None else {}
+    files |= {entry.label: [Path(entry.path)] for entry in settings.datasets if entry.path}
+    return {name: hashes for name, found in files.items() if (hashes := content_hashes(found))}
 
 
 def _prepare_torch() -> None:

@@ -26,8 +26,6 @@ PAPER_SIGMA = 6.0
 DEFAULT_DATASETS = ("gsm8k", "meta_math", "code25k", "emotion", "imdb")
 DEFAULT_SIGMAS = (3.0, 6.0)
 EMBEDDED_MODELS = ("tiny-llama", "tiny-gptj")
-FACT_DATASETS = ("counterfact", "zsre", "pararel", "known_1000")
-"""The registry's datasets of task "fact", named here so that collecting tests need not import them."""
 DTYPES = ("auto", "float32", "float64", "bfloat16")
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
@@ -62,10 +60,32 @@ class ModelRequest:
 
 @dataclass(frozen=True)
 class DatasetRequest:
-    """A dataset to locate on; ``path`` is the user's own file, None for a dataset of the registry."""
+    """A dataset to locate on; ``path`` is the user's own file, None for a dataset of the registry. ``facts``: whether
+    it is one of facts, by its registration or by the first record's ``subject``."""
 
     label: str
     path: str | None = None
+    facts: bool = False
+
+    @classmethod
+    def of(cls, label: str, path: str | None) -> DatasetRequest:
+        """The request for a dataset that exists."""
+        if path is None:
+            return cls(label, facts=label not in DEFAULT_DATASETS and registered_facts(label))
+        from caploc.datasets.base import read_file
+
+        try:
+            first = next(iter(read_file(Path(path))))[1]
+        except (CaplocError, StopIteration):
+            first = {}  # the tests that read all of it say what is wrong
+        return cls(label, path, facts=bool(first.get("subject")))
+
+
+def registered_facts(name: str) -> bool:
+    """Whether a dataset of the registry is one of facts."""
+    from caploc.datasets import DATASETS  # here: it imports torch
+
+    return name in DATASETS and DATASETS[name].task == "fact"
 
 
 @dataclass(frozen=True)
@@ -122,7 +142,7 @@ class AuditSettings:
         if cell.model == PRINTED:
             return True
         about_facts = cell.dataset is not None and cell.sigma is None
-        if about_facts and any(holds_facts(dataset) for dataset in self.datasets):
+        if about_facts and any(dataset.facts for dataset in self.datasets):
             return False
         labels = tuple(dataset.label for dataset in self.datasets)
         return (
@@ -328,7 +348,7 @@ def _datasets(values: list[str] | None) -> tuple[DatasetRequest, ...]:
             path = _own_file(value, name, path)
         elif name not in DEFAULT_DATASETS:
             _check_known(name)
-        if requests.setdefault(name, DatasetRequest(name, path or None)).path != (path or None):
+        if requests.setdefault(name, DatasetRequest.of(name, path or None)).path != (path or None):
             raise _wrong("--dataset", value, f"the name {name} is given twice; choose another name")
     return tuple(requests.values())
 
@@ -414,16 +434,3 @@ def _label(name: str) -> str:
     """An ASCII label, changed if it would pass for a registered model, whose printed numbers are not its own."""
     label = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "model"
     return f"{label}-local" if label in REGISTRY else label
-
-
-def holds_facts(dataset: DatasetRequest) -> bool:
-    """Whether a dataset is one of facts: by its name, or in a user's own file by the first record's ``subject``."""
-    if dataset.path is None:
-        return dataset.label in FACT_DATASETS
-    from caploc.datasets.sources import read_file
-    from caploc.errors import CaplocError
-
-    try:
-        return next(iter(read_file(Path(dataset.path))))[1].get("subject") is not None
-    except (CaplocError, StopIteration):
-        return False  # the tests that read all of it say what is wrong

@@ -23,6 +23,7 @@ from caploc.audit.results import Result, Status, flips
 from caploc.audit.settings import AuditSettings
 from caploc.audit.text import visible
 from caploc.findings import plain
+from caploc.fingerprints import fingerprint
 
 if TYPE_CHECKING:
     from caploc.papers import Paper
@@ -36,8 +37,8 @@ PACKAGES = (
     "torch",
     "transformers",
     "tokenizers",
-    "datasets",
     "numpy",
+    "pyarrow",
     "scipy",
     "safetensors",
     "pytest",
@@ -51,9 +52,11 @@ def provenance(
     papers: Iterable[Paper],
     root: Path,
     command: Iterable[str],
+    data: Mapping[str, Mapping[str, str]],
 ) -> dict[str, Any]:
     """What is known when a run begins; device and dtype are those of each of ``models``, the labels of those that run.
-    The machine is named by system and processor, never by its host name."""
+    The machine is named by system and processor, never by its host name. ``data``: dataset -> file -> sha256, taken
+    once: no process of the run reads anything else."""
     commit, dirty = _git(root)
     placed = {one.label: settings.placement(one.model) for one in settings.models if one.label in models}
     return {
@@ -71,15 +74,23 @@ def provenance(
             "dtype": {label: dtype for label, (_, dtype) in placed.items()},
         },
         "papers": {paper.key: paper.digest for paper in papers},
+        "data": data,
     }
 
 
+def data_digests(head: Mapping[str, Any]) -> dict[str, str]:
+    """Dataset -> a hash of its files' contents, of a ledger's first line."""
+    data: Mapping[str, Mapping[str, str]] = head.get("data", {})
+    return {name: fingerprint(sorted(files.values()))[:16] for name, files in data.items()}
+
+
 def fingerprints(results: Iterable[Result]) -> dict[str, str]:
-    """The content hashes of models and of datasets (as each model tokenizes them) in the findings' settings.
+    """The content hashes of models and of datasets (as each model tokenizes them) in the findings' settings: several
+    where findings rest on several subsets of a dataset.
 
     Cells under other readings are left out: they may read a dataset in another form.
     """
-    found: dict[str, str] = {}
+    found: dict[str, set[str]] = {}
     for result in results:
         settings: Mapping[str, Any] = (result.finding or {}).get("settings") or {}
         cell = result.planned.cell
@@ -88,8 +99,8 @@ def fingerprints(results: Iterable[Result]) -> dict[str, str]:
         names = (f"model {cell.model}", f"data {cell.dataset or 'across datasets'} for {cell.model}")
         for key, name in zip(FINGERPRINTS, names, strict=True):
             if isinstance(settings.get(key), str):
-                found[name] = settings[key]
-    return dict(sorted(found.items()))
+                found.setdefault(name, set()).add(settings[key])
+    return {name: ", ".join(sorted(known)) for name, known in sorted(found.items())}
 
 
 def left_out(results: Iterable[Result]) -> list[str]:
@@ -107,7 +118,7 @@ def summary(
         "kind": KIND,
         "schema": SCHEMA,
         "run": run,
-        "provenance": {**first, "fingerprints": fingerprints(results)},
+        "provenance": {**first, "data": data_digests(head), "fingerprints": fingerprints(results)},
         **outcome(results),
         "derived": [_follows(result) for result in derived],
         "cells": [_cell(result) for result in results],

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from caploc.audit.results import Flip, Result, Status, Tally, flips
-from caploc.audit.summary import fingerprints
+from caploc.audit.summary import data_digests, fingerprints
 from caploc.audit.text import duration, number, p_value, plural, unit_sign, visible
 from caploc.findings import PRINTED
 from caploc.papers import Claim, Group, Paper
@@ -185,6 +185,7 @@ class RunView:
                 entries[f"setting {name}"] = _listed(value)
         if head.get("left_out"):
             entries["left out"] = "; ".join(head["left_out"])
+        entries |= {f"data {name}": f"sha256 {known}" for name, known in data_digests(head).items()}
         return entries | fingerprints(self.results)
 
     def group(self, result: Result) -> str:

@@ -1,4 +1,8 @@
-"""What a dataset is: where its records live, how one of them becomes examples, and which of them are taken.
+"""What a dataset is: how files hold its raw records, how one of them becomes examples, and which of them are taken.
+
+JSON is read strictly: UTF-8 with or without a byte-order mark, no key twice in an object, no NaN or Infinity. Lines of
+JSON Lines end at "\\n" alone: a text may hold other line separators of Unicode. CSV knows no types: each cell is text.
+Parquet brings its own.
 
 Sides of a file and random subsets are decided by hashes of the content: nothing depends on the order of a file, on the
 process or on Python's own `hash`.
@@ -6,19 +10,36 @@ process or on Python's own `hash`.
 
 from __future__ import annotations
 
+import csv
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import io
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from caploc.errors import DatasetError
 from caploc.examples import Example
+from caploc.fingerprints import read_pinned
 
 LOCATING_SHARE = 0.7
+SUFFIXES = (".jsonl", ".json", ".parquet", ".csv")
+UTF8_MARK = b"\xef\xbb\xbf"
+LONGEST_CELL = 2**31 - 1  # what a C long holds everywhere
 
 Row = tuple[str, Mapping[str, object]]
 """A raw record, and in front of it where it stands ("gsm8k.jsonl:17"), for error messages."""
+
+
+class CsvText(str):
+    """A cell of a CSV file, which has no types: it may stand for a whole number."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True)
@@ -49,7 +70,7 @@ class Record:
         value = self._value(path)
         if not isinstance(value, str):
             raise self._wrong_type(path, value, "a string")
-        return value if blank else self._filled(path, value)
+        return self._checked(path, value, blank)
 
     def texts(self, *path: str) -> list[str]:
         """The non-empty list of non-blank strings at `path`."""
@@ -61,11 +82,13 @@ class Record:
                 f"{self.where}: field {_dotted(path)} is an empty list or holds an empty string; "
                 "fill it in or remove the record"
             )
-        return values
+        return [self._checked(path, value) for value in values]
 
     def label(self, *path: str, names: tuple[str, ...]) -> str:
         """The name of the class whose number stands at `path`."""
         value = self._value(path)
+        if isinstance(value, CsvText) and re.fullmatch("-?[0-9]{1,9}", value):
+            value = int(value)
         if not isinstance(value, int) or isinstance(value, bool):
             raise self._wrong_type(path, value, "an integer label")
         if not 0 <= value < len(names):
@@ -80,11 +103,14 @@ class Record:
         value = self._value(path)
         if isinstance(value, bool) or not isinstance(value, int | str):
             raise self._wrong_type(path, value, "an integer or a string")
-        return str(value) if isinstance(value, int) else self._filled(path, value)
+        return str(value) if isinstance(value, int) else self._checked(path, value)
 
-    def has(self, name: str) -> bool:
-        """Whether the field `name` is there; None, with which tables fill gaps, counts as absent."""
-        return self.fields.get(name) is not None
+    def has(self, *path: str) -> bool:
+        """Whether there is a field at `path`; None and blank texts, with which tables fill gaps, count as absent."""
+        value: object = self.fields
+        for name in path:
+            value = value.get(name) if isinstance(value, Mapping) else None
+        return bool(value.strip()) if isinstance(value, str) else value is not None
 
     def _value(self, path: tuple[str, ...]) -> object:
         value: object = self.fields
@@ -100,12 +126,19 @@ class Record:
             value = value[name]
         return value
 
-    def _filled(self, path: tuple[str, ...], value: str) -> str:
-        if not value.strip():
+    def _checked(self, path: tuple[str, ...], value: str, blank: bool = False) -> str:
+        if not (blank or value.strip()):
             raise DatasetError(
                 f"{self.where}: field {_dotted(path)} is empty; fill it in or remove the record"
             )
-        return value
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise DatasetError(
+                f"{self.where}: field {_dotted(path)} has a lone surrogate at character {error.start}, which no "
+                "tokenizer can read; repair the text's encoding"
+            ) from None
+        return str(value)
 
     def _wrong_type(self, path: tuple[str, ...], value: object, wanted: str) -> DatasetError:
         return DatasetError(
@@ -196,3 +229,203 @@ def digest(*parts: str) -> bytes:
         digest.update(len(content).to_bytes(8))  # ("ab", "c") is not ("a", "bc")
         digest.update(content)
     return digest.digest()
+
+
+# ----------------------------------------------------------------------------------------------------- files of records
+
+
+def read_file(path: Path) -> Iterator[Row]:
+    """The records of one file, by its suffix.
+
+    Raises `DatasetError` naming the file, and the line or record, for anything unreadable.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".jsonl":
+        return read_json_lines(path)
+    if suffix == ".json":
+        return _read_json(path)
+    if suffix == ".csv":
+        return _read_csv(path)
+    if suffix == ".parquet":
+        return _read_parquet(path)
+    raise DatasetError(f"{path}: unknown file type; use one of {', '.join(SUFFIXES)}")
+
+
+def _text(content: bytes, path: Path) -> str:
+    """``content`` as text without a byte-order mark."""
+    content = content.removeprefix(UTF8_MARK)
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        begin = content.rfind(b"\n", 0, error.start) + 1
+        line = content.count(b"\n", 0, begin) + 1
+        raise DatasetError(
+            f"{path}:{line}: not UTF-8 at byte {error.start - begin}; convert the file to UTF-8"
+        ) from None
+
+
+# --------------------------------------------------------------------------------------------------------------- JSON
+
+
+def read_json_lines(path: Path) -> Iterator[Row]:
+    """The objects of a file with one JSON object a line; blank lines are skipped."""
+    return _json_lines(path, _text(read_pinned(path), path))
+
+
+def _read_json(path: Path) -> Iterator[Row]:
+    """The objects of a file that is a JSON array, or that has one object a line in spite of its suffix."""
+    text = _text(read_pinned(path), path)
+    if text.lstrip().startswith("["):
+        return _json_array(path, text)
+    return _json_lines(path, text)
+
+
+def _json_lines(path: Path, text: str) -> Iterator[Row]:
+    empty = True
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip(_JSON_SPACE):
+            empty = False
+            where = f"{path}:{number}"
+            with _naming(where):
+                value = _DECODER.decode(line)
+            yield where, _object(value, where)
+    if empty:
+        raise DatasetError(f"{path}: the file has no record; one JSON object a line is expected")
+
+
+def _json_array(path: Path, text: str) -> Iterator[Row]:
+    """The items of an array, decoded one by one, so that each error names its own."""
+    place, number = text.index("[") + 1, 0
+    mark = _ARRAY_END.match(text, place)
+    if mark:
+        raise DatasetError(f"{path}: the array has no record")
+    while mark is None or mark[1] == ",":
+        number += 1
+        where = f"{path} record {number}"
+        with _naming(where):
+            value, place = _DECODER.raw_decode(text, _SPACE.match(text, place).end())  # type: ignore[union-attr]
+            mark = _ARRAY_MARK.match(text, place)
+            if mark is None:
+                raise json.JSONDecodeError("Expecting ',' or ']'", text, place)
+            place = mark.end()
+        yield where, _object(value, where)
+    if text[place:].strip(_JSON_SPACE):
+        raise DatasetError(f"{path}: something stands behind the array; keep one array of records")
+
+
+def _single_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys differ: which of two values was meant, nobody can tell."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DatasetError(f"the key {twice!r} stands twice in one object; keep one")
+    return found
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise DatasetError(f"{text} is no finite number; write one, or null")
+    return value
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_single_keys, parse_constant=_finite, parse_float=_finite)
+_JSON_SPACE = " \t\r\n"
+_SPACE = re.compile(f"[{_JSON_SPACE}]*")
+_ARRAY_END = re.compile(f"[{_JSON_SPACE}]*(\\])")
+_ARRAY_MARK = re.compile(f"[{_JSON_SPACE}]*([,\\]])")
+
+
+@contextmanager
+def _naming(where: str) -> Iterator[None]:
+    try:
+        yield
+    except json.JSONDecodeError as error:
+        raise DatasetError(
+            f"{where}: not valid JSON ({error.msg} at character {error.pos}); write one complete JSON object"
+        ) from None
+    except DatasetError as error:
+        raise DatasetError(f"{where}: {error}") from None
+    except (ValueError, RecursionError) as error:
+        # a number of thousands of digits, thousands of open brackets
+        raise DatasetError(f"{where}: not usable JSON ({type(error).__name__}); correct the record") from None
+
+
+def _object(value: object, where: str) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise DatasetError(
+            f"{where}: a JSON object with named fields is expected, not a {type(value).__name__}"
+        )
+    return value
+
+
+# ------------------------------------------------------------------------------------------------------------- tables
+
+
+def _read_csv(path: Path) -> Iterator[Row]:
+    """The rows of a CSV file whose first row names the fields; empty lines are skipped."""
+    reader = csv.reader(io.StringIO(_text(read_pinned(path), path), newline=""), strict=True)
+    rows: list[tuple[int, list[str]]] = []
+    limit, line = csv.field_size_limit(LONGEST_CELL), 1  # the module's own limit is 131,072 characters
+    try:
+        for cells in reader:
+            rows += [(line, cells)] if cells else []
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise DatasetError(f"{path}:{line}: not valid CSV ({error}); correct the quotes") from None
+    finally:
+        csv.field_size_limit(limit)
+    if len(rows) < 2:
+        raise DatasetError(f"{path}: the table has no record")
+    names = _different(rows[0][1], str(path))
+    for line, cells in rows[1:]:
+        if len(cells) != len(names):
+            raise DatasetError(
+                f"{path}:{line}: has {len(cells)} cells, and the header {len(names)}; quote cells that hold commas, "
+                "quotes or line breaks"
+            )
+        yield f"{path}:{line}", dict(zip(names, map(CsvText, cells), strict=True))
+
+
+def _read_parquet(path: Path) -> Iterator[Row]:
+    import pyarrow as pa  # takes a while
+    import pyarrow.parquet as pq
+
+    content = read_pinned(path)
+    try:
+        table = pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise DatasetError(f"{path}: cannot be read as Parquet ({reason}); get a sound copy") from error
+    names = _different(table.column_names, str(path))
+    if not table.num_rows:
+        raise DatasetError(f"{path}: the table has no record")
+    columns = [_values(column, name, path) for name, column in zip(names, table.columns, strict=True)]
+    for number, values in enumerate(zip(*columns, strict=True), start=1):
+        yield f"{path} record {number}", dict(zip(names, values, strict=True))
+
+
+def _values(column: Any, name: str, path: Path) -> list[Any]:
+    if str(column.type).startswith("timestamp"):  # down to nanoseconds, which Python's own do not hold
+        column = column.cast("string")
+    try:
+        found: list[Any] = column.to_pylist()
+    except ValueError:  # such as bytes that are not UTF-8; say where
+        for number, one in enumerate(column, start=1):
+            try:
+                one.as_py()
+            except ValueError as error:
+                reason = str(error).splitlines()[0]
+                raise DatasetError(
+                    f"{path} record {number}: field {name!r} cannot be read ({reason}); repair the record"
+                ) from None
+        raise
+    return found
+
+
+def _different(names: list[str], where: str) -> list[str]:
+    for name in names:
+        if names.count(name) > 1:
+            raise DatasetError(f"{where}: two columns are called {name!r}; rename or remove one")
+    return names

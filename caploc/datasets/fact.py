@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import MappingProxyType
 
-from caploc.datasets.base import Dataset, Record, Row
-from caploc.datasets.sources import read_json_lines
+from caploc.datasets.base import Dataset, Record, Row, read_json_lines
 from caploc.errors import DatasetError
 from caploc.examples import Example
 

@@ -1,30 +1,40 @@
-"""Raw records: where they live (the hub at a pinned commit, a data root, a folder, or one file), and reading them.
+"""Where a dataset's raw records live: the hub at a pinned commit, a data root, a folder, or one file.
 
-JSON is read strictly, line by line; Parquet, CSV and whole folders of a hub repository through the `datasets` library.
+A folder may hold more than the dataset. What is read of it is, in this order: the dataset's own layout; the files of
+its hub repository, at their paths there; the files that the README's ``configs`` name; the only data file; else those
+that are named for a split (``train.jsonl``, ``data/test-00000-of-00001.parquet``). Where there are several families of
+such names (``train.jsonl``, ``train_socratic.jsonl``), the one below a folder called like the dataset's configuration
+is taken, then the one called like split or dataset and nothing more; if that leaves more than one, none is.
 """
 
 from __future__ import annotations
 
-import json
-import tempfile
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from caploc.datasets.base import Dataset, Row
+import huggingface_hub
+
+from caploc.datasets.base import SUFFIXES, Dataset, Row, read_file
 from caploc.errors import DatasetError, UnavailableDatasetError
 from caploc.hub import COMMIT, dataset_files
 
 TRAIN, TEST, WHOLE = "train", "test", "whole"
 _PREFIX = "hub:"
-JSON_SUFFIXES = (".jsonl", ".json")
-TABLE_SUFFIXES = (".parquet", ".csv")
-SUFFIXES = JSON_SUFFIXES + TABLE_SUFFIXES
-UTF8_MARK = b"\xef\xbb\xbf"
+_CARD = "README.md"
+_METADATA = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json")
+_SPLIT_WORDS = {
+    "train": {"train", "training"},
+    "validation": {"validation", "valid", "val", "dev"},
+    "test": {"test", "testing", "eval", "evaluation"},
+}
+_SPLIT = "{split}"
+_SHARD = re.compile(r"-\d{5}(?:-of-(\d{5}))?(?:-[0-9a-f]{16})?$")
 
 Reader = Callable[[], Iterable[Row]]
 
@@ -70,6 +80,15 @@ def files_in_root(name: str, root: Path) -> list[Path]:
     stems = (name, f"{name}_train", f"{name}_test")
     files = [root / f"{stem}{suffix}" for stem in stems for suffix in SUFFIXES]
     return [file for file in files if file.is_file()] + [root / name] * (root / name).is_dir()
+
+
+def local_files(dataset: Dataset, path: str | PathLike[str]) -> list[Path]:
+    """The files of data root ``path`` that may hold ``dataset``, whichever of them are read in the end."""
+    root = Path(path)
+    entries = files_in_root(dataset.name, root)
+    if not entries and (root.name == dataset.name or _known_parts(dataset, root)):
+        entries = [root]
+    return [file for entry in entries for file in ([entry] if entry.is_file() else data_files(entry))]
 
 
 def _pinned_source(dataset: Dataset) -> Source:
@@ -130,15 +149,15 @@ def _folder_source(dataset: Dataset, folder: Path, label: str) -> Source:
     known = _known_parts(dataset, folder)
     if known:
         return Source(label, known)
-    if not any(file.suffix.lower() in SUFFIXES for file in folder.rglob("*")):
-        raise DatasetError(
-            f"{dataset.name}: {folder} holds no {', '.join(SUFFIXES)} file; put the dataset's there"
-        )
-    readers = _read_repository(folder, dataset.config)
-    if len(readers) == 1:
-        (reader,) = readers.values()
-        return Source(label, {WHOLE: reader})
-    return Source(label, _parts(dataset, readers, label))
+    splits = _card_splits(dataset, folder)
+    if splits is None:
+        splits = _named_splits(dataset, folder)
+    readers: dict[str, Reader] = {name: partial(_read_all, files) for name, files in splits.items()}
+    return Source(label, readers if WHOLE in readers else _parts(dataset, readers, label))
+
+
+def _read_all(files: Iterable[Path]) -> Iterator[Row]:
+    return chain.from_iterable(map(read_file, files))
 
 
 def _known_parts(dataset: Dataset, folder: Path) -> dict[str, Reader]:
@@ -157,152 +176,152 @@ def _parts(dataset: Dataset, readers: Mapping[str, Reader], label: str) -> dict[
     kinds = (WHOLE,) if len(names) == 1 else (TRAIN, TEST)
     parts = {kind: readers[name] for kind, name in zip(kinds, names, strict=True) if name in readers}
     if not parts:
-        raise DatasetError(
-            f"{dataset.name}: {label} has the splits {', '.join(readers)}, but {' or '.join(names)} is "
-            "needed; take another copy"
-        )
+        raise _lacks_splits(dataset, label, ", ".join(readers))
     return parts
 
 
-def read_file(path: Path) -> Iterator[Row]:
-    """The records of one file, by its suffix.
-
-    Raises `DatasetError` naming the file, and the line or record, for anything unreadable.
-    """
-    suffix = path.suffix.lower()
-    if suffix in TABLE_SUFFIXES:
-        return _read_table(path)
-    if suffix == ".jsonl":
-        return read_json_lines(path)
-    if suffix == ".json":
-        return _read_json(path)
-    raise DatasetError(f"{path}: unknown file type; use one of {', '.join(SUFFIXES)}")
+def _lacks_splits(dataset: Dataset, label: str, found: str) -> DatasetError:
+    return DatasetError(
+        f"{dataset.name}: {label} has the splits {found}, but {' or '.join(dataset.split_names)} is needed; take "
+        "another copy"
+    )
 
 
-def read_json_lines(path: Path) -> Iterator[Row]:
-    """The objects of a file with one JSON object a line; blank lines are skipped."""
-    empty = True
+def _card_splits(dataset: Dataset, folder: Path) -> dict[str, list[Path]] | None:
+    """Split -> files of the dataset's configuration, or the only one, in the README's header; None without any."""
+    card = folder / _CARD
     try:
-        with path.open("rb") as lines:
-            # split at b"\n" only: a text may hold other line separators of Unicode
-            for number, line in enumerate(lines, start=1):
-                content = line.removeprefix(UTF8_MARK) if number == 1 else line
-                if content.strip():
-                    empty = False
-                    where = f"{path}:{number}"
-                    yield where, _object(_parse(content, where), where)
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    if empty:
-        raise DatasetError(f"{path}: the file has no record; one JSON object a line is expected")
-
-
-def _read_json(path: Path) -> Iterator[Row]:
-    """The objects of a file that is a JSON array, or that has one object a line in spite of its suffix."""
-    try:
-        content = path.read_bytes().removeprefix(UTF8_MARK)
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    if not content.lstrip().startswith(b"["):
-        yield from read_json_lines(path)
-        return
-    records = _parse(content, str(path))
-    if not records:
-        raise DatasetError(f"{path}: the array has no record")
-    for number, record in enumerate(records, start=1):
-        where = f"{path} record {number}"
-        yield where, _object(record, where)
-
-
-def _parse(content: bytes, where: str) -> Any:
-    try:
-        return json.loads(content.decode())
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{where}: not UTF-8 at byte {error.start}; convert the file to UTF-8") from None
-    except json.JSONDecodeError as error:
-        raise DatasetError(
-            f"{where}: not valid JSON ({error.msg} at character {error.pos}); write one complete JSON object"
-        ) from None
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # a number of thousands of digits, thousands of open brackets
-        raise DatasetError(f"{where}: not usable JSON ({type(error).__name__}); correct the record") from None
-
-
-def _object(value: object, where: str) -> dict[str, object]:
-    if not isinstance(value, dict):
-        raise DatasetError(
-            f"{where}: a JSON object with named fields is expected, not a {type(value).__name__}"
-        )
-    return value
-
-
-def _unreadable(path: Path, error: OSError) -> DatasetError:
-    return DatasetError(f"{path}: cannot be read ({error.strerror or type(error).__name__}); check the path")
-
-
-def _read_table(path: Path) -> Iterator[Row]:
-    """The rows of one Parquet or CSV file; a value a row lacks is None."""
-    with _datasets_library(path) as (hf_datasets, cache):
-        if path.suffix.lower() == ".csv":
-            # keep_default_na: "None" and "NA" are answers, not gaps
-            table = hf_datasets.Dataset.from_csv(
-                str(path), cache_dir=cache, keep_in_memory=True, keep_default_na=False
-            )
-        else:
-            table = hf_datasets.Dataset.from_parquet(str(path), cache_dir=cache, keep_in_memory=True)
-    yield from _rows(table, str(path))
-
-
-def _read_repository(folder: Path, config: str | None) -> dict[str, Callable[[], Iterator[Row]]]:
-    """Split -> reader of a folder with a hub repository's files, by the rules of `datasets.load_dataset`.
-
-    `config` is taken if the folder defines it, else its only one.
-    """
-    with _datasets_library(folder) as (hf_datasets, cache):
-        configs = hf_datasets.get_dataset_config_names(str(folder))
-        if config not in configs and len(configs) > 1:
+        header = huggingface_hub.metadata_load(card) if card.is_file() else None
+        configs = {str(one["config_name"]): one for one in (header or {}).get("configs") or ()}
+        if not configs:
+            return None
+        if dataset.config not in configs and len(configs) > 1:
             raise DatasetError(
-                f"{folder}: holds the configurations {', '.join(configs)} but not {config!r}; keep one"
+                f"{folder}: holds the configurations {', '.join(configs)} but not {dataset.config!r}; keep one"
             )
-        splits = hf_datasets.load_dataset(
-            str(folder),
-            config if config in configs else configs[0],
-            cache_dir=cache,
-            keep_in_memory=True,
-        )
-    return {name: partial(_rows, table, f"{folder} ({name})") for name, table in splits.items()}
-
-
-def _rows(table: Any, where: str) -> Iterator[Row]:
-    if not table.num_rows:
-        raise DatasetError(f"{where}: the table has no record")
-    for number, row in enumerate(table.to_list(), start=1):
-        yield f"{where} record {number}", row
-
-
-@contextmanager
-def _datasets_library(path: Path) -> Iterator[tuple[Any, str]]:
-    """The library, and a cache folder for it that is gone afterwards; no bars, no download counts; failures as
-    `DatasetError`. It runs no code of a repository: it has had no loading scripts since version 4."""
-    import datasets as hf_datasets  # takes a second
-
-    bars = not hf_datasets.are_progress_bars_disabled()
-    counts = hf_datasets.config.HF_UPDATE_DOWNLOAD_COUNTS
-    hf_datasets.disable_progress_bars()
-    hf_datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # it asks the network about local files too
-    try:
-        with tempfile.TemporaryDirectory(prefix="caploc-") as cache:
-            yield hf_datasets, cache
+        chosen = configs[str(dataset.config)] if dataset.config in configs else next(iter(configs.values()))
+        home = folder / str(chosen.get("data_dir") or "")
+        if "data_files" not in chosen:
+            return _named_splits(dataset, home)
+        patterns = _patterns(chosen["data_files"])
+        found = {
+            split: sorted({file for one in globs for file in _below(home, one)})
+            for split, globs in patterns.items()
+        }
     except DatasetError:
         raise
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise DatasetError(
-            f"{path}: the datasets library cannot read it ({reason}); check the files"
+            f"{card}: its header's configs cannot be read ({reason}); correct or remove it"
         ) from error
-    finally:
-        hf_datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = counts
-        if bars:
-            hf_datasets.enable_progress_bars()
+    for split, files in found.items():
+        if not files:
+            raise DatasetError(
+                f"{card}: names {', '.join(patterns[split])} for the {split} split, and {folder} holds no such file; "
+                "get a complete copy"
+            )
+    return {WHOLE: next(iter(found.values()))} if len(found) == 1 else found
+
+
+def _patterns(data_files: Any) -> dict[str, list[str]]:
+    """Split -> patterns, of the ways to write them: one, a list, a list of ``split`` and ``path``, or a table."""
+    if isinstance(data_files, str):
+        return {TRAIN: [data_files]}
+    if isinstance(data_files, Mapping):
+        paths = data_files
+    elif all(isinstance(one, str) for one in data_files):
+        return {TRAIN: list(data_files)}
+    else:
+        paths = {str(one["split"]): one["path"] for one in data_files}
+    return {split: [path] if isinstance(path, str) else list(path) for split, path in paths.items()}
+
+
+def _below(folder: Path, pattern: str) -> Iterator[Path]:
+    if ".." in Path(pattern).parts:
+        raise ValueError(f"{pattern} leads out of the folder")
+    return (file for file in folder.glob(pattern) if file.is_file())
+
+
+def _named_splits(dataset: Dataset, folder: Path) -> dict[str, list[Path]]:
+    """Split -> files, by the names of the files and of the folders they lie in."""
+    tables: dict[Path, list[Path]] = {}  # the shards of one table under their common name
+    for file in data_files(folder):
+        name = file.relative_to(folder)
+        tables.setdefault(name.with_name(_SHARD.sub("", name.stem) + name.suffix), []).append(file)
+    if not tables:
+        raise DatasetError(
+            f"{dataset.name}: {folder} holds no {', '.join(SUFFIXES)} file; put the dataset's there"
+        )
+    if len(tables) == 1:
+        return {WHOLE: _shards(dataset, folder, next(iter(tables.values())))}
+    configured = [table for table in tables if dataset.config in table.parts[:-1]] or list(tables)
+    families: dict[Path, list[tuple[str, Path]]] = {}
+    for table in configured:
+        split, family = _split_of(table)
+        families.setdefault(family, []).append((split, table))
+    named = {family: found for family, found in families.items() if found[0][0] != WHOLE} or families
+    if len(named) > 1:
+        wanted = {
+            dataset.name,
+            _SPLIT,
+            f"{dataset.name}_{_SPLIT}",
+            *map(_hub_family, dataset.hub_files.values()),
+        }
+        named = {family: found for family, found in named.items() if family.name in wanted} or named
+    chosen = [one for found in named.values() for one in found if one[0] in (WHOLE, *dataset.split_names)]
+    if not chosen:
+        known = {split for found in named.values() for split, _ in found}
+        raise _lacks_splits(dataset, str(folder), ", ".join(name for name in _SPLIT_WORDS if name in known))
+    splits = dict(chosen)
+    if len(named) > 1 or len(splits) < len(chosen):
+        names = ", ".join(str(table) for _, table in chosen)
+        raise DatasetError(
+            f"{dataset.name}: {folder} holds several files that may be meant ({names}); "
+            f"keep one for each split, or call those {', '.join(dataset.split_names)}"
+        )
+    if [*splits] == [dataset.split_names[0]]:
+        splits = {WHOLE: splits.pop(dataset.split_names[0])}
+    return {name: _shards(dataset, folder, tables[table]) for name, table in splits.items()}
+
+
+def data_files(folder: Path) -> list[Path]:
+    """The files below ``folder`` that may hold records: of a known type, not hidden, not the hub's own metadata."""
+    return sorted(
+        file
+        for file in folder.rglob("*")
+        if file.suffix.lower() in SUFFIXES
+        and file.name not in _METADATA
+        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
+        and file.is_file()
+    )
+
+
+def _split_of(table: Path) -> tuple[str, Path]:
+    """The one split that the file's name holds as a word, or else the nearest folder's; `WHOLE` where none does. And
+    the path without suffix and with `_SPLIT` for that word, which the files of one table's splits share."""
+    parts = [*table.parts[:-1], table.stem]
+    for place in reversed(range(len(parts))):
+        words = re.split("([a-z]+)", parts[place].lower())
+        named = [(split, word) for split, known in _SPLIT_WORDS.items() for word in known.intersection(words)]
+        if len(named) == 1:
+            split, word = named[0]
+            parts[place] = "".join(_SPLIT if one == word else one for one in words)
+            return split, Path(*parts)
+    return WHOLE, Path(*parts)
+
+
+def _hub_family(name: str) -> str:
+    return _split_of(Path(Path(name).name))[1].name
+
+
+def _shards(dataset: Dataset, folder: Path, files: list[Path]) -> list[Path]:
+    """``files`` in order, if they are one file or the shards 00000 to N of N. Raises `DatasetError`."""
+    marks = [_SHARD.search(file.stem) for file in files]
+    totals = {mark and mark[1] for mark in marks}
+    if totals - {None} and totals != {f"{len(files):05d}"}:
+        names = ", ".join(file.name for file in files)
+        raise DatasetError(
+            f"{dataset.name}: {folder} holds some of several shards ({names}); get a complete copy"
+        )
+    return files

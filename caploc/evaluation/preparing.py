@@ -93,6 +93,7 @@ def prepare(
     scoring: str | None = None,
     labels: Sequence[str] | None = None,
     max_new_tokens: int | None = None,
+    limit: int | None = None,
 ) -> Prepared:
     """Tokenize and check ``examples`` for the evaluation of ``lm``, or of another model with its tokenizer.
 
@@ -102,6 +103,7 @@ def prepare(
             gsm8k_backward; label for emotion, imdb and wherever ``labels`` are given; tokens for programs; else exact.
         labels: the answers there can be, with or without the answers' leading space.
         max_new_tokens: of a generated text. None: twice the longest reference and 8 more.
+        limit: take the first so many that are not left out.
 
     Left out (``Prepared.excluded``) are examples that do not fit the model's context, under ``number`` those whose
     reference gives no final answer, and those on which not even a model that writes the reference token for token would
@@ -132,7 +134,7 @@ def prepare(
     if chosen.reads == "labels":
         examples = [replace(one, answer=one.answer.rstrip()) for one in examples]  # as its label is read
     scorable, unscored = _scorable(dataset, examples, chosen)
-    tokenized, too_long = fit(lm, scorable)
+    tokenized, too_long = fit(lm, scorable, limit=limit)
     by_id = {example.id: example for example in scorable}
     if len(by_id) < len(scorable):
         twice = Counter(example.id for example in scorable).most_common(1)[0][0]

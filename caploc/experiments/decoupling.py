@@ -23,9 +23,7 @@ from typing import Any
 import numpy as np
 
 from caploc import statistics as stats
-from caploc.datasets import load_examples
 from caploc.datasets.base import digest
-from caploc.errors import UnavailableDatasetError
 from caploc.examples import Example
 from caploc.experiments.evidence import bound, difference, effect, effects, finite, number, printed_mark
 from caploc.experiments.facts import (
@@ -85,16 +83,13 @@ class SumPairs(Spec[FactSet]):
     dataset: str
 
     def read(self, study: Study, entries: Iterator[Entry]) -> FactSet:
-        try:
-            examples = load_examples(self.dataset, study.source(self.dataset), "locate")
-        except UnavailableDatasetError as error:
-            raise NotRunError(str(error)) from error
+        part = study.drawn_from(self.dataset, "locate", None)
         groups: dict[str, list[Example]] = {}
-        for example in examples:
+        for example in part.examples:
             groups.setdefault(example.group or example.id, []).append(example)
         pairs = [Fact(name, tuple(members)) for name, members in groups.items() if len(members) == len(TASKS)]
         pairs.sort(key=lambda pair: digest(str(study.settings.seed), pair.id))
-        return tokenized_facts(study, self.dataset, pairs, len(TASKS), all_wordings=True)
+        return tokenized_facts(study, self.dataset, pairs, len(TASKS), part.left_out, all_wordings=True)
 
 
 def known_pairs(dataset: str) -> Spec[FactSet]:

@@ -16,8 +16,8 @@ import numpy as np
 from jaxtyping import Bool
 from torch import Tensor
 
-from caploc.datasets import DATASETS, load_examples
-from caploc.errors import DatasetError, UnavailableDatasetError, UnfitError
+from caploc.datasets import DATASETS
+from caploc.errors import DatasetError, UnfitError
 from caploc.evaluation import Outcomes, Prepared, evaluate, prepare, text_loss
 from caploc.examples import Example, fit
 from caploc.experiments.specs import Arrays, NotRunError, Result, Spec, Task, keyed
@@ -89,9 +89,10 @@ class PreparedItems(Spec[EvaluationItems]):
 
     def read(self, study: Study, entries: Iterator[Entry]) -> EvaluationItems:
         dataset, margin = self.dataset, study.settings.margin
-        examples, notes = _examples(study, dataset)
+        wanted = _wanted(study, dataset)
+        examples, notes = _examples(study, dataset, wanted)
         try:
-            prepared = prepare(study.lm, dataset, examples)
+            prepared = prepare(study.lm, dataset, examples, limit=wanted)
         except UnfitError as error:
             raise NotRunError(str(error)) from error
         fewest = int(margin("fewest-items"))
@@ -138,17 +139,11 @@ class GeneralText(Spec[Sequence[str]]):
     def read(self, study: Study, entries: Iterator[Entry]) -> Sequence[str]:
         for dataset in GENERAL_DATASETS:
             try:
-                examples = load_examples(
-                    dataset,
-                    study.source(dataset),
-                    split="evaluate",
-                    limit=GENERAL_TEXTS,
-                    seed=study.settings.seed,
-                )
-                excluded = {one.id for one in fit(study.lm, examples)[1]}
-            except (UnavailableDatasetError, UnfitError):
+                examples = study.drawn_from(dataset, "evaluate", GENERAL_TEXTS).examples
+                fitting = {one.id for one in fit(study.lm, examples, limit=GENERAL_TEXTS)[0]}
+            except (NotRunError, UnfitError):
                 continue
-            return [one.prompt + one.answer for one in examples if one.id not in excluded]
+            return [one.prompt + one.answer for one in examples if one.id in fitting]
         return []
 
 
@@ -230,27 +225,17 @@ def check_disjoint(dataset: str, locating: Sequence[Example], evaluating: Sequen
             )
 
 
-def _examples(study: Study, dataset: str) -> tuple[list[Example], list[str]]:
-    """What can be evaluated on, and notes of what was left out."""
-    try:
-        examples = load_examples(
-            dataset,
-            study.source(dataset),
-            split="evaluate",
-            limit=_wanted(study, dataset),
-            seed=study.settings.seed,
-            form=study.settings.reading.gsm8k_form if dataset == "gsm8k" else "free",
-        )
-    except UnavailableDatasetError as error:
-        raise NotRunError(str(error)) from error
-    own = study.located(dataset).examples
-    check_disjoint(dataset, own, examples)
+def _examples(study: Study, dataset: str, wanted: int | None) -> tuple[list[Example], list[str]]:
+    """What ``wanted`` items can be drawn from, and notes of what was left out."""
+    part = study.drawn_from(dataset, "evaluate", wanted)
+    check_disjoint(dataset, study.located(dataset).examples, part.examples)
     elsewhere = {
         one.prompt for other in study.available() if other != dataset for one in study.located(other).examples
     }
-    kept = [one for one in examples if one.prompt not in elsewhere]
-    lost = len(examples) - len(kept)
-    return kept, [f"{lost} items of {dataset} left out: another dataset locates with them"] if lost else []
+    kept = [one for one in part.examples if one.prompt not in elsewhere]
+    lost = len(part.examples) - len(kept)
+    note = [f"{lost} items of {dataset} left out: another dataset locates with them"] if lost else []
+    return kept, [*part.left_out, *note]
 
 
 def _wanted(study: Study, dataset: str) -> int | None:

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from caploc.datasets import load_examples
 from caploc.datasets.base import digest
 from caploc.datasets.edits import load_edits
+from caploc.datasets.loading import read_part
 from caploc.errors import DatasetError, ModelError, UnavailableDatasetError, UnfitError, against_nan
 from caploc.examples import Example, Exclusion, TokenizedExample, counted, tokenize, with_subject
 from caploc.experiments.specs import Arrays, FloorError, NotRunError, Spec, Task, keyed
@@ -195,7 +195,7 @@ class FactPrompts(Spec[FactSet]):
     def read(self, study: Study, entries: Iterator[Entry]) -> FactSet:
         dataset, fewest = self.dataset, min(2, self.wordings)
         try:
-            everything = load_facts(dataset, study.source(dataset), study.settings.seed)
+            everything, left_out = load_facts(dataset, study.source(dataset), study.settings.seed)
         except UnavailableDatasetError as error:
             raise NotRunError(str(error)) from error
         facts = [Fact(fact.id, tuple(islice(fact.wordings, self.wordings))) for fact in everything]
@@ -206,8 +206,9 @@ class FactPrompts(Spec[FactSet]):
                 "give facts whose wordings share a group"
             )
         single = len(facts) - len(several)
-        left_out = [f"{single} of {len(facts)} facts of {dataset} left out: they have one wording"]
-        return tokenized_facts(study, dataset, several, fewest, left_out if single else ())
+        if single:
+            left_out.append(f"{single} of {len(facts)} facts of {dataset} left out: they have one wording")
+        return tokenized_facts(study, dataset, several, fewest, left_out)
 
 
 @dataclass(frozen=True)
@@ -423,8 +424,10 @@ def prompt_task(
 # -------------------------------------------------------------------------------------------------- wordings, answers
 
 
-def load_facts(dataset: str, path: str | None, seed: int, split: str | None = "locate") -> list[Fact]:
-    """All facts of ``dataset``, in a random order, those with one wording too.
+def load_facts(
+    dataset: str, path: str | None, seed: int, split: str | None = "locate"
+) -> tuple[list[Fact], list[str]]:
+    """All facts of ``dataset``, in a random order, those with one wording too; and what was left out, in sentences.
 
     ``path`` and ``split`` are those of ``load_examples``. COUNTERFACT's and zsRE's own prompt comes first; where the
     wordings of a fact share a group, as in ParaRel, none is the original, and their order is drawn. Both orders depend
@@ -433,11 +436,13 @@ def load_facts(dataset: str, path: str | None, seed: int, split: str | None = "l
     Raises:
         DatasetError: what ``load_examples`` raises, and a group whose examples have different answers.
     """
-    examples = load_examples(dataset, path, split)
+    part = read_part(dataset, path, split)
     facts = (
-        _reworded(examples, dataset, path, split) if dataset in WITH_PARAPHRASES else _grouped(examples, seed)
+        _reworded(part.examples, dataset, path, split)
+        if dataset in WITH_PARAPHRASES
+        else _grouped(part.examples, seed)
     )
-    return sorted(facts, key=lambda fact: digest(str(seed), fact.id))
+    return sorted(facts, key=lambda fact: digest(str(seed), fact.id)), part.left_out
 
 
 def _reworded(
@@ -445,9 +450,11 @@ def _reworded(
 ) -> Iterable[Fact]:
     paraphrases = {edit.id: edit.paraphrases for edit in load_edits(dataset, path, split)}
     for one in examples:
+        texts = [one.prompt, *paraphrases[one.id]]
         others = [
             Example(f"{one.id}-paraphrase-{number}", text, one.answer, one.group, one.subject)
-            for number, text in enumerate(paraphrases[one.id])
+            for number, text in enumerate(texts[1:])
+            if text not in texts[: number + 1]  # the same words are no other wording
         ]
         yield Fact(one.id, (one, *others))
 

@@ -249,4 +249,5 @@ class LocatedOn:
                 "overlap grows with their number"
             )
         lost = counted(self.located.excluded)
-        return [*notes, *(f"{number} examples of {dataset} left out: {why}" for number, why in lost)]
+        notes += [f"{number} examples of {dataset} left out: {why}" for number, why in lost]
+        return [*notes, *self.located.left_out]

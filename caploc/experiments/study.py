@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, wraps
 from typing import Any, TypeVar, cast
 
-from caploc.datasets import DATASETS, load_examples
+from caploc.datasets import DATASETS
+from caploc.datasets.loading import Part, read_part
 from caploc.errors import OptionError, UnavailableDatasetError, UnavailableModelError, UnfitError
 from caploc.examples import Example, Exclusion, TokenizedExample, counted, fit
 from caploc.experiments import FEWEST_SAMPLES
@@ -27,7 +28,7 @@ from caploc.experiments.specs import (
 from caploc.findings import Cell, Measurement
 from caploc.fingerprints import fingerprint
 from caploc.model.loading import LanguageModel, defer_model, untrained_twin
-from caploc.model.registry import REGISTRY, embedded_folder
+from caploc.model.registry import REGISTRY, embedded_data
 from caploc.papers import Claim
 
 __all__ = [
@@ -52,12 +53,14 @@ CONTROLS = ("", "untrained", "scrambled")
 
 @dataclass(frozen=True)
 class Located:
-    """A dataset's locating examples for this model, with those that did not fit."""
+    """A dataset's locating examples for this model, with those that were drawn and did not fit. ``left_out``: what was
+    not drawn from and why, in sentences."""
 
     dataset: str
     examples: Sequence[Example]
     tokenized: Sequence[TokenizedExample]
     excluded: Sequence[Exclusion]
+    left_out: Sequence[str] = ()
 
     @property
     def fingerprint(self) -> str:
@@ -243,31 +246,38 @@ class Study:
         return found
 
     def _load(self, dataset: str) -> Located:
-        settings = self.settings
+        wanted = self._samples(dataset)
+        part = self.drawn_from(dataset, "locate", wanted)
+        by_prompt: dict[str, Example] = {}  # two halves must not share one
+        for example in part.examples:
+            by_prompt.setdefault(example.prompt, example)
+        lost, notes = len(part.examples) - len(by_prompt), part.left_out
+        if lost:
+            notes = [*notes, f"{lost} examples of {dataset} left out: their prompts have another answer, too"]
         try:
-            examples = load_examples(
-                dataset,
-                self.source(dataset),
-                split="locate",
-                limit=self._samples(dataset),
-                seed=settings.seed,
-                form=settings.reading.gsm8k_form if dataset == "gsm8k" else "free",
-            )
-        except UnavailableDatasetError as error:
-            raise NotRunError(str(error)) from error
-        try:
-            tokenized, excluded = fit(self.lm, examples)
+            tokenized, excluded = fit(self.lm, by_prompt.values(), limit=wanted)
         except UnfitError as error:
             raise NotRunError(str(error)) from error
         if len(tokenized) < FEWEST_SAMPLES:
-            lost = ", ".join(f"{number} {why}" for number, why in counted(excluded)) or "none left out"
+            left_out = [f"{number} {why}" for number, why in counted(excluded)]
             raise NotRunError(
-                f"{dataset} has {len(tokenized)} examples that fit {self.lm.name} ({lost}), and "
-                f"{FEWEST_SAMPLES} are the fewest that can be halved; give more data"
+                f"{dataset} has {len(tokenized)} examples that fit {self.lm.name} "
+                f"({'; '.join([*left_out, *notes]) or 'none left out'}), and {FEWEST_SAMPLES} are the fewest that can "
+                "be halved; give more data" + (", or take a model with a longer context" if excluded else "")
             )
-        left_out = {exclusion.id for exclusion in excluded}
-        kept = [example for example in examples if example.id not in left_out]
-        return Located(dataset, kept, tokenized, excluded)
+        ids = {example.id for example in tokenized}
+        kept = [example for example in part.examples if example.id in ids]
+        return Located(dataset, kept, tokenized, excluded, notes)
+
+    def drawn_from(self, dataset: str, split: str, limit: int | None) -> Part:
+        """What the study draws ``limit`` examples of ``dataset`` from: take the first that fit. Raises NotRunError."""
+        settings = self.settings
+        form = settings.reading.gsm8k_form if dataset == "gsm8k" else "free"
+        seed = None if limit is None else settings.seed
+        try:
+            return read_part(dataset, self.source(dataset), split, seed, form)
+        except UnavailableDatasetError as error:
+            raise NotRunError(str(error)) from error
 
     def source(self, dataset: str) -> str | None:
         """Where a dataset's records are read from, the ``path`` of ``load_examples``; None for the hub."""
@@ -277,7 +287,7 @@ class Study:
         if settings.data_root is not None:
             return settings.data_root
         if self.model in REGISTRY and REGISTRY[self.model].embedded:
-            return str(embedded_folder(self.model).parents[1] / "data")
+            return str(embedded_data())
         return None
 
     def _samples(self, dataset: str) -> int | None:

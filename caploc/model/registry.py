@@ -139,6 +139,11 @@ REGISTRY: Mapping[str, RegisteredModel] = MappingProxyType({entry.name: entry fo
 """Name -> model: the embedded ones first, then the paper's, then those beyond it."""
 
 
+def embedded_data() -> Path:
+    """The data root that comes with the embedded models."""
+    return _EMBEDDED_ROOT.parent / "data"
+
+
 def embedded_folder(name: str) -> Path:
     """The folder of an embedded model, in Hugging Face format, in the checkout that this package is part of.
 

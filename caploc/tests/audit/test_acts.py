@@ -127,21 +127,6 @@ def pytest_sessionfinish():
         json.dump({"files": sorted(executed), "frames": deepest}, file)
 '''
 
-NO_TORCH = '''
-"""No module of torch is imported, not even for the report."""
-
-import sys
-from importlib.abc import MetaPathFinder
-
-
-class Refuse(MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        assert name != "torch", "a run of findings that are known imports torch"
-
-
-sys.meta_path.insert(0, Refuse())
-'''
-
 INTERRUPTIBLE = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
 """A shell's background jobs, such as these tests may be part of, ignore SIGINT, and so would what they start."""
 
@@ -202,7 +187,7 @@ def test_a_cold_run_computes_all_beforehand_and_a_warm_one_touches_no_weight(
     stored = entries(tmp_path)
     known = {test: cell for test, cell in cold.items() if cell["status"] != "NOT RUN"}
     assert known.keys() == {test for test in cold if "average" not in test}
-    shown, _ = start("-k", "not average", plugin=NO_TORCH).communicate(timeout=600)
+    shown, _ = start("-k", "not average", plugin=NO_WEIGHTS).communicate(timeout=600)
     assert f"plan: {len(known)} of {len(known)} cells measured by earlier runs\n" in shown, shown
     assert cells(tmp_path) == known, shown
     for path in findings(tmp_path):

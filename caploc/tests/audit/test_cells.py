@@ -10,7 +10,7 @@ import pytest
 
 from caploc.audit.cells import cell_parameters
 from caploc.audit.claims import ClaimTest
-from caploc.audit.settings import FACT_DATASETS, AuditSettings, DatasetRequest, holds_facts, read_settings
+from caploc.audit.settings import DEFAULT_DATASETS, AuditSettings, DatasetRequest, read_settings
 from caploc.datasets import DATASETS
 from caploc.defaults import DEFAULTS
 from caploc.findings import Cell
@@ -33,7 +33,9 @@ def cells(
 
 
 def test_the_fact_datasets_are_those_of_the_registry() -> None:
-    assert {name for name, entry in DATASETS.items() if entry.task == "fact"} == set(FACT_DATASETS)
+    facts = {name for name, entry in DATASETS.items() if entry.task == "fact"}
+    assert {name for name in DATASETS if DatasetRequest.of(name, None).facts} == facts
+    assert facts >= {"counterfact", "zsre", "pararel", "known_1000"} and facts.isdisjoint(DEFAULT_DATASETS)
 
 
 def test_each_model_has_one_cell_whatever_the_datasets_and_sigmas(claims_run: ClaimsRun) -> None:
@@ -50,7 +52,7 @@ def test_datasets_of_facts_that_the_run_names_are_taken(claims_run: ClaimsRun, t
     other.write_text(json.dumps(record))
     found = cells(claims_run, "--dataset=zsre", f"--dataset=mine={mine}", f"--dataset=other={other}")
     assert [dataset for _, dataset, _ in found] == ["zsre", "mine", "decoupling"]
-    assert not holds_facts(DatasetRequest("absent", str(tmp_path / "absent.jsonl")))
+    assert not DatasetRequest.of("absent", str(tmp_path / "absent.jsonl")).facts
 
 
 def test_reviewed_expectations_are_about_the_facts_by_default(claims_run: ClaimsRun) -> None:

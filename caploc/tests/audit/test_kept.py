@@ -119,6 +119,7 @@ class Asked:
     paper: Paper = PAPER
     experiment: Any = EXPERIMENT
     dataset: str = "gsm8k"
+    data: str = "0" * 64
 
     @property
     def item(self) -> pytest.Item:
@@ -131,23 +132,25 @@ class Asked:
         )
 
     @property
+    def findings(self) -> KeptFindings:
+        return KeptFindings(self.settings, {"own": {"own.jsonl": self.data}})
+
+    @property
     def kept(self) -> bool:
-        return KeptFindings(self.settings).has(self.item, self.paper)
+        return self.findings.has(self.item, self.paper)
 
     def keep(self) -> Asked:
         finding = Finding("table3-erase", Cell("model"), Measurement("score", Bound(0.5)))
-        KeptFindings(self.settings).put(self.item, self.paper, finding)
+        self.findings.put(self.item, self.paper, finding)
         return self
 
 
 @pytest.fixture
 def asked(tmp_path: Path) -> Asked:
-    own = tmp_path / "own.jsonl"
-    own.write_text('{"prompt": "a", "answer": " b"}\n', encoding="utf-8")
     return Asked(
         AuditSettings(
             models=request_models(["tiny-llama"]),
-            datasets=(DatasetRequest("gsm8k"), DatasetRequest("own", str(own))),
+            datasets=(DatasetRequest("gsm8k"), DatasetRequest("own", "own.jsonl")),
             sigmas=(3.0, 6.0),
             data_root=None,
             samples=None,
@@ -164,7 +167,7 @@ def asked(tmp_path: Path) -> Asked:
 def test_what_is_kept_is_found(asked: Asked) -> None:
     assert not asked.kept
     assert asked.keep().kept
-    found = KeptFindings(asked.settings).get(asked.item, PAPER)
+    found = asked.findings.get(asked.item, PAPER)
     assert found is not None and found.measurement.value == Bound(0.5)
 
 
@@ -192,6 +195,7 @@ def test_another_cell_experiment_or_paper_is_another_finding(asked: Asked) -> No
     changes: list[dict[str, Any]] = [
         {"dataset": "emotion"},
         {"model": "tiny-gptj"},
+        {"data": "1" * 64},
         {"experiment": EXPERIMENT(control="untrained")},
         {"experiment": Reference(EXPERIMENT.module, "located_hurts_more")},
         {"paper": dataclasses.replace(PAPER, digest="0" * 64)},
@@ -215,11 +219,9 @@ def test_other_files_are_another_finding(
         return asked.kept
 
     assert kept_in_another_process()
-    for path in (folder / "config.json", tmp_path / "own.jsonl"):
-        before = path.read_bytes()
-        path.write_bytes(before + b"\n")
-        assert not kept_in_another_process(), path
-        path.write_bytes(before)
+    (folder / "config.json").write_text("{}\n", encoding="ascii")
+    assert not kept_in_another_process()
+    (folder / "config.json").write_text("{}", encoding="ascii")
     assert kept_in_another_process()
     package = tmp_path / "caploc"
     shutil.copytree(
@@ -238,10 +240,8 @@ def test_other_files_are_another_finding(
     kept.code_version.cache_clear()
 
 
-def test_nothing_is_kept_of_what_the_hash_does_not_cover(asked: Asked, tmp_path: Path) -> None:
-    own_root = dataclasses.replace(asked.settings, data_root=str(tmp_path))
+def test_nothing_is_kept_of_what_the_hash_does_not_cover(asked: Asked) -> None:
     for one in (
-        dataclasses.replace(asked, settings=own_root),
         dataclasses.replace(asked, experiment=Reference("my.experiments", "erase")),
         dataclasses.replace(asked, experiment=SimpleNamespace()),
     ):
@@ -256,7 +256,7 @@ def test_nothing_is_kept_of_what_the_hash_does_not_cover(asked: Asked, tmp_path:
 
 def test_no_reason_for_not_running_is_kept(asked: Asked) -> None:
     finding = Finding("table3-erase", Cell("model"), Measurement("score", not_run="no network"))
-    KeptFindings(asked.settings).put(asked.item, PAPER, finding)
+    asked.findings.put(asked.item, PAPER, finding)
     assert not asked.kept
 
 

@@ -114,7 +114,7 @@ def test_counterfact_template_needs_one_place_for_the_subject(template, write_js
 def test_lone_surrogate(write_jsonl):
     file = write_jsonl("d.jsonl", [GSM8K, {"question": "ok \ud83d", "answer": "1"}])
     message = error_of("gsm8k", file)
-    assert message.startswith(f"{file}:2: example 'gsm8k-00001': the prompt has a lone surrogate")
+    assert message.startswith(f"{file}:2: field 'question' has a lone surrogate at character 3, ")
 
 
 def test_duplicated_ids_name_both_places(write_jsonl):
@@ -172,7 +172,7 @@ def test_unknown_file_type(tmp_path):
 def test_parquet_that_is_none(tmp_path):
     file = tmp_path / "d.parquet"
     file.write_bytes(b"no parquet")
-    assert error_of("gsm8k", file).startswith(f"{file}: the datasets library cannot read it")
+    assert error_of("gsm8k", file).startswith(f"{file}: cannot be read as Parquet (")
 
 
 def test_path_that_does_not_exist(tmp_path):
@@ -281,5 +281,5 @@ def test_unreadable_file(tmp_path, monkeypatch):
     def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(Path, "read_bytes", refuse)
     assert error_of("gsm8k", file) == f"{file}: cannot be read (Permission denied); check the path"

@@ -5,65 +5,21 @@ from __future__ import annotations
 import io
 import json
 import time
-from dataclasses import dataclass, field
-from hashlib import sha256
 
-import datasets as hf_datasets
 import huggingface_hub.constants as hub_constants
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from caploc.datasets import DATASETS, load_examples
 from caploc.errors import DatasetError
 from caploc.tests.datasets.conftest import GSM8K, RECORDS
-from caploc.tests.hub_server import serving, use_endpoint
-
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-
-@dataclass
-class FakeHub:
-    """Repositories as (id, commit) -> {file: content}, and what to refuse; it counts the requests it gets."""
-
-    files: dict[tuple[str, str], dict[str, bytes]] = field(default_factory=dict)
-    gated: set[str] = field(default_factory=set)
-    broken: bool = False
-    requests: list[str] = field(default_factory=list)
-
-    def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
-        self.requests.append(path)
-        if self.broken:
-            return 503, {}, b""
-        if path.startswith("/api/datasets/"):
-            repository, _, commit = path.removeprefix("/api/datasets/").partition("/revision/")
-            name = None
-        else:
-            repository, _, rest = path.removeprefix("/datasets/").partition("/resolve/")
-            commit, _, name = rest.partition("/")
-        if repository in self.gated:
-            return 403, {"X-Error-Code": "GatedRepo"}, b""
-        if repository not in {known for known, _ in self.files}:
-            return 404, {"X-Error-Code": "RepoNotFound"}, b""
-        if (repository, commit) not in self.files:
-            return 404, {"X-Error-Code": "RevisionNotFound"}, b""
-        content = self.files[repository, commit]
-        if name is None:
-            listing = {"id": repository, "sha": commit, "siblings": [{"rfilename": name} for name in content]}
-            return 200, {"Content-Type": "application/json"}, json.dumps(listing).encode()
-        if name not in content:
-            return 404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit}, b""
-        return 200, {"X-Repo-Commit": commit, "ETag": f'"{sha256(content[name]).hexdigest()}"'}, content[name]
-
-
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    fake = FakeHub()
-    with serving(fake.answer, tmp_path / "hub-cache", monkeypatch):
-        yield fake
+from caploc.tests.hub_server import COMMIT, use_endpoint
 
 
 def parquet(rows) -> bytes:
     stream = io.BytesIO()
-    hf_datasets.Dataset.from_list(rows).to_parquet(stream)
+    pq.write_table(pa.Table.from_pylist(rows), stream)
     return stream.getvalue()
 
 
@@ -118,7 +74,7 @@ def test_a_commit_of_the_users_own(hub):
     assert example.answer == " Rome"
 
 
-def test_another_repository_is_read_by_the_datasets_library(hub):
+def test_another_repository_is_read_by_the_names_of_its_files(hub):
     hub.files["me/mine", COMMIT] = {
         "README.md": b"---\nlicense: mit\n---\n",
         "data/train.jsonl": b'{"prompt": "p", "answer": " a"}\n',
@@ -142,6 +98,7 @@ def test_absent_repository(hub):
 
 
 def test_gated_repository(hub):
+    serve(hub, "imdb", b"")
     hub.gated.add("stanfordnlp/imdb")
     message = error_of("imdb")
     assert message.startswith(

@@ -78,12 +78,17 @@ def test_about_seventy_percent_are_located_with():
 
 @given(st.lists(st.tuples(texts, texts, st.none() | st.sampled_from("ABCDEF")), min_size=1, max_size=20))
 @settings(max_examples=60, deadline=None)
+@pytest.mark.filterwarnings("ignore:.* left out")
 def test_the_sides_of_a_single_file_are_disjoint_and_complete(rows):
     records = [{"prompt": p, "answer": f" {a}"} | ({"group": g} if g else {}) for p, a, g in rows]
     everything, sides = loaded(records)
-    assert sorted(contents(sides["locate"] + sides["evaluate"]), key=str) == sorted(
-        contents(everything), key=str
-    )
+    texts = {(e.prompt, e.answer) for e in everything}
+    located, evaluated = ({(e.prompt, e.answer) for e in sides[side]} for side in ("locate", "evaluate"))
+    assert len(everything) == len(texts) == len({(p, f" {a}") for p, a, _ in rows})
+    assert located | evaluated <= texts and len(located) == len(sides["locate"])
+    prompts = {prompt for prompt, _ in located}
+    assert prompts.isdisjoint(prompt for prompt, _ in evaluated)
+    assert all(prompt in prompts for prompt, _ in texts - located - evaluated)  # in two groups, on both sides
     keys = {side: {e.group or e.prompt for e in examples} for side, examples in sides.items()}
     assert not keys["locate"] & keys["evaluate"]
     _, shuffled_sides = loaded(records[::-1])

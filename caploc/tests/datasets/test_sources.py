@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import tempfile
+from pathlib import Path
 
-import datasets as hf_datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from caploc.datasets import load_examples
 from caploc.errors import DatasetError
@@ -22,7 +27,22 @@ def questions(examples):
 
 def parquet(path, rows):
     path.parent.mkdir(parents=True, exist_ok=True)
-    hf_datasets.Dataset.from_list(rows).to_parquet(str(path))
+    pq.write_table(pa.Table.from_pylist(rows), path)
+
+
+def csv_table(path, rows):
+    with path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+WRITERS = {
+    ".parquet": parquet,
+    ".jsonl": lambda path, rows: path.write_text("\n".join(map(json.dumps, rows))),
+    ".json": lambda path, rows: path.write_text(json.dumps(rows)),
+    ".csv": csv_table,
+}
 
 
 def test_a_pair_of_files(write_jsonl, tmp_path):
@@ -33,26 +53,17 @@ def test_a_pair_of_files(write_jsonl, tmp_path):
         assert questions(examples) == [row["question"] for row in ROWS]
         assert examples[7].id == "gsm8k-train-00007"
     for split in ("evaluate", "test"):
-        examples = load_examples("gsm8k", path=str(tmp_path), split=split)
+        with pytest.warns(UserWarning, match="1 of 5 examples of gsm8k left out of the evaluation"):
+            examples = load_examples("gsm8k", path=str(tmp_path), split=split)
         assert questions(examples) == [row["question"] for row in MORE]  # ROWS[3] is located with
         assert examples[0].id == "gsm8k-test-00000"
 
 
-@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet", ".csv"])
+@pytest.mark.parametrize("suffix", WRITERS)
 @pytest.mark.parametrize("place", ["root", "file"])
 def test_a_single_file_of_any_type(suffix, place, tmp_path):
     file = tmp_path / f"gsm8k{suffix}"
-    if suffix == ".json":
-        file.write_text(json.dumps(ROWS))
-    elif suffix == ".jsonl":
-        file.write_text("\n".join(map(json.dumps, ROWS)))
-    elif suffix == ".parquet":
-        parquet(file, ROWS)
-    else:
-        with file.open("w", newline="") as stream:
-            writer = csv.DictWriter(stream, ["question", "answer"])
-            writer.writeheader()
-            writer.writerows(ROWS)
+    WRITERS[suffix](file, ROWS)
     examples = load_examples("gsm8k", path=tmp_path if place == "root" else file)
     assert questions(examples) == [row["question"] for row in ROWS]
     assert examples[2].answer == " a2\n#### 2"
@@ -96,14 +107,13 @@ def test_nested_records_survive_parquet(tmp_path):
     assert (example.prompt, example.answer) == RECORDS["counterfact"][1][0][:2]
 
 
-@pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".csv"])
-def test_folder_of_an_unknown_layout_is_read_by_the_datasets_library(suffix, tmp_path):
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_folder_of_an_unknown_layout_is_read_by_the_names_of_its_files(suffix, tmp_path):
     folder = tmp_path / "gsm8k"
     for split, rows in (("train", ROWS), ("test", MORE)):
         file = folder / "some" / f"{split}{suffix}"
         file.parent.mkdir(parents=True, exist_ok=True)
-        table = hf_datasets.Dataset.from_list(rows)
-        {".parquet": table.to_parquet, ".jsonl": table.to_json, ".csv": table.to_csv}[suffix](str(file))
+        WRITERS[suffix](file, rows)
     assert questions(load_examples("gsm8k", path=tmp_path)) == [r["question"] for r in ROWS]
     assert questions(load_examples("gsm8k", path=tmp_path, split="evaluate")) == [r["question"] for r in MORE]
 
@@ -137,29 +147,120 @@ def test_folder_with_configurations_takes_the_datasets_own(write_jsonl, tmp_path
     (tmp_path / "gsm8k/README.md").write_text(CARD)
     assert len(load_examples("gsm8k", path=tmp_path)) == 10
     (tmp_path / "gsm8k").rename(tmp_path / "emotion")
-    with pytest.raises(DatasetError, match=r"holds the configurations main, other but not 'split'; keep one"):
+    with pytest.raises(DatasetError, match=r"holds the configurations main, other but not 'split';"):
         load_examples("emotion", path=tmp_path)
 
 
-def test_local_data_leaves_no_cache_and_no_trace_of_the_library_behind(tmp_path, monkeypatch, capfd):
-    parquet(tmp_path / "root/gsm8k.parquet", ROWS)
-    parquet(tmp_path / "root/imdb/data.parquet", [RECORDS["imdb"][0]])
-    capfd.readouterr()
-    home = tmp_path / "home"
-    home.mkdir()
-    monkeypatch.setattr(hf_datasets.config, "HF_DATASETS_CACHE", str(home))
-    monkeypatch.setattr("tempfile.tempdir", str(home))
-    hf_datasets.enable_progress_bars()
-    monkeypatch.setattr(hf_datasets.config, "HF_UPDATE_DOWNLOAD_COUNTS", True)
-    settings = hf_datasets.are_progress_bars_disabled(), hf_datasets.config.HF_UPDATE_DOWNLOAD_COUNTS
-    load_examples("gsm8k", path=tmp_path / "root")
-    load_examples("imdb", path=tmp_path / "root")
-    assert not list(home.iterdir())
-    assert capfd.readouterr() == ("", "")
-    assert (
-        hf_datasets.are_progress_bars_disabled(),
-        hf_datasets.config.HF_UPDATE_DOWNLOAD_COUNTS,
-    ) == settings
+# --------------------------------------------------------------------- folders that hold more than the dataset
+
+DECOYS = (
+    "train_socratic.jsonl", "test_socratic.jsonl", "test-v2.json", "old/train_1.csv", "example_model_solutions.jsonl",
+    "notes.csv", "validation.jsonl", "dataset_infos.json", ".cache/train.jsonl", "train.txt", "README.md", "LICENSE",
+)  # fmt: skip
+
+
+def one_line_error(name, path) -> str:
+    with pytest.raises(DatasetError) as caught:
+        load_examples(name, path=path)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@given(st.sets(st.sampled_from(DECOYS)), st.sampled_from([".jsonl", ".json", ".csv", ".parquet"]))
+@settings(max_examples=40, deadline=None)
+def test_whatever_else_lies_there_the_files_called_like_the_splits_are_read(decoys, suffix):
+    with tempfile.TemporaryDirectory() as root:
+        folder = Path(root) / "gsm8k"
+        for name in decoys:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text('{"question": "decoy?", "answer": "no"}\n')
+        folder.mkdir(exist_ok=True)
+        WRITERS[suffix](folder / f"train{suffix}", ROWS)
+        WRITERS[suffix](folder / f"test{suffix}", MORE)
+        assert questions(load_examples("gsm8k", root, "locate")) == [row["question"] for row in ROWS]
+        assert questions(load_examples("gsm8k", root, "evaluate")) == [row["question"] for row in MORE]
+
+
+READ_FROM = {"zsre": "src", "mbpp": "text", "code25k": "instruction"}
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "read"),
+    [
+        ("zsre", ["zsre_mend_train.json", "zsre_mend_train_10000.json", "zsre_mend_eval.json"],
+         ["zsre_mend_train.json"]),
+        ("mbpp", ["mbpp.jsonl", "sanitized-mbpp.json"], ["mbpp.jsonl"]),
+        ("code25k", ["old/python-codes-25k.jsonl", "old/python-codes-25k.txt"], ["old/python-codes-25k.jsonl"]),
+        ("gsm8k", ["main/train-1.jsonl", "main/test-1.jsonl", "socratic/train-1.jsonl", "socratic/test.jsonl"],
+         ["main/train-1.jsonl"]),
+        ("gsm8k", ["data/train-00000-of-00002.jsonl", "data/train-00001-of-00002.jsonl", "data/test.jsonl"],
+         ["data/train-00000-of-00002.jsonl", "data/train-00001-of-00002.jsonl"]),
+        ("gsm8k", ["gsm8k_train.jsonl", "gsm8k_train_socratic.jsonl", "gsm8k_eval.jsonl"], ["gsm8k_train.jsonl"]),
+        ("gsm8k", ["gsm8k.jsonl", "gsm8k_socratic.jsonl"], ["gsm8k.jsonl"]),
+        ("gsm8k", ["anything.jsonl", "dataset_infos.json", ".ipynb_checkpoints/anything.jsonl"], ["anything.jsonl"]),
+        ("gsm8k", ["train/part.jsonl", "test/part.jsonl", "dev/part.jsonl"], ["train/part.jsonl"]),
+        ("gsm8k", ["train.jsonl", "train_socratic.jsonl", "test_socratic.jsonl"], ["train.jsonl"]),
+        ("gsm8k", ["main/train.jsonl", "socratic/train.jsonl", "socratic/test.jsonl"], ["main/train.jsonl"]),
+        ("gsm8k", ["training-data/gsm8k_eval.jsonl", "training-data/gsm8k_train.jsonl"],
+         ["training-data/gsm8k_train.jsonl"]),
+    ],
+)  # fmt: skip
+def test_which_files_of_a_folder_are_read(name, files, read, write_jsonl, tmp_path):
+    for file in files:
+        record = {**RECORDS[name][0], READ_FROM.get(name, "question"): file}
+        write_jsonl(f"{name}/{file}", [record])
+    prompts = [one.prompt for one in load_examples(name, path=tmp_path)]
+    assert len(prompts) == len(read) and all(
+        file in prompt for file, prompt in zip(read, prompts, strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        (["a/train.jsonl", "b/train.jsonl"], "that may be meant (a/train.jsonl, b/train.jsonl);"),
+        (["train.jsonl", "train.json", "test.json"], "be meant (test.json, train.json, train.jsonl);"),
+        (["train-v1.csv", "train-v2.csv"], "that may be meant (train-v1.csv, train-v2.csv)"),
+        (["train_main.csv", "test_socratic.csv"], "that may be meant (test_socratic.csv, train_main.csv)"),
+        (["one.jsonl", "two.jsonl"], "be meant (one.jsonl, two.jsonl); keep one for each split, or call"),
+        (["data/train-00000-of-00002.jsonl"], "some of several shards (train-00000-of-00002.jsonl); get a complete"),
+        (["train-00000-of-00001.jsonl", "train.jsonl"], "some of several shards"),
+        (["validation.jsonl", "other.jsonl"], "has the splits validation, but train or test is needed"),
+    ],
+)  # fmt: skip
+def test_candidates_are_named_where_no_rule_decides(files, told, write_jsonl, tmp_path):
+    for file in files:
+        write_jsonl(f"gsm8k/{file}", [GSM8K])
+    assert told in one_line_error("gsm8k", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("configs", "told"),
+    [
+        ("[{config_name: main, data_files: [a.jsonl, b.jsonl]}]", 14),
+        (
+            "[{config_name: main, data_files: [{split: train, path: 'a*'}, {split: test, path: [b.jsonl]}]}]",
+            10,
+        ),
+        ("[{config_name: main, data_files: {train: 'a*', test: b.jsonl}}]", 10),
+        ("[{config_name: main, data_dir: deep, data_files: c.jsonl}, {config_name: other}]", 1),
+        ("[{config_name: other, data_dir: deep}]", 1),
+        ("[{config_name: main, data_files: none*}]", "names none* for the train split, and"),
+        ("[{config_name: main, data_files: ../*}]", "configs cannot be read (../* leads out of the folder)"),
+        ("[{config_name: main, data_files: 3}]", "configs cannot be read"),
+        ("[main]", "configs cannot be read"),
+        ("[{config_name: a}, {config_name: b}]", "holds the configurations a, b but not 'main';"),
+        ("[", "configs cannot be read"),
+    ],
+)
+def test_the_configurations_of_a_readme(configs, told, write_jsonl, tmp_path):
+    for name, rows in (("a", ROWS), ("b", MORE), ("deep/c", ROWS[:1])):
+        write_jsonl(f"gsm8k/{name}.jsonl", rows)
+    (tmp_path / "gsm8k/README.md").write_text(f"---\nconfigs: {configs}\n---\n")
+    if isinstance(told, int):
+        assert len(load_examples("gsm8k", path=tmp_path)) == told
+    else:
+        assert told in one_line_error("gsm8k", tmp_path)
 
 
 @pytest.mark.parametrize("home", ["pararel", "pararel/pattern_data"])

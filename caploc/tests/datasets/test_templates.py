@@ -17,6 +17,20 @@ PAPER_SAMPLES = {
     "imdb": 800,
 }  # section 5.3
 
+# fields that a prompt is made of: records that differ in none of them are copies
+PROMPTED = (
+    "question",
+    "query",
+    "instruction",
+    "text",
+    "src",
+    "sub_label",
+    "subject",
+    "prompt",
+    "direct_prompt",
+)
+PROMPTED += ("code_prompt",)
+
 
 def test_every_dataset_has_a_template_here():
     assert set(RECORDS) == set(DATASETS) | {"mytask"}
@@ -34,6 +48,8 @@ def test_ids_are_unique_ascii_and_start_with_the_name(name, write_jsonl):
     records = [copy.deepcopy(RECORDS[name][0]) for _ in range(3)]
     for number, record in enumerate(records):
         record.update({key: number for key in ("case_id", "known_id", "uuid", "id") if key in record})
+        for texts in (record, record.get("requested_rewrite", {})):
+            texts.update({key: f"{number} {texts[key]}" for key in PROMPTED if key in texts})
     ids = [e.id for e in load_examples(name, path=write_jsonl("data.jsonl", records))]
     assert len(set(ids)) == len(ids) == 3 * len(RECORDS[name][1])
     assert all(i.isascii() and i.startswith(f"{name}-") for i in ids)

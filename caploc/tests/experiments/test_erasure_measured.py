@@ -13,6 +13,7 @@ import torch
 from transformers import LlamaConfig
 
 from caploc.attribution.engine import Method
+from caploc.datasets.loading import Part
 from caploc.errors import DatasetError
 from caploc.evaluation import evaluate
 from caploc.examples import Example
@@ -134,7 +135,8 @@ def test_items_are_disjoint_from_what_was_located_on(tmp_path: Path, monkeypatch
     study = _study(tmp_path)
     located = {one.id for one in study.located("one").examples}
     assert not located & set(study.result(Items("one")).prepared.ids)
-    monkeypatch.setattr(evaluating, "load_examples", lambda *_, **__: study.located("two").examples)
+    leaked = Part(list(study.located("two").examples), [])
+    monkeypatch.setattr(study, "drawn_from", lambda *_: leaked)
     with pytest.raises(DatasetError, match="was located on"):
         study.result(Items("two"))
     one, other = Example("a", "what", " x"), Example("b", "who", " y")

@@ -30,7 +30,7 @@ DATA = str(REPOSITORY / "fixtures" / "data")
     ("dataset", "wordings"), [("pararel", 7), ("counterfact", 3), ("zsre", 2), ("known_1000", 1)]
 )
 def test_facts_of_every_dataset(dataset: str, wordings: int) -> None:
-    facts = load_facts(dataset, DATA, seed=0)
+    facts = load_facts(dataset, DATA, seed=0)[0]
     assert len({fact.id for fact in facts}) == len(facts) > 80
     for fact in facts:
         assert len(fact.wordings) == wordings == len({example.prompt for example in fact.wordings})
@@ -42,14 +42,14 @@ def test_facts_of_every_dataset(dataset: str, wordings: int) -> None:
 def test_the_original_wording_comes_first_and_a_seed_orders_the_rest() -> None:
     records = [json.loads(line) for line in Path(DATA, "counterfact_train.jsonl").read_text().splitlines()]
     own = {f"counterfact-train-{one['case_id']}": one["requested_rewrite"] for one in records}
-    facts = load_facts("counterfact", DATA, seed=0)
+    facts = load_facts("counterfact", DATA, seed=0)[0]
     for fact in facts:
         assert fact.wordings[0].prompt == own[fact.id]["prompt"].replace("{}", own[fact.id]["subject"])
-    first = [fact.id for fact in load_facts("pararel", DATA, seed=0)]
-    assert first == [fact.id for fact in load_facts("pararel", DATA, seed=0)]
-    assert first != [fact.id for fact in load_facts("pararel", DATA, seed=1)]
+    first = [fact.id for fact in load_facts("pararel", DATA, seed=0)[0]]
+    assert first == [fact.id for fact in load_facts("pararel", DATA, seed=0)[0]]
+    assert first != [fact.id for fact in load_facts("pararel", DATA, seed=1)[0]]
     templates = {
-        fact.wordings[0].prompt.replace(fact.cluster, "") for fact in load_facts("pararel", DATA, seed=0)
+        fact.wordings[0].prompt.replace(fact.cluster, "") for fact in load_facts("pararel", DATA, seed=0)[0]
     }
     assert len(templates) > 40, "none of ParaRel's seven patterns of a relation is the original of all facts"
 

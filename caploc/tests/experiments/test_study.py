@@ -260,7 +260,7 @@ def test_what_cannot_be_had_is_asked_for_once(make_study: MakeStudy, monkeypatch
     study = make_study(sums(20), datasets=["mine", "emotion"])
     with pytest.raises(NotRunError, match="emotion"):
         study.located("emotion")
-    monkeypatch.setattr("caploc.experiments.study.load_examples", None)
+    monkeypatch.setattr("caploc.experiments.study.read_part", None)
     with pytest.raises(NotRunError, match="emotion"):
         study.located("emotion")
 

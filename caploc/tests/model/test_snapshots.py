@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 
 import huggingface_hub.constants as hub_constants
@@ -17,53 +13,10 @@ from caploc.errors import ModelError, UnavailableModelError
 from caploc.hub import model_snapshot
 from caploc.model.loading import load_model
 from caploc.model.registry import REGISTRY
-from caploc.tests.hub_server import serving, use_endpoint
+from caploc.tests.hub_server import COMMIT, FakeHub, use_endpoint
 from caploc.tests.tiny import NEURONS, save_tiny
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 NAME = f"me/mine@{COMMIT}"
-
-
-@dataclass
-class FakeHub:
-    """(repository, commit) -> {file: content}, whom it refuses, and the requests it got."""
-
-    files: dict[tuple[str, str], dict[str, bytes]] = field(default_factory=dict)
-    gated: set[str] = field(default_factory=set)
-    broken: bool = False
-    requests: list[str] = field(default_factory=list)
-
-    def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
-        self.requests.append(path)
-        if self.broken:
-            return 503, {}, b""
-        parts = path.removeprefix("/api/models").strip("/").split("/")
-        repository, kind, commit, name = "/".join(parts[:2]), parts[2], parts[3], "/".join(parts[4:])
-        if repository not in {known for known, _ in self.files}:
-            return 404, {"X-Error-Code": "RepoNotFound"}, b""
-        if repository in self.gated and kind == "resolve":  # what a gated repository is called stays public
-            return 403, {"X-Error-Code": "GatedRepo"}, b""
-        if (repository, commit) not in self.files:
-            return 404, {"X-Error-Code": "RevisionNotFound"}, b""
-        content = self.files[repository, commit]
-        if kind == "revision":
-            return 200, {}, json.dumps({"id": repository, "sha": commit, "siblings": []}).encode()
-        if kind == "tree":
-            listing = [
-                {"type": "file", "path": name, "size": len(data), "oid": sha256(data).hexdigest()[:40]}
-                for name, data in content.items()
-            ]
-            return 200, {"Content-Type": "application/json"}, json.dumps(listing).encode()
-        if name not in content:
-            return 404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit}, b""
-        return 200, {"X-Repo-Commit": commit, "ETag": f'"{sha256(content[name]).hexdigest()}"'}, content[name]
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    fake = FakeHub()
-    with serving(fake.answer, tmp_path / "hub-cache", monkeypatch):
-        yield fake
 
 
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
