@@ -140,7 +140,12 @@ def tokenize(lm: TokenizingModel, example: Example, answer_tokens: int | None = 
                 f"example {example.id!r}: the tokenizer of {lm.name} makes no token of the {part} "
                 f"{short(getattr(example, part))}; leave the example out or change its {part}"
             )
-    _check_spelled(lm, example, prompt.ids[prompt.front :] + answer)
+    speller, whole = Speller.of(lm.tokenizer), prompt.ids[prompt.front :] + answer
+    if not (
+        speller.spells(whole, example.prompt + example.answer)
+        and speller.joins(example.prompt, example.answer)
+    ):
+        raise _unspelled(lm, speller, example)
     ids = prompt.ids + answer[:answer_tokens]
     check_vocabulary(lm, f"example {example.id!r}", ids)
     if len(ids) > lm.max_length:
@@ -195,21 +200,18 @@ def _continuation(lm: TokenizingModel, prompt: str, text: str) -> list[int]:
     return encode(lm, text.removeprefix(" "), special=False).ids
 
 
-def _check_spelled(lm: TokenizingModel, example: Example, ids: list[int]) -> None:
-    speller = Speller.of(lm.tokenizer)
-    prompt, answer = example.prompt, example.answer
-    if speller.spells(ids, prompt + answer) and speller.joins(prompt, answer):
-        return
+def _unspelled(lm: TokenizingModel, speller: Speller, example: Example) -> UnspelledError:
+    """Which part of an example its tokens do not spell, and what in it."""
     for part in ("prompt", "answer"):
         unknown = speller.unknown(getattr(example, part))
         if unknown:
-            raise UnspelledError(
+            return UnspelledError(
                 f"example {example.id!r}: the tokenizer of {lm.name} cannot spell {', '.join(map(repr, unknown[:5]))} "
                 f"in the {part} {short(getattr(example, part))}; leave the example out"
             )
-    raise UnspelledError(
-        f"example {example.id!r}: the tokens of {lm.name} for the prompt {short(prompt)} and the answer "
-        f"{short(answer)} do not spell both joined; leave the example out"
+    return UnspelledError(
+        f"example {example.id!r}: the tokens of {lm.name} for the prompt {short(example.prompt)} and the answer "
+        f"{short(example.answer)} do not spell both joined; leave the example out"
     )
 
 

@@ -20,8 +20,7 @@ from caploc.examples import Example, TokenizedExample, tokenize
 from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronScores, ScoreSums
 from caploc.rows.borrowing import Borrower, wide_head
-from caploc.rows.clean import CleanPass, run_clean
-from caploc.rows.reading import check_reproduced
+from caploc.rows.clean import CleanPass, check_reproduced, run_clean
 from caploc.rows.sizing import Budget, automatic_chunk, bytes_per_token
 
 __all__ = ["Attributor", "Method", "attribute"]

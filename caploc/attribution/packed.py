@@ -23,9 +23,8 @@ from torch import Tensor, nn
 
 from caploc.architectures import weight_by_input
 from caploc.rows.caches import RowCache, masks
-from caploc.rows.clean import CleanPass
+from caploc.rows.clean import CleanPass, TargetProbability
 from caploc.rows.model import RowModel, Rows
-from caploc.rows.reading import TargetProbability
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ class Studies:
     def _asked(self, request: CellRequest, paper: Paper) -> Any:
         from caploc.attribution.method import Method
         from caploc.experiments.readings import Reading
-        from caploc.experiments.settings import StudySettings
+        from caploc.experiments.study import StudySettings
         from caploc.store import Store
 
         settings = self._settings
@@ -164,7 +164,7 @@ class Run:
         return self._papers(item.stash[PLANNED].paper)
 
     def _measured(self, item: pytest.Item, paper: Paper) -> Finding:
-        from caploc.experiments.assembling import assemble
+        from caploc.experiments.evidence import assemble
 
         if item in self._defects:
             raise self._defects[item]

@@ -9,7 +9,6 @@ text_loss(lm, texts, sets)                          # [sets, texts], nats a toke
 from __future__ import annotations
 
 from caploc.evaluation.evaluator import Outcomes, evaluate, text_loss
-from caploc.evaluation.preparing import Item, Prepared, prepare
-from caploc.evaluation.scorings import SCORINGS, Scoring
+from caploc.evaluation.preparing import SCORINGS, Item, Prepared, Scoring, prepare
 
 __all__ = ["SCORINGS", "Item", "Outcomes", "Prepared", "Scoring", "evaluate", "prepare", "text_loss"]

@@ -15,7 +15,7 @@ from torch import Tensor
 from caploc.evaluation.preparing import Item, Prepared
 from caploc.evaluation.rows import ErasingModel, GoingRows
 from caploc.rows.caches import KeysValues, Slots, widened
-from caploc.rows.reading import target_log_probs
+from caploc.rows.clean import target_log_probs
 
 _SLOTS_PER_TOKEN = 4  # that a row may hold for each token of the budget: they are read, not computed
 

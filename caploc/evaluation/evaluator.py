@@ -18,9 +18,8 @@ from tqdm import tqdm
 from caploc.errors import ExampleError, ModelError, OptionError, TooLongError, UnspelledError, against_nan
 from caploc.evaluation.answers import Batch, Reading, add_further_tokens, likelihoods
 from caploc.evaluation.generating import Ends, Text, Waiting, Writer, write_on
-from caploc.evaluation.preparing import Item, Prepared
+from caploc.evaluation.preparing import SCORINGS, Item, Prepared
 from caploc.evaluation.rows import Clean, ErasingModel
-from caploc.evaluation.scorings import SCORINGS
 from caploc.examples import TokenizedExample, check_vocabulary
 from caploc.model.loading import LanguageModel
 from caploc.rows.caches import KeysValues, RowCache

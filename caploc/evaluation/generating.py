@@ -218,7 +218,7 @@ def _members(erased: Tensor | None, texts: list[Text]) -> Tensor | None:
 def _end_tokens(lm: LanguageModel) -> frozenset[int]:
     """The tokens that end a sequence: the tokenizer's and those that the model's own generation stops at."""
     found: set[int] = set()
-    for owner in (lm.tokenizer, lm.model.config, lm.model.generation_config):
+    for owner in (lm.tokenizer, lm.config, lm.structure.generation_config):
         of_owner = getattr(owner, "eos_token_id", None)
         found.update([of_owner] if isinstance(of_owner, int) else of_owner or ())
     return frozenset(found)

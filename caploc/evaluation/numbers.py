@@ -132,7 +132,11 @@ def _read(text: str) -> _Answer:
         number = None if "\n" in whole else _leading(_plain(whole))
         return _Answer(None) if number is None or re.search(r"\d", number[1]) else number[0]
     plain = _plain(line)
-    return _number(plain) or _Answer(_expression(plain) + line[_MOST_CHARACTERS:] or None)
+    found = _leading(plain)
+    if found is None and (equation := re.match(r".*(?<![<>!])=", plain)):
+        found = _leading(plain[equation.end() :])
+    answer = _within(plain) if found is None else found[0]
+    return answer or _Answer(_expression(plain) + line[_MOST_CHARACTERS:] or None)
 
 
 def _answer_line(text: str) -> str | None:
@@ -202,13 +206,8 @@ def _expression(plain: str) -> str:
     return re.sub(r"\s*([^\w\s])\s*", r"\1", sentence).strip()
 
 
-def _number(plain: str) -> _Answer | None:
-    """The one number of a line, or what it begins with, or the right side of an equation."""
-    found = _leading(plain)
-    if found is None and (equation := re.match(r".*(?<![<>!])=", plain)):
-        found = _leading(plain[equation.end() :])
-    if found is not None:
-        return found[0]
+def _within(plain: str) -> _Answer | None:
+    """The one number of a line, words in front of it."""
     line = _simple(plain)
     within = _NUMBER.search(line)
     if within is None or _GOES_ON.match(line, within.end()) or re.search(r"\d", line[within.end() :]):

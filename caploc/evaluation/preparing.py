@@ -1,21 +1,108 @@
-"""A dataset made ready to be evaluated: tokenized and checked once, for as many models' states as one likes."""
+"""How answers are scored, the ways by name (ambiguities ``gsm8k-scoring`` and ``code-score``), and a dataset made ready
+to be evaluated: tokenized and checked once, for as many models' states as one likes."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import permutations
+from types import MappingProxyType
+from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
+from caploc.datasets import DATASETS
 from caploc.errors import DatasetError, OptionError, UnknownNameError, UnscorableError
 from caploc.evaluation.generating import Ends, Writer
-from caploc.evaluation.numbers import final_answer
-from caploc.evaluation.scorings import LABELS, LETTERS, SCORINGS, Scoring, default_scoring, task_of
+from caploc.evaluation.numbers import final_answer, same_answer
 from caploc.examples import Example, Exclusion, TokenizedExample, fit, tokenize
 from caploc.model.loading import LanguageModel
+
+LETTERS = ("A", "B", "C", "D")
+LABELS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {name: dataset.labels for name, dataset in DATASETS.items() if dataset.labels}
+)
+"""Dataset -> its labels, where the answers are labels."""
+_DEFAULTS_OF_TASKS = {"program": "tokens"}
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """One way to score.
+
+    name     what ``prepare`` calls it
+    reads    ``text``: what greedy generation gives; ``labels``: the likelihood of each label; ``tokens``: the
+             predictions of the reference's tokens, each after the reference tokens before it
+    summary  one line for reports
+    of_text  for ``text``: (generated, reference) -> score from 0 to 1
+    """
+
+    name: str
+    reads: Literal["text", "labels", "tokens"]
+    summary: str
+    of_text: Callable[[str, str], float] = lambda generated, reference: 0.0
+
+    @property
+    def needs_labels(self) -> bool:
+        return self.name in ("label", "label_text", "option")
+
+
+def _exact(generated: str, reference: str) -> float:
+    return float(generated.strip() == reference.strip())
+
+
+def _bleu(generated: str, reference: str) -> float:
+    return float(_sacrebleu().sentence_bleu(generated, [reference]).score) / 100
+
+
+def _chrf(generated: str, reference: str) -> float:
+    return float(_sacrebleu().sentence_chrf(generated, [reference]).score) / 100
+
+
+@cache
+def _sacrebleu() -> Any:
+    import sacrebleu
+
+    return sacrebleu
+
+
+_ENTRIES = (
+    Scoring(
+        "number",
+        "text",
+        "the generated text's final answer is the reference's",
+        lambda generated, reference: float(same_answer(generated, reference)),
+    ),
+    Scoring("label", "labels", "the likeliest of the labels, by the sum over its tokens, is the right one"),
+    Scoring("label_text", "text", "the generated text is the label", _exact),
+    Scoring("option", "labels", "the likeliest of the letters A to D is the right one"),
+    Scoring(
+        "tokens", "tokens", "the share of the reference's tokens that are predicted rightly, teacher forced"
+    ),
+    Scoring("exact", "text", "the generated text is the reference", _exact),
+    Scoring("bleu", "text", "sacrebleu's sentence BLEU of the generated text, over 100", _bleu),
+    Scoring("chrf", "text", "sacrebleu's sentence chrF of the generated text, over 100", _chrf),
+)
+
+SCORINGS: Mapping[str, Scoring] = MappingProxyType({entry.name: entry for entry in _ENTRIES})
+"""Name -> scoring."""
+
+
+def default_scoring(dataset: str, answers: list[str], labelled: bool) -> str:
+    """The scoring of a dataset that none was named for; ``labelled``: labels were given."""
+    if labelled:
+        return "label"
+    if dataset == "gsm8k" and all(answer in LETTERS for answer in answers):
+        return "option"  # its form "choice"
+    own = DATASETS[dataset].scoring if dataset in DATASETS else None
+    return own or _DEFAULTS_OF_TASKS.get(task_of(dataset), "exact")
+
+
+def task_of(dataset: str) -> str:
+    """The kind of a dataset's task; "own" for one that is not in the registry."""
+    return DATASETS[dataset].task if dataset in DATASETS else "own"
 
 
 @dataclass(frozen=True)
@@ -134,27 +221,43 @@ def prepare(
     if chosen.reads == "labels":
         examples = [replace(one, answer=one.answer.rstrip()) for one in examples]  # as its label is read
     scorable, unscored = _scorable(dataset, examples, chosen)
-    tokenized, too_long = fit(lm, scorable, limit=limit)
     by_id = {example.id: example for example in scorable}
     if len(by_id) < len(scorable):
         twice = Counter(example.id for example in scorable).most_common(1)[0][0]
         raise OptionError(f"{dataset}: several items have the id {twice!r}; make ids unique")
+    taken = limit
+    while True:
+        tokenized, too_long = fit(lm, scorable, limit=taken)
+        read = _items(lm, dataset, chosen, names, [(by_id[one.id], one) for one in tokenized])
+        most = max_new_tokens or 2 * max(item.tokens.num_answer_tokens for item in read) + 8
+        ends = Ends.of(chosen.name, task_of(dataset), [item.reference for item in read])
+        items, never_right = _try(lm, dataset, chosen, read, ends, most)
+        if limit is None or taken is None or len(items) >= limit or len(tokenized) < taken:
+            break
+        taken += limit - len(items)  # in the place of those that are never right
+    excluded = (*unscored, *too_long, *never_right)
+    return Prepared(dataset, chosen, tuple(items), names, most, ends, excluded, lm.tokenizer)
+
+
+def _items(
+    lm: LanguageModel,
+    dataset: str,
+    scoring: Scoring,
+    labels: tuple[str, ...],
+    tokenized: Sequence[tuple[Example, TokenizedExample]],
+) -> list[Item]:
+    """The items of examples, with the tokens of all labels where these are scored."""
     heads: dict[str, tuple[tuple[int, ...], ...]] = {}
     items = []
-    for tokens in tokenized:
-        example = by_id[tokens.id]
-        if chosen.reads != "labels":
+    for example, tokens in tokenized:
+        if scoring.reads != "labels":
             items.append(Item(tokens, example.answer))
             continue
         head = example.answer[: len(example.answer) - len(example.answer.lstrip())]
         if head not in heads:
-            heads[head] = _candidates(lm, dataset, example, head, names)
-        items.append(Item(tokens, example.answer, heads[head], names.index(example.answer.strip())))
-    most = max_new_tokens or 2 * max(item.tokens.num_answer_tokens for item in items) + 8
-    ends = Ends.of(chosen.name, task_of(dataset), [item.reference for item in items])
-    items, never_right = _try(lm, dataset, chosen, items, ends, most)
-    excluded = (*unscored, *too_long, *never_right)
-    return Prepared(dataset, chosen, tuple(items), names, most, ends, excluded, lm.tokenizer)
+            heads[head] = _candidates(lm, dataset, example, head, labels)
+        items.append(Item(tokens, example.answer, heads[head], labels.index(example.answer.strip())))
+    return items
 
 
 def _scoring(dataset: str, examples: list[Example], name: str | None, labelled: bool) -> Scoring:

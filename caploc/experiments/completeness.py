@@ -37,8 +37,7 @@ from caploc.locators.knowledge_neurons import KnowledgeNeuronScores
 from caploc.locators.method import Asked
 from caploc.papers import Claim
 from caploc.rows.borrowing import wide_head
-from caploc.rows.clean import CleanPass, run_clean
-from caploc.rows.reading import TargetProbability
+from caploc.rows.clean import CleanPass, TargetProbability, run_clean
 from caploc.store import Entry
 from caploc.streams import Stream, stream
 

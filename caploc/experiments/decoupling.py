@@ -41,7 +41,7 @@ from caploc.experiments.specs import FloorError, NotRunError, Spec
 from caploc.experiments.study import Study, family
 from caploc.findings import Cell, Measurement, Part, Plot, Reading
 from caploc.papers import Claim
-from caploc.statistics.bootstrap import RESAMPLES
+from caploc.statistics.intervals import RESAMPLES
 from caploc.statistics.sets import PERMUTATIONS, RANDOM_DRAWS
 from caploc.store import Entry
 

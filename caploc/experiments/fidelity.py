@@ -38,7 +38,7 @@ from caploc.locators.layers import LayerSet
 from caploc.locators.traced_layers import TOP_K
 from caploc.papers import Claim
 from caploc.statistics import bootstrap_mean, cluster_weights, defined_interval, defined_mean, weighted_mean
-from caploc.statistics.bootstrap import RESAMPLES
+from caploc.statistics.intervals import RESAMPLES
 
 FAITHFUL = 0.8
 """The mark of a faithful method, shown beside the 40 % that decide (ambiguity ``faithful-line``)."""

@@ -44,7 +44,7 @@ from caploc.experiments.study import Study, experiment
 from caploc.findings import Bound, Cell, Measurement, Test
 from caploc.locators.causal_tracing.trace import Tracing
 from caploc.papers import Claim
-from caploc.statistics.bootstrap import RESAMPLES
+from caploc.statistics.intervals import RESAMPLES
 
 PAPER_FACTS = 100
 FIRST = 10

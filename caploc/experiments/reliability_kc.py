@@ -44,7 +44,7 @@ from caploc.experiments.specs import FloorError, Spec
 from caploc.experiments.study import Study, family
 from caploc.findings import Aside, Cell, Effect, Measurement, Plot, Test
 from caploc.papers import Claim
-from caploc.statistics.bootstrap import RESAMPLES
+from caploc.statistics.intervals import RESAMPLES
 
 BOTH = (UNIFORM, DEGREES)
 CONTROL_FACTS = 8

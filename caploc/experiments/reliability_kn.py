@@ -32,7 +32,7 @@ from caploc.locators.knowledge_neurons import DEFAULT_CUT
 from caploc.locators.magnitude import Magnitude, magnitude, random_sets
 from caploc.neurons import NeuronMask
 from caploc.papers import Claim
-from caploc.statistics.bootstrap import RESAMPLES
+from caploc.statistics.intervals import RESAMPLES
 from caploc.store import Entry
 from caploc.streams import Stream, derived_seeds
 

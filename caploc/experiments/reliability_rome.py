@@ -33,7 +33,7 @@ from caploc.experiments.study import Study, family
 from caploc.findings import Cell, Effect, Measurement, Plot, Test
 from caploc.interventions.rank_one.prompts import Token
 from caploc.papers import Claim
-from caploc.statistics.bootstrap import RESAMPLES
+from caploc.statistics.intervals import RESAMPLES
 
 TOKEN_NAMES = {SUBJECT: "", PROMPT: ", last prompt token"}
 BEST_LAYER = (

@@ -25,8 +25,7 @@ from caploc.examples import Example, TokenizedExample, tokenize
 from caploc.interventions.activations import Masks, factor_of_each, stacked
 from caploc.model.loading import LanguageModel
 from caploc.rows.borrowing import Borrower, wide_head
-from caploc.rows.clean import CleanPass, run_clean
-from caploc.rows.reading import check_reproduced, target_log_probs
+from caploc.rows.clean import CleanPass, check_reproduced, run_clean, target_log_probs
 from caploc.rows.sizing import Budget
 
 Positions = Literal["last", "prompt", "all"]

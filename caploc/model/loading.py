@@ -21,6 +21,7 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -291,10 +292,15 @@ class _Source:
 
     def deferred(self, store: Store) -> LanguageModel:
         """The model without its weights, for now."""
-        structure = self.files.skeleton(self.config, self.dtype)
+        structure, folder = self.files.skeleton(self.config, self.dtype), self.files.folder
+        if (
+            folder / "generation_config.json"
+        ).is_file():  # where texts end is asked before any weight is read
+            with explained(f"{folder / 'generation_config.json'}", "get a sound copy"):
+                structure.generation_config = GenerationConfig.from_pretrained(folder)
         content = {
             "weights": {file.name: _hash_of(file) for file in self.files.weights},
-            "config": (self.files.folder / "config.json").read_text(encoding="utf-8"),
+            "config": (folder / "config.json").read_text(encoding="utf-8"),
         }
         lm = Deferred(
             self.name,

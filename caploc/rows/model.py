@@ -23,8 +23,7 @@ from caploc.architectures import Architecture, context_of, input_axis
 from caploc.errors import ModelError
 from caploc.rows.borrowing import Borrower, frozen_eval, keywords, replaced_forward, states_of
 from caploc.rows.caches import KeysKnown, RowCache, masks
-from caploc.rows.clean import CleanPass, run_clean
-from caploc.rows.reading import check_reproduced, target_log_probs
+from caploc.rows.clean import CleanPass, check_reproduced, run_clean, target_log_probs
 
 _PROBE = 16  # tokens of the self-check's text
 _SHOWN: WeakSet[nn.Module] = WeakSet()

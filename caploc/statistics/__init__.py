@@ -2,8 +2,7 @@
 
 ============== =========================================================================================================
 `checks`       what every statistic asks of its input; clusters
-`intervals`    intervals from samples, draws and counts
-`bootstrap`    bootstrap intervals, and the weights of units in resamples
+`intervals`    intervals from samples, draws and counts, and by bootstrap; the weights of units in resamples
 `permutation`  permutation tests and exact tests of counts
 `equivalence`  differences within a margin
 `multiplicity` families of tests, and the effects they could have found
@@ -24,17 +23,6 @@ from __future__ import annotations
 
 from caploc.statistics.arms import Pair, effect_of, rank_among_draws, resampled_changes, sets_p
 from caploc.statistics.best import Best, Ipp, against_the_best, best_of, ipp
-from caploc.statistics.bootstrap import (
-    above_chance,
-    average_interval,
-    bootstrap_interval,
-    bootstrap_mean,
-    cluster_weights,
-    ratio_interval,
-    score_interval,
-    weighted_mean,
-    weighted_pair_mean,
-)
 from caploc.statistics.checks import StatisticsError
 from caploc.statistics.comparisons import (
     Change,
@@ -62,11 +50,20 @@ from caploc.statistics.equivalence import (
 )
 from caploc.statistics.intervals import (
     Interval,
+    above_chance,
+    average_interval,
     binomial_interval,
+    bootstrap_interval,
+    bootstrap_mean,
+    cluster_weights,
     defined_interval,
     defined_mean,
     no_change,
     percentile_interval,
+    ratio_interval,
+    score_interval,
+    weighted_mean,
+    weighted_pair_mean,
 )
 from caploc.statistics.multiplicity import (
     benjamini_yekutieli,

@@ -22,9 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from caploc.statistics.bootstrap import RESAMPLES, bootstrap_mean, drawn_weights
 from caploc.statistics.comparisons import FLIPS, Effect, between_variance, if_nothing_changed
-from caploc.statistics.intervals import Interval
+from caploc.statistics.intervals import RESAMPLES, Interval, bootstrap_mean, drawn_weights
 from caploc.statistics.permutation import paired_permutation, permutation_p, stratified_permutation
 from caploc.streams import Stream, stream
 

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from caploc.statistics.bootstrap import RESAMPLES
 from caploc.statistics.checks import Clusters, StatisticsError, cluster_codes
 from caploc.statistics.comparisons import FLIPS, Effect
-from caploc.statistics.intervals import Interval, percentile_interval
+from caploc.statistics.intervals import RESAMPLES, Interval, percentile_interval
 from caploc.statistics.permutation import permutation_p
 from caploc.streams import Stream, stream
 

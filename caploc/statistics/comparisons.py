@@ -19,9 +19,16 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from caploc.statistics.bootstrap import RESAMPLES, bootstrap_mean, multinomial_weights
 from caploc.statistics.checks import Clusters, StatisticsError, cluster_codes, finite_array
-from caploc.statistics.intervals import Interval, defined_interval, no_change, percentile_interval
+from caploc.statistics.intervals import (
+    RESAMPLES,
+    Interval,
+    bootstrap_mean,
+    defined_interval,
+    multinomial_weights,
+    no_change,
+    percentile_interval,
+)
 from caploc.statistics.multiplicity import holm
 from caploc.statistics.permutation import mcnemar, paired_permutation, permutation_p
 from caploc.streams import Stream, stream

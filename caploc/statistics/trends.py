@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from caploc.statistics.bootstrap import bootstrap_interval
 from caploc.statistics.checks import Clusters, StatisticsError, finite_array, one_of
-from caploc.statistics.intervals import Interval
+from caploc.statistics.intervals import Interval, bootstrap_interval
 from caploc.statistics.permutation import permutation_p
 from caploc.streams import Stream, stream
 

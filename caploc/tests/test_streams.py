@@ -16,7 +16,7 @@ LIBRARY = Path(__file__).parents[1]
 BARE = {
     "consistency/statements.py": 1,  # one fixed sample
     "neurons.py": 1,  # a random set
-    "statistics/bootstrap.py": 2,
+    "statistics/intervals.py": 2,
     "statistics/permutation.py": 2,
 }
 """Where a generator is made of a bare seed -> how often; see the registry for why these have no tag."""

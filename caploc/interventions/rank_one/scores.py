@@ -17,7 +17,7 @@ from caploc.errors import OptionError
 from caploc.examples import Example, TokenizedExample, tokenize
 from caploc.model.loading import LanguageModel
 from caploc.rows.borrowing import frozen_eval
-from caploc.rows.reading import target_log_probs
+from caploc.rows.clean import target_log_probs
 
 _CHUNK_TOKENS = 4096
 

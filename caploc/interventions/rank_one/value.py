@@ -23,9 +23,8 @@ from torch.nn.functional import pad
 from caploc.interventions.rank_one.prompts import Editing, EditPrompts
 from caploc.model.loading import LanguageModel
 from caploc.rows.caches import KeysValues, RowCache, masks, shared
-from caploc.rows.clean import CleanPass, run_clean
+from caploc.rows.clean import CleanPass, check_reproduced, run_clean, target_log_probs
 from caploc.rows.model import RowModel, Rows
-from caploc.rows.reading import check_reproduced, target_log_probs
 from caploc.rows.sizing import Budget
 
 

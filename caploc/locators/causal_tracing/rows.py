@@ -28,9 +28,8 @@ from caploc.locators.causal_tracing.trace import Kind, Tracing
 from caploc.model.loading import LanguageModel
 from caploc.rows.borrowing import keywords, states_of
 from caploc.rows.caches import KeysValues, RowCache, masks
-from caploc.rows.clean import CleanPass
+from caploc.rows.clean import CleanPass, target_log_probs
 from caploc.rows.model import RowModel, Rows
-from caploc.rows.reading import target_log_probs
 
 Part = TypeVar("Part")
 

@@ -15,9 +15,8 @@ from caploc.locators.causal_tracing.rows import Recording, Restoration, probabil
 from caploc.locators.causal_tracing.trace import Trace, Tracing, draw_noise, embedding_deviation
 from caploc.model.loading import LanguageModel
 from caploc.rows.borrowing import Borrower, wide_head
-from caploc.rows.clean import CleanPass, run_clean
+from caploc.rows.clean import CleanPass, check_reproduced, run_clean
 from caploc.rows.model import RowModel
-from caploc.rows.reading import check_reproduced
 from caploc.rows.sizing import Budget
 
 

@@ -9,7 +9,7 @@ import matplotlib.figure  # noqa: F401
 import pytest
 import torch  # noqa: F401
 
-import caploc.experiments.assembling
+import caploc.experiments.evidence
 import caploc.tests.audit.claimed  # noqa: F401
 
 # pytester forgets what a test imported, and neither torch nor numpy can be imported twice: they are imported above

@@ -20,7 +20,7 @@ from caploc.errors import CaplocError, UnscorableError
 from caploc.evaluation import SCORINGS, Prepared, evaluate, prepare
 from caploc.evaluation.evaluator import Evaluator
 from caploc.evaluation.generating import Writer
-from caploc.evaluation.scorings import LETTERS
+from caploc.evaluation.preparing import LETTERS
 from caploc.model.loading import LanguageModel, wrap
 from caploc.tests.attribution.families import CONFIGS, make_model
 from caploc.tests.tiny import SHAPE, tiny_lm

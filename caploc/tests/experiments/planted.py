@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from caploc.examples import Example, Exclusion, TokenizedExample
-from caploc.experiments.assembling import assemble
+from caploc.experiments.evidence import assemble
 from caploc.experiments.locating import Scores, ShardSums
 from caploc.experiments.specs import Spec
 from caploc.experiments.study import Experiment, Located, NotRunError, Study, StudySettings

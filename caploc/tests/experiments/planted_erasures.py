@@ -10,7 +10,6 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from caploc.experiments.assembling import assemble
 from caploc.experiments.erasure import FEW_NEURONS, LOWER_SIGMA
 from caploc.experiments.erasure_sets import (
     FEW_SETS,
@@ -27,6 +26,7 @@ from caploc.experiments.erasure_sets import (
     FewErased,
 )
 from caploc.experiments.evaluating import EvaluationItems, Items
+from caploc.experiments.evidence import assemble
 from caploc.experiments.specs import FloorError, Spec
 from caploc.experiments.study import Experiment, Study, StudySettings
 from caploc.findings import Cell, Effect, Finding, Verdict

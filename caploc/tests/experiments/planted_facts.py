@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from caploc.examples import Example, TokenizedExample, tokenize
-from caploc.experiments.assembling import assemble
+from caploc.experiments.evidence import assemble
 from caploc.experiments.facts import Fact, FactSet, FirstFacts, Known, facts_of
 from caploc.experiments.locating_facts import (
     AveragedHalves,

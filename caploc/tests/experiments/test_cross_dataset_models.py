@@ -10,8 +10,8 @@ import pytest
 from scipy import stats
 
 from caploc.experiments import cross_dataset
-from caploc.experiments.assembling import assemble
 from caploc.experiments.cross_dataset_matrix import ErasingMatrix, Matrix
+from caploc.experiments.evidence import assemble
 from caploc.experiments.study import NotRunError, Study, StudySettings
 from caploc.findings import Finding, Measurement, Outcome, Part
 from caploc.model.loading import LanguageModel

@@ -91,9 +91,7 @@ def test_copies_count_once(tmp_path: Path) -> None:
         "30 of 60 examples of mine left out: copies"
     )
     alone = study_of(tmp_path, [record(0, group=number) for number in range(64)], [record(1)])
-    with pytest.raises(
-        NotRunError, match=r"mine has 1 examples that fit tiny-llama \(0 too long; 63 of 64 .* copies"
-    ):
+    with pytest.raises(NotRunError, match=r"mine has 1 examples that fit tiny-llama \(63 of 64 .* copies"):
         alone.located("mine")
 
 

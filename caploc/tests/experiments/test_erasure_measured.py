@@ -18,10 +18,10 @@ from caploc.errors import DatasetError
 from caploc.evaluation import evaluate
 from caploc.examples import Example
 from caploc.experiments import erasure, erasure_sets, evaluating
-from caploc.experiments.assembling import assemble
 from caploc.experiments.erasure import lost_more
 from caploc.experiments.erasure_sets import LAYER, LOCATED, RANDOM_ARMS, TWIN, Erased, Erasures
 from caploc.experiments.evaluating import EvaluationItems, Items, check_disjoint, floor_effect
+from caploc.experiments.evidence import assemble
 from caploc.experiments.study import Study, StudySettings
 from caploc.findings import Cell, Effect, Finding, Measurement, Outcome
 from caploc.interventions import erased

@@ -12,7 +12,7 @@ import torch
 from caploc.errors import DatasetError
 from caploc.examples import tokenize
 from caploc.experiments import fidelity
-from caploc.experiments.assembling import assemble
+from caploc.experiments.evidence import assemble
 from caploc.experiments.facts import answers_known, facts_of, load_facts
 from caploc.experiments.reliability_kn import ScaledFacts
 from caploc.experiments.specs import Need, NotRunError, Plan

@@ -20,8 +20,8 @@ from caploc.circuits.graph import mlps_of
 from caploc.evaluation import Outcomes
 from caploc.examples import Example, tokenize
 from caploc.experiments import rival_sets, rivals
-from caploc.experiments.assembling import assemble
 from caploc.experiments.evaluating import EvaluationItems, Items
+from caploc.experiments.evidence import assemble
 from caploc.experiments.rival_sets import (
     CNL,
     CPU_SAMPLES,

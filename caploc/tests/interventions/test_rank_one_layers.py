@@ -19,7 +19,7 @@ from caploc.interventions.rank_one.prompts import EditPrompts, edit_prompts
 from caploc.interventions.rank_one.value import EditedLayers, Value, find_values, record
 from caploc.model.loading import LanguageModel, wrap
 from caploc.rows.borrowing import frozen_eval
-from caploc.rows.reading import target_log_probs
+from caploc.rows.clean import target_log_probs
 from caploc.tests.attribution.families import CONFIGS, make_model, softmax_in_float64
 from caploc.tests.oracles.rank_one import reference_delta, reference_key
 from caploc.tests.tiny import tiny_lm, tokenizer
