@@ -235,6 +235,11 @@ def prepare(
         if limit is None or taken is None or len(items) >= limit or len(tokenized) < taken:
             break
         taken += limit - len(items)  # in the place of those that are never right
+    if not items:
+        raise UnscorableError(
+            f"{dataset}: scoring {chosen.name!r} does not fit {lm.name}, whose tokenizer cannot write any of the "
+            f"{len(read)} answers rightly; use scoring 'tokens' or another model (first: {never_right[0].reason})"
+        )
     excluded = (*unscored, *too_long, *never_right)
     return Prepared(dataset, chosen, tuple(items), names, most, ends, excluded, lm.tokenizer)
 
@@ -339,11 +344,6 @@ def _try(
             reason = f"with {lm.name}, the tokens of its answer {_end(item.reference)} read {_end(read)}"
             reason, why = f"{reason}, which is not right by {scoring.name!r}", UnscorableError.why
         left_out.append(Exclusion(item.tokens.id, f"example {item.tokens.id!r}: {reason}", why))
-    if not kept:
-        raise UnscorableError(
-            f"{dataset}: scoring {scoring.name!r} does not fit {lm.name}, whose tokenizer cannot write any of the "
-            f"{len(items)} answers rightly; use scoring 'tokens' or another model (first: {left_out[0].reason})"
-        )
     return kept, left_out
 
 

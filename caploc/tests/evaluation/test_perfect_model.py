@@ -227,3 +227,11 @@ def test_without_an_end_of_sequence_texts_end_at_a_line_break_or_not_at_all(
     more = lm.tokenizer("\n", add_special_tokens=False)["input_ids"]
     text = writer.start((0, 0), item.tokens.answer_start, [*item.tokens.answer_ids.tolist(), *more])
     assert text.ended and prepared.scoring.of_text(text.text or "", item.reference) == 1
+
+
+def test_as_many_as_asked_for_are_taken_of_those_that_can_be_right() -> None:
+    answers = [" New York", " Old York", " rome", " Rome", " joy", " joy"]  # the tokenizer lowers case
+    examples = [Example(f"{number}", "it is:", answer) for number, answer in enumerate(answers)]
+    prepared = prepare(model_with(word_piece, True), "own", examples, "exact", limit=2)
+    assert prepared.ids == ["2", "4"]
+    assert [one.id for one in prepared.excluded] == ["0", "1", "3"]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from caploc import statistics
-from caploc.statistics import bootstrap
+from caploc.statistics import intervals
 from caploc.tests.statistics.samples import levels, samples, skewed
 
 
@@ -125,7 +125,7 @@ def test_bootstrap_mean_outside_all_draws_is_not_bca() -> None:
 def test_bootstrap_mean_of_many_units_comes_in_blocks(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     values, facts = skewed(90), np.arange(90) // 3
     whole = statistics.bootstrap_mean(values, method=method, clusters=facts)
-    monkeypatch.setattr(bootstrap, "RESAMPLED_VALUES_AT_ONCE", 1000)
+    monkeypatch.setattr(intervals, "RESAMPLED_VALUES_AT_ONCE", 1000)
     assert statistics.bootstrap_mean(values, method=method, clusters=facts) == whole
     assert statistics.bootstrap_mean(values, method=method, clusters=[f"f{i}" for i in facts]) == whole
     assert statistics.bootstrap_mean(values, method=method, clusters=facts, seed=1) != whole
