@@ -123,12 +123,18 @@ def _hash_bytes(tensor: torch.Tensor) -> str:
 _pinned: dict[Path, str] = {}
 
 
+def file_hash(path: Path) -> str:
+    """The sha256 of a file's content, as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def content_hashes(files: Iterable[Path]) -> dict[str, str]:
     """Path -> sha256, for `pinned`. What cannot be read is left to whoever reads it."""
     found = {}
     for file in files:
         with suppress(OSError):
-            found[str(file.resolve())] = hashlib.sha256(file.read_bytes()).hexdigest()
+            found[str(file.resolve())] = file_hash(file)
     return found
 
 

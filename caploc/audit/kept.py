@@ -10,7 +10,6 @@ hash does not cover, where an experiment or a locator of the user's own code tak
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import sys
 from collections.abc import Mapping
@@ -27,7 +26,7 @@ from caploc.audit.claims import Reference
 from caploc.audit.summary import package_versions
 from caploc.errors import CaplocError
 from caploc.findings import Finding
-from caploc.fingerprints import fingerprint
+from caploc.fingerprints import file_hash, fingerprint
 from caploc.model.registry import REGISTRY, embedded_folder
 from caploc.store import Store, StoreError
 
@@ -127,7 +126,7 @@ def _hashed(module: str) -> bool:
 def code_version() -> str:
     """Of all code that a finding follows from: this package's files, and the versions of others and of Python."""
     files = {
-        path.relative_to(_PACKAGE).as_posix(): _file_hash(path)
+        path.relative_to(_PACKAGE).as_posix(): file_hash(path)
         for path in _PACKAGE.rglob("*.py")
         if path.relative_to(_PACKAGE).parts[0] not in _NO_PART
     }
@@ -147,9 +146,4 @@ def _model_content(model: str) -> Any:
 
 def _folder_hashes(folder: Path) -> dict[str, str]:
     files = (path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): _file_hash(path) for path in files}
-
-
-def _file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return {path.relative_to(folder).as_posix(): file_hash(path) for path in files}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import difflib
-import hashlib
 import os
 import re
 import sys
@@ -30,7 +29,7 @@ from transformers.utils import logging as hf_logging
 
 from caploc.architectures import Architecture, architecture_of, context_of
 from caploc.errors import CaplocError, ModelError, OptionError, UnknownNameError
-from caploc.fingerprints import fingerprint, tensor_fingerprint
+from caploc.fingerprints import file_hash, fingerprint, tensor_fingerprint
 from caploc.hub import COMMIT, model_snapshot
 from caploc.model.files import ModelFiles, explained
 from caploc.model.registry import REGISTRY, embedded_folder
@@ -299,7 +298,7 @@ class _Source:
             with explained(f"{folder / 'generation_config.json'}", "get a sound copy"):
                 structure.generation_config = GenerationConfig.from_pretrained(folder)
         content = {
-            "weights": {file.name: _hash_of(file) for file in self.files.weights},
+            "weights": {file.name: file_hash(file) for file in self.files.weights},
             "config": (folder / "config.json").read_text(encoding="utf-8"),
         }
         lm = Deferred(
@@ -324,11 +323,6 @@ def _shown(model: PreTrainedModel, architecture: Architecture, title: str) -> Pr
                 return model
         except CaplocError as error:
             raise ModelError(f"{title}: {error}") from error
-
-
-def _hash_of(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def wrap(
