@@ -195,8 +195,8 @@ def _side(
     held_out = [item for item in distinct if item.example.prompt not in located]
     if not held_out:
         raise DatasetError(
-            f"{dataset.name}: every prompt of the test part of {label} also stands in its training part; "
-            "separate the two"
+            f"{dataset.name}: every prompt of the test part of {label} also stands in its training part; separate the "
+            "two, or give more records"
         )
     if len(held_out) < len(distinct):
         left_out.append(
