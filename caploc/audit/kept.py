@@ -69,7 +69,7 @@ class KeptFindings:
         if key is not None and finding.measurement.not_run is None:
             text = np.frombuffer(finding.dumps().encode(), np.uint8)
             with suppress(StoreError):  # a full or read-only store must not cost the run its finding
-                self._store.put(key, {"finding": text}, {})
+                self._store.put(key, {"finding": text}, {}, f"finding of {item.stash[PLANNED].test}")
 
     def _key(self, item: pytest.Item, paper: Paper) -> str | None:
         if item not in self._keys:

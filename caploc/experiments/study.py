@@ -13,7 +13,13 @@ from typing import Any, TypeVar, cast
 from caploc.attribution.method import Method
 from caploc.datasets import DATASETS
 from caploc.datasets.loading import Part, read_part
-from caploc.errors import OptionError, UnavailableDatasetError, UnavailableModelError, UnfitError
+from caploc.errors import (
+    OptionError,
+    TooLongError,
+    UnavailableDatasetError,
+    UnavailableModelError,
+    UnfitError,
+)
 from caploc.examples import Example, Exclusion, TokenizedExample, counted, fit
 from caploc.experiments import FEWEST_DRAWS, FEWEST_SAMPLES
 from caploc.experiments.readings import Reading
@@ -339,7 +345,12 @@ class Study:
             raise NotRunError(
                 f"{dataset} has {len(tokenized)} examples that fit {self.lm.name} "
                 f"({'; '.join([*left_out, *notes]) or 'none left out'}), and {FEWEST_SAMPLES} are the fewest that can "
-                "be halved; give more data" + (", or take a model with a longer context" if excluded else "")
+                "be halved; give more data"
+                + (
+                    ", or take a model with a longer context"
+                    if any(one.why == TooLongError.why for one in excluded)
+                    else ""
+                )
             )
         ids = {example.id for example in tokenized}
         kept = [example for example in part.examples if example.id in ids]

@@ -26,6 +26,10 @@ from caploc.statistics.checks import (
 )
 from caploc.streams import Stream, stream
 
+RESAMPLES = 2000
+RESAMPLED_VALUES_AT_ONCE = 1 << 20
+METHODS = ("BCa", "percentile")
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -101,11 +105,6 @@ def no_change(units: int, level: float) -> Interval:
     """
     most = binomial_interval(0, units, level).high
     return Interval(-most, most, level, "exact, as no item changes,")
-
-
-RESAMPLES = 2000
-RESAMPLED_VALUES_AT_ONCE = 1 << 20
-METHODS = ("BCa", "percentile")
 
 
 def bootstrap_interval(
