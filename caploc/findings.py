@@ -27,11 +27,12 @@ Range = tuple[float, float]
 
 
 class Outcome(StrEnum):
-    """The four ways a claim can end in one cell."""
+    """The ways a claim can end in one cell: three verdicts; a number without anything to hold it against; not run."""
 
     SUPPORTED = "SUPPORTED"
     REFUTED = "REFUTED"
     INCONCLUSIVE = "INCONCLUSIVE"
+    MEASURED = "MEASURED"
     NOT_RUN = "NOT RUN"
 
 

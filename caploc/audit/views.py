@@ -48,7 +48,7 @@ UNKNOWN = Group(
     "unknown", "Unregistered claims", "Which tests name a claim that the paper's files do not list?"
 )
 _COORDINATES = ("model", "dataset", "quantity", "sigma", "method", "epoch")
-_CONTRADICTIONS_FIRST = ("REFUTED", "ERROR", "MISSING", "INCONCLUSIVE", "SUPPORTED", "NOT RUN")
+_CONTRADICTIONS_FIRST = ("REFUTED", "ERROR", "MISSING", "INCONCLUSIVE", "SUPPORTED", "MEASURED", "NOT RUN")
 _SHOWN_ELSEWHERE = ("models", "datasets", "departures")
 
 

@@ -41,6 +41,11 @@ Kind = Literal[
 what follows from other claims, an equation or constant, or a remark that no measurement decides."""
 
 
+Standing = Literal["empirical", "derived", "repeats", "print", "control", "reading", "summary"]
+"""What a claim's cells count as: a claim of the authors about models; one that follows from others, or says again what
+another decides; a check of the print against itself; ours; another reading of an equation; of a summary alone."""
+
+
 class PaperError(CaplocError):
     """A paper's file is wrong; the message names the file, the entry and the field."""
 
@@ -197,6 +202,10 @@ class Claim:
         quoted: whether a finding quotes the claim's printed number beside its estimate; not where the numbers describe
             the setting.
         printed_for: which cells ``numbers`` are about, by default those of the group; None for none.
+        sigmas: those at which the paper reports it, by default those of the group: the cells of a run that names none.
+        repeats: the claim whose statistic this one states again under another name; that one is counted, this one is
+            judged and shown.
+        standing: what its cells count as; by default what follows from its rule and its sources.
         margins: further margins that decide a verdict, by name, the paper's unless the claim has its own: the least
             loss that counts, the fewest facts an interval is taken over.
     """
@@ -219,6 +228,9 @@ class Claim:
     numbers: tuple[PrintedNumber, ...] = ()
     quoted: bool = True
     printed_for: PrintedFor | None = None
+    sigmas: tuple[NonNegative, ...] = ()
+    repeats: str = ""
+    standing: Standing = "empirical"
     margin: Margin | None = None
     margins: Mapping[str, Amount] = Field(default_factory=dict)
 
@@ -273,13 +285,15 @@ class Claim:
 class Group:
     """A family of claims: ``title`` for tables, ``question`` in words a newcomer understands.
 
-    ``printed_for`` says which cells the numbers that its claims print in running text are about.
+    ``printed_for`` says which cells the numbers that its claims print in running text are about, ``sigmas`` at which
+    sigmas the paper reports them.
     """
 
     id: Id
     title: Text
     question: Text
     printed_for: PrintedFor | None = None
+    sigmas: tuple[NonNegative, ...] = ()
 
 
 @entry(frozen=True, config=FORBID)
