@@ -1,5 +1,5 @@
-"""A whole edit against ROME's procedure written out on a bare model: its tokens, hooks, gradients and inverse are torch's
-and transformers' own, and nothing of caploc's methods takes part."""
+"""A whole edit against ROME's procedure written out on a bare model: tokens, hooks, gradients and the inverse are those
+of torch and transformers, and nothing of caploc's methods takes part."""
 
 from __future__ import annotations
 
