@@ -102,7 +102,7 @@ def add_options(parser: pytest.Parser) -> None:
         "SETTING=ALTERNATIVE",
         "read the paper otherwise in the whole run, where its text leaves a question open: "
         "dispersion=variance, scope=layer, deviation=positive, path=neuron, value=pre, gsm8k-form=choice, "
-        "quadrature=RULE. Repeatable. The questions stand in each claim's card in the report.",
+        "restored=mlp, quadrature=RULE. Repeatable. The questions stand in each claim's card in the report.",
         action="append",
     )
     group.addoption(

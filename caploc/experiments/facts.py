@@ -177,9 +177,10 @@ class FactSet:
 # ------------------------------------------------------------------------------------------------ specs of fact sets
 
 
-def facts_of(dataset: str, wordings: int = PAPER_WORDINGS) -> Answered:
-    """The study's facts of ``dataset`` in at most so many ``wordings`` each, at least two unless one is asked for."""
-    return Answered(FactPrompts(dataset, wordings))
+def facts_of(dataset: str, wordings: int = PAPER_WORDINGS, at_least: int = 0) -> Answered:
+    """The study's facts of ``dataset`` in at most so many ``wordings`` each, at least two unless one is asked for; and
+    ``at_least`` so many facts, where there are, if ``--samples`` does not say how many."""
+    return Answered(FactPrompts(dataset, wordings, at_least))
 
 
 @dataclass(frozen=True)
@@ -191,6 +192,7 @@ class FactPrompts(Spec[FactSet]):
 
     dataset: str
     wordings: int = PAPER_WORDINGS
+    at_least: int = 0
 
     def read(self, study: Study, entries: Iterator[Entry]) -> FactSet:
         dataset, fewest = self.dataset, min(2, self.wordings)
@@ -208,7 +210,7 @@ class FactPrompts(Spec[FactSet]):
         single = len(facts) - len(several)
         if single:
             left_out.append(f"{single} of {len(facts)} facts of {dataset} left out: they have one wording")
-        return tokenized_facts(study, dataset, several, fewest, left_out)
+        return tokenized_facts(study, dataset, several, fewest, left_out, at_least=self.at_least)
 
 
 @dataclass(frozen=True)
@@ -332,9 +334,10 @@ def tokenized_facts(
     fewest_wordings: int,
     left_out: Sequence[str] = (),
     all_wordings: bool = False,
+    at_least: int = 0,
 ) -> FactSet:
     """The first of ``facts`` that fit the model, as many as the study asks for; `Answered` fills in the answers."""
-    lm, wanted = study.lm, wanted_facts(study)
+    lm, wanted = study.lm, wanted_facts(study, at_least)
     chosen: list[Fact] = []
     prompts: list[TokenizedExample] = []
     excluded: list[Exclusion] = []
@@ -373,10 +376,11 @@ def tokenized_facts(
     return FactSet(dataset, chosen, prompts, index, unknown, unknown, left_out, all_wordings)
 
 
-def wanted_facts(study: Study) -> int:
-    """How many facts a study takes: ``--samples``, or what a CPU can do, or the paper's 1000 (section 3.1)."""
+def wanted_facts(study: Study, at_least: int = 0) -> int:
+    """How many facts a study takes: ``--samples``, or what a CPU can do but ``at_least`` so many, or the paper's 1000
+    (section 3.1)."""
     settings = study.settings
-    wanted = settings.samples or (CPU_FACTS if settings.device == "cpu" else PAPER_FACTS)
+    wanted = settings.samples or (max(CPU_FACTS, at_least) if settings.device == "cpu" else PAPER_FACTS)
     most = settings.neuron_path_samples
     return wanted if settings.attribution.path == "layer" or most is None else min(wanted, most)
 

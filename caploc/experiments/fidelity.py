@@ -8,7 +8,7 @@ large a circuit and how large three layers is a single fact said to lie in?
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
@@ -41,7 +41,7 @@ from caploc.statistics import bootstrap_mean, cluster_weights, defined_interval,
 from caploc.statistics.intervals import RESAMPLES
 
 FAITHFUL = 0.8
-"""The mark of a faithful method, shown beside the 40 % that decide (ambiguity ``faithful-line``)."""
+"""The mark of a faithful method (ambiguity ``faithful-line``), beside which stands the share of facts that reach it."""
 ORDER = ("kn", "rome", "kc")
 """From the best agreement between wordings to the worst, in section 3.1 and on the poster; section 1 says otherwise."""
 INTRODUCTION = ("rome", "kc", "kn")
@@ -117,26 +117,32 @@ def _averaging(study: Study, claim: Claim, own: LocatedFacts, twin: LocatedFacts
 
 
 def _by_chance(study: Study, claim: Claim, own: LocatedFacts, twin: LocatedFacts) -> Beside:
-    """The best of L layers, for which two wordings agree by chance in 3 / L.
+    """The best of L layers, in which two wordings agree by chance in 3 / L.
 
-    A model of so few layers that chance alone lies above the line that decides says nothing: what is looked at is the
-    number of layers alone, not what was located.
+    Where the best layer's clean state, the layer chosen on other draws of the noise, brings back no more than the noise
+    leaves, the order of layers is the noise's, and its overlap says nothing of where facts are.
     """
     facts, found = study.result(own.facts), study.result(own)
     layers = found.sets.places
-    chance, decides = TOP_K / layers, claim.rule.parameters["supported_below"]
-    by_chance = f"two random sets of {TOP_K} of {layers} layers overlap {chance:.1%}"
-    too_few = f"floor effect: {by_chance}, not less than the {decides:.0%} that decide"
+    by_chance = f"two random sets of {TOP_K} of {layers} layers overlap {TOP_K / layers:.1%}"
+    gains, usable = _by_fact(study, facts, found.numbers["gain"])
+    gain = bootstrap_mean(gains[usable], seed=study.settings.seed, clusters=facts.clusters[usable])
+    nothing = (
+        f"tracing restores no more than its noise: the best layer's clean state adds {gains[usable].mean():+.3g} to "
+        f"the answer's probability (95 % over facts [{gain.low:.3g}, {gain.high:.3g}]; the layer chosen on one half "
+        "of the draws of the noise, scored on the other)"
+    )
     return Beside(
         asides={
             "answer's probability, clean": stats.defined_mean(found.numbers["clean"][facts.kept]),
             "answer's probability, subject noised": stats.defined_mean(
                 found.numbers["corrupted"][facts.kept]
             ),
+            "restored by the best layer": bound(float(gains[usable].mean()), gain, BY_SUBJECT),
             **{f"top {count}, chance": count / layers for count in (1, 2)},
         },
         notes=[f"by chance {by_chance}; of 28 layers, GPT-J's, 10.7%"],
-        floor=too_few if chance >= decides else None,
+        floor=None if gain.low > 0 else nothing,
     )
 
 
@@ -210,7 +216,11 @@ def overlap(study: Study, cell: Cell, claim: Claim, method: str) -> Measurement:
     return Measurement(
         f"overlap of the {places} of two wordings of a fact",
         bound(known.mean, spread, BY_SUBJECT),
-        {"baseline gap": baseline, "overlap": number(known.mean, spread, BY_SUBJECT)},
+        {
+            "baseline gap": baseline,
+            "corrected overlap": _corrected(known.mean, spread, known.chance),
+            "overlap": number(known.mean, spread, BY_SUBJECT),
+        },
         chance=known.chance,
         effect_size=known.effect_size,
         asides={
@@ -244,6 +254,14 @@ def overlap(study: Study, cell: Cell, claim: Claim, method: str) -> Measurement:
         plots=[_dots(facts, known, untrained, places, printed_mark(claim, cell, "overlap"))],
         floor=beside.floor,
     )
+
+
+def _corrected(mean: float, spread: stats.Interval, chance: float) -> Bound:
+    """The overlap as a share of the way from chance to identity, whatever the number of places; nan where chance is
+    identity."""
+    way = 1 - chance or np.nan
+    low, high = ((end - chance) / way for end in (spread.low, spread.high))
+    return bound((mean - chance) / way, replace(spread, low=low, high=high), BY_SUBJECT)
 
 
 def _under_other_choices(facts: FactSet, found: FactLocations) -> dict[str, float]:

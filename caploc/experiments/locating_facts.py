@@ -297,7 +297,9 @@ class LocatedFacts(Spec[FactLocations]):
 
     def method_of(self, study: Study) -> FactMethod:
         """The method, with the study's seed and reading of eq. (7)."""
-        return LOCATORS[self.method].on_facts(Conditions(study.settings.seed, study.settings.attribution))
+        settings = study.settings
+        conditions = Conditions(settings.seed, settings.attribution, settings.restored)
+        return LOCATORS[self.method].on_facts(conditions)
 
 
 @dataclass(frozen=True, eq=False)

@@ -41,7 +41,7 @@ from caploc.experiments.reliability_kn import (
 from caploc.experiments.reliability_rome import EditedEverywhere, on_edits
 from caploc.experiments.specs import FloorError
 from caploc.experiments.study import Study, experiment
-from caploc.findings import Bound, Cell, Measurement, Test
+from caploc.findings import Cell, Measurement, Test
 from caploc.locators.causal_tracing.trace import Tracing
 from caploc.papers import Claim
 from caploc.statistics.intervals import RESAMPLES
@@ -253,29 +253,24 @@ def rome_restoration_locates(one: EditedEverywhere, study: Study, cell: Cell, cl
     """Claim ``bg-rome-restoration-locates``: for each fact, Spearman's rho over layers of the restored probability with
     the success of the edit; mean over facts.
 
-    A fact whose edits end alike in every layer has no rho; it is left out and counted. Beside: the log odds of the new
-    answer over the old, which are never alike, in the place of success, and edits at the prompt's last token.
+    A fact whose edits end alike in every layer ties all of them, whatever tracing says: its rho counts as 0. A floor
+    effect, by a rule fixed beforehand (the margin ``most-undefined``), where most facts are such. Beside: the mean over
+    the others; the log odds of the new answer over the old, which never tie, in the place of success; and edits at the
+    prompt's last token.
     """
     restored, success = one.traces.restored[one.found.edited], one.edits.success()
     rhos = stats.row_correlations(restored, success)
-    defined, clusters = np.isfinite(rhos), one.edits.clusters
-    alike, floor = int((~defined).sum()), None
-    value = Bound(stats.defined_mean(rhos), unit="correlation")
-    fewest = fewest_facts(study)
-    if defined.sum() >= fewest:
-        interval = stats.bootstrap_mean(rhos[defined], seed=study.settings.seed, clusters=clusters[defined])
-        value = bound(stats.defined_mean(rhos), interval, BY_SUBJECT, unit="correlation")
-    else:
-        floor = (
-            f"floor effect: in {alike} of {len(rhos)} facts edits end alike in all layers, and {fewest} others "
-            "are the fewest an interval can be taken over"
-        )
+    differing = np.isfinite(rhos)
+    alike, values = int((~differing).sum()), np.where(differing, rhos, 0.0)
+    interval = stats.bootstrap_mean(values, seed=study.settings.seed, clusters=one.edits.clusters)
+    tied = f"in {alike} of {len(rhos)} facts edits end alike in all layers"
     odds = {token: one.edits.of("log odds", token)[:, 1:] for token in (SUBJECT, PROMPT)}
     return Measurement(
         "rank correlation over layers of restored probability with success of edits, mean over facts",
-        value,
-        n=int(defined.sum()),
+        bound(float(values.mean()), interval, BY_SUBJECT, unit="correlation"),
+        n=len(values),
         asides={
+            "facts whose edits differ between layers": stats.defined_mean(rhos),
             "log odds for success": stats.defined_mean(stats.row_correlations(restored, odds[SUBJECT])),
             "log odds for success, last prompt token": stats.defined_mean(
                 stats.row_correlations(restored, odds[PROMPT])
@@ -287,8 +282,8 @@ def rome_restoration_locates(one: EditedEverywhere, study: Study, cell: Cell, cl
                 stats.row_correlations(restored.mean(0)[None], success.mean(0)[None])[0]
             ),
         },
-        floor=floor,
-        notes=[f"{alike} of {len(rhos)} facts left out: their edits end alike in all layers"]
-        if alike
-        else [],
+        floor=f"floor effect: {tied}"
+        if alike > study.settings.margin("most-undefined") * len(rhos)
+        else None,
+        notes=[f"{tied}; these ties count as a correlation of 0"] if alike else [],
     )

@@ -1,8 +1,9 @@
-"""The readings of eq. (7) and (8) that the paper leaves open, as one value that a study is run under.
+"""The readings of eq. (7), eq. (8) and appendix C that the paper leaves open, as one value that a study is run under.
 
 Light on purpose, as options are checked before torch is loaded; the choices themselves are implemented in
-``caploc.neurons`` (dispersion, scope, deviation), ``caploc.attribution`` (quadrature, path, value) and
-``caploc.datasets`` (gsm8k-form), and questioned in ``caploc/papers/capability_localization/ambiguities.toml``.
+``caploc.neurons`` (dispersion, scope, deviation), ``caploc.attribution`` (quadrature, path, value), ``caploc.datasets``
+(gsm8k-form) and ``caploc.locators.causal_tracing`` (restored), and questioned by the ambiguities of
+``caploc/papers/capability_localization`` that name a setting.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "path": ("layer", "neuron"),
         "value": ("post", "pre"),
         "gsm8k-form": ("free", "choice"),
+        "restored": ("hidden", "mlp", "attention"),
     }
 )
 """Setting -> what it may be; the default first."""
@@ -40,6 +42,7 @@ class Reading:
     ``path``        eq. (7) scales all neurons of a ``layer`` together or one ``neuron`` at a time
     ``value``       a neuron's value is what enters the down projection (``post``) or the nonlinearity (``pre``)
     ``gsm8k_form``  GSM8K's answers are worked solutions (``free``) or one letter of four (``choice``)
+    ``restored``    causal tracing puts back a layer's ``hidden`` state, or the output of its ``mlp`` or ``attention``
     ==============  ==========================================================================================
 
     Raises:
@@ -53,6 +56,7 @@ class Reading:
     path: str = "layer"
     value: str = "post"
     gsm8k_form: str = "free"
+    restored: str = "hidden"
 
     def __post_init__(self) -> None:
         for setting, value in self.settings.items():

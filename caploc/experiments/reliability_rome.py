@@ -1,7 +1,6 @@
 """Section 3.2 and figure 2 on ROME: its own verification repeated at every layer. Is the located layer special?
 
-`caploc.experiments.edited_facts` names the edits, `caploc.experiments.edited_facts` the traces and the layer that
-counts as located.
+`caploc.experiments.edited_facts` names the edits, the traces, and the layer that counts as located.
 """
 
 from __future__ import annotations
@@ -105,7 +104,11 @@ def _edited_everywhere(study: Study, cell: Cell, claim: Claim) -> EditedEverywhe
     edits, untrained = (study.result(EditsByLayer(dataset, control)) for control in ("", "untrained"))
     found, traces = study.result(Editable(dataset)), study.result(FactTraces(dataset))
     return EditedEverywhere(
-        found, traces, locate_layer(cell.model, claim.margins, found, traces), edits, untrained
+        found,
+        traces,
+        locate_layer(cell.model, claim, found, traces, study.settings.seed),
+        edits,
+        untrained,
     )
 
 
@@ -123,6 +126,7 @@ def _completed(one: EditedEverywhere, measurement: Measurement) -> Measurement:
         draws=RESAMPLES,
         basis=[one, one.found.facts],
         unused=OF_EQUATION_8,
+        floor=measurement.floor or one.located.floor,
     )
 
 
@@ -140,6 +144,7 @@ def _beside(one: EditedEverywhere) -> dict[str, float]:
         numbers[f"{name}, located layer"] = float(values[one.layer])
         numbers[f"{name}, mean of the other layers"] = float(values[one.others].mean())
     numbers |= {f"restored P, layer {layer}": float(p) for layer, p in enumerate(one.located.restored)}
+    numbers["P with noise alone"] = one.located.corrupted
     return finite(numbers)
 
 

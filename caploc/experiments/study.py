@@ -35,6 +35,7 @@ from caploc.experiments.specs import (
 )
 from caploc.findings import Cell, Measurement
 from caploc.fingerprints import fingerprint
+from caploc.locators.causal_tracing.trace import Kind
 from caploc.model.loading import LanguageModel, defer_model, untrained_twin
 from caploc.model.registry import REGISTRY, embedded_data
 from caploc.neurons import Deviation, Dispersion, Scope, Threshold
@@ -92,6 +93,11 @@ class StudySettings:
             name: asked[name] for name in ("quadrature", "path", "value") if asked[name] != default[name]
         }
         return dataclasses.replace(self.method, **cast(dict[str, Any], departing))
+
+    @property
+    def restored(self) -> Kind:
+        """The state that causal tracing restores under ``reading``."""
+        return cast(Kind, self.reading.restored)
 
     def threshold(self, sigma: float) -> Threshold:
         """Eq. (8) at ``sigma`` under ``reading``."""
@@ -398,8 +404,8 @@ class Study:
         settings = self.settings
         method = settings.attribution
         record: dict[str, Any] = {
-            **settings.reading.settings,
-            **method.settings,
+            **{name: value for name, value in settings.reading.settings.items() if name != "restored"},
+            **method.settings,  # what is restored is among the settings of each trace
             "seed": settings.seed,
             "dtype": settings.dtype,
             "device": settings.device,

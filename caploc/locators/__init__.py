@@ -103,8 +103,8 @@ _ENTRIES = (
         LayerSet,
         "fact",
         locate_by_tracing,
-        facts=lambda conditions: TracedLayers(Tracing(seed=conditions.seed)),
-        samples=lambda conditions: LastTokenLayers(Tracing(seed=conditions.seed)),
+        facts=lambda conditions: TracedLayers(Tracing(conditions.restored, seed=conditions.seed)),
+        samples=lambda conditions: LastTokenLayers(Tracing("mlp", seed=conditions.seed)),
     ),
     Locator(
         "kc",

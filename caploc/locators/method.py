@@ -29,6 +29,7 @@ from caploc.attribution.engine import Method
 from caploc.errors import OptionError
 from caploc.examples import Example, TokenizedExample
 from caploc.fingerprints import fingerprint
+from caploc.locators.causal_tracing.trace import Kind
 from caploc.metrics import Location
 from caploc.model.loading import LanguageModel
 from caploc.store import Compute, Store
@@ -45,10 +46,12 @@ class Asked(NamedTuple):
 
 @dataclass(frozen=True)
 class Conditions:
-    """What a run sets for all methods alike: the seed of their noise, and how eq. (7) is read."""
+    """What a run sets for all methods alike: the seed of their noise, how eq. (7) is read, and the state that causal
+    tracing restores."""
 
     seed: int = 0
     attribution: Method = field(default_factory=Method)
+    restored: Kind = "hidden"
 
 
 class Measure(ABC):

@@ -1,5 +1,5 @@
 """Causal tracing, measured on facts at the subject's last token, and on prompts without a subject at their last token:
-what each layer's MLP brings back of the answer."""
+what each layer's clean state brings back of the answer."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ TOP_K = 3
 
 @dataclass(frozen=True)
 class TracedLayers(FactMethod):
-    """``restored [layers]``, the answer's probability with a layer's MLP restored at the subject's last token;
-    ``clean`` without noise and ``corrupted`` with it, means over draws."""
+    """``restored [layers]``, the answer's probability with a layer's state restored at the subject's last token;
+    ``clean`` without noise and ``corrupted`` with it, means over draws; ``gain``: `gain_of_the_best`."""
 
     what: ClassVar[str] = "layers by causal tracing"
+    code: ClassVar[int] = 2
 
     tracing: Tracing
 
@@ -62,6 +63,11 @@ class TracedLayers(FactMethod):
                     "restored": trace.by_layer().numpy(),
                     "clean": np.array(trace.clean),
                     "corrupted": np.array(float(trace.corrupted.mean())),
+                    "gain": np.array(
+                        gain_of_the_best(
+                            trace.restored_by_draw[:, trace.subject[-1]].numpy(), trace.corrupted.numpy()
+                        )
+                    ),
                 }
 
             yield measure
@@ -81,9 +87,21 @@ class TracedLayers(FactMethod):
         return subject_tokens(lm, asked.example)
 
 
+def gain_of_the_best(restored: np.ndarray, corrupted: np.ndarray) -> float:
+    """What the best layer's clean state adds to the answer's probability ``corrupted [draws]``, from ``restored [draws,
+    layers]``: the layer is chosen on half of the draws of the noise and scored on the other, and the halves change
+    places. So it is 0 on average where layers differ by their noise alone; nan for a single draw."""
+    if len(corrupted) < 2:
+        return float("nan")
+    gains = restored - corrupted[:, None]
+    one, other = gains[::2].mean(0), gains[1::2].mean(0)
+    return float(other[one.argmax()] + one[other.argmax()]) / 2
+
+
 @dataclass(frozen=True)
 class LastTokenLayers(SampleMethod):
-    """The answer's probability with a layer's MLP restored at the prompt's last token."""
+    """The answer's probability with a layer's MLP output restored at the prompt's last token, whose whole state would
+    bring back everything that comes before it."""
 
     what: ClassVar[str] = "layers at the last prompt token"
 

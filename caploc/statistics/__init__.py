@@ -22,7 +22,7 @@ back is made of plain Python numbers, so that it can be written as JSON. Random 
 from __future__ import annotations
 
 from caploc.statistics.arms import Pair, effect_of, rank_among_draws, resampled_changes, sets_p
-from caploc.statistics.best import Best, Ipp, against_the_best, best_of, ipp
+from caploc.statistics.best import Best, Ipp, against_the_best, best_of, ipp, largest_mean_p
 from caploc.statistics.checks import StatisticsError
 from caploc.statistics.comparisons import (
     Change,
@@ -183,6 +183,7 @@ __all__ = [
     "hypergeometric_p",
     "if_nothing_changed",
     "ipp",
+    "largest_mean_p",
     "largest_rank_correlation",
     "layer_matched_p",
     "mann_kendall",

@@ -93,6 +93,19 @@ def best_of(
     )
 
 
+def largest_mean_p(values: np.ndarray, clusters: Clusters, seed: int = 0, flips: int = FLIPS) -> float:
+    """One-sided p that the largest column mean of ``values [units, columns]`` is above 0 by accident.
+
+    The signs of whole clusters are flipped and the largest column is sought anew, so that no correction for the choice
+    is needed. Valid where nothing is there and a cluster's row is as likely with the other sign.
+    """
+    codes = cluster_codes(len(values), clusters)
+    rows = np.zeros((int(codes.max()) + 1, values.shape[1]))
+    np.add.at(rows, codes, values)
+    signs = stream(Stream.BEST_RIVAL, seed, 1).choice([-1.0, 1.0], (flips, len(rows)))
+    return permutation_p(float(rows.sum(0).max()), (signs @ rows).max(1))
+
+
 def _means(arm: Sequence[np.ndarray]) -> list[np.ndarray]:
     """For each dataset ``[columns, items]``, averaged over runs."""
     return [outcomes.mean(0) for outcomes in arm]

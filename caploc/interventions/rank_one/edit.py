@@ -76,7 +76,7 @@ class RankOneEdit:
         value: v, that output, with the bias.
         delta: v less the unedited output.
         direction: d in float64, with d^T k = 1.
-        losses: of the search for the value, before each update.
+        losses: of the search for the value, before each update and at the value found.
         known: whether the unedited model recalls the true answer; None where the request does not tell it.
         settings: what was chosen.
     """
@@ -166,7 +166,7 @@ def edit_all_layers(
     prefixes = editing.prefixes
     if prefixes is None:
         prefixes = draw_prefixes(lm, editing.prefix_tokens, editing.seed)
-    prompts = edit_prompts(lm, request, prefixes, editing.token)
+    prompts = edit_prompts(lm, request, prefixes, editing.token, editing.kl_token)
     settings = {**editing.settings, "prefixes": prefixes, "covariance": covariance.settings}
     with frozen_eval(lm.model):
         recorded = record(lm, prompts)

@@ -22,12 +22,14 @@ from caploc.streams import Stream, stream
 
 Token = Literal["last-subject", "last-prompt"]
 Key = Literal["prompt", "mean"]
+Divergence = Literal["edited", "last"]
 _CANDIDATES = 5  # ROME's code draws from the five most probable tokens
 
 
 @dataclass(frozen=True)
 class Editing:
-    """How an edit is made. Every number is what ROME's released code sets for GPT-J, unless brackets say so.
+    """How an edit is made: as ROME's released code makes it in GPT-J, except where brackets say otherwise. Beyond this
+    table, the covariance of keys is not Wikipedia's but that of the texts one gives (``key_covariance``).
 
     ===================  =====================================================================================
     ``token``            whose key is edited: the subject's last token (ROME's), or the prompt's last
@@ -37,10 +39,12 @@ class Editing:
     ``prefix_tokens``    the length of each text that is drawn from the model and put in front of the prompt,
                          to make more of it [ROME's code: ten of 5 and ten of 10; its paper: 50 of 2 to 10]
     ``prefixes``         texts to be used instead of drawn ones; an empty tuple for the bare prompt alone
-    ``steps``            updates of the value by Adam
+    ``steps``            how often the loss is computed; Adam updates the value after each time but the last, so that
+                         20 steps are 19 updates, as in ROME's code
     ``learning_rate``    of Adam, in units of the MLP's output
-    ``kl_weight``        of KL(edited || unedited) behind "SUBJECT is a" [ROME's code reads it at the edited
-                         token; here, as in its paper, behind the whole text]
+    ``kl_weight``        of KL(edited || unedited) on "SUBJECT is a"
+    ``kl_token``         which of its tokens' predictions must not diverge: the ``edited`` one's, as in ROME's code,
+                         or the ``last`` one's, as in its paper
     ``decay``            of |delta| / |v|^2, v the unedited output of the MLP at the bare prompt
     ``clamp``            |delta| is at most so many |v|; None for no limit
     ``stop_loss``        a layer's value is left as it is once its loss is below
@@ -58,13 +62,15 @@ class Editing:
     steps: int = 20
     learning_rate: float = 0.5
     kl_weight: float = 0.0625
+    kl_token: Divergence = "edited"
     decay: float = 0.5
     clamp: float | None = 4.0
     stop_loss: float = 0.05
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, choices in (("token", get_args(Token)), ("key", get_args(Key))):
+        allowed = {"token": get_args(Token), "key": get_args(Key), "kl_token": get_args(Divergence)}
+        for name, choices in allowed.items():
             if getattr(self, name) not in choices:
                 raise OptionError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
         for name, least in (("steps", 1), ("seed", 0)):
@@ -108,7 +114,7 @@ class EditPrompts:
     Attributes:
         rewriting: the fact's prompt, bare first, then behind each prefix, with all but the last of the new answer's
             tokens; the predictions of the whole answer are read.
-        essence: "SUBJECT is a", whose next token's distribution should stay; the last of the prompts.
+        essence: "SUBJECT is a", of which one token's prediction should stay as it is; the last of the prompts.
         targets: ``[Y]`` the new answer's tokens.
     """
 
@@ -122,9 +128,13 @@ class EditPrompts:
 
 
 def edit_prompts(
-    lm: LanguageModel, request: EditRequest, prefixes: Sequence[str], token: Token
+    lm: LanguageModel,
+    request: EditRequest,
+    prefixes: Sequence[str],
+    token: Token,
+    kl_token: Divergence = "edited",
 ) -> EditPrompts:
-    """The prompts of ``request``, on the model's device.
+    """The prompts of ``request``, on the model's device; ``token`` and ``kl_token`` as in ``Editing``.
 
     Raises:
         ExampleError: the subject is not in the prompt, a text is empty, or one is too long for the model's context.
@@ -142,8 +152,10 @@ def edit_prompts(
         request.id, f"{request.subject.strip()} is a", request.target_new, subject=request.subject
     )
     ids = tokenize(lm, essence).prompt_ids.to(lm.device)
-    last = EditPrompt(ids, _edited(lm, essence, len(ids), token), range(len(ids) - 1, len(ids)))
-    return EditPrompts(tuple(rewriting), last, targets.to(lm.device))
+    edited = _edited(lm, essence, len(ids), token)
+    read = edited if kl_token == "edited" else len(ids) - 1
+    about = EditPrompt(ids, edited, range(read, read + 1))
+    return EditPrompts(tuple(rewriting), about, targets.to(lm.device))
 
 
 def _edited(lm: LanguageModel, example: Example, prompt_tokens: int, token: Token) -> int:

@@ -196,7 +196,7 @@ class Value:
 
     Attributes:
         delta: ``[width]`` to be added to the MLP's output.
-        losses: before each update, and that at which it stopped, if it did.
+        losses: before each update, and at the delta found.
     """
 
     delta: Float[Tensor, " width"]
@@ -215,7 +215,7 @@ def find_values(
 
     The loss of a layer (its own delta added at the edited token of every prompt) is
     -mean log p(answer | prefix + prompt), over prefixes and the answer's tokens, teacher forced,
-    + kl_weight KL(edited || unedited) behind "SUBJECT is a", + decay |delta| / |v|^2.
+    + kl_weight KL(edited || unedited) at one token of "SUBJECT is a", + decay |delta| / |v|^2.
 
     Equals a search in each layer by itself, over whole sequences (``reference.reference_delta``;
     caploc/tests/interventions/test_rank_one_layers.py).
@@ -260,7 +260,7 @@ class _Search:
         found: dict[int, Tensor] = {}
         losses: dict[int, list[float]] = {layer: [] for layer in layers}
         essence = None
-        for _ in range(editing.steps):
+        for step in range(editing.steps):
             left = [row for row, layer in enumerate(layers) if layer not in found]
             if not left:
                 break
@@ -275,6 +275,8 @@ class _Search:
             if essence is None:
                 self._check(logits)
                 essence = logits[:1, -1].detach().log_softmax(-1)
+            if step == editing.steps - 1:
+                break  # as ROME's code: the last loss is computed and leads to no update
             optimizer.step()
             if editing.clamp is not None:
                 self._clamp(deltas, editing.clamp * norms)

@@ -54,7 +54,7 @@ def locate(
     lm: LanguageModel,
     examples: Sequence[Example],
     top_k: int = 3,
-    kind: Kind = "mlp",
+    kind: Kind = "hidden",
     rank: Rank = "last-subject",
     *,
     progress: bool = True,
@@ -64,7 +64,7 @@ def locate(
     answer most probable, in the mean over ``examples``.
 
     Args:
-        kind: the state that is put back: ``mlp``, ``attention`` or ``hidden``.
+        kind: the state that is put back: ``hidden``, as in appendix C, ``mlp`` or ``attention``.
         rank: ``last-subject``, or ``sum`` to add up the restored probabilities over all of the prompt's tokens.
         progress: show a progress bar, on a terminal.
         options: the other settings of ``Tracing``: ``window``, ``noise``, ``draws``, ``answer``, ``seed``,

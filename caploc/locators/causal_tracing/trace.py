@@ -26,8 +26,8 @@ class Tracing:
     """How causal tracing is done.
 
     ================  ========================================================================================
-    ``kind``          the state that is put back: ``hidden``, a layer's output; ``mlp`` or ``attention``, the
-                      output of that sub-module, before any norm behind it
+    ``kind``          the state that is put back: ``hidden``, a layer's output, as in appendix C; ``mlp`` or
+                      ``attention``, the output of that sub-module, before any norm behind it
     ``window``        how many layers around l have their sub-module restored at once; ROME's figures use 10
                       of 48. Even windows reach one layer further down than up, and the model's ends cut them
     ``noise``         the noise's standard deviation, in standard deviations of the model's embeddings
@@ -43,7 +43,7 @@ class Tracing:
         OptionError: a value that makes no sense.
     """
 
-    kind: Kind = "mlp"
+    kind: Kind = "hidden"
     window: int = 1
     noise: float = 3.0
     draws: int = 10

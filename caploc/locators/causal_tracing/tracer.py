@@ -25,7 +25,7 @@ class Tracer(Borrower):
 
     ::
 
-        with Tracer(lm, Tracing(kind="mlp")) as tracer:
+        with Tracer(lm, Tracing(kind="hidden")) as tracer:
             trace = tracer.one(tokenize(lm, example), subject_tokens(lm, example))
     """
 

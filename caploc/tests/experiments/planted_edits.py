@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Mapping
+
 import numpy as np
 
 from caploc.experiments.edited_facts import (
@@ -16,9 +19,18 @@ from caploc.experiments.edited_facts import (
     TracedFacts,
 )
 from caploc.experiments.study import Study
+from caploc.findings import Outcome, Verdict
 from caploc.tests.experiments.planted_facts import fact_set, planted_study
 
-LAYERS, DRAWS = 6, 10
+LAYERS, DRAWS, NOISED = 6, 10, 0.05
+SELDOM, MOSTLY = 0.05, 0.8
+"""The largest rate of a wrong verdict, and the least of a right one where the effect is as large as a rule means."""
+
+
+def shares(simulate: Callable[[int], Verdict], runs: int = 40) -> Mapping[str, float]:
+    """The share of each outcome in so many runs, each of which is given its number."""
+    found = Counter(simulate(number).outcome.value for number in range(runs))
+    return {outcome.value: found[outcome.value] / runs for outcome in Outcome}
 
 
 def edits_of(success: np.ndarray, before: float = 0.0, at_prompt: np.ndarray | None = None) -> LayerEdits:
@@ -40,7 +52,8 @@ def edit_study(
 ) -> Study:
     """A study in which the first facts are edited, ``success [E, L]``, and half as many more locate the layer.
 
-    ``restored [F, L]``: layer 2 restores most unless given; ``noised [F, draws]``: the answer is lost unless given.
+    ``restored [F, L]``: layer 2 restores most unless given, against `NOISED` with noise alone; ``noised [F, draws]``:
+    the answer is lost unless given.
     """
     edited, layers = success.shape
     count = edited + edited // 2
@@ -52,7 +65,9 @@ def edit_study(
     return planted_study(
         {
             Editable(dataset): EditableFacts(facts, [], edited, 16),
-            FactTraces(dataset): TracedFacts(best if restored is None else restored, right, lost, lost),
+            FactTraces(dataset): TracedFacts(
+                best if restored is None else restored, np.full(count, NOISED), right, lost, lost
+            ),
             EditsByLayer(dataset): edits_of(success, before, at_prompt),
             EditsByLayer(dataset, "untrained"): edits_of(success[:2]),
         }

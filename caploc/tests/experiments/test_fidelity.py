@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+
 import numpy as np
 import pytest
 from scipy import sparse
@@ -16,6 +20,7 @@ from caploc.findings import Cell, Finding, Number, Outcome, Verdict
 from caploc.locators import LOCATORS, Locator
 from caploc.locators.traced_layers import TOP_K
 from caploc.neurons import NeuronMask
+from caploc.tests.experiments.planted_edits import MOSTLY, SELDOM, shares
 from caploc.tests.experiments.planted_facts import (
     PAPER,
     PLACES,
@@ -186,21 +191,26 @@ def test_the_same_seed_gives_the_same_finding() -> None:
 # ------------------------------------------------------------------------------------------------------- ROME's layers
 
 
-def layers_of(best: np.ndarray, layers: int) -> FactLocations:
-    """What is located where the best three layers are ``best [P, 3]``."""
+def layers_of(best: np.ndarray, layers: int, gain: np.ndarray | None = None) -> FactLocations:
+    """What is located where the best three layers are ``best [P, 3]``; their states restore well unless ``gain`` is
+    given."""
     found = {
         f"top {count}": LocatedSets.of_places(best[:, :count], layers, np.zeros(layers, int))
         for count in (TOP_K, 1, 2)
     }
-    numbers = {"clean": np.full(len(best), 0.9), "corrupted": np.full(len(best), 0.1)}
+    numbers = {
+        "clean": np.full(len(best), 0.9),
+        "corrupted": np.full(len(best), 0.1),
+        "gain": np.full(len(best), 0.4) if gain is None else gain,
+    }
     return FactLocations(
         found.pop("top 3"), "top 3", found, np.full(len(best), 0.3), numbers, {"top_k": TOP_K}
     )
 
 
-def traced(shared: int, layers: int = GPTJ_LAYERS, owners: int = FEWER) -> FactLocations:
+def traced(shared: int, layers: int = GPTJ_LAYERS, owners: int = FEWER, seed: int = 0) -> FactLocations:
     """``shared`` of every wording's three layers are its owner's, the others random."""
-    generator = np.random.default_rng(0)
+    generator = np.random.default_rng(seed)
     cores = [generator.permutation(layers)[:shared] for _ in range(owners)]
     rows = []
     for number in np.repeat(np.arange(FEWER), WORDINGS):
@@ -243,14 +253,44 @@ def test_layers_that_all_facts_share_are_no_fact() -> None:
     assert verdict.outcome is Outcome.INCONCLUSIVE and "unrelated items" in verdict.reason
 
 
-def test_three_of_six_layers_say_nothing() -> None:
-    """Whatever was located: two random sets overlap 50 %, above the line."""
-    for shared in (0, 3):
-        finding, verdict = rome_overlap(traced(shared, layers=6))
-        found = finding.measurement
-        assert verdict.outcome is Outcome.INCONCLUSIVE and found.chance == 0.5
-        assert verdict.reason == found.floor
-        assert str(found.floor).startswith("floor effect: two random sets of 3 of 6 layers overlap 50.0%")
+@pytest.mark.parametrize("layers", [6, 8])
+def test_three_of_few_layers_are_judged_above_their_chance(layers: int) -> None:
+    for shared, outcome in ((0, Outcome.INCONCLUSIVE), (2, Outcome.SUPPORTED), (3, Outcome.REFUTED)):
+        finding, verdict = rome_overlap(traced(shared, layers))
+        found, chance = finding.measurement, 3 / layers
+        assert verdict.outcome is outcome and found.chance == pytest.approx(chance) and found.floor is None
+        corrected = (estimate(found.value) - chance) / (1 - chance)
+        assert estimate(found.parts["corrected overlap"]) == pytest.approx(corrected)
+
+
+@pytest.mark.parametrize("shared", [1, 3])
+def test_tracing_that_restores_no_more_than_its_noise_locates_nothing(shared: int) -> None:
+    """However the wordings agree."""
+    best = traced(shared)
+    gain = np.random.default_rng(0).normal(0, 0.05, FEWER * WORDINGS)
+    finding, verdict = rome_overlap(replace(best, numbers={**best.numbers, "gain": gain}))
+    assert verdict.outcome is Outcome.INCONCLUSIVE and verdict.reason == finding.measurement.floor
+    assert verdict.reason.startswith(
+        "tracing restores no more than its noise: the best layer's clean state adds "
+    )
+
+
+def simulated(shared: int, layers: int) -> Mapping[str, float]:
+    """Verdicts on overlaps at so many draws of what is located."""
+    with_fewer = partial(traced, shared, layers, FEWER)
+    return shares(lambda number: rome_overlap(with_fewer(number))[1])
+
+
+@pytest.mark.parametrize("layers", [6, 8])
+def test_random_layers_are_seldom_judged(layers: int) -> None:
+    found = simulated(0, layers)
+    assert found[Outcome.SUPPORTED] + found[Outcome.REFUTED] <= SELDOM, found
+
+
+def test_two_layers_in_common_are_seldom_highly_similar_and_three_always() -> None:
+    found, same = simulated(2, 6), simulated(3, 6)
+    assert found[Outcome.SUPPORTED] >= MOSTLY and not found[Outcome.REFUTED], found
+    assert same[Outcome.REFUTED] >= MOSTLY and not same[Outcome.SUPPORTED], same
 
 
 def test_granularity_counts_three_layers() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,15 @@ from caploc.experiments.facts import facts_of
 from caploc.experiments.premises import PAPER_FACTS
 from caploc.experiments.study import Study
 from caploc.findings import Finding, Outcome, Verdict
-from caploc.tests.experiments.planted_edits import DRAWS, LAYERS, edit_study, successes
+from caploc.tests.experiments.planted_edits import (
+    DRAWS,
+    LAYERS,
+    MOSTLY,
+    SELDOM,
+    edit_study,
+    shares,
+    successes,
+)
 from caploc.tests.experiments.planted_facts import (
     aside,
     ends,
@@ -216,18 +225,53 @@ def test_restoration(sign: int, outcome: Outcome) -> None:
     finding, verdict = run(premises.rome_restoration_locates, study, RESTORATION, dataset="zsre")
     assert verdict.outcome is outcome, verdict.reason
     found = finding.measurement
-    assert found.n == 35 and "5 of 40 facts left out" in finding.notes[0]
+    assert found.n == 40 and finding.notes[0].startswith("in 5 of 40 facts edits end alike in all layers")
     if sign:
-        # of six layers the upper three succeed: rho of ranks with halves
-        assert estimate(found.value) == pytest.approx(sign * 0.8783, abs=1e-4)
+        # of six layers the upper three succeed: rho of ranks with halves; the five ties count as 0
+        assert estimate(found.value) == pytest.approx(sign * 0.8783 * 35 / 40, abs=1e-4)
+        assert aside(found, "facts whose edits differ between layers") == pytest.approx(
+            sign * 0.8783, abs=1e-4
+        )
 
 
 def test_edits_that_end_alike_in_all_layers_have_no_correlation() -> None:
     success = successes([1.0] * LAYERS, 30)
     success[:10, 3:] = 0
-    finding, verdict = run(
-        premises.rome_restoration_locates, edit_study(success), RESTORATION, dataset="zsre"
-    )
-    value = finding.measurement.value
-    assert verdict.outcome is Outcome.INCONCLUSIVE and value is not None and value.interval is None
-    assert verdict.reason.startswith("floor effect: in 20 of 30 facts edits end alike in all layers")
+    study = edit_study(success)
+    _, verdict = run(premises.rome_restoration_locates, study, RESTORATION, dataset="zsre")
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert verdict.reason == "floor effect: in 20 of 30 facts edits end alike in all layers"
+
+
+def restoration(number: int, follows: float, ties: float = 0.2) -> Verdict:
+    """72 edited facts; edits succeed in layers by what is restored there, ``follows`` of them, and by accident."""
+    rng = np.random.default_rng([5, number])
+    restored = rng.random((108, LAYERS))
+    score = np.where(rng.random(72)[:, None] < follows, restored[:72], rng.random((72, LAYERS)))
+    success = (score > np.median(score, axis=1, keepdims=True)).astype(float)
+    success[rng.random(72) < ties] = 1
+    study = edit_study(success, restored)
+    return run(premises.rome_restoration_locates, study, RESTORATION, dataset="zsre")[1]
+
+
+def test_rates_of_restoration() -> None:
+    """A mean correlation of 0, of .3, the line, and of .63 with the ties."""
+    nothing, line, much = (shares(partial(restoration, follows=share)) for share in (0.0, 0.427, 0.9))
+    assert nothing[Outcome.REFUTED] >= MOSTLY and not nothing[Outcome.SUPPORTED], nothing
+    assert line[Outcome.SUPPORTED] <= SELDOM and line[Outcome.REFUTED] <= SELDOM, line
+    assert much[Outcome.SUPPORTED] >= MOSTLY and not much[Outcome.REFUTED], much
+
+
+def corruption(number: int, survives: float) -> Verdict:
+    """108 facts, each with a chance of its own to survive the noise, ``survives`` on average."""
+    rng = np.random.default_rng([6, number])
+    noised = rng.random((108, DRAWS)) < rng.beta(survives, 1 - survives, 108)[:, None]
+    study = edit_study(successes([0.5] * LAYERS, 72), noised=noised)
+    return run(premises.rome_corruption, study, CORRUPTION, dataset="zsre")[1]
+
+
+def test_rates_of_corruption() -> None:
+    low, line, high = (shares(partial(corruption, survives=share)) for share in (0.35, 0.5, 0.65))
+    assert low[Outcome.SUPPORTED] >= MOSTLY and not low[Outcome.REFUTED], low
+    assert line[Outcome.SUPPORTED] <= SELDOM and line[Outcome.REFUTED] <= SELDOM, line
+    assert high[Outcome.REFUTED] >= MOSTLY and not high[Outcome.SUPPORTED], high

@@ -15,6 +15,7 @@ from caploc.datasets.loading import DATASETS
 from caploc.errors import OptionError
 from caploc.experiments.readings import CHOICES, Reading
 from caploc.experiments.study import StudySettings
+from caploc.locators.causal_tracing.trace import Kind, Tracing
 from caploc.neurons import Deviation, Dispersion, Scope, Threshold
 from caploc.papers import load_paper
 from caploc.tests.experiments.planted import planted
@@ -35,6 +36,7 @@ def test_the_choices_are_those_of_the_library() -> None:
         "path": PATHS,
         "value": VALUES,
         "gsm8k-form": ("free", *DATASETS["gsm8k"].forms),
+        "restored": get_args(Kind),
     }
     assert dict(CHOICES) == implemented
 
@@ -55,7 +57,9 @@ def test_the_default_reading_is_what_the_library_does_by_default() -> None:
     reading, method, threshold = Reading(), Method(), Threshold()
     for field in fields(Reading):
         owner = method if hasattr(method, field.name) else threshold
-        if field.name != "gsm8k_form":
+        if field.name == "restored":
+            assert reading.restored == Tracing().kind == StudySettings().restored
+        elif field.name != "gsm8k_form":
             assert getattr(reading, field.name) == getattr(owner, field.name)
     assert not reading.departures() and StudySettings().attribution == method
     assert StudySettings().threshold(6.0) == threshold
@@ -87,7 +91,7 @@ def test_what_is_no_reading(settings: dict[str, str], reason: str) -> None:
 def test_a_reading_replaces_only_what_it_departs_in() -> None:
     method = Method(steps=7, quadrature="trapezoid")
     assert StudySettings(method=method).attribution == method
-    for setting in ("dispersion", "scope", "deviation", "gsm8k-form"):
+    for setting in ("dispersion", "scope", "deviation", "gsm8k-form", "restored"):
         reading = Reading.of({setting: CHOICES[setting][1]})
         assert StudySettings(method=method, reading=reading).attribution == method
     for setting in ("quadrature", "path", "value"):

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
+
 import numpy as np
 import pytest
 from scipy import stats
 
+from caploc import statistics
 from caploc.experiments import reliability_rome
-from caploc.experiments.edited_facts import Editable, FactTraces, locate_layer
-from caploc.findings import Outcome
-from caploc.statistics import compare_successes, equivalence_p
+from caploc.experiments.edited_facts import CPU_EDITED, Editable, FactTraces, locate_layer
+from caploc.findings import Outcome, Verdict
+from caploc.statistics import compare_successes, equivalence_p, largest_mean_p
 from caploc.tests.experiments.planted import PAPER
-from caploc.tests.experiments.planted_edits import LAYERS, edit_study, successes
+from caploc.tests.experiments.planted_edits import (
+    LAYERS,
+    MOSTLY,
+    NOISED,
+    SELDOM,
+    edit_study,
+    shares,
+    successes,
+)
 from caploc.tests.experiments.planted_facts import aside, estimate, run
 
 EQUAL, IPP = "reliability-rome-layers-equal", "reliability-rome-ipp"
@@ -26,7 +38,7 @@ BETTER = [0.1, 0.1, 0.9, 0.1, 0.1, 0.1]
         ([0.1, 0.1, 0.8, 0.8, 0.8, 0.8], 200, Outcome.SUPPORTED),
         (BETTER, 200, Outcome.REFUTED),
         ([0.9, 0.9, 0.1, 0.9, 0.9, 0.9], 200, Outcome.REFUTED),
-        (ALIKE, 24, Outcome.INCONCLUSIVE),
+        (ALIKE, 18, Outcome.INCONCLUSIVE),
     ],
 )
 def test_layers_equal(shares: list[float], facts: int, outcome: Outcome) -> None:
@@ -40,11 +52,11 @@ def test_layers_equal(shares: list[float], facts: int, outcome: Outcome) -> None
         expected = shares[2] - shares[layer]
         assert estimate(found.parts[f"layer-{layer}"]) == pytest.approx(expected, abs=0.05)
     assert "layer-2" not in found.parts and aside(found, "located layer") == 2
-    assert any("too few to show two layers equal" in note for note in finding.notes) is (facts == 24)
+    assert any("too few to show two layers equal" in note for note in finding.notes) is (facts == 18)
     assert any("last prompt token: no difference can show" in note for note in finding.notes)
     (plot,) = found.plots
     assert plot.kind == "layers" and plot.data["located"] == 2
-    assert plot.data["curves"]["efficacy"]["mean"] == pytest.approx(shares, abs=0.02)
+    assert plot.data["curves"]["efficacy"]["mean"] == pytest.approx(shares, abs=0.03)
 
 
 def test_the_papers_model_is_edited_in_its_printed_layer() -> None:
@@ -52,7 +64,7 @@ def test_the_papers_model_is_edited_in_its_printed_layer() -> None:
     study = edit_study(successes(shares, 60))
     finding, _ = run(reliability_rome.rome_layers_equal, study, EQUAL, "gptj-6b", "zsre")
     assert aside(finding.measurement, "located layer") == 5 and finding.published is None
-    assert any("tracing names layer 2" in note for note in finding.notes)
+    assert any("by tracing, put back in layer 2, the clean state" in note for note in finding.notes)
 
 
 def test_the_layer_is_located_on_facts_that_are_not_edited() -> None:
@@ -64,9 +76,83 @@ def test_the_layer_is_located_on_facts_that_are_not_edited() -> None:
     assert found.edited.tolist() == list(range(36)) and found.others.tolist() == list(range(36, 54))
     traces.restored[:] = 0
     traces.restored[:36, 4] = traces.restored[36:54, 1] = traces.restored[54:, 3] = 1
-    assert locate_layer("tiny-llama", PAPER.margins, found, traces).layer == 1
-    printed = locate_layer("gptj-6b", PAPER.margins, found, traces)
-    assert printed.layer == 5 and printed.note.endswith("tracing names layer 1")
+    claim = PAPER.claim(EQUAL)
+    own = locate_layer("tiny-llama", claim, found, traces, 0)
+    assert own.layer == 1 and own.floor is None and own.p < 0.001
+    assert own.note.startswith(
+        "layer 1 counts as located, since the paper names none for this model: put back in"
+    )
+    printed = locate_layer("gptj-6b", claim, found, traces, 0)
+    assert printed.layer == 5 and printed.note.startswith(
+        "layer 5 is the printed one and counts as located; by"
+    )
+
+
+def disagreeing(number: int, lead: float, share: float = 0.1, facts: int = CPU_EDITED) -> np.ndarray:
+    """``[facts, layers]`` edits of which ``share`` end otherwise in each layer than in the located one, whose efficacy
+    is .6, and so many more succeed in it as ``lead`` says."""
+    rng = np.random.default_rng([7, number])
+    own = rng.random(facts) < 0.6
+    lost = (share + lead) / 2 / 0.6
+    won = (share - lead) / 2 / 0.4
+    change = rng.random((facts, LAYERS)) < np.where(own, lost, max(won, 0.0))[:, None]
+    success = own[:, None] ^ change
+    success[:, 2] = own
+    return success.astype(float)
+
+
+def outcomes(claim: str, lead: float, share: float) -> Mapping[str, float]:
+    experiment = reliability_rome.rome_layers_equal if claim == EQUAL else reliability_rome.rome_ipp
+
+    def simulate(number: int) -> Verdict:
+        study = edit_study(disagreeing(number, lead, share))
+        return run(experiment, study, claim, dataset="zsre")[1]
+
+    return shares(simulate)
+
+
+@pytest.mark.parametrize("claim", [EQUAL, IPP])
+def test_rates_at_the_default_number_of_edits(claim: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal layers, of whose edits one in ten ends otherwise (for the IPP one in twenty); a located layer
+    that is better by the margin, and by 30 points."""
+    monkeypatch.setattr(statistics, "ipp", partial(statistics.ipp, resamples=199))
+    equal, margin, better = (
+        outcomes(claim, lead, share)
+        for lead, share in ((0, 0.1 if claim == EQUAL else 0.05), (0.1, 0.2), (0.3, 0.3))
+    )
+    assert equal[Outcome.SUPPORTED] >= MOSTLY and equal[Outcome.REFUTED] <= SELDOM, equal
+    assert margin[Outcome.SUPPORTED] <= SELDOM and margin[Outcome.REFUTED] <= SELDOM, margin
+    assert better[Outcome.REFUTED] >= MOSTLY and better[Outcome.SUPPORTED] <= SELDOM, better
+
+
+def noise_only(number: int, facts: int = CPU_EDITED // 2) -> float:
+    """p of a layer's restoring where all layers differ from noise alone by noise."""
+    values = np.random.default_rng([8, number]).normal(0, 0.05, (facts, LAYERS))
+    return largest_mean_p(values, np.arange(facts), number)
+
+
+def test_noise_seldom_locates_a_layer_and_a_small_gain_mostly_does() -> None:
+    ps = np.array([noise_only(number) for number in range(200)])
+    assert 1 <= (ps < 0.05).sum() <= 20 and 0.4 < ps.mean() < 0.6
+    gain = np.random.default_rng(9).normal(0, 0.05, (CPU_EDITED // 2, LAYERS))
+    gain[:, 3] += 0.05
+    assert largest_mean_p(gain, np.arange(len(gain)), 0) < 0.01
+    assert largest_mean_p(gain, np.zeros(len(gain)), 0) > 0.3  # one subject is one unit
+
+
+@pytest.mark.parametrize("claim", [EQUAL, IPP])
+def test_no_layer_is_located_where_tracing_restores_no_more_than_noise(claim: str) -> None:
+    experiment = reliability_rome.rome_layers_equal if claim == EQUAL else reliability_rome.rome_ipp
+    noise = np.random.default_rng(3).normal(NOISED, 0.02, (CPU_EDITED * 3 // 2, LAYERS))
+    for planted in (ALIKE, BETTER):
+        study = edit_study(successes(planted, CPU_EDITED), noise)
+        finding, verdict = run(experiment, study, claim, dataset="zsre")
+        assert verdict.outcome is Outcome.INCONCLUSIVE and verdict.reason == finding.measurement.floor
+        assert verdict.reason.startswith(
+            "causal tracing locates no layer whose edits could be compared: put back"
+        )
+        _, printed = run(experiment, study, claim, "gptj-6b", "zsre")
+        assert not printed.reason.startswith("causal tracing")
 
 
 @pytest.mark.parametrize("claim", [EQUAL, IPP])
@@ -87,10 +173,10 @@ def test_too_few_known_facts(known: int, reason: str) -> None:
 @pytest.mark.parametrize(
     ("shares", "facts", "outcome"),
     [
-        ([1.0] * LAYERS, 300, Outcome.SUPPORTED),
+        ([1.0] * LAYERS, 96, Outcome.SUPPORTED),
         ([0.5, 0.9, 0.5, 0.5, 0.5, 0.5], 100, Outcome.SUPPORTED),
         (BETTER, 100, Outcome.REFUTED),
-        ([1.0] * LAYERS, 24, Outcome.INCONCLUSIVE),
+        ([1.0] * LAYERS, 20, Outcome.INCONCLUSIVE),
     ],
 )
 def test_ipp(shares: list[float], facts: int, outcome: Outcome) -> None:

@@ -30,7 +30,7 @@ BRIEF = Editing(steps=4, stop_loss=0.0, decay=0.3, kl_weight=0.5)
 
 
 def _prompts(lm: LanguageModel, editing: Editing = BRIEF, request: EditRequest = REQUEST) -> EditPrompts:
-    return edit_prompts(lm, request, PREFIXES, editing.token)
+    return edit_prompts(lm, request, PREFIXES, editing.token, editing.kl_token)
 
 
 def _found(
@@ -75,6 +75,7 @@ def test_every_family_after_a_whole_search(family: str, token: Any) -> None:
         clamp=st.sampled_from([None, 0.5, 2.0]),
         stop_loss=st.sampled_from([0.0, 3.9]),
         kl_weight=st.sampled_from([0.0, 1.0]),
+        kl_token=st.sampled_from(["edited", "last"]),
     ),
 )
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])

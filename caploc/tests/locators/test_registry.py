@@ -100,7 +100,8 @@ def test_keys_are_those_that_stores_have_had() -> None:
     tokens = tokenize(lm, example)
     asked, start = Asked(tokens, example), tokens.answer_start
     method = {"quadrature": "paper", "steps": 19}
-    tracing = {"kind": "mlp", "window": 1, "noise": 3.0, "draws": 10, "answer": "first", "seed": 3}
+    at_last = {"kind": "mlp", "window": 1, "noise": 3.0, "draws": 10, "answer": "first", "seed": 3}
+    tracing = {**at_last, "kind": "hidden"}
     content, told = tokens.content, {"id": "one", "tokens": tokens.content}
     subject = subject_tokens(lm, example)
     exact = {"ablation": "zero", "steps": 5, "exact": True, "threshold": 0.01}
@@ -111,7 +112,7 @@ def test_keys_are_those_that_stores_have_had() -> None:
     } == {
         "cnl": keys_of(lm, "score sums", method=method, examples=[content]),
         "kn": keys_of(lm, "neuron scores of one example", method=method, example=content[: start + 2]),
-        "rome": keys_of(lm, "layers at the last prompt token", **tracing, **told),
+        "rome": keys_of(lm, "layers at the last prompt token", **at_last, **told),
         "kc": keys_of(lm, "edges of MLPs", steps=5, **told),
         "magnitude": keys_of(lm, "magnitudes", **told),
     }
@@ -122,7 +123,7 @@ def test_keys_are_those_that_stores_have_had() -> None:
         if locator.facts is not None
     } == {
         "kn": keys_of(lm, "neuron scores of one example", method=method, example=content),
-        "rome": keys_of(lm, "layers by causal tracing", tracing=tracing, subject=span, **told),
+        "rome": keys_of(lm, "layers by causal tracing", code=2, tracing=tracing, subject=span, **told),
         "kc": keys_of(lm, "circuits", **exact, tokens=content),
     }
 

@@ -17,7 +17,7 @@ from caploc.tests.tiny import tiny_lm
 @pytest.mark.parametrize("answer", ["first", "whole"])
 def test_it_is_the_last_token_of_the_whole_trace(family: str, answer: str) -> None:
     lm = tiny_lm(family, torch.float64)
-    tracing = Tracing(answer=answer, draws=3, seed=4)  # type: ignore[arg-type]
+    tracing = Tracing("mlp", answer=answer, draws=3, seed=4)  # type: ignore[arg-type]
     before = {name: value.clone() for name, value in lm.model.state_dict().items()}
     for text in ("how many?", "ab"):
         example = tokenize(lm, Example(text, text, " 12"))

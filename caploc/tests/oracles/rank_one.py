@@ -38,7 +38,7 @@ def reference_key(lm: LanguageModel, prompts: EditPrompts, layer: int) -> Tensor
 def reference_delta(
     lm: LanguageModel, prompts: EditPrompts, layer: int, editing: Editing
 ) -> tuple[Tensor, list[float]]:
-    """The delta ``[width]`` of one layer and the losses before each update."""
+    """The delta ``[width]`` of one layer, and the losses before each update and at that delta."""
     width = lm.model.config.hidden_size
     delta = torch.zeros(width, dtype=lm.dtype, device=lm.device, requires_grad=True)
     first, second = torch.zeros_like(delta), torch.zeros_like(delta)
@@ -70,8 +70,8 @@ def reference_delta(
                 if losses[-1] < editing.stop_loss:
                     break
                 (slope,) = torch.autograd.grad(loss, delta)
-                if step == 1 and not slope.any():
-                    break  # it reaches no answer
+                if (step == 1 and not slope.any()) or step == editing.steps:
+                    break  # it reaches no answer, or the last loss is known
                 first = _FIRST_DECAY * first + (1 - _FIRST_DECAY) * slope
                 second = _SECOND_DECAY * second + (1 - _SECOND_DECAY) * slope**2
                 with torch.no_grad():
