@@ -140,8 +140,11 @@ class IntervalBelow(Rule, kind="interval_below"):
     refuted_above: Threshold
 
     def judge(self, claim: Claim, finding: Finding) -> Verdict:
+        return self.of(value_interval(finding))
+
+    def of(self, one: Span) -> Verdict:
+        """The verdict on one interval."""
         supported, refuted = self.supported_below, self.refuted_above
-        one = value_interval(finding)
         shown = f"{one.name}: interval {span(one.low, one.high, supported, refuted)}"
         if one.high < supported:
             return Verdict(Outcome.SUPPORTED, f"{shown} lies below {num(supported)}")
@@ -252,6 +255,29 @@ class Untestable(Rule, kind="untestable"):
 
     def judge(self, claim: Claim, finding: Finding) -> Verdict:
         return Verdict(Outcome.INCONCLUSIVE, "no measurement decides it")
+
+
+class CorrectedOverlap(IntervalBelow, kind="corrected_overlap"):
+    """The overlap corrected for chance, (overlap - chance) / (1 - chance), lies below ``supported_below`` / above
+    ``refuted_above``, and unrelated items overlap less.
+
+    Parts ``corrected overlap``, a Bound, and ``baseline gap``, an Effect: the overlap minus that of unrelated items,
+    both as they stand. Where the gap's interval does not lie above 0, what was located is not shown to belong to the
+    items, and neither verdict follows: so random sets are not SUPPORTED, and sets that are the same for every item are
+    not REFUTED.
+    """
+
+    def judge(self, claim: Claim, finding: Finding) -> Verdict:
+        low, high = ends(finding, "baseline gap", part(finding, "baseline gap", Effect))
+        name = "corrected overlap"
+        verdict = self.of(interval(finding, name, part(finding, name, Bound)))
+        gap = f"overlap minus that of unrelated items {span(low, high, 0)}"
+        if low > 0:
+            return Verdict(verdict.outcome, f"{verdict.reason}; {gap} lies above 0")
+        return Verdict(
+            Outcome.INCONCLUSIVE,
+            f"{gap} does not lie above 0, so that what was located is not shown to belong to the item; {verdict.reason}",
+        )
 
 
 def _unanimous(verdicts: Sequence[Verdict]) -> Outcome:

@@ -44,6 +44,7 @@ THRESHOLDS: Mapping[str, Mapping[str, Any]] = {
     "one_reading": {"low": 0.0005, "high": 0.006},
     "vanishing_error": {"supported_below": 0.01},
     "consistent": {},
+    "corrected_overlap": {"supported_below": 0.8, "refuted_above": 0.8},
     "untestable": {},
 }
 COMPARISONS = (
@@ -148,6 +149,7 @@ WELL: Mapping[str, Mapping[str, Part]] = {
     "monotone": {"trend": a_test(0.001), "reversal": a_test(0.9)},
     "one_reading": {"std": Count(0.002), "variance": Count(0.9)},
     "vanishing_error": {"coarse": Count(0.9)},
+    "corrected_overlap": {"corrected overlap": bound(0.3, 0.4), "baseline gap": effect(0.05, 0.2)},
 }
 INTERVALS: Mapping[str, tuple[float, float]] = {
     "lower_bound": (0.81, 0.9),
