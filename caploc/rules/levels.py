@@ -276,7 +276,7 @@ class CorrectedOverlap(IntervalBelow, kind="corrected_overlap"):
             return Verdict(verdict.outcome, f"{verdict.reason}; {gap} lies above 0")
         return Verdict(
             Outcome.INCONCLUSIVE,
-            f"{gap} does not lie above 0, so that what was located is not shown to belong to the item; {verdict.reason}",
+            f"{gap} does not lie above 0, so that what was located is not shown to belong to items; {verdict.reason}",
         )
 
 
