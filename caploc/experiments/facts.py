@@ -33,8 +33,9 @@ from caploc.store import Entry
 
 CPU_FACTS, CPU_FEWER_FACTS = 96, 20
 """Facts taken on a CPU, unless ``--samples`` says how many: causal tracing and pruning cost ten times as much a prompt
-as KN, and get the fewer. KN's 96 tell a share of 0 from one of 5 % (Wilson's interval needs 73) and show a difference
-of shares to be within 15 points with a power of 80 % where it is none (78 needed)."""
+as KN, and get the fewer. KN's 96 tell a share of 0 from one of 5 % (Wilson's interval needs 73) and show
+differences of shares to be within 15 points with a power of 80 % where they are none and four in five answers move as
+predicted (of one in two, the least favourable share, 135 are needed)."""
 PAPER_FACTS = 1000
 PAPER_WORDINGS, PAPER_PAIRS = 5, 10
 

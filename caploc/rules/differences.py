@@ -286,9 +286,9 @@ class NoMore(Rule, kind="no_more"):
 
 
 class PrintedOrDirection(AgreesWithPrinted, Comparison, kind="printed_or_direction"):
-    """The direction that the printed numbers have, tested in any model: as ``comparison``, the parts that are an Effect,
-    each positive in that direction. In cells for which the paper prints numbers these, too, as ``agreement``: both are
-    supported / either is refuted."""
+    """The direction that the printed numbers have, tested in any model: as ``comparison``, of the parts that are an
+    Effect, each positive in that direction. In cells for which the paper prints numbers these, too, as ``agreement``:
+    both are supported / either is refuted."""
 
     detectable: NonNegative
     equivalence_margin: NonNegative
