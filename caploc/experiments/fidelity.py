@@ -41,7 +41,7 @@ from caploc.statistics import bootstrap_mean, cluster_weights, defined_interval,
 from caploc.statistics.intervals import RESAMPLES
 
 FAITHFUL = 0.8
-"""The mark of a faithful method (ambiguity ``faithful-line``), beside which stands the share of facts that reach it."""
+"""From which overlap on two results are "highly similar" (ambiguity ``faithful-line``)."""
 ORDER = ("kn", "rome", "kc")
 """From the best agreement between wordings to the worst, in section 3.1 and on the poster; section 1 says otherwise."""
 INTRODUCTION = ("rome", "kc", "kn")
@@ -211,20 +211,22 @@ def overlap(study: Study, cell: Cell, claim: Claim, method: str) -> Measurement:
     untrained = Agreements(few, study.result(twin).sets, few.kept)
     spread = stats.bootstrap_mean(within.values[usable], seed=seed, clusters=facts.clusters[usable])
     baseline, same_answer = known.gaps(seed)
+    corrected, of_same_answer = known.corrected(seed)
     beside = how.beside(study, claim, own, twin)
     places = how.places or LOCATORS[method].places.unit
     return Measurement(
         f"overlap of the {places} of two wordings of a fact",
         bound(known.mean, spread, BY_SUBJECT),
         {
+            "corrected overlap": corrected,
             "baseline gap": baseline,
-            "corrected overlap": _corrected(known.mean, spread, known.chance),
             "overlap": number(known.mean, spread, BY_SUBJECT),
         },
         chance=known.chance,
         effect_size=known.effect_size,
         asides={
             "same answer gap": same_answer,
+            "corrected for what the same answer shares": of_same_answer,
             "permutation of facts": Test(p=stats.facts_permuted_p(known.matrix, known.fact, seed)),
             "pairs": float(within.pairs),
             "pairs of two empty sets, left out": float(within.undefined),
@@ -248,20 +250,12 @@ def overlap(study: Study, cell: Cell, claim: Claim, method: str) -> Measurement:
         n=int(usable.sum()),
         draws=RESAMPLES,
         basis=[facts],
-        settings={"wordings": int(np.bincount(facts.fact).max()), **found.settings, **beside.settings},
+        settings={**found.settings, **beside.settings},
         unused=OF_EQUATION_8,
         notes=beside.notes,
         plots=[_dots(facts, known, untrained, places, printed_mark(claim, cell, "overlap"))],
         floor=beside.floor,
     )
-
-
-def _corrected(mean: float, spread: stats.Interval, chance: float) -> Bound:
-    """The overlap as a share of the way from chance to identity, whatever the number of places; nan where chance is
-    identity."""
-    way = 1 - chance or np.nan
-    low, high = ((end - chance) / way for end in (spread.low, spread.high))
-    return bound((mean - chance) / way, replace(spread, low=low, high=high), BY_SUBJECT)
 
 
 def _under_other_choices(facts: FactSet, found: FactLocations) -> dict[str, float]:

@@ -17,11 +17,11 @@ from scipy import sparse
 
 from caploc import statistics as stats
 from caploc.errors import ModelError
-from caploc.experiments.evidence import difference
-from caploc.experiments.facts import FactSet, passes_flops
+from caploc.experiments.evidence import bound, difference
+from caploc.experiments.facts import BY_SUBJECT, FactSet, passes_flops
 from caploc.experiments.specs import NotRunError, Spec, Task
 from caploc.experiments.study import Study
-from caploc.findings import Effect
+from caploc.findings import Bound, Effect
 from caploc.locators import LOCATORS
 from caploc.locators.method import Arrays, Asked, Conditions, FactMethod, Measure
 from caploc.statistics import random_sides
@@ -187,6 +187,27 @@ class Agreements:
             for across in (self._unrelated, self._same_answer)
         )
         return unrelated, same_answer
+
+    def corrected(self, seed: int) -> tuple[Bound, Bound]:
+        """The overlap of wordings corrected for chance, (overlap - chance) / (1 - chance): chance being what unrelated
+        facts share, and what other subjects' facts with the same answer share."""
+        weights = stats.cluster_weights(self.facts.clusters, seed)
+        drawn, usable = stats.weighted_mean(self.within.values, weights), self.within.defined
+        least = stats.adjusted_interval(
+            self.within.values[usable], (0, 1), clusters=self.facts.clusters[usable]
+        )
+
+        def over(across: np.ndarray) -> Bound:
+            chance, chances = stats.defined_mean(across), stats.weighted_pair_mean(across, weights)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                low, high, mean = (
+                    (np.float64(one) - chance) / (1 - chance) for one in (least.low, least.high, self.mean)
+                )
+                own = stats.defined_interval((drawn - chances) / (1 - chances))
+            wide = stats.at_least(own, stats.Interval(float(low), float(high), least.level, least.kind))
+            return bound(float(mean), wide, BY_SUBJECT)
+
+        return over(self._unrelated), over(self._same_answer)
 
     def equal_share(self) -> float:
         """Mean over facts of the share of pairs whose sets are the same and not empty."""

@@ -106,46 +106,41 @@ def attribution_measures_contribution(study: Study, cell: Cell, claim: Claim) ->
 
 @on_scaled
 def kn_verification(found: ScaledKnown, study: Study, cell: Cell, claim: Claim) -> Measurement:
-    """Claim ``bg-kn-verification``: four effects in nats; the value is the smallest.
+    """Claim ``bg-kn-verification``: four effects in nats of log odds, which have no ceiling; the value is the smallest.
 
-    A ceiling effect, by a rule fixed beforehand: if log P(answer) can rise by less than the rule's equivalence margin
-    on average, doubling cannot show an effect beyond it, whatever it does.
+    Random sets are anywhere, as the paper's; those matched by layer and by magnitude stand beside.
     """
-    scaled, margin = found.known, claim.rule.parameters["equivalence_margin"]
+    scaled = found.known
     compared = {
         name: stats.compare_pairs(first, second, clusters=scaled.clusters, seed=study.settings.seed)
-        for name, (first, second) in _arms(scaled, LAYER).items()
+        for name, (first, second) in _arms(scaled, UNIFORM).items()
     }
     beside = {
         f"{arm} sets, {name}": float(np.nanmean(first - second))
-        for arm in (UNIFORM, MAGNITUDE)
+        for arm in (LAYER, MAGNITUDE)
+        if scaled.has(arm)
         for name, (first, second) in _arms(scaled, arm).items()
         if "random" in name
     }
     least = min(compared.values(), key=lambda one: one.estimate)
-    ceiling = (
-        f"ceiling effect: the answers have P {np.exp(scaled.clean).mean():.3f} on average, so log P can rise by "
-        f"{scaled.room:.2g} nats at most, less than the margin of {margin:g}: doubling cannot show an effect"
-    )
     return Measurement(
-        "change of log P(answer) in nats, as KN predicts it; the smallest of four effects",
+        "change of the answer's log odds in nats, as KN predicts it; the smallest of four effects",
         difference(least.estimate, least.interval, BY_SUBJECT, unit="nats"),
         effects(compared, unit="nats"),
         effect_size=least.effect_size,
-        asides={**beside, "room": scaled.room},
-        floor=ceiling if scaled.room < margin else None,
+        asides={**beside, "room of log P": scaled.room},
     )
 
 
 def _arms(scaled: Scaled, arm: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """By effect, what is compared with what, so that a positive difference speaks for KN."""
     nothing = np.zeros(len(scaled))
-    zeroed, doubled = scaled.nats(ZEROED, LOCATED), scaled.nats(DOUBLED, LOCATED)
+    zeroed, doubled = scaled.log_odds(ZEROED, LOCATED), scaled.log_odds(DOUBLED, LOCATED)
     return {
         "zeroed weakens": (-zeroed, nothing),
-        "zeroed weakens more than random": (scaled.nats(ZEROED, arm), zeroed),
+        "zeroed weakens more than random": (scaled.log_odds(ZEROED, arm), zeroed),
         "doubled strengthens": (doubled, nothing),
-        "doubled strengthens more than random": (doubled, scaled.nats(DOUBLED, arm)),
+        "doubled strengthens more than random": (doubled, scaled.log_odds(DOUBLED, arm)),
     }
 
 

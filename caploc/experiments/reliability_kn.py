@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from caploc import statistics as stats
-from caploc.errors import OptionError
 from caploc.experiments.evidence import asides, bound, difference, effects, number
 from caploc.experiments.facts import (
     BY_SUBJECT,
@@ -29,7 +28,7 @@ from caploc.experiments.study import Study, family
 from caploc.findings import Aside, Cell, Effect, Measurement, Plot, Test
 from caploc.interventions.scaling import Scaling
 from caploc.locators.knowledge_neurons import DEFAULT_CUT
-from caploc.locators.magnitude import Magnitude, magnitude, random_sets
+from caploc.locators.magnitude import Magnitude, magnitude
 from caploc.neurons import NeuronMask
 from caploc.papers import Claim
 from caploc.statistics.intervals import RESAMPLES
@@ -57,8 +56,11 @@ ARMS: Mapping[str, slice] = MappingProxyType(
     }
 )
 """Sets of each fact: located; random with its count in every layer; random with its count; nearest to it in magnitude,
-layer by layer; the largest in magnitude, as many in every layer."""
-RANDOM_ARMS = (LAYER, UNIFORM, MAGNITUDE)
+layer by layer; the largest in magnitude, as many in every layer. Random sets hold nothing that is located."""
+RANDOM_ARMS = (UNIFORM, LAYER, MAGNITUDE)
+"""The first is the paper's, "random activation values" anywhere, and decides; the others stand beside."""
+SURE = 1e-7
+"""The least 1 - P that float32 logits resolve."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,14 +108,22 @@ class Scaled:
         """``moved`` in KN's direction: likelier if doubled, less likely if zeroed."""
         return self.moved(done, arm, 1 if done == DOUBLED else -1)
 
-    def nats(self, done: int, arm: str) -> np.ndarray:
-        """``[F]`` mean change of log P(answer) over the arm's sets."""
-        return np.asarray(self.change[:, done, ARMS[arm]].mean(1))
+    def log_odds(self, done: int, arm: str) -> np.ndarray:
+        """``[F]`` mean change over the arm's sets of the log odds of the answer, log P - log (1 - P), in nats: as log P
+        where P is small, and without a ceiling where it is large."""
+        clean = self.clean[:, None]
+        return np.asarray((_odds(clean + self.change[:, done, ARMS[arm]]) - _odds(clean)).mean(1))
 
     @property
     def room(self) -> float:
-        """By how many nats log P(answer) could rise on average, at most: a ceiling where it is next to nothing."""
+        """By how many nats log P(answer) could rise on average, at most."""
         return float(-self.clean.mean())
+
+
+def _odds(log_p: np.ndarray) -> np.ndarray:
+    """Log odds of probabilities, of which none counts as closer to 1 than can be told."""
+    capped = np.minimum(log_p, -SURE)
+    return np.asarray(capped - np.log(-np.expm1(capped)))
 
 
 @dataclass(frozen=True)
@@ -139,7 +149,7 @@ class ScaledFacts(Spec[Scaled]):
             "facts": facts.data_fingerprint,
             "method": settings.attribution.settings,
             "seed": settings.seed,
-            "random sets": RANDOM_SETS,
+            "random sets": [RANDOM_SETS, "disjoint from the located"],
             "threshold": DEFAULT_CUT.threshold,
         }
         yield keyed(study, "scaled activations", depends_on, lambda: vars(self._scaled(study, facts)))
@@ -162,7 +172,7 @@ class ScaledFacts(Spec[Scaled]):
             for index, (prompt, entry) in enumerate(zip(prompts, scores, strict=True)):
                 values = torch.from_numpy(np.array(entry.arrays["values"]))
                 located = DEFAULT_CUT.locate(values)
-                if not located.count:
+                if not 0 < 2 * located.count <= located.values.numel():
                     continue
                 sets, is_there = _sets(located, sizes, study.settings.seed, index)
                 result = scaling.log_probs(
@@ -195,24 +205,23 @@ def _of_no_fact() -> Scaled:
 def _sets(located: NeuronMask, sizes: Magnitude, seed: int, fact: int) -> tuple[Tensor, np.ndarray]:
     """``[S, layers, neurons]`` the sets of all arms, and ``[S]`` which of them are there.
 
-    Where more than half of a layer is located, none of it can be matched in magnitude.
+    Where more than half of a layer is located, no others of it can match them.
     """
     drawn = derived_seeds(Stream.FACT_SETS, seed, fact)[0]
-    uniform = [located.random_like(drawn + number, "count").values for number in range(RANDOM_SETS)]
-    by_layer = random_sets(located, RANDOM_SETS, drawn)
-    is_there = np.ones(ARMS[LARGEST].stop, bool)
-    try:
-        by_magnitude = sizes.random_like(located, RANDOM_SETS, drawn)
-    except OptionError:
-        by_magnitude, is_there[ARMS[MAGNITUDE]] = by_layer, False
-    parts = [
-        located.values[None],
-        by_layer,
-        torch.stack(uniform),
-        by_magnitude,
-        sizes.top_like(located).values[None],
-    ]
-    return torch.cat(parts), is_there
+    generator, free = np.random.default_rng(drawn), ~located.values.numpy(force=True)
+    sets = np.zeros((ARMS[LARGEST].stop, *free.shape), bool)
+    is_there = np.ones(len(sets), bool)
+    for one in sets[ARMS[UNIFORM]]:
+        one.ravel()[generator.choice(np.flatnonzero(free), located.count, replace=False)] = True
+    sets[ARMS[LOCATED]], sets[ARMS[LARGEST]] = ~free, sizes.top_like(located).values.numpy(force=True)
+    if (free.sum(1) < located.per_layer).any():
+        is_there[ARMS[LAYER]] = is_there[ARMS[MAGNITUDE]] = False
+        return torch.from_numpy(sets), is_there
+    for one in sets[ARMS[LAYER]]:
+        for layer, count in enumerate(located.per_layer):
+            one[layer, generator.choice(np.flatnonzero(free[layer]), count, replace=False)] = True
+    sets[ARMS[MAGNITUDE]] = sizes.random_like(located, RANDOM_SETS, drawn).numpy(force=True)
+    return torch.from_numpy(sets), is_there
 
 
 # ------------------------------------------------------------------------------------- what all of its claims rest on
@@ -239,9 +248,14 @@ class ScaledKnown:
         known, nothing = self.known, len(self.facts) - len(self.every)
         notes = [
             f"the answers have P {np.exp(known.clean).mean():.3f} on average, so that log P can rise by "
-            f"{known.room:.2g} nats at most: the less, the less doubling can show"
+            f"{known.room:.2g} nats at most: shares count the direction alone, in which log odds, which have no "
+            "ceiling, agree with P"
         ]
-        return [*notes, f"{nothing} facts left out: no neuron is located for them"] if nothing else notes
+        return (
+            [*notes, f"{nothing} facts left out: no neuron, or most are located for them"]
+            if nothing
+            else notes
+        )
 
 
 def _scaled(cell: Cell) -> ScaledFacts:
@@ -330,6 +344,16 @@ def kn_zero(found: ScaledKnown, study: Study, cell: Cell, claim: Claim) -> Measu
 
 def _shares(found: ScaledKnown, study: Study, done: int) -> Measurement:
     scaled, seed = found.known, study.settings.seed
+    moved, of_random = (scaled.as_predicted(done, arm).mean(1) for arm in (LOCATED, UNIFORM))
+    compared = {
+        "more often than not": _more_often_than_not(scaled, done, seed),
+        # as printed: zeroing random ones weakens more answers
+        "more often than random": _compared(scaled, moved, of_random, seed)
+        if done == DOUBLED
+        else _compared(scaled, of_random, moved, seed),
+    }
+    if done == ZEROED:
+        compared["less often than random"] = compared.pop("more often than random")
     located = {name: _located_share(scaled, done, sign) for name, sign in SIGNS.items()}
     random = {name: _random_share(scaled, done, sign, seed) for name, sign in SIGNS.items()}
     predicted = "increase" if done == DOUBLED else "decrease"
@@ -340,6 +364,7 @@ def _shares(found: ScaledKnown, study: Study, done: int) -> Measurement:
         {
             **{f"located-{name}": number(*share) for name, share in located.items()},
             **{f"random-{name}": number(*share) for name, share in random.items()},
+            **effects(compared),
         },
         chance=random[predicted][0],
         asides={
@@ -351,17 +376,16 @@ def _shares(found: ScaledKnown, study: Study, done: int) -> Measurement:
 
 @on_scaled
 def kn_similar_to_random(found: ScaledKnown, study: Study, cell: Cell, claim: Claim) -> Measurement:
-    """Claim ``reliability-kn-similar-to-random``: the two differences of shares, against random sets matched by layer.
+    """Claim ``reliability-kn-similar-to-random``: the two differences of shares, against random sets anywhere.
 
-    Against uniform sets and sets matched by magnitude they stand beside. The value shown is the larger difference in
-    size.
+    Against sets matched by layer and by magnitude they stand beside. The value shown is the larger difference in size.
     """
     scaled, seed = found.known, study.settings.seed
-    compared = {name: _located_minus_random(scaled, done, LAYER, seed) for done, name in DONE.items()}
+    compared = {name: _located_minus_random(scaled, done, UNIFORM, seed) for done, name in DONE.items()}
     beside = {
         f"{arm} sets, {name}": _located_minus_random(scaled, done, arm, seed)
         for arm in RANDOM_ARMS
-        if arm != LAYER and scaled.has(arm)
+        if arm != UNIFORM and scaled.has(arm)
         for done, name in DONE.items()
     }
     widest = max(compared.values(), key=lambda one: abs(one.estimate))
@@ -372,7 +396,7 @@ def kn_similar_to_random(found: ScaledKnown, study: Study, cell: Cell, claim: Cl
         effect_size=widest.effect_size,
         asides={
             **asides(beside),
-            **{f"McNemar, {name}": _mcnemar(scaled, done, LAYER) for done, name in DONE.items()},
+            **{f"McNemar, {name}": _mcnemar(scaled, done, UNIFORM) for done, name in DONE.items()},
         },
         plots=[_choices(scaled)],
     )
@@ -397,21 +421,31 @@ def _located_share(scaled: Scaled, done: int, sign: int) -> tuple[float, stats.I
 
 
 def _random_share(scaled: Scaled, done: int, sign: int, seed: int) -> tuple[float, stats.Interval]:
-    """The same under uniform sets, mean over a fact's sets; BCa over facts, those of one subject together.
-
-    Wilson's interval where all sets agree, since a bootstrap of equal values has no width.
-    """
-    means = np.nanmean(scaled.moved(done, UNIFORM, sign), axis=1)
-    if np.ptp(means) == 0 and means[0] in (0, 1):
-        return float(means[0]), stats.binomial_interval(int(means.sum()), len(means), method="wilson")
-    return float(means.mean()), stats.bootstrap_mean(means, seed=seed, clusters=scaled.clusters)
+    """The same under uniform sets, mean over a fact's sets; BCa over facts, those of one subject together."""
+    means = scaled.moved(done, UNIFORM, sign).mean(1)
+    return float(means.mean()), stats.bounded_mean(means, seed=seed, clusters=scaled.clusters)
 
 
 def _located_minus_random(scaled: Scaled, done: int, arm: str, seed: int) -> stats.Effect:
     """Share that moves as KN predicts, located minus random: paired by fact, against the mean over its random sets."""
-    located = scaled.as_predicted(done, LOCATED)[:, 0]
-    random = np.nanmean(scaled.as_predicted(done, arm), axis=1)
-    return stats.compare_pairs(located, random, clusters=scaled.clusters, seed=seed)
+    located, random = scaled.as_predicted(done, LOCATED)[:, 0], scaled.as_predicted(done, arm).mean(1)
+    return _compared(scaled, located, random, seed)
+
+
+def _more_often_than_not(scaled: Scaled, done: int, seed: int) -> stats.Effect:
+    """Share that moves as KN predicts minus the share that moves against it, halved: above one half, ties aside."""
+    with_it, against = (
+        scaled.moved(done, LOCATED, sign)[:, 0] / 2 for sign in ((1, -1) if done == DOUBLED else (-1, 1))
+    )
+    return _compared(scaled, with_it, against, seed, 0.5)
+
+
+def _compared(
+    scaled: Scaled, first: np.ndarray, second: np.ndarray, seed: int, most: float = 1.0
+) -> stats.Effect:
+    """Paired by fact, differences up to ``most`` in size; facts that all move alike are no proof."""
+    found = stats.compare_pairs(first, second, clusters=scaled.clusters, seed=seed)
+    return stats.at_least_adjusted(found, first - second, clusters=scaled.clusters, limits=(-most, most))
 
 
 def _mcnemar(scaled: Scaled, done: int, arm: str) -> Test:
@@ -450,15 +484,18 @@ def _choices(scaled: Scaled) -> Plot:
 def kn_no_strong_correlation(found: ScaledKnown, study: Study, cell: Cell, claim: Claim) -> Measurement:
     """Claim ``reliability-kn-no-strong-correlation``: |Spearman rho| of attribution changed with the change of log P.
 
-    Over facts and their sets, the located and those matched by layer, for doubling and for zeroing apart; the value is
-    the larger, chosen anew in every resample, since a strong correlation under either contradicts the claim.
+    Over facts, of the located sets alone, for doubling and for zeroing apart; the value is the larger, chosen anew in
+    every resample, since a strong correlation under either contradicts the claim. Pooled with random sets, whose
+    attributions and effects are both small, the correlation would say that located sets differ from random ones.
     """
     scaled = found.known
-    rows = _rows(scaled, (LOCATED, LAYER))
+    rows = _rows(scaled, (LOCATED,))
     estimate, interval = stats.largest_rank_correlation(rows, scaled.clusters, study.settings.seed)
     if interval is None:
         raise FloorError("floor effect: the sets do not differ in attribution, or change nothing")
-    sets = {"": (LOCATED, LAYER), ", located sets alone": (LOCATED,), ", sets by layer alone": (LAYER,)}
+    sets = {"": (LOCATED,), ", located and uniform sets": (LOCATED, UNIFORM)}
+    if scaled.has(LAYER):
+        sets |= {", located sets and those by layer": (LOCATED, LAYER), ", sets by layer alone": (LAYER,)}
     if scaled.has(MAGNITUDE):
         sets[", located sets and those by magnitude"] = (LOCATED, MAGNITUDE)
     return Measurement(
@@ -486,15 +523,15 @@ def _rows(scaled: Scaled, arms: Sequence[str]) -> np.ndarray:
 def kn_ipp(found: ScaledKnown, study: Study, cell: Cell, claim: Claim) -> Measurement:
     """Claim ``reliability-kn-ipp``: performance is the mean share that moves as predicted, doubled and zeroed.
 
-    A random choice takes one random set a fact, matched by layer; uniform sets, sets matched by magnitude and the other
-    readings of performance stand beside.
+    A random choice takes one random set a fact, anywhere; sets matched by layer and by magnitude and the other readings
+    of performance stand beside.
     """
     scaled, seed = found.known, study.settings.seed
-    own = _ipp(scaled, BOTH, LAYER, seed)
+    own = _ipp(scaled, BOTH, UNIFORM, seed)
     others = {
-        "doubling alone": _ipp(scaled, (DOUBLED,), LAYER, seed),
-        "zeroing alone": _ipp(scaled, (ZEROED,), LAYER, seed),
-        **{f"{arm} sets": _ipp(scaled, BOTH, arm, seed) for arm in (UNIFORM, MAGNITUDE) if scaled.has(arm)},
+        "doubling alone": _ipp(scaled, (DOUBLED,), UNIFORM, seed),
+        "zeroing alone": _ipp(scaled, (ZEROED,), UNIFORM, seed),
+        **{f"{arm} sets": _ipp(scaled, BOTH, arm, seed) for arm in (LAYER, MAGNITUDE) if scaled.has(arm)},
     }
     beside: dict[str, Aside] = {name: other.estimate for name, other in others.items()}
     return Measurement(

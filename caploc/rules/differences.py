@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from caploc.findings import Count, Effect, Finding, Outcome, Test, Verdict
+from caploc.findings import Count, Effect, Finding, Number, Outcome, Test, Verdict
 from caploc.rules.base import (
     Comparison,
     NonNegative,
@@ -30,6 +30,7 @@ from caploc.rules.base import (
     value_interval,
     value_interval90,
 )
+from caploc.rules.printed import AgreesWithPrinted
 
 if TYPE_CHECKING:
     from caploc.papers import Claim
@@ -255,6 +256,62 @@ class Partition(Rule, kind="partition"):
             Outcome.INCONCLUSIVE,
             f"{shown}; the range is not below {num(supported)}, the drop not shown to exceed {num(refuted)}",
         )
+
+
+class NoMore(Rule, kind="no_more"):
+    """Things that have something in common share no more of what is located than others, where what is located means
+    something.
+
+    Parts ``more``, an Effect: what they share minus what others share, and ``above chance``, an Effect. The former's
+    90 % interval ends below ``margin``, and the latter lies above 0 / the former's interval lies above ``margin``.
+    """
+
+    margin: NonNegative
+
+    def judge(self, claim: Claim, finding: Finding) -> Verdict:
+        margin, more = self.margin, part(finding, "more", Effect)
+        wide, narrow = interval(finding, "more", more), interval(finding, "more", more, "interval90")
+        chance = interval(finding, "above chance", part(finding, "above chance", Effect))
+        shown = f"{chance.shown(0)}; they share more by {span(wide.low, wide.high, margin)}, one-sided 95 % at most "
+        shown = f"{shown}{num(narrow.high, margin)}"
+        if wide.low > margin:
+            return Verdict(Outcome.REFUTED, f"{shown}: more by over {num(margin)}")
+        if narrow.high < margin and chance.low > 0:
+            return Verdict(
+                Outcome.SUPPORTED, f"{shown}: not more by {num(margin)}, and what is located is above chance"
+            )
+        missing = ["what is located is not shown to be more than chance"] if chance.low <= 0 else []
+        missing += [f"they may share more by {num(margin)}"] if narrow.high >= margin else []
+        return Verdict(Outcome.INCONCLUSIVE, f"{shown}: {' and '.join(missing)}")
+
+
+class PrintedOrDirection(AgreesWithPrinted, Comparison, kind="printed_or_direction"):
+    """The direction that the printed numbers have, tested in any model: as ``comparison``, of the parts that are an
+    Effect, each positive in that direction. In cells for which the paper prints numbers these, too, as ``agreement``:
+    both are supported / either is refuted."""
+
+    detectable: NonNegative
+    equivalence_margin: NonNegative
+
+    def nothing_to_judge(self, claim: Claim, finding: Finding) -> str | None:
+        return None
+
+    def heeds_floor(self, finding: Finding) -> bool:
+        return True
+
+    def judge(self, claim: Claim, finding: Finding) -> Verdict:
+        direction = EveryEffect(detectable=self.detectable, equivalence_margin=self.equivalence_margin)
+        verdicts = {"the direction of the printed numbers": direction.judge(claim, finding)}
+        if claim.covers(finding.cell) and finding.measurement.of(Number):
+            verdicts["the numbers"] = super().judge(claim, finding)
+        outcomes = [one.outcome for one in verdicts.values()]
+        outcome = next(
+            (one for one in (Outcome.REFUTED, Outcome.INCONCLUSIVE) if one in outcomes), Outcome.SUPPORTED
+        )
+        return Verdict(outcome, "; ".join(f"{name}: {one.reason}" for name, one in verdicts.items()))
+
+    def decisive(self, finding: Finding) -> Sequence[float | None]:
+        return [one.p for one in finding.measurement.of(Effect).values()]
 
 
 def _effect(claim: Claim, finding: Finding, name: str, one: Effect, margin: float) -> Verdict:

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from caploc.findings import Finding, Number, Outcome, Range, Reading, Verdict
-from caploc.rules.base import IncompleteFindingError, Rule, Span, interval, listed, value_interval
+from caploc.rules.base import IncompleteFindingError, Rule, Span, interval, listed, part, value_interval
 
 if TYPE_CHECKING:
     from caploc.papers import Claim, Margin, PrintedCell, PrintedNumber
@@ -94,9 +94,11 @@ class AgreesWithPrinted(Rule, kind="agreement"):
         return Verdict(Outcome.SUPPORTED, listed(reasons[Agreement.WITHIN]))
 
 
-class EveryReading(Rule, kind="readings"):
-    """Parts that are a Reading, one an admissible reading of an equation, against the claim's first printed number:
-    all lie within the margin / none does. Where that number is not about this cell, the cell is MEASURED."""
+class DecidingReading(Rule, kind="readings"):
+    """Parts that are a Reading, one an admissible reading of an equation, against the claim's first printed number: the
+    one named ``decides`` lies within the margin / none does. Where that number is not about this cell, it is MEASURED."""
+
+    decides: str
 
     def nothing_to_judge(self, claim: Claim, finding: Finding) -> str | None:
         if finding.measurement.of(Reading):
@@ -110,15 +112,16 @@ class EveryReading(Rule, kind="readings"):
                 f"the finding of {finding.claim!r} has no part that is a Reading, which its rule reads"
             )
         band = _band(claim, claim.numbers[0] if claim.numbers else None)
-        spans = [interval(finding, name, one) for name, one in found.items()]
+        first = part(finding, self.decides, Reading)
+        spans = [interval(finding, name, one) for name, one in {self.decides: first, **found}.items()]
         held = [band.holds(one.low, one.high) for one in spans]
-        shown = f"{listed([one.shown(band.low, band.high) for one in spans])} against {band.text}"
-        if all(one is Agreement.WITHIN for one in held):
-            return Verdict(Outcome.SUPPORTED, f"every reading lies within: {shown}")
+        shown = f"{listed([one.shown(band.low, band.high) for one in spans], len(spans))} against {band.text}"
+        which = f"the reading that decides, {self.decides}, lies {held[0]}"
+        if held[0] is Agreement.WITHIN:
+            return Verdict(Outcome.SUPPORTED, f"{which}: {shown}")
         if all(one is Agreement.OUTSIDE for one in held):
             return Verdict(Outcome.REFUTED, f"every reading lies outside: {shown}")
-        count = sum(one is Agreement.WITHIN for one in held)
-        return Verdict(Outcome.INCONCLUSIVE, f"{count} of {len(held)} readings lie within: {shown}")
+        return Verdict(Outcome.INCONCLUSIVE, f"{which}, and not every reading lies outside: {shown}")
 
 
 def number_agreement(claim: Claim, finding: Finding) -> str | None:

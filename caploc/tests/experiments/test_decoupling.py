@@ -83,22 +83,29 @@ def judged(
 
 
 @pytest.mark.parametrize(
-    ("of_sum", "outcome"), [(3, Outcome.SUPPORTED), (19, Outcome.REFUTED), (12, Outcome.INCONCLUSIVE)]
+    ("of_sum", "of_task", "outcome"),
+    [
+        (0, 6, Outcome.SUPPORTED),
+        (8, 0, Outcome.REFUTED),
+        (8, 6, Outcome.REFUTED),
+        (2, 6, Outcome.INCONCLUSIVE),
+        (0, 0, Outcome.INCONCLUSIVE),
+    ],
 )
-def test_whether_sums_have_a_place(of_sum: int, outcome: Outcome) -> None:
-    finding, verdict = judged("decoupling-individual-low", planted(of_sum, 0))
+def test_whether_sums_have_a_place(of_sum: int, of_task: int, outcome: Outcome) -> None:
+    """What the sum adds to the overlap decides, and random sets, which share nothing, say nothing."""
+    finding, verdict = judged("decoupling-individual-low", planted(of_sum, of_task))
     assert verdict.outcome is outcome, verdict.reason
     found = finding.measurement
     assert estimate(found.value) == pytest.approx(of_sum / SIZE, abs=0.05)
     assert aside(found, "different sums") < 0.08
-    gap = found.asides["same sum minus different sums"]
-    assert isinstance(gap, Effect) and gap.p is not None and gap.p < 0.001
-    assert ends(gap)[0] > 0
+    gap = found.parts["more"]
+    assert isinstance(gap, Effect) and gap.p is not None and (gap.p < 0.001) == (of_sum > 0)
 
 
 def test_sums_without_a_place_are_no_different_from_others() -> None:
     found = judged("decoupling-individual-low", planted(0, 6))[0].measurement
-    gap = found.asides["same sum minus different sums"]
+    gap = found.parts["more"]
     assert isinstance(gap, Effect) and gap.p is not None and gap.p > 0.01
     low, high = ends(gap)
     assert low < 0.01 and high > -0.01
@@ -124,7 +131,9 @@ def test_rates_where_every_reading_gives_the_printed_one_or_none() -> None:
     """Every reading of C(1, 2): the poster's divides by all neurons, so that no set that is small can give 15.6 %."""
     some = [np.sort(np.random.default_rng(0).permutation(PLACES)[:94]) for _ in range(2 * PAIRS)]  # one set
     finding, verdict = judged("decoupling-cr12", sets_of(some))
-    assert verdict.outcome is Outcome.INCONCLUSIVE and verdict.reason.startswith("1 of 4 readings lie within")
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert verdict.reason.startswith("the reading that decides, overlap, lies outside, and not every")
+    assert judged("decoupling-cr12", planted(3, 0))[1].outcome is Outcome.SUPPORTED
     assert estimate(finding.measurement.of(Reading)["poster"]) == pytest.approx(94 / PLACES)
     finding, verdict = judged("decoupling-cr12", planted(19, 0))
     assert verdict.outcome is Outcome.REFUTED, verdict.reason
@@ -133,13 +142,14 @@ def test_rates_where_every_reading_gives_the_printed_one_or_none() -> None:
 
 @pytest.mark.parametrize("claim", ["decoupling-cr11", "decoupling-cr22"])
 def test_rates_of_one_task(claim: str) -> None:
-    finding, verdict = judged(claim, planted(0, 2))
+    """The overlap decides; eq. (6) as printed, which compares a set with itself, is no evidence."""
+    finding, _ = judged(claim, planted(0, 2))
     found, readings = finding.measurement, finding.measurement.of(Reading)
-    assert estimate(readings["paper"]) == 1, "eq. (6) as printed compares a set with itself"
+    assert "paper" not in readings and aside(found, "eq. (6) as printed, each set with itself") == 1
     assert estimate(readings["poster"]) == pytest.approx(2 / PLACES, abs=1 / PLACES)
-    assert verdict.outcome is Outcome.INCONCLUSIVE, (
-        "7.3 % is near some readings of what tasks with two places give"
-    )
+    assert judged(claim, planted(0, 1))[1].outcome is Outcome.SUPPORTED
+    alike = [np.arange(94)] * (2 * PAIRS)
+    assert judged(claim, sets_of(alike))[1].outcome is Outcome.REFUTED
     assert aside(found, "in common to 2 prompts, of a prompt's own") > 0.1
     assert aside(found, "in common to 40 prompts, of a prompt's own") == pytest.approx(0.1)
 

@@ -185,3 +185,17 @@ def test_a_second_run_reads_what_the_first_measured(tmp_path: Path) -> None:
     vars(again)["weights"] = vars(again)["hold"] = weights
     assert findings(again) == first
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")} == written
+
+
+@pytest.mark.parametrize(
+    ("wordings", "said"), [(2, "2 wordings, 1 pair, "), (3, "3 wordings, 3 pairs, "), (5, "")]
+)
+def test_fewer_wordings_than_the_papers_are_told(wordings: int, said: str) -> None:
+    facts = fact_set(20, wordings)
+    told = [note for note in facts.notes if "wordings" in note]
+    assert bool(told) == bool(said) and all(
+        note.startswith(f"{said}of the 5 and 10 printed") for note in told
+    )
+    assert facts.settings["wordings"] == wordings
+    assert facts.settings["pairs"] == wordings * (wordings - 1) / 2
+    assert not [note for note in fact_set(20, 2, all_wordings=True).notes if "wordings" in note]

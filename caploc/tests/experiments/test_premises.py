@@ -94,7 +94,7 @@ def test_facts_that_no_neuron_changes_are_a_floor_effect() -> None:
 
 
 def verification(
-    doubled: float, zeroed: float, random: float, clean: float = -1.0
+    doubled: float, zeroed: float, random: float, clean: float = -6.0
 ) -> tuple[Finding, Verdict]:
     generator = np.random.default_rng(6)
     noise = 0.05 * generator.normal(size=(2, 60))
@@ -104,7 +104,7 @@ def verification(
 
 
 def test_verification_of_kn() -> None:
-    """Four effects: all there, one missing, and a ceiling below which none could be seen."""
+    """Four effects: all there, or one missing."""
     finding, verdict = verification(0.3, -0.4, 0.0)
     assert verdict.outcome is Outcome.SUPPORTED, verdict.reason
     parts = finding.measurement.parts
@@ -113,10 +113,17 @@ def test_verification_of_kn() -> None:
     assert len(parts) == 4 and all(part.p is not None for part in parts.values())
     assert verification(0.0, -0.4, 0.0)[1].outcome is Outcome.REFUTED
     assert verification(0.3, -0.4, -0.4)[1].outcome is Outcome.REFUTED, "random zeroing weakens as much"
-    finding, verdict = verification(0.0, -0.4, 0.0, clean=-0.004)
-    assert verdict.outcome is Outcome.INCONCLUSIVE and verdict.reason.startswith("ceiling effect: ")
-    low, _ = ends(finding.measurement.parts["zeroed weakens"])
-    assert low > 0.3, "the effects are shown all the same"
+
+
+def test_answers_at_the_ceiling_are_judged_by_their_log_odds() -> None:
+    """P = .996: log P can rise by .004 nats, and halving 1 - P is a change of .69 nats of log odds."""
+    up, down = np.full(60, 0.002), np.full(60, -0.02)
+    scaled = scaled_of((up, down), (np.zeros((60, RANDOM)), np.zeros((60, RANDOM))), -0.004)
+    finding, verdict = run(
+        premises.kn_verification, scaled_study(scaled), "bg-kn-verification", dataset="zsre"
+    )
+    assert verdict.outcome is Outcome.SUPPORTED, verdict.reason
+    assert estimate(finding.measurement.parts["doubled strengthens"]) == pytest.approx(np.log(2), abs=0.01)
 
 
 # ------------------------------------------------------------------------------------------------------------------- KC

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from caploc.experiments import reliability_kn
-from caploc.experiments.reliability_kn import ARMS, LARGEST, RANDOM_SETS, Scaled
+from caploc.experiments.reliability_kn import ARMS, LARGEST, Scaled
 from caploc.findings import Effect, Outcome
 from caploc.tests.experiments.planted_facts import aside, estimate, run, scaled_of, scaled_study
 
@@ -55,15 +55,54 @@ def test_printed_shares(name: str, ups: tuple[float, float, float, float], outco
     for which, share in zip(("located", "random"), moved, strict=True):
         assert estimate(parts[f"{which}-increase"]) == pytest.approx(share, abs=0.01)
         assert estimate(parts[f"{which}-decrease"]) == pytest.approx(1 - share, abs=0.01)
-    _, elsewhere = run(getattr(reliability_kn, f"kn_{name}"), study, claim, "tiny-llama", "zsre")
-    assert elsewhere.outcome is Outcome.INCONCLUSIVE
-    assert elsewhere.reason == "the paper prints no number for this model"
+
+
+@pytest.mark.parametrize(
+    ("name", "ups", "outcome"),
+    [
+        ("double", PRINTED, Outcome.SUPPORTED),
+        ("double", (0.95, 0.5, 0.3, 0.2), Outcome.SUPPORTED),
+        ("double", (0.6, 0.723, 0.3, 0.2), Outcome.REFUTED),
+        ("zero", PRINTED, Outcome.SUPPORTED),
+        ("zero", (0.851, 0.723, 0.1, 0.5), Outcome.REFUTED),
+        ("zero", (0.851, 0.723, 0.7, 0.2), Outcome.REFUTED),
+        ("zero", (0.851, 0.723, 0.2, 0.2), Outcome.REFUTED),
+    ],
+)
+def test_elsewhere_the_direction_of_the_printed_shares_decides(
+    name: str, ups: tuple[float, float, float, float], outcome: Outcome
+) -> None:
+    """Doubling strengthens more often than random, zeroing weakens less often: other numbers may be others."""
+    study, claim = scaled_study(planted(1000, ups)), f"reliability-kn-{name}"
+    _, verdict = run(getattr(reliability_kn, f"kn_{name}"), study, claim, "tiny-llama", "zsre")
+    assert verdict.outcome is outcome, verdict.reason
+    assert verdict.reason.startswith("the direction of the printed numbers: ")
+
+
+def test_facts_that_all_move_alike_are_no_proof() -> None:
+    alike = scaled_of((np.ones(24), -np.ones(24)), (np.ones((24, RANDOM)), -np.ones((24, RANDOM))))
+    finding, verdict = run(
+        reliability_kn.kn_similar_to_random,
+        scaled_study(alike),
+        "reliability-kn-similar-to-random",
+        dataset="zsre",
+    )
+    assert all(one.interval90 and one.interval90[0] < -0.1 for one in finding.measurement.of(Effect).values())
+    many = scaled_of((np.ones(96), -np.ones(96)), (np.ones((96, RANDOM)), -np.ones((96, RANDOM))))
+    _, verdict = run(
+        reliability_kn.kn_similar_to_random,
+        scaled_study(many),
+        "reliability-kn-similar-to-random",
+        dataset="zsre",
+    )
+    assert verdict.outcome is Outcome.SUPPORTED, verdict.reason
 
 
 @pytest.mark.parametrize(
     ("facts", "ups", "outcome"),
     [
         (1000, (0.6, 0.6, 0.4, 0.4), Outcome.SUPPORTED),
+        (1000, (0.7, 0.6, 0.3, 0.2), Outcome.SUPPORTED),  # 10 points apart are similar, as in the paper
         (1000, (0.9, 0.6, 0.4, 0.4), Outcome.REFUTED),
         (1000, (0.6, 0.6, 0.6, 0.4), Outcome.REFUTED),
         (40, (0.6, 0.6, 0.4, 0.4), Outcome.INCONCLUSIVE),
@@ -116,7 +155,7 @@ def test_correlation(strength: float, outcome: Outcome) -> None:
         dataset="zsre",
     )
     assert verdict.outcome is outcome, verdict.reason
-    used = slice(0, 1 + RANDOM_SETS)
+    used = slice(0, 1)
     rhos = [
         spearmanr(attribution[:, used].ravel(), one[:, used].ravel()).statistic for one in (doubled, change)
     ]

@@ -16,6 +16,7 @@ from caploc.experiments.reliability_kn import (
     LAYER,
     LOCATED,
     MAGNITUDE,
+    RANDOM_ARMS,
     RANDOM_SETS,
     UNIFORM,
     ZEROED,
@@ -94,13 +95,15 @@ def test_arms_have_the_located_count() -> None:
     for arm in (LOCATED, LAYER, MAGNITUDE, LARGEST):
         assert (sets[ARMS[arm]].sum(2) == values.sum(1)).all(), arm
     assert (sets[ARMS[UNIFORM]].sum((1, 2)) == 8).all()
-    assert not (sets[ARMS[MAGNITUDE]] & values).any()
+    for arm in RANDOM_ARMS:
+        assert not (sets[ARMS[arm]] & values).any(), f"{arm}: what was located is no random neuron"
     assert torch.equal(sets, _sets(NeuronMask(values), sizes, 0, 3)[0])
     for other in (_sets(NeuronMask(values), sizes, 0, 4)[0], _sets(NeuronMask(values), sizes, 1, 3)[0]):
         assert not torch.equal(sets[ARMS[UNIFORM]], other[ARMS[UNIFORM]])
     crowded = values.clone()
     crowded[1, :40] = True
-    assert not _sets(NeuronMask(crowded), sizes, 0, 3)[1][ARMS[MAGNITUDE]].any()
+    there = _sets(NeuronMask(crowded), sizes, 0, 3)[1]
+    assert not there[ARMS[MAGNITUDE]].any() and not there[ARMS[LAYER]].any() and there[ARMS[UNIFORM]].all()
 
 
 def test_small_changes_are_ties() -> None:

@@ -29,7 +29,9 @@ THRESHOLDS: Mapping[str, Mapping[str, Any]] = {
         "iou": LowerBound(supported_above=0.7, refuted_below=0.33),
     },
     "agreement": {},
-    "readings": {},
+    "readings": {"decides": "mean"},
+    "no_more": {"margin": 0.1},
+    "printed_or_direction": {"equivalence_margin": 0.05},
     "difference": {"equivalence_margin": 0.05},
     "plain_difference": {"equivalence_margin": 0.05},
     "comparison": {"equivalence_margin": 0.05},
@@ -54,6 +56,7 @@ COMPARISONS = (
     "best_of",
     "specificity",
     "above_chance",
+    "printed_or_direction",
 )
 """Rules that set located against something else; their claims state the effect that they are meant to detect."""
 JUDGED = tuple(THRESHOLDS)
@@ -124,6 +127,8 @@ WELL: Mapping[str, Mapping[str, Part]] = {
     "lower_bounds": {"rise": bound(0.1, 0.2)},
     "both": {"overlap": bound(0.9, 0.95), "iou": bound(0.8, 0.9)},
     "agreement": {"rise": Number(0.85, (0.84, 0.86))},
+    "printed_or_direction": {"rise": Number(0.85, (0.84, 0.86)), "more": effect(0.1, 0.2)},
+    "no_more": {"more": effect(-0.02, 0.03), "above chance": effect(0.1, 0.2)},
     "readings": {"mean": Reading(0.85, (0.84, 0.86))},
     "difference": {
         "scrambled gap": Effect(0.2, (0.1, 0.3), (0.12, 0.28)),

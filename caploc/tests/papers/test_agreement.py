@@ -183,5 +183,5 @@ def test_the_number_that_a_finding_is_quoted_beside(
 
 
 def test_a_reading_is_held_against_the_first_number() -> None:
-    held = finding_of("readings", {"mean": None, "b": Reading(interval=(0.1, 0.2))})
+    held = finding_of("readings", {"mean": Reading(interval=(0.1, 0.2))})
     assert "85.1%" in judge(claim_of("readings"), held).reason and held.cell == CELL
