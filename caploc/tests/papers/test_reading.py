@@ -246,3 +246,13 @@ def test_margins_are_the_papers_unless_a_claim_has_its_own() -> None:
     assert isinstance(PAPER.claim("fidelity-kn-overlap").margins["fewest-facts"], int), (
         "a count, in messages too"
     )
+
+
+def test_headline_claims_have_short_labels_of_their_own() -> None:
+    labels = [claim.headline for claim in PAPER.claims.values() if claim.headline]
+    assert 10 <= len(set(labels)) == len(labels) <= 15
+    changed = {**FILES, f"{KEY}/fidelity.toml": FILES[f"{KEY}/fidelity.toml"].replace(labels[0], "x" * 61)}
+    with pytest.raises(
+        PaperError, match="claim 'fidelity-kn-overlap'.*'headline' must be a label of at most 60"
+    ):
+        parse_paper(changed)
