@@ -253,6 +253,6 @@ def test_headline_claims_have_short_labels_of_their_own() -> None:
     assert 10 <= len(set(labels)) == len(labels) <= 15
     changed = {**FILES, f"{KEY}/fidelity.toml": FILES[f"{KEY}/fidelity.toml"].replace(labels[0], "x" * 61)}
     with pytest.raises(
-        PaperError, match="claim 'fidelity-kn-overlap'.*'headline' must be a label of at most 60"
+        PaperError, match=r"claim 'fidelity-kn-overlap'.*'headline' must be a label of at most 60"
     ):
         parse_paper(changed)
