@@ -50,16 +50,19 @@ def derive(claim: Claim, verdicts: Mapping[str, Sequence[Outcome]]) -> Verdict:
         premises = _counts(refuted, ran, Outcome.REFUTED)
         return Verdict(
             Outcome.INCONCLUSIVE,
-            f"without support: refuted is {premises}, which it rests on; not itself refuted",
+            f"not supported, as it rests on {premises}, refuted here; a refuted premise does not show the opposite"
+            f"{_others(ran, Outcome.REFUTED)}",
         )
     if refuted:
-        return Verdict(Outcome.REFUTED, f"refuted: {_counts(refuted, ran, Outcome.REFUTED)}")
+        counts = _counts(refuted, ran, Outcome.REFUTED)
+        return Verdict(Outcome.REFUTED, f"refuted: {counts}{_others(ran, Outcome.REFUTED)}")
     if missing:
         outcome = Outcome.NOT_RUN if len(missing) == len(ran) else Outcome.INCONCLUSIVE
         return Verdict(outcome, f"no verdict of {', '.join(missing)}")
     open_ = [source for source, outcomes in ran.items() if Outcome.INCONCLUSIVE in outcomes]
     if open_:
-        return Verdict(Outcome.INCONCLUSIVE, f"inconclusive: {_counts(open_, ran, Outcome.INCONCLUSIVE)}")
+        counts = _counts(open_, ran, Outcome.INCONCLUSIVE)
+        return Verdict(Outcome.INCONCLUSIVE, f"inconclusive: {counts}{_others(ran, Outcome.INCONCLUSIVE)}")
     names = _counts(list(ran), ran, Outcome.SUPPORTED)
     if universal:
         return Verdict(
@@ -70,5 +73,18 @@ def derive(claim: Claim, verdicts: Mapping[str, Sequence[Outcome]]) -> Verdict:
 
 def _counts(sources: Sequence[str], ran: Mapping[str, Sequence[Outcome]], outcome: Outcome) -> str:
     return ", ".join(
-        f"{source} ({ran[source].count(outcome)} of {len(ran[source])} cells)" for source in sources
+        f"{source} ({ran[source].count(outcome)} of {len(ran[source])} cell{'' if len(ran[source]) == 1 else 's'})"
+        for source in sources
     )
+
+
+def _others(ran: Mapping[str, Sequence[Outcome]], decided: Outcome) -> str:
+    """What the sources that did not decide came to: a reader is told of all of them."""
+    rest = {source: outcomes for source, outcomes in ran.items() if decided not in outcomes}
+    said = (
+        f"; {outcome.value.lower()}: {_counts(sources, ran, outcome)}"
+        for outcome in (Outcome.REFUTED, Outcome.INCONCLUSIVE, Outcome.SUPPORTED)
+        if (sources := [source for source, outcomes in rest.items() if outcome in outcomes])
+    )
+    silent = [source for source, outcomes in rest.items() if not outcomes]
+    return "".join(said) + (f"; no verdict of {', '.join(silent)}" if silent else "")

@@ -19,18 +19,18 @@ S, R, U, N = Outcome.SUPPORTED, Outcome.REFUTED, Outcome.INCONCLUSIVE, Outcome.N
 @pytest.mark.parametrize(
     ("verdicts", "outcome", "reason"),
     [
-        ({"x": [S, S], "y": [S]}, S, "supported: x (2 of 2 cells), y (1 of 1 cells)"),
-        ({"x": [S, R, R], "y": [S]}, R, "refuted: x (2 of 3 cells)"),
-        ({"x": [R], "y": [R]}, R, "refuted: x (1 of 1 cells), y (1 of 1 cells)"),
-        ({"x": [S, U], "y": [S]}, U, "inconclusive: x (1 of 2 cells)"),
-        ({"x": [S, N], "y": [S]}, S, "supported: x (1 of 1 cells), y (1 of 1 cells)"),
+        ({"x": [S, S], "y": [S]}, S, "supported: x (2 of 2 cells), y (1 of 1 cell)"),
+        ({"x": [S, R, R], "y": [S]}, R, "refuted: x (2 of 3 cells); supported: y (1 of 1 cell)"),
+        ({"x": [R], "y": [R]}, R, "refuted: x (1 of 1 cell), y (1 of 1 cell)"),
+        ({"x": [S, U], "y": [S]}, U, "inconclusive: x (1 of 2 cells); supported: y (1 of 1 cell)"),
+        ({"x": [S, N], "y": [S]}, S, "supported: x (1 of 1 cell), y (1 of 1 cell)"),
         ({"x": [S]}, U, "no verdict of y"),
         ({"x": [S], "y": []}, U, "no verdict of y"),
         ({"x": [S], "y": [N, N]}, U, "no verdict of y"),
-        ({"x": [R], "y": [N]}, R, "refuted: x (1 of 1 cells)"),
+        ({"x": [R], "y": [N]}, R, "refuted: x (1 of 1 cell); no verdict of y"),
         ({"x": [N], "y": [N]}, N, "no verdict of x, y"),
         ({}, N, "no verdict of x, y"),
-        ({"x": [S], "y": [S], "another": [R]}, S, "supported: x (1 of 1 cells), y (1 of 1 cells)"),
+        ({"x": [S], "y": [S], "another": [R]}, S, "supported: x (1 of 1 cell), y (1 of 1 cell)"),
     ],
 )
 def test_by_example(verdicts: Mapping[str, Sequence[Outcome]], outcome: Outcome, reason: str) -> None:
@@ -40,12 +40,14 @@ def test_by_example(verdicts: Mapping[str, Sequence[Outcome]], outcome: Outcome,
 
 def test_a_universal_negative_is_at_most_not_contradicted() -> None:
     verdict = derive(derived_of("x", universal=True), {"x": [S]})
-    assert verdict.outcome is U and verdict.reason.startswith("not contradicted by x (1 of 1 cells)")
+    assert verdict.outcome is U and verdict.reason.startswith("not contradicted by x (1 of 1 cell)")
 
 
 def test_a_universal_negative_loses_its_support_where_a_premise_is_refuted() -> None:
     verdict = derive(derived_of("x", universal=True), {"x": [S, R]})
-    assert verdict.outcome is U and verdict.reason.startswith("without support: refuted is x (1 of 2 cells)")
+    assert verdict.outcome is U and verdict.reason.startswith(
+        "not supported, as it rests on x (1 of 2 cells), refuted here"
+    )
 
 
 cells = st.lists(st.sampled_from(Outcome), max_size=4)
