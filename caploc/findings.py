@@ -27,11 +27,12 @@ Range = tuple[float, float]
 
 
 class Outcome(StrEnum):
-    """The four ways a claim can end in one cell."""
+    """The ways a claim can end in one cell; MEASURED is no verdict: the paper prints nothing to compare with."""
 
     SUPPORTED = "SUPPORTED"
     REFUTED = "REFUTED"
     INCONCLUSIVE = "INCONCLUSIVE"
+    MEASURED = "MEASURED"
     NOT_RUN = "NOT RUN"
 
 

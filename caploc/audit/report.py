@@ -46,6 +46,7 @@ SIGNS = {
     Status.SUPPORTED: "\u2713",
     Status.REFUTED: "\u2717",
     Status.INCONCLUSIVE: "?",
+    Status.MEASURED: "=",
     Status.NOT_RUN: "\u2013",
     Status.ERROR: "!",
     Status.MISSING: "\u2205",

@@ -25,11 +25,12 @@ STATUS_PROPERTY, RESULT_PROPERTY = "verdict", "caploc"
 
 
 class Status(StrEnum):
-    """A cell's end: one of the four verdicts, an error, or no word at all."""
+    """A cell's end: a verdict, a number without one, an error, or no word at all."""
 
     SUPPORTED = "SUPPORTED"
     REFUTED = "REFUTED"
     INCONCLUSIVE = "INCONCLUSIVE"
+    MEASURED = "MEASURED"
     NOT_RUN = "NOT RUN"
     ERROR = "ERROR"
     MISSING = "MISSING"
@@ -162,6 +163,7 @@ class Tally:
         ]
         parts += [f"{self.moved} moved"] if self.moved else []
         for status, words in (
+            (Status.MEASURED, "measured only"),
             (Status.ERROR, "ended in an error"),
             (Status.MISSING, "MISSING"),
             (Status.NOT_RUN, "not run"),
@@ -181,6 +183,32 @@ class Tally:
             self.not_after_holm += result.after_holm is False
             if result.status is Status.NOT_RUN:
                 self.not_run[result.reason] += 1
+
+
+STANDINGS = {
+    "empirical": "the authors' empirical claims",
+    "repeats": "claims that repeat another's statistic",
+    "derived": "claims that follow from others",
+    "reading": "readings of an equation",
+    "print": "arithmetic of the print",
+    "control": "controls of our own",
+    "summary": "claims of the machine-written summary alone",
+    "measured": "measured only, as the paper prints nothing to compare with",
+}
+"""What a score counts apart, and its names: a claim's ``standing``, and cells that have a number but no verdict."""
+
+
+def scores(
+    results: Iterable[Result], derived: Iterable[Result], papers: Mapping[str, Paper]
+) -> dict[str, Tally]:
+    """The counts by `STANDINGS`, those that are not empty; a claim that no paper lists counts as empirical."""
+    found: dict[str, list[Result]] = {name: [] for name in STANDINGS}
+    for result in [*results, *derived]:
+        paper = papers.get(result.planned.paper)
+        claim = paper.claims.get(result.planned.claim) if paper else None
+        measured = result.status is Status.MEASURED and result.moved is None
+        found["measured" if measured else claim.standing if claim else "empirical"].append(result)
+    return {name: Tally.of(of) for name, of in found.items() if of}
 
 
 # ----------------------------------------------------------------------------------------- other readings of the paper

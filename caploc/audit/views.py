@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from caploc.audit.headlines import Headline, headlines
-from caploc.audit.results import Flip, Result, Status, Tally, flips
+from caploc.audit.results import STANDINGS, Flip, Result, Status, Tally, flips, scores
 from caploc.audit.summary import data_digests, fingerprints
 from caploc.audit.text import duration, number, p_value, plural, unit_sign, visible
 from caploc.findings import PRINTED
@@ -50,7 +50,7 @@ UNKNOWN = Group(
     "unknown", "Unregistered claims", "Which tests name a claim that the paper's files do not list?"
 )
 _COORDINATES = ("model", "dataset", "quantity", "sigma", "method", "epoch")
-_CONTRADICTIONS_FIRST = ("REFUTED", "ERROR", "MISSING", "INCONCLUSIVE", "SUPPORTED", "NOT RUN")
+_CONTRADICTIONS_FIRST = ("REFUTED", "ERROR", "MISSING", "INCONCLUSIVE", "SUPPORTED", "MEASURED", "NOT RUN")
 _SHOWN_ELSEWHERE = ("models", "datasets", "departures")
 
 
@@ -83,6 +83,16 @@ class RunView:
     def tally(self) -> Tally:
         """The run's counts."""
         return Tally.of(self.results)
+
+    @cached_property
+    def scores(self) -> dict[str, Tally]:
+        """The counts of the authors' empirical claims, and apart from them those of every other kind of cell."""
+        return {
+            STANDINGS[name]: tally
+            for name, tally in scores(
+                self.results, self.derived, {self.paper.key: self.paper, "": self.paper}
+            ).items()
+        }
 
     @cached_property
     def alarms(self) -> dict[str, list[Result]]:

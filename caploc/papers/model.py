@@ -42,6 +42,11 @@ Kind = Literal[
 what follows from other claims, an equation or constant, or a remark that no measurement decides."""
 
 
+Standing = Literal["empirical", "derived", "repeats", "print", "control", "reading", "summary"]
+"""What kind of claim a score counts it as: the authors' own, one that a measurement decides; one that follows from
+others or repeats another's statistic; the print against itself; ours; a reading of an equation; another writer's."""
+
+
 class PaperError(CaplocError):
     """A paper's file is wrong; the message names the file, the entry and the field."""
 
@@ -236,6 +241,20 @@ class Claim:
     def empirical(self) -> bool:
         """Whether any measurement could decide it."""
         return self.rule.empirical
+
+    @property
+    def standing(self) -> Standing:
+        """Whose claim it is and what decides it, so that a score counts like with like."""
+        documents = {source.document for source in self.sources}
+        if self.rule.claims:
+            return "derived"
+        if documents <= {"summary"}:
+            return "summary"
+        if documents <= {"caploc"}:
+            return "control"
+        if self.rule.kind == "consistent":
+            return "print"
+        return "reading" if self.kind == "definition" else "empirical"
 
     def covers(self, cell: Cell) -> bool:
         """Whether the numbers that the paper prints in running text for this claim are about a cell."""

@@ -36,11 +36,15 @@ def derive(claim: Claim, verdicts: Mapping[str, Sequence[Outcome]]) -> Verdict:
 
     REFUTED if any cell of any source is; SUPPORTED if every source has cells that ran and all of them are. A universal
     negative is INCONCLUSIVE instead of either: no finite set of methods supports it, and one that fares better than a
-    bound takes a premise away from it without being the success that would refute it. Cells that were NOT RUN are left
+    bound takes a premise away from it without being the success that would refute it. Cells that were NOT RUN or only MEASURED are left
     out; a source with no other cell leaves the verdict INCONCLUSIVE, or NOT RUN where every source is like that.
     """
     ran = {
-        source: [outcome for outcome in verdicts.get(source, ()) if outcome != Outcome.NOT_RUN]
+        source: [
+            outcome
+            for outcome in verdicts.get(source, ())
+            if outcome not in (Outcome.NOT_RUN, Outcome.MEASURED)
+        ]
         for source in claim.rule.claims
     }
     refuted = [source for source, outcomes in ran.items() if Outcome.REFUTED in outcomes]
