@@ -27,7 +27,7 @@ Range = tuple[float, float]
 
 
 class Outcome(StrEnum):
-    """The ways a claim can end in one cell; MEASURED is no verdict: the paper prints nothing to compare with."""
+    """The ways a claim can end in one cell: three verdicts; a number without anything to hold it against; not run."""
 
     SUPPORTED = "SUPPORTED"
     REFUTED = "REFUTED"

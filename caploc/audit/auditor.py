@@ -55,8 +55,9 @@ class Auditor:
     def check(self) -> None:
         """Measures the cell, judges it by its claim's rule, writes it to the ledger and ends the test accordingly.
 
-        Returns if the claim is supported; otherwise raises `ClaimRefuted`, `ExpectationMoved`, or pytest's xfail
-        (inconclusive) or skip (not run). Raises `RuntimeError` the second time: each test decides one cell.
+        Returns if the claim is supported, and if there is nothing to hold the number against; otherwise raises
+        `ClaimRefuted`, `ExpectationMoved`, or pytest's xfail (inconclusive) or skip (not run). Raises `RuntimeError`
+        the second time: each test decides one cell.
         """
         if self._done:
             raise RuntimeError(f"{self._planned.test} is checked a second time; one test decides one cell")
@@ -77,7 +78,7 @@ class Auditor:
         if finding.cell.variant:  # a figure for each reading would bury the report
             finding = replace(finding, measurement=replace(measured, plots=()))
         expected, moved, why = False, None, ""
-        covered = self._context.settings.expectations_cover(finding.cell, self._planned.across)
+        covered = self._context.settings.expectations_cover(finding.cell, self._planned.across, claim.sigmas)
         if covered and self._context.recording:
             expected = True
         elif covered:

@@ -12,7 +12,7 @@ import pytest
 
 from caploc.audit.claims import ClaimTest
 from caploc.audit.results import Planned
-from caploc.audit.settings import AuditSettings, DatasetRequest, ModelRequest, registered_facts
+from caploc.audit.settings import PAPER_SIGMA, AuditSettings, DatasetRequest, ModelRequest, registered_facts
 from caploc.findings import PRINTED, TOGETHER, Cell
 
 if TYPE_CHECKING:
@@ -61,18 +61,23 @@ def parametrize(
     def variants(model: str) -> list[str]:
         return other_readings(declared.claim_of(model), settings, paper)
 
-    metafunc.parametrize("cell", cell_parameters(declared, settings, variants))
+    reported = paper.claims[declared.claim].sigmas if paper and declared.claim in paper.claims else ()
+    metafunc.parametrize("cell", cell_parameters(declared, settings, variants, reported))
 
 
-def cell_parameters(declared: ClaimTest, settings: AuditSettings, variants: Variants) -> list[Any]:
+def cell_parameters(
+    declared: ClaimTest, settings: AuditSettings, variants: Variants, reported: Sequence[float] = ()
+) -> list[Any]:
     """One pytest parameter per cell, grouped by model, then by reading and dataset.
 
+    ``reported``: the sigmas at which the paper reports the claim, taken where the run names none.
     Where the claim is about one dataset or sigma that the run leaves out, its cells are skipped, with the reason.
     """
     if declared.over == "facts":
         return _fact_cells(declared, settings, variants)
+    sigmas_of_run = settings.sigmas or tuple(reported) or (PAPER_SIGMA,)
     if declared.over == "models":
-        return _joint_cells(settings, variants)
+        return _joint_cells(replace(settings, sigmas=sigmas_of_run), variants)
     left_out = []
     datasets: Sequence[DatasetRequest | None] = [None]
     if declared.over == "datasets":
@@ -83,14 +88,15 @@ def cell_parameters(declared: ClaimTest, settings: AuditSettings, variants: Vari
             left_out.append(f"about {only}; add --dataset {only}")
     if declared.sigma is not None:
         sigma = declared.sigma
-        left_out += [] if sigma in settings.sigmas else [f"about sigma {sigma:g}; add --sigma {sigma:g}"]
-        settings = replace(settings, sigmas=(sigma,))
+        named = not settings.sigmas or sigma in settings.sigmas
+        left_out += [] if named else [f"about sigma {sigma:g}; add --sigma {sigma:g}"]
+        sigmas_of_run = (sigma,)
     marks = [pytest.mark.skip(reason=f"this claim is {reason}") for reason in left_out[:1]]
 
     def sigmas(variant: str) -> Sequence[float | None]:
         if declared.all_sigmas:
             return [None]
-        return [settings.variant_sigma] if variant else settings.sigmas
+        return [settings.variant_sigma] if variant and declared.sigma is None else sigmas_of_run
 
     return [
         _parameter(model, dataset, sigma, marks, variant)

@@ -17,6 +17,7 @@ from caploc.findings import Cell, Finding, Outcome, Verdict, plain
 
 if TYPE_CHECKING:
     from caploc.papers import Claim, Paper
+    from caploc.rules.derived import Judged
 
 MOVED = "MOVED"
 """What the terminal calls a cell that left what was reviewed."""
@@ -25,7 +26,7 @@ STATUS_PROPERTY, RESULT_PROPERTY = "verdict", "caploc"
 
 
 class Status(StrEnum):
-    """A cell's end: a verdict, a number without one, an error, or no word at all."""
+    """A cell's end: an `Outcome`, an error, or no word at all."""
 
     SUPPORTED = "SUPPORTED"
     REFUTED = "REFUTED"
@@ -87,7 +88,7 @@ class Result:
 
     @property
     def decided(self) -> bool:
-        """Whether the cell was measured and judged: it ended in a verdict other than not run."""
+        """Whether the cell was measured and judged: it ended in a verdict."""
         return self.status in (Status.SUPPORTED, Status.REFUTED, Status.INCONCLUSIVE)
 
     @classmethod
@@ -163,7 +164,7 @@ class Tally:
         ]
         parts += [f"{self.moved} moved"] if self.moved else []
         for status, words in (
-            (Status.MEASURED, "measured only"),
+            (Status.MEASURED, "measured, with nothing printed to compare"),
             (Status.ERROR, "ended in an error"),
             (Status.MISSING, "MISSING"),
             (Status.NOT_RUN, "not run"),
@@ -307,23 +308,23 @@ def derived(results: Sequence[Result], paper: Paper) -> list[Result]:
     ]
     found = {}
     for model in dict.fromkeys(result.planned.cell.model for result in own):
-        outcomes: dict[str, list[Outcome]] = {}
+        cells: dict[str, list[Judged]] = {}
         for result in own:
             if result.planned.cell.model == model:
-                outcomes.setdefault(result.planned.claim, []).append(_outcome(result.status))
+                cells.setdefault(result.planned.claim, []).append(_judged(result))
         for claim in _sources_first(paper):
-            if not outcomes.keys().isdisjoint(claim.rule.claims):
-                result = _derived(paper, claim, model, outcomes)
+            if not cells.keys().isdisjoint(claim.rule.claims):
+                result = _derived(paper, claim, model, cells)
                 found[claim.id, model] = result
-                outcomes[claim.id] = [_outcome(result.status)]
+                cells[claim.id] = [_judged(result)]
     order = list(paper.claims)
     return sorted(found.values(), key=lambda result: order.index(result.planned.claim))
 
 
-def _derived(paper: Paper, claim: Claim, model: str, outcomes: Mapping[str, Sequence[Outcome]]) -> Result:
+def _derived(paper: Paper, claim: Claim, model: str, cells: Mapping[str, Sequence[Judged]]) -> Result:
     from caploc.rules import derive  # here: rules import pydantic, and --help needs neither
 
-    verdict = derive(claim, outcomes)
+    verdict = derive(claim, cells)
     planned = Planned("", f"{claim.id}[{model}]", claim.id, Cell(model), paper=paper.key)
     return Result(planned, Status(verdict.outcome.value), verdict.reason)
 
@@ -339,5 +340,9 @@ def _sources_first(paper: Paper) -> list[Claim]:
     return ordered
 
 
-def _outcome(status: Status) -> Outcome:
-    return Outcome.INCONCLUSIVE if status in (Status.ERROR, Status.MISSING) else Outcome(status.value)
+def _judged(result: Result) -> Judged:
+    from caploc.rules.derived import Judged
+
+    erred = result.status in (Status.ERROR, Status.MISSING)
+    outcome = Outcome.INCONCLUSIVE if erred else Outcome(result.status.value)
+    return Judged.of(outcome, result.finding)

@@ -20,7 +20,7 @@ import pytest
 from caploc.audit.cells import CLAIM_TEST, PLANNED, REQUEST, CellRequest, will_run
 from caploc.audit.kept import KeptFindings
 from caploc.audit.progress import ProgressFile
-from caploc.audit.settings import AuditSettings
+from caploc.audit.settings import PAPER_SIGMA, AuditSettings
 from caploc.findings import Finding
 from caploc.fingerprints import content_hashes, pinned
 
@@ -82,7 +82,7 @@ class Studies:
             dtype=dtype,
             data_root=settings.data_root,
             files={entry.label: entry.path for entry in settings.datasets if entry.path},
-            sigmas=settings.sigmas,
+            sigmas=settings.sigmas or (PAPER_SIGMA,),
             datasets=tuple(entry.label for entry in settings.datasets),
             method=Method(settings.steps, reading.quadrature),
             reading=reading,

@@ -6,7 +6,7 @@ import difflib
 import math
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +24,6 @@ from caploc.model.registry import REGISTRY
 
 PAPER_SIGMA = 6.0
 DEFAULT_DATASETS = ("gsm8k", "meta_math", "code25k", "emotion", "imdb")
-DEFAULT_SIGMAS = (3.0, 6.0)
 EMBEDDED_MODELS = ("tiny-llama", "tiny-gptj")
 DTYPES = ("auto", "float32", "float64", "bfloat16")
 
@@ -92,6 +91,7 @@ def registered_facts(name: str) -> bool:
 class AuditSettings:
     """The options of a run, checked and typed; claim tests hand them to experiments.
 
+    ``sigmas`` empty means those at which the paper reports a claim.
     ``samples`` None means 80 on a CPU and the paper's number on a GPU; ``store`` None the user's cache folder.
     ``device`` and ``dtype`` may be "auto": see `placement`. ``reading`` is how the whole run reads the paper;
     ``sensitivity`` adds cells under other readings.
@@ -122,7 +122,7 @@ class AuditSettings:
     @property
     def variant_sigma(self) -> float:
         """The one sigma at which other readings are tried: the paper's, or the first asked for."""
-        return PAPER_SIGMA if PAPER_SIGMA in self.sigmas else self.sigmas[0]
+        return PAPER_SIGMA if PAPER_SIGMA in self.sigmas or not self.sigmas else self.sigmas[0]
 
     def placement(self, model: str) -> tuple[str, str]:
         """Device and dtype for a model: what was asked for, or for "auto" the CPU in float32 for the embedded
@@ -136,9 +136,10 @@ class AuditSettings:
             dtype = "bfloat16" if device.startswith("cuda") else "float32"
         return device, dtype
 
-    def expectations_cover(self, cell: Cell, across: bool = False) -> bool:
+    def expectations_cover(self, cell: Cell, across: bool = False, sigmas: Collection[float] = ()) -> bool:
         """Whether fixtures/expected.toml speaks of this cell: what the paper prints, which no setting changes, or an
-        embedded model at the default settings and readings, for a claim ``across`` datasets all default ones."""
+        embedded model at the default settings and readings, for a claim ``across`` datasets all default ones, at one of
+        ``sigmas``, those at which the paper reports the claim, or the paper's own."""
         if cell.model == PRINTED:
             return True
         about_facts = cell.dataset is not None and cell.sigma is None
@@ -155,7 +156,7 @@ class AuditSettings:
                 or cell.dataset in DEFAULT_DATASETS
                 or (about_facts and cell.dataset not in labels)
             )
-            and (cell.sigma is None or cell.sigma in DEFAULT_SIGMAS)
+            and cell.sigma in (None, *(sigmas or (PAPER_SIGMA,)))
         )
 
 
@@ -325,7 +326,7 @@ def _papers(values: list[str] | None) -> tuple[str, ...]:
 
 def _sigmas(values: list[str] | None) -> tuple[float, ...]:
     if not values:
-        return DEFAULT_SIGMAS
+        return ()
     sigmas = []
     for text in _split(values, lambda _: False):
         try:

@@ -24,7 +24,7 @@ _NARROWEST = 50
 _GAP = 2
 LEGEND = (
     "supported, refuted: the evidence is for, or against, what the paper claims; inconclusive: it does not decide"
-    " either way"
+    " either way; measured: the paper prints no number for this model, so there is nothing to hold it against"
 )
 
 
@@ -50,9 +50,9 @@ def status_of(report: pytest.TestReport) -> tuple[str, str, str] | None:
         return "xfailed", "x", word
     if report.failed:
         return ("error", "E", word) if word == Status.ERROR else ("failed", "F", word)
-    if report.passed and word == Status.MEASURED:
-        return "measured", "m", word
-    return ("skipped", "s", word) if report.skipped else ("passed", ".", word)
+    if report.skipped:
+        return "skipped", "s", word
+    return ("measured", "m", word) if word == Status.MEASURED else ("passed", ".", word)
 
 
 def write_summary(

@@ -42,6 +42,8 @@ from caploc.consistency.printed import (
 from caploc.findings import Measurement
 from caploc.papers import Claim, Paper, PrintedCell
 
+MOST_SHARED = 5_000
+"""Two decimals fit a larger number of items by chance more often than not."""
 RUNS = 3
 """A mean over three runs is the usual one; it is a share of three times as many items."""
 MOST_ITEMS = 10_000
@@ -134,11 +136,23 @@ def _same_row(paper: Paper, average: PrintedCell, dataset: str) -> PrintedCell:
 
 @check("print-gsm8k-granularity", "print-emotion-granularity", "print-code25k-granularity")
 def granularity(paper: Paper, claim: Claim) -> Measurement:
-    """Every score of a dataset in Tables 2 and 3 is a share of the number of samples that is printed for it."""
+    """All scores of a dataset in Tables 2 and 3 are shares of one number of items, whichever; where they are not, they
+    are held against the only number that is printed for it."""
     dataset = claim.numbers[0].key
     count = whole(number(claim, dataset))
     scores = scores_of(paper, dataset)
     name = dataset_name(dataset)
+    smallest = smallest_count((cell.printed for cell in scores), MOST_ITEMS)
+    if smallest and smallest <= MOST_SHARED:
+        runs, rest = divmod(smallest, count)
+        means = (
+            f", as means of {runs} runs of {count} would be, of which the text says nothing"
+            if runs > 1 and not rest
+            else ""
+        )
+        return consistent(
+            claim, len(scores), [], [f"All {len(scores)} are shares of {smallest} items{means}."], {}
+        )
     violations, remarks, cut_off = [], [], 0
     failing_blocks: dict[str, list[PrintedCell]] = {}
     for block, cells in blocks_of(scores).items():
@@ -159,7 +173,6 @@ def granularity(paper: Paper, claim: Claim) -> Measurement:
                 f"All scores of that block are k / {RUNS * count}, as means of {RUNS} runs would be; no "
                 "other block needs that, and the text says nothing of it."
             )
-    smallest = smallest_count((cell.printed for cell in scores), MOST_ITEMS)
     if violations:
         remarks.append(
             f"The smallest number of items that explains all {len(scores)} {name} scores is {smallest}."

@@ -43,8 +43,8 @@ what follows from other claims, an equation or constant, or a remark that no mea
 
 
 Standing = Literal["empirical", "derived", "repeats", "print", "control", "reading", "summary"]
-"""What kind of claim a score counts it as: the authors' own, one that a measurement decides; one that follows from
-others or repeats another's statistic; the print against itself; ours; a reading of an equation; another writer's."""
+"""What a claim's cells count as: a claim of the authors about models; one that follows from others, or says again what
+another decides; a check of the print against itself; ours; another reading of an equation; of a summary alone."""
 
 
 class PaperError(CaplocError):
@@ -209,6 +209,10 @@ class Claim:
         quoted: whether a finding quotes the claim's printed number beside its estimate; not where the numbers describe
             the setting.
         printed_for: which cells ``numbers`` are about, by default those of the group; None for none.
+        sigmas: those at which the paper reports it, by default those of the group: the cells of a run that names none.
+        repeats: the claim whose statistic this one states again under another name; that one is counted, this one is
+            judged and shown.
+        standing: what its cells count as; by default what follows from its rule and its sources.
         margins: further margins that decide a verdict, by name, the paper's unless the claim has its own: the least
             loss that counts, the fewest facts an interval is taken over.
         headline: a short label for a claim that a reader of the paper comes for, which the report shows first; empty
@@ -233,6 +237,9 @@ class Claim:
     numbers: tuple[PrintedNumber, ...] = ()
     quoted: bool = True
     printed_for: PrintedFor | None = None
+    sigmas: tuple[NonNegative, ...] = ()
+    repeats: str = ""
+    standing: Standing = "empirical"
     margin: Margin | None = None
     margins: Mapping[str, Amount] = Field(default_factory=dict)
     headline: Annotated[str, AfterValidator(_label)] = ""
@@ -241,20 +248,6 @@ class Claim:
     def empirical(self) -> bool:
         """Whether any measurement could decide it."""
         return self.rule.empirical
-
-    @property
-    def standing(self) -> Standing:
-        """Whose claim it is and what decides it, so that a score counts like with like."""
-        documents = {source.document for source in self.sources}
-        if self.rule.claims:
-            return "derived"
-        if documents <= {"summary"}:
-            return "summary"
-        if documents <= {"caploc"}:
-            return "control"
-        if self.rule.kind == "consistent":
-            return "print"
-        return "reading" if self.kind == "definition" else "empirical"
 
     def covers(self, cell: Cell) -> bool:
         """Whether the numbers that the paper prints in running text for this claim are about a cell."""
@@ -302,13 +295,15 @@ class Claim:
 class Group:
     """A family of claims: ``title`` for tables, ``question`` in words a newcomer understands.
 
-    ``printed_for`` says which cells the numbers that its claims print in running text are about.
+    ``printed_for`` says which cells the numbers that its claims print in running text are about, ``sigmas`` at which
+    sigmas the paper reports them.
     """
 
     id: Id
     title: Text
     question: Text
     printed_for: PrintedFor | None = None
+    sigmas: tuple[NonNegative, ...] = ()
 
 
 @entry(frozen=True, config=FORBID)

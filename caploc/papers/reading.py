@@ -29,10 +29,12 @@ from caploc.papers.model import (
     Paper,
     PaperError,
     PrintedCell,
+    Standing,
     Text,
 )
 from caploc.rules import RULES, Rule
 from caploc.rules.base import Level, NonNegative
+from caploc.rules.levels import Consistent
 
 _HEAD = "paper.toml"
 _LISTS = ("group", "claim", "ambiguity", "definition", "control", "block")
@@ -137,6 +139,7 @@ def parse_paper(files: Mapping[str, str]) -> Paper:
         _known([number.document for number in claim.numbers], documents, "document", f"{one.place} numbers")
         _known(claim.controls, controls, "control", one.place)
         _known(claim.ambiguities, ambiguities, "ambiguity", one.place)
+        _known([claim.repeats] if claim.repeats else [], entries["claim"], "claim", f"{one.place} repeats")
     order = list(groups)
     for name, control in controls.items():
         _known(control.guards, claims, "claim", entries["control"][name].place)
@@ -227,9 +230,21 @@ def _claim(
     taken: dict[str, Any] = {"rule": rule, "margins": {**margins, **content.get("margins", {})}}
     if "cells" in content:
         taken["cells"] = _chosen(content["cells"], cells, f"{one.place} cells")
-    if "printed_for" not in content:
-        taken["printed_for"] = groups[content["group"]].printed_for
-    return _read(Claim, {"level": level, **content, **taken}, one.place)
+    group = groups[content["group"]]
+    given = {"printed_for": group.printed_for, "sigmas": group.sigmas, "standing": _standing(content, rule)}
+    return _read(Claim, {"level": level, **given, **content, **taken}, one.place)
+
+
+def _standing(content: Mapping[str, Any], rule: Rule) -> Standing:
+    """What a claim's cells count as, where its entry does not say."""
+    documents = {source.get("document") for source in content.get("sources", ()) if isinstance(source, dict)}
+    if content.get("repeats"):
+        return "repeats"
+    if rule.claims:
+        return "derived"
+    if isinstance(rule, Consistent):
+        return "print"
+    return "control" if documents == {"caploc"} else "summary" if documents == {"summary"} else "empirical"
 
 
 def _chosen(wanted: Any, cells: Iterable[PrintedCell], place: str) -> tuple[PrintedCell, ...]:

@@ -109,7 +109,8 @@ class Rule(BaseModel):
         return ()
 
     def nothing_to_judge(self, claim: Claim, finding: Finding) -> str | None:
-        """Why the rule says nothing of this cell, whatever was measured; None where it does."""
+        """Why the cell can be measured and not judged, whatever was found: the paper prints nothing to hold it against.
+        None where it can."""
         return None
 
     def heeds_floor(self, finding: Finding) -> bool:
@@ -130,8 +131,9 @@ RULES: dict[str, type[Rule]] = {}
 def judge(claim: Claim, finding: Finding) -> Verdict:
     """What the claim's rule makes of the finding.
 
-    NOT RUN if the finding says so; INCONCLUSIVE for a floor or ceiling effect, for an estimate that is missing
-    or not a number, and where a number that the rule reads is nan; else what that rule says.
+    NOT RUN if the finding says so; MEASURED where the paper prints nothing that the rule could hold the cell against;
+    INCONCLUSIVE for a floor or ceiling effect, for an estimate that is missing or not a number, and where a number that
+    the rule reads is nan; else what that rule says.
 
     Raises:
         IncompleteFindingError: the finding belongs to another claim, a part that the rule reads is absent, or the
@@ -147,7 +149,7 @@ def judge(claim: Claim, finding: Finding) -> Verdict:
     if found.not_run is not None:
         return Verdict(Outcome.NOT_RUN, found.not_run)
     if (reason := rule.nothing_to_judge(claim, finding)) is not None:
-        return Verdict(Outcome.INCONCLUSIVE, reason)
+        return Verdict(Outcome.MEASURED, reason)
     if found.floor is not None and rule.heeds_floor(finding):
         return Verdict(Outcome.INCONCLUSIVE, found.floor)
     try:

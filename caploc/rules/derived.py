@@ -3,92 +3,125 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from caploc.findings import Outcome, Verdict
+from caploc.findings import Effect, Outcome, Verdict
 from caploc.rules.base import Rule
 
 if TYPE_CHECKING:
     from caploc.papers import Claim
 
 
+@dataclass(frozen=True)
+class Judged:
+    """How one cell of a claim ended. ``above``: one of its effects lies wholly above 0, as what was located does where
+    it fares better than what it is compared with."""
+
+    outcome: Outcome
+    above: bool = False
+
+    @classmethod
+    def of(cls, outcome: Outcome, finding: Mapping[str, Any] | None) -> Judged:
+        """From a finding as JSON data."""
+        parts = ((finding or {}).get("parts") or {}).values()
+        spans = (one.get("interval") for one in parts if one["kind"] == Effect.kind)
+        return cls(outcome, any(one and one[0] is not None and one[0] > 0 for one in spans))
+
+
 class Derived(Rule, kind="derived"):
     """Follows from the verdicts of ``claims``: all are supported / any is refuted (see `derive`).
 
-    With ``universal`` 1 the claim is a universal negative, which no finite set of methods supports and no lost premise
-    refutes: INCONCLUSIVE instead of either.
+    Attributes:
+        better: those of ``claims`` whose refutation counts only where what was located fares better, an effect of
+            theirs lying above 0: they say that it fares no better, and faring worse is no evidence against that.
+        universal: whether the claim is a universal negative, which no finite set of methods supports and no lost
+            premise refutes. It is refuted where all claims of one entry of ``counterexamples`` are.
+        counterexamples: lists of claims, a method each, that are refuted together where the method succeeds.
     """
 
     claims: Annotated[tuple[str, ...], Field(min_length=1)]
-    universal: Annotated[int, Field(strict=True, ge=0, le=1)]
+    better: tuple[str, ...] = ()
+    universal: bool = False
+    counterexamples: tuple[tuple[str, ...], ...] = ()
 
     def resolved(self, rules: Mapping[str, Rule]) -> Rule:
-        for claim in self.claims:
-            if claim not in rules:
-                raise ValueError(f"claims: there is no claim {claim!r}")
+        for name, claims in {
+            "claims": self.claims,
+            "better": self.better,
+            "counterexamples": sum(self.counterexamples, ()),
+        }.items():
+            for claim in claims:
+                if claim not in rules or (name == "better" and claim not in self.claims):
+                    raise ValueError(f"{name}: there is no claim {claim!r}")
         return self
 
 
-def derive(claim: Claim, verdicts: Mapping[str, Sequence[Outcome]]) -> Verdict:
-    """What a ``derived`` claim's verdict is, given those of the claims it follows from, cell by cell, in one model.
+def derive(claim: Claim, cells: Mapping[str, Sequence[Judged]]) -> Verdict:
+    """What a ``derived`` claim's verdict is, given how the cells of one model ended, by claim.
 
-    REFUTED if any cell of any source is; SUPPORTED if every source has cells that ran and all of them are. A universal
-    negative is INCONCLUSIVE instead of either: no finite set of methods supports it, and one that fares better than a
-    bound takes a premise away from it without being the success that would refute it. Cells that were NOT RUN or only MEASURED are left
-    out; a source with no other cell leaves the verdict INCONCLUSIVE, or NOT RUN where every source is like that.
+    REFUTED if any cell of any source is; SUPPORTED if every source has cells that were judged and all of them are. A
+    universal negative is INCONCLUSIVE instead of SUPPORTED, and of REFUTED unless one method is a counterexample. Cells
+    that were not run, or measured without anything to compare with, are left out; a source with no other cell leaves
+    the verdict INCONCLUSIVE, or NOT RUN where every source is like that.
     """
-    ran = {
-        source: [
-            outcome
-            for outcome in verdicts.get(source, ())
-            if outcome not in (Outcome.NOT_RUN, Outcome.MEASURED)
-        ]
-        for source in claim.rule.claims
+    rule = claim.rule
+    assert isinstance(rule, Derived)
+    judged = {
+        source: [one for one in cells.get(source, ()) if one.outcome in _VERDICTS] for source in rule.claims
     }
-    refuted = [source for source, outcomes in ran.items() if Outcome.REFUTED in outcomes]
-    missing = [source for source, outcomes in ran.items() if not outcomes]
-    universal = isinstance(claim.rule, Derived) and bool(claim.rule.universal)
-    if refuted and universal:
-        premises = _counts(refuted, ran, Outcome.REFUTED)
-        return Verdict(
-            Outcome.INCONCLUSIVE,
-            f"not supported, as it rests on {premises}, refuted here; a refuted premise does not show the opposite"
-            f"{_others(ran, Outcome.REFUTED)}",
+    against = {
+        source: sum(
+            one.outcome is Outcome.REFUTED and (one.above or source not in rule.better) for one in ended
         )
+        for source, ended in judged.items()
+    }
+    refuted = [
+        f"{source} ({count} of {_cells(judged[source])})" for source, count in against.items() if count
+    ]
+    missing = [source for source, ended in judged.items() if not ended]
+    if rule.universal:
+        return _universal(rule, cells, refuted, missing)
     if refuted:
-        counts = _counts(refuted, ran, Outcome.REFUTED)
-        return Verdict(Outcome.REFUTED, f"refuted: {counts}{_others(ran, Outcome.REFUTED)}")
-    if missing:
-        outcome = Outcome.NOT_RUN if len(missing) == len(ran) else Outcome.INCONCLUSIVE
-        return Verdict(outcome, f"no verdict of {', '.join(missing)}")
-    open_ = [source for source, outcomes in ran.items() if Outcome.INCONCLUSIVE in outcomes]
-    if open_:
-        counts = _counts(open_, ran, Outcome.INCONCLUSIVE)
-        return Verdict(Outcome.INCONCLUSIVE, f"inconclusive: {counts}{_others(ran, Outcome.INCONCLUSIVE)}")
-    names = _counts(list(ran), ran, Outcome.SUPPORTED)
-    if universal:
         return Verdict(
-            Outcome.INCONCLUSIVE, f"not contradicted by {names}, which no number of methods would prove"
+            Outcome.REFUTED, f"it needs all of {', '.join(rule.claims)}; refuted: {', '.join(refuted)}"
         )
-    return Verdict(Outcome.SUPPORTED, f"supported: {names}")
+    if missing:
+        outcome = Outcome.NOT_RUN if len(missing) == len(judged) else Outcome.INCONCLUSIVE
+        return Verdict(
+            outcome, f"it needs all of {', '.join(rule.claims)}; without a verdict: {', '.join(missing)}"
+        )
+    counts = {
+        source: sum(one.outcome is Outcome.SUPPORTED for one in ended) for source, ended in judged.items()
+    }
+    shown = ", ".join(f"{source} in {count} of {_cells(judged[source])}" for source, count in counts.items())
+    if all(count == len(judged[source]) for source, count in counts.items()):
+        return Verdict(Outcome.SUPPORTED, f"supported: {shown}")
+    return Verdict(Outcome.INCONCLUSIVE, f"not refuted, and supported: {shown}; all cells are needed")
 
 
-def _counts(sources: Sequence[str], ran: Mapping[str, Sequence[Outcome]], outcome: Outcome) -> str:
-    return ", ".join(
-        f"{source} ({ran[source].count(outcome)} of {len(ran[source])} cell{'' if len(ran[source]) == 1 else 's'})"
-        for source in sources
+def _universal(
+    rule: Derived, cells: Mapping[str, Sequence[Judged]], refuted: Sequence[str], missing: Sequence[str]
+) -> Verdict:
+    for method in rule.counterexamples:
+        if all(any(one.outcome is Outcome.REFUTED for one in cells.get(source, ())) for source in method):
+            return Verdict(
+                Outcome.REFUTED,
+                f"a counterexample on this model: {' and '.join(method)} are refuted together",
+            )
+    if len(missing) == len(rule.claims):
+        return Verdict(Outcome.NOT_RUN, f"without a verdict: {', '.join(missing)}")
+    premises = f"of what it rests on, refuted on this model: {', '.join(refuted) or 'none'}"
+    return Verdict(
+        Outcome.INCONCLUSIVE,
+        f"no method tested is a counterexample, which would refute it, and no number of methods proves it; {premises}",
     )
 
 
-def _others(ran: Mapping[str, Sequence[Outcome]], decided: Outcome) -> str:
-    """What the sources that did not decide came to: a reader is told of all of them."""
-    rest = {source: outcomes for source, outcomes in ran.items() if decided not in outcomes}
-    said = (
-        f"; {outcome.value.lower()}: {_counts(sources, ran, outcome)}"
-        for outcome in (Outcome.REFUTED, Outcome.INCONCLUSIVE, Outcome.SUPPORTED)
-        if (sources := [source for source, outcomes in rest.items() if outcome in outcomes])
-    )
-    silent = [source for source, outcomes in rest.items() if not outcomes]
-    return "".join(said) + (f"; no verdict of {', '.join(silent)}" if silent else "")
+def _cells(ended: Sequence[Judged]) -> str:
+    return "1 cell" if len(ended) == 1 else f"{len(ended)} cells"
+
+
+_VERDICTS = (Outcome.SUPPORTED, Outcome.REFUTED, Outcome.INCONCLUSIVE)

@@ -171,7 +171,7 @@ class OverlapBelow(IntervalBelow, kind="overlap_below"):
 class Within(Rule, kind="within"):
     """The value's interval lies within ``supported_low`` .. ``supported_high`` / wholly outside ``refuted_low`` ..
     ``refuted_high``. The range is set round a printed number: where the measurement names a Number, and the
-    paper's numbers are about other cells, INCONCLUSIVE."""
+    paper's numbers are about other cells, the cell is MEASURED."""
 
     supported_low: Threshold
     supported_high: Threshold

@@ -61,23 +61,21 @@ class AgreesWithPrinted(Rule, kind="agreement"):
 
     Each part that is a Number is held against what the paper prints for it in this cell: by its name, the key of one
     of the claim's printed numbers, or by its coordinates, those of one of the claim's table cells. A Number for which
-    the paper prints nothing in this cell is not judged; if that is all of them, INCONCLUSIVE. Without such parts the
-    value's interval is held against the number that the finding quotes as published, whatever the floor; a finding
-    that quotes none is INCONCLUSIVE.
+    the paper prints nothing in this cell is not judged; if that is all of them, the cell is MEASURED. Without such
+    parts the value's interval is held against the number that the finding quotes as published, whatever the floor; a
+    finding that quotes none is MEASURED.
     """
 
     def nothing_to_judge(self, claim: Claim, finding: Finding) -> str | None:
-        found = finding.measurement.of(Number)
-        return NOT_THIS_MODEL if found and not _printed_parts(claim, finding) else None
+        if finding.measurement.of(Number):
+            return None if _printed_parts(claim, finding) else NOT_THIS_MODEL
+        return NOT_THIS_CELL if finding.published is None else None
 
     def heeds_floor(self, finding: Finding) -> bool:
-        found = finding.measurement
-        return bool(found.of(Number)) or found.value is None or finding.published is None
+        return bool(finding.measurement.of(Number)) or finding.measurement.value is None
 
     def judge(self, claim: Claim, finding: Finding) -> Verdict:
         numbers = finding.measurement.of(Number)
-        if not numbers and finding.published is None:
-            return Verdict(Outcome.INCONCLUSIVE, NOT_THIS_CELL)
         if numbers:
             pairs = [
                 (interval(finding, name, numbers[name]), _band(claim, printed))
@@ -98,15 +96,15 @@ class AgreesWithPrinted(Rule, kind="agreement"):
 
 class EveryReading(Rule, kind="readings"):
     """Parts that are a Reading, one an admissible reading of an equation, against the claim's first printed number:
-    all lie within the margin / none does. Where that number is not about this cell, INCONCLUSIVE."""
+    all lie within the margin / none does. Where that number is not about this cell, the cell is MEASURED."""
 
     def nothing_to_judge(self, claim: Claim, finding: Finding) -> str | None:
-        return NOT_THIS_MODEL if finding.measurement.of(Reading) and not claim.covers(finding.cell) else None
+        if finding.measurement.of(Reading):
+            return None if claim.covers(finding.cell) else NOT_THIS_MODEL
+        return NOT_THIS_CELL if finding.published is None else None
 
     def judge(self, claim: Claim, finding: Finding) -> Verdict:
         found = finding.measurement.of(Reading)
-        if not found and finding.published is None:
-            return Verdict(Outcome.INCONCLUSIVE, NOT_THIS_CELL)
         if not found:
             raise IncompleteFindingError(
                 f"the finding of {finding.claim!r} has no part that is a Reading, which its rule reads"

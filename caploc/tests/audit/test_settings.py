@@ -158,8 +158,8 @@ def test_any_value_is_taken_or_refused_in_one_line(name: str, value: str) -> Non
         assert all(visible(line, 10_000) == line for line in found.departures)
 
 
-def cells(read: AuditSettings, *declared: Any, **options: Any) -> list[Any]:
-    return cell_parameters(ClaimTest("", None, *declared, **options), read, lambda _: ())
+def cells(read: AuditSettings, *declared: Any, reported: tuple[float, ...] = (), **options: Any) -> list[Any]:
+    return cell_parameters(ClaimTest("", None, *declared, **options), read, lambda _: (), reported)
 
 
 def labels(parameters: Sequence[Any]) -> list[str]:
@@ -184,17 +184,18 @@ def test_repeats_and_comma_lists_make_one_grid() -> None:
 def test_defaults_are_the_embedded_models_and_the_papers_own_on_a_gpu() -> None:
     chosen = read()
     parameters = cells(chosen)
-    assert len(parameters) == 5 * 5 * 2
+    assert len(parameters) == 5 * 5
+    assert labels(cells(chosen, "model", reported=(3.0, 12.0)))[:2] == ["tiny-llama-s3", "tiny-llama-s12"]
     marks = {parameter.id: {mark.name for mark in parameter.marks} for parameter in parameters}
     assert marks["tiny-llama-gsm8k-s6"] == set()
     assert marks["llama2-7b-gsm8k-s6"] >= {"gpu", "min_gb", "gated", "network"}
-    assert "gated" not in marks["gptj-6b-imdb-s3"]
+    assert "gated" not in marks["gptj-6b-imdb-s6"]
     assert not chosen.departures
 
 
 def test_a_claim_about_one_dataset_keeps_to_it() -> None:
     parameters = cells(read(model=["tiny-llama"]), dataset="gsm8k")
-    assert labels(parameters) == ["tiny-llama-gsm8k-s3", "tiny-llama-gsm8k-s6"]
+    assert labels(parameters) == ["tiny-llama-gsm8k-s6"]
     left_out = cells(read(model=["tiny-llama"], dataset=["imdb"], sigma=["6"]), dataset="gsm8k")
     assert labels(left_out) == ["tiny-llama-gsm8k-s6"]
     assert "add --dataset gsm8k" in left_out[0].marks[0].kwargs["reason"]

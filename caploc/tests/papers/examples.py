@@ -97,7 +97,7 @@ def claim_of(kind: str, **fields: Any) -> Claim:
 
 def derived_of(*sources: str, universal: bool = False) -> Claim:
     """A claim that follows from others."""
-    return claim_of("untestable", id="a-derived", rule=Derived(claims=sources, universal=int(universal)))
+    return claim_of("untestable", id="a-derived", rule=Derived(claims=sources, universal=universal))
 
 
 def effect(low: float, high: float, p: float = 0.01) -> Effect:

@@ -120,7 +120,7 @@ def test_table_2_is_held_against_ours_cell_by_cell() -> None:
         assert (found.printed if found else None) == printed
     unprinted = Measurement("q", Part(0.2, (0.1, 0.3)), {"one": number(0.1, 0.2, **at)}, floor="diverged")
     verdict = judge(claim, Finding(claim.id, Cell("tiny-llama", None, 6.0), unprinted))
-    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert verdict.outcome is Outcome.MEASURED
     assert verdict.reason == "the paper prints no number for this model"
     verdict = judge(claim, Finding(claim.id, Cell("llama2-7b", None, 6.0), unprinted))
     assert verdict.reason == "diverged"
@@ -136,11 +136,11 @@ def test_a_floor_hides_no_comparison_of_a_score_with_its_printed_one() -> None:
 def test_where_the_paper_prints_nothing_agreement_is_open() -> None:
     for kind, part in (("agreement", "rise"), ("readings", "mean")):
         verdict = judge(claim_of(kind), finding_of(kind, {part: None}))
-        assert verdict.outcome is Outcome.INCONCLUSIVE
+        assert verdict.outcome is Outcome.MEASURED
         assert verdict.reason == "the paper prints no number for this cell"
         for printed_for in (None, PrintedFor(("llama2-7b",)), PrintedFor(("*",), "imdb")):
             verdict = judge(claim_of(kind, printed_for=printed_for), finding_of(kind, estimate=None))
-            assert verdict.outcome is Outcome.INCONCLUSIVE
+            assert verdict.outcome is Outcome.MEASURED
             assert verdict.reason == "the paper prints no number for this model"
 
 

@@ -8,46 +8,78 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from caploc.findings import Outcome
-from caploc.papers import load_paper
-from caploc.rules import derive
-from caploc.tests.papers.examples import derived_of
+from caploc.findings import Cell, Effect, Finding, Measurement, Outcome, Part
+from caploc.papers import Claim, load_paper
+from caploc.rules import Derived, derive
+from caploc.rules.derived import Judged
+from caploc.tests.papers.examples import bound, claim_of, derived_of, effect
 
 S, R, U, N = Outcome.SUPPORTED, Outcome.REFUTED, Outcome.INCONCLUSIVE, Outcome.NOT_RUN
 
 
+M = Outcome.MEASURED
+
+
+def ended(outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, list[Judged]]:
+    return {claim: [Judged(one) for one in ones] for claim, ones in outcomes.items()}
+
+
 @pytest.mark.parametrize(
-    ("verdicts", "outcome", "reason"),
+    ("outcomes", "outcome", "reason"),
     [
-        ({"x": [S, S], "y": [S]}, S, "supported: x (2 of 2 cells), y (1 of 1 cell)"),
-        ({"x": [S, R, R], "y": [S]}, R, "refuted: x (2 of 3 cells); supported: y (1 of 1 cell)"),
-        ({"x": [R], "y": [R]}, R, "refuted: x (1 of 1 cell), y (1 of 1 cell)"),
-        ({"x": [S, U], "y": [S]}, U, "inconclusive: x (1 of 2 cells); supported: y (1 of 1 cell)"),
-        ({"x": [S, N], "y": [S]}, S, "supported: x (1 of 1 cell), y (1 of 1 cell)"),
-        ({"x": [S]}, U, "no verdict of y"),
-        ({"x": [S], "y": []}, U, "no verdict of y"),
-        ({"x": [S], "y": [N, N]}, U, "no verdict of y"),
-        ({"x": [R], "y": [N]}, R, "refuted: x (1 of 1 cell); no verdict of y"),
-        ({"x": [N], "y": [N]}, N, "no verdict of x, y"),
-        ({}, N, "no verdict of x, y"),
-        ({"x": [S], "y": [S], "another": [R]}, S, "supported: x (1 of 1 cell), y (1 of 1 cell)"),
+        ({"x": [S, S], "y": [S]}, S, "supported: x in 2 of 2 cells, y in 1 of 1 cell"),
+        ({"x": [S, R, R], "y": [S]}, R, "it needs all of x, y; refuted: x (2 of 3 cells)"),
+        ({"x": [R], "y": [R]}, R, "it needs all of x, y; refuted: x (1 of 1 cell), y (1 of 1 cell)"),
+        ({"x": [S, U], "y": [S]}, U, "not refuted, and supported: x in 1 of 2 cells, y in 1 of 1 cell; all"),
+        ({"x": [S, N, M], "y": [S]}, S, "supported: x in 1 of 1 cell, y in 1 of 1 cell"),
+        ({"x": [S]}, U, "it needs all of x, y; without a verdict: y"),
+        ({"x": [S], "y": []}, U, "it needs all of x, y; without a verdict: y"),
+        ({"x": [S], "y": [N, M]}, U, "it needs all of x, y; without a verdict: y"),
+        ({"x": [R], "y": [N]}, R, "it needs all of x, y; refuted: x (1 of 1 cell)"),
+        ({"x": [N], "y": [N]}, N, "it needs all of x, y; without a verdict: x, y"),
+        ({}, N, "it needs all of x, y; without a verdict: x, y"),
+        ({"x": [S], "y": [S], "another": [R]}, S, "supported: x in 1 of 1 cell, y in 1 of 1 cell"),
     ],
 )
-def test_by_example(verdicts: Mapping[str, Sequence[Outcome]], outcome: Outcome, reason: str) -> None:
-    verdict = derive(derived_of("x", "y"), verdicts)
-    assert (verdict.outcome, verdict.reason) == (outcome, reason)
+def test_by_example(outcomes: Mapping[str, Sequence[Outcome]], outcome: Outcome, reason: str) -> None:
+    verdict = derive(derived_of("x", "y"), ended(outcomes))
+    assert verdict.outcome is outcome and verdict.reason.startswith(reason)
 
 
-def test_a_universal_negative_is_at_most_not_contradicted() -> None:
-    verdict = derive(derived_of("x", universal=True), {"x": [S]})
-    assert verdict.outcome is U and verdict.reason.startswith("not contradicted by x (1 of 1 cell)")
+def test_what_is_no_better_is_refuted_by_what_fares_better_alone() -> None:
+    claim = claim_of("untestable", id="a-derived", rule=Derived(claims=("x", "y"), better=("x",)))
+    worse, better = Judged(R), Judged(R, above=True)
+    assert derive(claim, {"x": [worse], "y": [Judged(S)]}).outcome is U
+    assert derive(claim, {"x": [better], "y": [Judged(S)]}).outcome is R
+    assert derive(claim, {"x": [Judged(S)], "y": [worse]}).outcome is R
 
 
-def test_a_universal_negative_loses_its_support_where_a_premise_is_refuted() -> None:
-    verdict = derive(derived_of("x", universal=True), {"x": [S, R]})
-    assert verdict.outcome is U and verdict.reason.startswith(
-        "not supported, as it rests on x (1 of 2 cells), refuted here"
-    )
+def test_an_effect_above_0_is_read_from_the_finding() -> None:
+    def above(*effects: Part) -> bool:
+        found = Measurement("q", parts={str(number): one for number, one in enumerate(effects)})
+        return Judged.of(R, Finding("c", Cell("m"), found).to_json()).above
+
+    assert above(effect(-0.2, -0.1), effect(0.1, 0.2))
+    assert not above(effect(-0.2, -0.1), effect(-0.1, 0.2))
+    assert not above(bound(0.1, 0.2)) and not above(Effect(0.1)) and not Judged.of(R, None).above
+
+
+def universal() -> Claim:
+    rule = Derived(claims=("x", "y"), universal=True, counterexamples=(("a", "b"), ("c", "d")))
+    return claim_of("untestable", id="a-derived", rule=rule)
+
+
+def test_a_universal_negative_is_at_most_without_a_counterexample() -> None:
+    verdict = derive(universal(), ended({"x": [S], "y": [S]}))
+    assert verdict.outcome is U and verdict.reason.endswith("refuted on this model: none")
+    lost = derive(universal(), ended({"x": [S, R], "y": [S], "a": [R], "d": [R]}))
+    assert lost.outcome is U and lost.reason.endswith("refuted on this model: x (1 of 2 cells)")
+    assert derive(universal(), ended({"x": [N], "y": [M]})).outcome is N
+
+
+def test_one_method_that_succeeds_refutes_a_universal_negative() -> None:
+    verdict = derive(universal(), ended({"x": [R], "y": [S], "c": [R], "d": [S, R]}))
+    assert verdict.outcome is R and "c and d are refuted together" in verdict.reason
 
 
 cells = st.lists(st.sampled_from(Outcome), max_size=4)
@@ -56,7 +88,7 @@ cells = st.lists(st.sampled_from(Outcome), max_size=4)
 @given(cells, cells)
 def test_one_more_refuted_cell_refutes(x: list[Outcome], y: list[Outcome]) -> None:
     claim = derived_of("x", "y")
-    before, after = derive(claim, {"x": x, "y": y}), derive(claim, {"x": x, "y": [*y, R]})
+    before, after = derive(claim, ended({"x": x, "y": y})), derive(claim, ended({"x": x, "y": [*y, R]}))
     assert after.outcome is R and "y" in after.reason
     assert (before.outcome is R) == (R in x + y)
     assert before.reason and "\n" not in before.reason

@@ -13,7 +13,7 @@ from caploc.findings import Chance, Count, Effect, Number, Outcome, Part, Readin
 from caploc.rules import decisive_p, judge
 from caploc.tests.papers.examples import JUDGED, NAN, a_test, bound, claim_of, effect, finding_of, pair
 
-S, R, U = Outcome.SUPPORTED, Outcome.REFUTED, Outcome.INCONCLUSIVE
+S, R, U, M = Outcome.SUPPORTED, Outcome.REFUTED, Outcome.INCONCLUSIVE, Outcome.MEASURED
 
 # what differs from a well supported finding (parts, numbers of the value), and the verdict
 EXAMPLES: list[tuple[str, Outcome, dict[str, Part | None], dict[str, Any]]] = [
@@ -49,11 +49,11 @@ EXAMPLES: list[tuple[str, Outcome, dict[str, Part | None], dict[str, Any]]] = [
     ("both", R, {"iou": bound(0.1, 0.3)}, {}),
     ("agreement", S, {}, {}),
     ("agreement", U, {"fall": Number(interval=(0.1, 0.21))}, {}),
-    ("agreement", U, {"rise": None}, {}),
+    ("agreement", M, {"rise": None}, {}),
     ("agreement", R, {"fall": Number(interval=(0.25, 0.3))}, {}),
     ("readings", S, {"pair": Reading(interval=(0.81, 0.89))}, {}),
     ("readings", U, {"pair": Reading(interval=(0.1, 0.2))}, {}),
-    ("readings", U, {"mean": None}, {}),
+    ("readings", M, {"mean": None}, {}),
     ("readings", R, {"mean": Reading(interval=(0.1, 0.2)), "pair": Reading(interval=(0.0, 0.7))}, {}),
     ("difference", S, {}, {}),
     ("difference", U, {}, {"interval": (-0.1, 0.2)}),
