@@ -39,9 +39,10 @@ class Mark:
         """What the mark shows, for readers who cannot see it."""
         finding = self.result.finding or {}
         unit = finding.get("unit", "fraction")
-        ends = finding.get("interval")
         shown = number(finding["estimate"], unit)
-        shown += f" [{number(ends[0], unit)}, {number(ends[1], unit)}]" if self.ends else ""
+        if self.ends:
+            low, high = finding["interval"]
+            shown += f" [{number(low, unit)}, {number(high, unit)}]"
         chance = finding.get("chance")
         shown += unit_sign(unit) + (f", chance {number(chance, unit)}" if self.chance is not None else "")
         return f"{self.result.planned.cell.label}: {shown}, {self.result.status.value.lower()}"
@@ -227,9 +228,11 @@ def headlines(
         axis = Axis.of(claim, cells)
         rows = []
         for model in models:
-            here = [[one for one in of if one.planned.cell.model == model] for of in (cells, inferred)]
-            if any(here):
-                rows.append(HeadlineRow(claim, model, *here, axis))
+            own_here, derived_here = (
+                [one for one in of if one.planned.cell.model == model] for of in (cells, inferred)
+            )
+            if own_here or derived_here:
+                rows.append(HeadlineRow(claim, model, own_here, derived_here, axis))
         found.append(Headline(claim, rows))
     return found
 

@@ -118,8 +118,9 @@ def test_recall(): ...
         "claim": "reliability-answer-b",
         "model": "tiny-llama",
         "status": "NOT RUN",
-        "reason": "no verdict of reliability-kn-similar-to-random, reliability-rome-layers-equal, "
-        "reliability-kc-recall",
+        "reason": "it needs all of reliability-kn-similar-to-random, reliability-rome-layers-equal, "
+        "reliability-kc-recall; without a verdict: reliability-kn-similar-to-random, "
+        "reliability-rome-layers-equal, reliability-kc-recall",
     } in content["derived"]
 
 

@@ -38,7 +38,8 @@ def test_the_table_at_80_columns() -> None:
     few = Tally.of([result("fidelity-kn-overlap", Status.REFUTED)] * 3)
     assert list(family_table(PAPER, {"A-fidelity": few, "D-table1": MANY}, 80)) == [
         "supported, refuted: the evidence is for, or against, what the paper claims;",
-        "inconclusive: it does not decide either way",
+        "inconclusive: it does not decide either way; measured: the paper prints no",
+        "number for this model, so there is nothing to hold it against",
         "Fidelity of single facts: do             3 refuted",
         "paraphrases of one fact lead to the",
         "same neurons, layers or circuits?",
@@ -110,14 +111,17 @@ def test_print(): ...
     {"baseline gap": Effect(.3, (.2, .4))})))
 def test_fidelity(): ...
 """)
+    claims_run.expect(
+        '[cells."test_print"]\nverdict = "REFUTED"\nlow = 1.0\nhigh = 3.0\nwhy = "as counted"\n'
+    )
     text = "\n".join(claims_run("--seed=1").stdout.lines)
     lines = dict(line.split(": ", 1) for line in text[text.index("= audit =") :].splitlines() if ": " in line)
     assert lines["the authors' empirical claims"] == "4 supported, 2 refuted"
-    assert lines["claims that follow from others"] == "1 refuted, 2 inconclusive"
-    assert lines["arithmetic of the print"] == "1 refuted"
+    assert lines["claims that follow from others"] == "2 refuted, 1 inconclusive"
+    assert lines["arithmetic of the print"] == "1 refuted (as expected here)"
     assert lines["controls of our own"] == "2 refuted"
     assert lines["claims of the machine-written summary alone"] == "2 refuted"
-    assert lines["all cells"].startswith("4 supported, 7 refuted, 0 inconclusive")
+    assert lines["all cells"].startswith("4 supported, 7 refuted (1 as expected here), 0")
 
 
 def test_a_measured_cell_passes_under_a_word_of_its_own_and_is_never_among_verdicts() -> None:

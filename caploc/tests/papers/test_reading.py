@@ -208,6 +208,7 @@ WRONG: list[tuple[str, str, str, str]] = [
     (HEAD, "level = 0.05", "level = 5.0", r"\[paper\]: the field 'level' should be less than .* 1, not 5.0"),
     (HEAD, "least-loss = 0.05", 'least-loss = "5 %"', r"\[margins\]: the field 'least-loss'"),
     (HEAD, "models = ", "model = ", r"group 'A-fidelity' printed_for: the field 'models' is missing"),
+    (HEAD, "sigmas = [6]", "sigmas = [-6]", r"group 'D-table1': the field 'sigmas' should be greater"),
     (HEAD, 'title = "Fidelity', 'titel = "Fidelity', "group 'A-fidelity': the field 'title' is missing"),
 ]
 
@@ -256,3 +257,32 @@ def test_headline_claims_have_short_labels_of_their_own() -> None:
         PaperError, match=r"claim 'fidelity-kn-overlap'.*'headline' must be a label of at most 60"
     ):
         parse_paper(changed)
+
+
+def test_sigmas_are_those_of_the_group_unless_a_claim_has_its_own() -> None:
+    own = 'sigmas = [2, 4]\nrule = { kind = "lower'
+    paper = parse_paper(changed(COMMON, 'rule = { kind = "lower', own))
+    assert paper.claim("table1-overlap").sigmas == (2, 4)
+    assert paper.claim("table1-iou").sigmas == (6,)
+    assert (
+        paper.claim("table3-erase").sigmas == (3, 6, 12) and paper.claim("fidelity-kn-overlap").sigmas == ()
+    )
+
+
+def test_what_a_claim_counts_as_follows_from_its_rule_and_sources_unless_it_says() -> None:
+    standing = {name: claim.standing for name, claim in PAPER.claims.items()}
+    assert standing["table1-overlap"] == "empirical" and standing["fidelity-conclusion"] == "derived"
+    assert standing["print-eq7-weights"] == "print" and standing["control-untrained-overlap"] == "control"
+    assert standing["general-cnl-outperforms"] == "summary"
+    own = 'repeats = "table1-iou"\nrule = { kind = "lower'
+    assert (
+        parse_paper(changed(COMMON, 'rule = { kind = "lower', own)).claim("table1-overlap").standing
+        == "repeats"
+    )
+    own = 'standing = "reading"\nrule = { kind = "lower'
+    assert (
+        parse_paper(changed(COMMON, 'rule = { kind = "lower', own)).claim("table1-overlap").standing
+        == "reading"
+    )
+    with pytest.raises(PaperError, match="'table1-overlap' repeats: there is no claim 'none'"):
+        parse_paper(changed(COMMON, 'rule = { kind = "lower', 'repeats = "none"\nrule = { kind = "lower'))
