@@ -21,7 +21,7 @@ from markupsafe import Markup, escape
 
 from caploc.audit import views
 from caploc.audit.plots import Theme, draw, plots_version, size
-from caploc.audit.results import Result, Status
+from caploc.audit.results import Result, Status, Tally
 from caploc.audit.text import duration, plural, visible, visible_lines
 from caploc.audit.views import Log, RunView
 from caploc.findings import PRINTED
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from caploc.store import Store
 
 SECTIONS = {
+    "headlines": "Headline claims",
     "verdicts": "Verdicts",
     "consistency": "The paper against itself",
     "readings": "Other readings",
@@ -94,6 +95,7 @@ def _environment() -> jinja2.Environment:
         "duration": duration,
         "lines": lambda text: escape(visible_lines(text)),
         "plural": plural,
+        "tallied": lambda checks: Tally.of(check.result for check in checks),
         "value": _value,
         "word": lambda status: "AUDIT ERROR" if status is Status.ERROR else status.value,
     }

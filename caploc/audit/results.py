@@ -186,6 +186,32 @@ class Tally:
                 self.not_run[result.reason] += 1
 
 
+STANDINGS = {
+    "empirical": "the authors' empirical claims",
+    "repeats": "claims that repeat another's statistic",
+    "derived": "claims that follow from others",
+    "reading": "readings of an equation",
+    "print": "arithmetic of the print",
+    "control": "controls of our own",
+    "summary": "claims of the machine-written summary alone",
+    "measured": "measured only, as the paper prints nothing to compare with",
+}
+"""What a score counts apart, and its names: a claim's ``standing``, and cells that have a number but no verdict."""
+
+
+def scores(
+    results: Iterable[Result], derived: Iterable[Result], papers: Mapping[str, Paper]
+) -> dict[str, Tally]:
+    """The counts by `STANDINGS`, those that are not empty; a claim that no paper lists counts as empirical."""
+    found: dict[str, list[Result]] = {name: [] for name in STANDINGS}
+    for result in [*results, *derived]:
+        paper = papers.get(result.planned.paper)
+        claim = paper.claims.get(result.planned.claim) if paper else None
+        measured = result.status is Status.MEASURED and result.moved is None
+        found["measured" if measured else claim.standing if claim else "empirical"].append(result)
+    return {name: Tally.of(of) for name, of in found.items() if of}
+
+
 # ----------------------------------------------------------------------------------------- other readings of the paper
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from caploc.audit.ledger import INTERRUPTED, RunRecord
-from caploc.audit.results import Result, Status, Tally
+from caploc.audit.results import STANDINGS, Result, Status, Tally, scores
 from caploc.audit.settings import AuditSettings
 from caploc.audit.text import in_ascii, plural
 
@@ -58,7 +58,7 @@ def status_of(report: pytest.TestReport) -> tuple[str, str, str] | None:
 def write_summary(
     reporter: Any,
     record: RunRecord,
-    papers: Iterable[Paper],
+    papers: Sequence[Paper],
     config: pytest.Config,
     recorded: Mapping[Path, int],
 ) -> None:
@@ -74,6 +74,8 @@ def write_summary(
             "INTERRUPTED before all cells were judged; what was computed is kept: the same command goes on from there",
             red=True,
         )
+    for line in score_lines(record, {paper.key: paper for paper in papers}):
+        reporter.write_line(line)
     _totals(reporter, record)
     _list(reporter, "MOVED", ((r, r.moved or "") for r in record.results if r.moved is not None))
     _list(reporter, "ERROR", ((r, r.reason) for r in record.of(Status.ERROR)))
@@ -102,6 +104,12 @@ def family_table(paper: Paper, tallies: Mapping[str, Tally], width: int) -> Iter
             yield f"{question:<{left + _GAP}}{count}".rstrip()
 
 
+def score_lines(record: RunRecord, papers: Mapping[str, Paper]) -> Iterator[str]:
+    """A line for the authors' empirical claims, and one for each kind of cell that does not count among them."""
+    for name, tally in scores(record.results, record.derived, papers).items():
+        yield f"{STANDINGS[name]}: {in_words(tally)}"
+
+
 def in_words(tally: Tally) -> str:
     """The counts that are not zero: ``44 supported, 39 refuted (as expected here), 125 inconclusive``."""
     counts = tally.by_status
@@ -128,7 +136,7 @@ def _question(paper: Paper, name: str) -> str:
 
 def _totals(reporter: Any, record: RunRecord) -> None:
     tally = record.tally
-    sentence = tally.sentence()
+    sentence = f"all cells: {tally.sentence()}"
     reasons = sorted(tally.not_run.items(), key=lambda pair: (-pair[1], pair[0]))
     if len(reasons) == 1:
         sentence += f": {in_ascii(reasons[0][0], 200)} ({reasons[0][1]})"

@@ -5,6 +5,7 @@ Nothing here is markup; `caploc.audit.report` renders it.
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +13,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from caploc.audit.results import Flip, Result, Status, Tally, flips
+from caploc.audit.headlines import Headline, headlines
+from caploc.audit.results import STANDINGS, Flip, Result, Status, Tally, flips, scores
 from caploc.audit.summary import data_digests, fingerprints
 from caploc.audit.text import duration, number, p_value, plural, unit_sign, visible
 from caploc.findings import PRINTED
@@ -83,6 +85,16 @@ class RunView:
         return Tally.of(self.results)
 
     @cached_property
+    def scores(self) -> dict[str, Tally]:
+        """The counts of the authors' empirical claims, and apart from them those of every other kind of cell."""
+        return {
+            STANDINGS[name]: tally
+            for name, tally in scores(
+                self.results, self.derived, {self.paper.key: self.paper, "": self.paper}
+            ).items()
+        }
+
+    @cached_property
     def alarms(self) -> dict[str, list[Result]]:
         """Results that a reader must know of before trusting the rest, by title."""
         moved = [result for result in self.results if result.moved is not None]
@@ -115,6 +127,11 @@ class RunView:
         return sorted(models, key=lambda model: model == PRINTED)
 
     @cached_property
+    def headlines(self) -> list[Headline]:
+        """The claims that a reader of the paper comes for, if its files name any that this run has cells of."""
+        return headlines(self.paper.claims.values(), self.results, self.derived, self.models)
+
+    @cached_property
     def checks(self) -> list[Check]:
         """The checks of the paper against itself, contradictions first."""
         found = [
@@ -123,6 +140,14 @@ class RunView:
             if result.planned.cell.model == PRINTED and result.planned.claim in self.paper.claims
         ]
         return sorted(found, key=lambda check: _CONTRADICTIONS_FIRST.index(check.result.status.value))
+
+    @cached_property
+    def checks_by_place(self) -> dict[str, list[Check]]:
+        """The checks by what they touch, the tables first: contradictions first within each."""
+        places: dict[str, list[Check]] = defaultdict(list)
+        for check in self.checks:
+            places[_place(check.claim, self.paper)].append(check)
+        return dict(sorted(places.items(), key=lambda pair: (not pair[0].startswith("Table"), pair[0])))
 
     @cached_property
     def flips(self) -> list[Flip]:
@@ -420,6 +445,15 @@ def _aside(part: Mapping[str, Any]) -> str:
     )
     shown += [f"p {p_value(p)}"] if p is not None else []
     return " ".join(shown)
+
+
+def _place(claim: Claim, paper: Paper) -> str:
+    """What a check is about: a table, a chapter or another part of the paper, or another document."""
+    source = claim.sources[0]
+    if source.document != next(iter(paper.documents)):
+        return paper.documents[source.document].partition(";")[0]
+    found = re.match(r"Tables? \d+(?: (?:and|to) \d+)?|\w+(?: [A-Z0-9]+)?", source.at)
+    return found.group() if found else source.at
 
 
 def printed(claim: Claim) -> list[str]:

@@ -22,6 +22,7 @@ from caploc.rules import Rule
 from caploc.rules.base import Level, NonNegative
 
 LONGEST_QUOTE_WORDS = 25
+LONGEST_HEADLINE = 60
 PRINTED_NUMBER = re.compile(r"[+-]?(\d+|\d{1,3}(,\d{3})+)(\.\d+)?(e-?\d+)?")
 ANY_MODEL = "*"
 """Stands for every model among those that a number is printed for."""
@@ -73,6 +74,12 @@ def _amount(value: Any) -> int | float:
 def _short(value: str) -> str:
     if len(value.split()) > LONGEST_QUOTE_WORDS:
         raise ValueError(f"has more than {LONGEST_QUOTE_WORDS} words: shorten it")
+    return value
+
+
+def _label(value: str) -> str:
+    if value != value.strip() or len(value) > LONGEST_HEADLINE:
+        raise ValueError(f"must be a label of at most {LONGEST_HEADLINE} characters")
     return value
 
 
@@ -208,6 +215,8 @@ class Claim:
         standing: what its cells count as; by default what follows from its rule and its sources.
         margins: further margins that decide a verdict, by name, the paper's unless the claim has its own: the least
             loss that counts, the fewest facts an interval is taken over.
+        headline: a short label for a claim that a reader of the paper comes for, which the report shows first; empty
+            for the others.
     """
 
     id: Id
@@ -233,6 +242,7 @@ class Claim:
     standing: Standing = "empirical"
     margin: Margin | None = None
     margins: Mapping[str, Amount] = Field(default_factory=dict)
+    headline: Annotated[str, AfterValidator(_label)] = ""
 
     @property
     def empirical(self) -> bool:

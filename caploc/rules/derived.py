@@ -79,7 +79,7 @@ def derive(claim: Claim, cells: Mapping[str, Sequence[Judged]]) -> Verdict:
         for source, ended in judged.items()
     }
     refuted = [
-        f"{source} ({count} of {len(judged[source])} cells)" for source, count in against.items() if count
+        f"{source} ({count} of {_cells(judged[source])})" for source, count in against.items() if count
     ]
     missing = [source for source, ended in judged.items() if not ended]
     if rule.universal:
@@ -96,9 +96,7 @@ def derive(claim: Claim, cells: Mapping[str, Sequence[Judged]]) -> Verdict:
     counts = {
         source: sum(one.outcome is Outcome.SUPPORTED for one in ended) for source, ended in judged.items()
     }
-    shown = ", ".join(
-        f"{source} in {count} of {len(judged[source])} cells" for source, count in counts.items()
-    )
+    shown = ", ".join(f"{source} in {count} of {_cells(judged[source])}" for source, count in counts.items())
     if all(count == len(judged[source]) for source, count in counts.items()):
         return Verdict(Outcome.SUPPORTED, f"supported: {shown}")
     return Verdict(Outcome.INCONCLUSIVE, f"not refuted, and supported: {shown}; all cells are needed")
@@ -120,6 +118,10 @@ def _universal(
         Outcome.INCONCLUSIVE,
         f"no method tested is a counterexample, which would refute it, and no number of methods proves it; {premises}",
     )
+
+
+def _cells(ended: Sequence[Judged]) -> str:
+    return "1 cell" if len(ended) == 1 else f"{len(ended)} cells"
 
 
 _VERDICTS = (Outcome.SUPPORTED, Outcome.REFUTED, Outcome.INCONCLUSIVE)

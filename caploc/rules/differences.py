@@ -97,7 +97,11 @@ class PlainDifference(Comparison, kind="plain_difference"):
             )
         if one.low > 0:
             return Verdict(Outcome.SUPPORTED, f"{shown} lies above 0")
-        return Verdict(Outcome.INCONCLUSIVE, f"{shown} contains 0 and is too wide to show equivalence")
+        return Verdict(
+            Outcome.INCONCLUSIVE,
+            f"{shown} contains 0, and the 90 % interval reaches beyond {num(margin)} of 0: neither a difference nor "
+            "equivalence is shown",
+        )
 
 
 class EveryEffect(Comparison, kind="comparison"):
@@ -111,12 +115,25 @@ class EveryEffect(Comparison, kind="comparison"):
             _effect(claim, finding, name, one, self.equivalence_margin)
             for name, one in parts(finding, Effect).items()
         ]
-        for outcome in (Outcome.REFUTED, Outcome.INCONCLUSIVE):
-            reasons = [verdict.reason for verdict in verdicts if verdict.outcome is outcome]
-            if reasons:
-                of_all = f"{len(reasons)} of {len(verdicts)} effects: " if len(verdicts) > 1 else ""
-                return Verdict(outcome, f"{of_all}{listed(reasons)}")
-        return Verdict(Outcome.SUPPORTED, listed([verdict.reason for verdict in verdicts], len(verdicts)))
+        found = {
+            outcome: [verdict.reason for verdict in verdicts if verdict.outcome is outcome]
+            for outcome in (Outcome.REFUTED, Outcome.INCONCLUSIVE, Outcome.SUPPORTED)
+        }
+        decides = next(outcome for outcome, reasons in found.items() if reasons)
+        if len(found[decides]) == len(verdicts):
+            return Verdict(decides, listed(found[decides]))
+        # what decides comes first, but what says otherwise is not kept from the reader
+        said = {
+            Outcome.REFUTED: "against",
+            Outcome.INCONCLUSIVE: "undecided",
+            Outcome.SUPPORTED: "in favour",
+        }
+        sides = (
+            f"{said[outcome]} {len(reasons)} of {len(verdicts)} effects: {listed(reasons)}"
+            for outcome, reasons in found.items()
+            if reasons
+        )
+        return Verdict(decides, "; ".join(sides))
 
     def decisive(self, finding: Finding) -> Sequence[float | None]:
         return [one.p for one in finding.measurement.of(Effect).values()]
@@ -136,7 +153,10 @@ class BestOf(Comparison, kind="best_of"):
         p = number(finding, "best", part(finding, "best", Test), "p")
         behind = [one.shown(0) for one in spans if one.high < 0]
         if behind:
-            return Verdict(Outcome.REFUTED, f"behind the best rival: {listed(behind)}")
+            return Verdict(
+                Outcome.REFUTED,
+                f"{len(behind)} of {len(spans)} intervals below 0, behind the best rival: {listed(behind)}",
+            )
         ahead = sum(value > 0 for value in estimates)
         shown = (
             f"ahead of the best rival in {ahead} of {len(spans)} ({num(self.share)} needed), p {num(p, claim.level)} "
@@ -195,7 +215,8 @@ class Equivalence(Rule, kind="equivalence"):
         inside = [one for one in spans if one.within(margin)]
         outside = [one for one in spans if one.low >= margin or one.high <= -margin]
         count = (
-            f"of {len(spans)} 90 % intervals {len(inside)} lie within {num(margin)} of 0 ({needed} needed)"
+            f"{len(inside)} of {len(spans)} 90 % interval{'' if len(spans) == 1 else 's'} "
+            f"{'lies' if len(inside) == 1 else 'lie'} within {num(margin)} of 0 ({needed} needed)"
         )
         if len(inside) >= needed:
             return Verdict(
@@ -207,7 +228,10 @@ class Equivalence(Rule, kind="equivalence"):
                 f"{count}; outside lie {listed([one.shown(margin, -margin) for one in outside])}",
             )
         undecided = [one.shown(margin, -margin) for one in spans if one not in inside]
-        return Verdict(Outcome.INCONCLUSIVE, f"{count}; not so {listed(undecided)}")
+        return Verdict(
+            Outcome.INCONCLUSIVE,
+            f"{count}; {listed(undecided)} {'does' if len(undecided) == 1 else 'do'} not",
+        )
 
 
 class NonInferiority(Rule, kind="non_inferiority"):
@@ -227,7 +251,9 @@ class NonInferiority(Rule, kind="non_inferiority"):
         worst = min(spans, key=lambda one: one.low)
         return Verdict(
             Outcome.SUPPORTED,
-            f"all {len(spans)} intervals lie above {num(bound)}, the lowest is {worst.shown(bound)}",
+            f"{worst.shown(bound)} lies above {num(bound)}"
+            if len(spans) == 1
+            else f"all {len(spans)} intervals lie above {num(bound)}, the lowest is {worst.shown(bound)}",
         )
 
 
@@ -318,17 +344,21 @@ def _effect(claim: Claim, finding: Finding, name: str, one: Effect, margin: floa
     """Whether one part is an effect: above 0, with a p below the level, and not equivalent to 0."""
     wide, narrow = interval(finding, name, one), interval(finding, name, one, "interval90")
     p = number(finding, name, one, "p")
-    shown = f"{wide.shown(0)}, p {num(p, claim.level)}"
+    shown = f"{wide.shown(0)}, one-sided p {num(p, claim.level)}"
     if wide.high <= 0:
-        return Verdict(Outcome.REFUTED, f"{shown}: not above 0")
+        return Verdict(Outcome.REFUTED, f"{shown}: the interval is not above 0")
     if narrow.within(margin):
         ends_shown = span(narrow.low, narrow.high, margin, -margin)
-        return Verdict(Outcome.REFUTED, f"{shown}: 90 % interval {ends_shown} within {num(margin)} of 0")
+        return Verdict(
+            Outcome.REFUTED, f"{shown}: the 90 % interval {ends_shown} lies within {num(margin)} of 0"
+        )
     if wide.low > 0 and p < claim.level:
-        return Verdict(Outcome.SUPPORTED, f"{shown}: above 0, p below {num(claim.level)}")
-    missing = ["contains 0"] if wide.low <= 0 else []
-    missing += [f"p not below {num(claim.level)}"] if p >= claim.level else []
-    return Verdict(Outcome.INCONCLUSIVE, f"{shown}: {', '.join(missing)}")
+        return Verdict(
+            Outcome.SUPPORTED, f"{shown}: the interval lies above 0 and p below {num(claim.level)}"
+        )
+    missing = ["the interval contains 0"] if wide.low <= 0 else []
+    missing += [f"p is not below {num(claim.level)}"] if p >= claim.level else []
+    return Verdict(Outcome.INCONCLUSIVE, f"{shown}: {' and '.join(missing)}")
 
 
 def _ps(finding: Finding, *names: str) -> list[float | None]:

@@ -40,14 +40,12 @@ class LowerBound(Rule, kind="lower_bound"):
     def of(self, one: Span) -> Verdict:
         """The verdict on one interval."""
         supported, refuted = self.supported_above, self.refuted_below
-        shown = f"{one.name}: interval [{num(one.low, supported)}, {num(one.high, refuted)}]"
+        shown = f"{one.name}: interval {span(one.low, one.high, supported, refuted)}"
         if one.low > supported:
             return Verdict(Outcome.SUPPORTED, f"{shown} lies above {num(supported)}")
         if one.high < refuted:
             return Verdict(Outcome.REFUTED, f"{shown} lies below {num(refuted)}")
-        return Verdict(
-            Outcome.INCONCLUSIVE, f"{shown} lies neither above {num(supported)} nor below {num(refuted)}"
-        )
+        return Verdict(Outcome.INCONCLUSIVE, f"{shown} {_undecided(one, refuted, supported)}")
 
 
 class LowerBounds(LowerBound, kind="lower_bounds"):
@@ -150,9 +148,7 @@ class IntervalBelow(Rule, kind="interval_below"):
             return Verdict(Outcome.SUPPORTED, f"{shown} lies below {num(supported)}")
         if one.low > refuted:
             return Verdict(Outcome.REFUTED, f"{shown} lies above {num(refuted)}")
-        return Verdict(
-            Outcome.INCONCLUSIVE, f"{shown} lies neither below {num(supported)} nor above {num(refuted)}"
-        )
+        return Verdict(Outcome.INCONCLUSIVE, f"{shown} {_undecided(one, supported, refuted)}")
 
 
 class OverlapBelow(IntervalBelow, kind="overlap_below"):
@@ -279,6 +275,15 @@ class CorrectedOverlap(IntervalBelow, kind="corrected_overlap"):
             f"{gap} does not lie above 0, so that what was located is not shown to belong to the item; "
             f"{verdict.reason}",
         )
+
+
+def _undecided(one: Span, low: float, high: float) -> str:
+    """How an interval lies that is neither below ``low`` nor above ``high``: in the gap between, or across an end."""
+    if low == high:
+        return f"contains {num(low)}"
+    if low <= one.low and one.high <= high:
+        return f"lies wholly between {num(low)} and {num(high)}, where the claim is neither supported nor refuted"
+    return f"lies neither below {num(low)} nor above {num(high)}"
 
 
 def _unanimous(verdicts: Sequence[Verdict]) -> Outcome:

@@ -65,9 +65,9 @@ class Monotone(Rule, kind="monotone"):
             return Verdict(Outcome.REFUTED, f"{falls}, below {num(level)}; {shown}")
         if value > 0 and p < level:
             return Verdict(Outcome.SUPPORTED, f"{shown}, below {num(level)}; {falls}")
-        reasons = ["not above 0"] if value <= 0 else []
-        reasons += [f"trend p not below {num(level)}"] if p >= level else []
-        return Verdict(Outcome.INCONCLUSIVE, f"{shown}; {falls}: {', '.join(reasons)}")
+        reasons = ["the value is not above 0"] if value <= 0 else []
+        reasons += [f"the trend's p is not below {num(level)}"] if p >= level else []
+        return Verdict(Outcome.INCONCLUSIVE, f"{shown}; {falls}: {' and '.join(reasons)}")
 
     def decisive(self, finding: Finding) -> Sequence[float | None]:
         return _trend_p(finding)
@@ -87,8 +87,8 @@ class AboveChance(Comparison, kind="above_chance"):
         layers = [number(finding, name, one, "p_by_layer") for name, one in found.items()]
         largest, smallest = max(pairs), min(pairs)
         shown = (
-            f"{len(pairs)} pairs, hypergeometric p (Holm) {num(smallest, self.refuted_level)} to "
-            f"{num(largest, self.pair_level)}"
+            f"{len(pairs)} pair{'' if len(pairs) == 1 else 's'}, hypergeometric p (Holm) "
+            f"{num(smallest, self.refuted_level)} to {num(largest, self.pair_level)}"
         )
         matched = f"layer-matched p up to {num(max(layers), claim.level)}"
         if smallest >= self.refuted_level:

@@ -137,7 +137,7 @@ def test_overlap(): ...
     )
     run = claims_run("--seed=1")
     run.stdout.fnmatch_lines(
-        ["4 supported (2 of them not after Holm over their family), 0 refuted, 0 inconclusive"]
+        ["all cells: 4 supported (2 of them not after Holm over their family), 0 refuted, 0 inconclusive"]
     )
     cells = {cell["test"]: cell for cell in claims_run.summary()["cells"]}
     found = [cells[f"test_commonality[tiny-llama-{name}-s6]"] for name in ("gsm8k", "emotion")]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import html5lib
 import pytest
@@ -126,11 +128,12 @@ def test_a_printed_number_has_its_unit_and_sorts_as_a_number() -> None:
 
 def test_the_paper_against_itself_puts_contradictions_first(record: RunRecord) -> None:
     shown = tree(section("consistency", view(record)))
+    assert texts(shown, "details/summary") == ["Table 2: 2 checks \u2717 2", "Table 3: 1 check \u2713 1"]
     rows = [texts(row, "td") for row in shown.findall(".//tbody/tr")]
     assert [row[:2] for row in rows] == [["\u2717 REFUTED", "1 of 27"]] * 2 + [
         ["\u2713 SUPPORTED", "0 of 27"]
     ]
-    assert texts(shown, ".//tbody/tr[1]/td[3]/p") == list(NOTES)
+    assert texts(shown, "details[1]//tbody/tr[1]/td[3]/p") == list(NOTES)
     kinds = [[note.get("class") for note in row.findall("td[3]/p")] for row in shown.findall(".//tbody/tr")]
     assert kinds == [[None, "audit-note"]] * 2 + [["audit-note", "audit-note"]]  # violations stand out
     assert "3 checks, none of which needs a model; 2 of them find a contradiction." in texts(shown, "p")[0]
@@ -154,6 +157,78 @@ def test_a_long_list_of_contradictions_is_folded_but_not_the_remarks() -> None:
     assert texts(shown, ".//td/details/summary") == ["and 6 more"]
 
 
+def test_every_check_of_the_print_stands_under_what_it_touches() -> None:
+    checks = [
+        result(claim.id, Status.SUPPORTED, PRINTED)
+        for claim in PAPER.claims.values()
+        if claim.group == "L-consistency"
+    ]
+    places = RunView(PAPER, checks).checks_by_place
+    assert {"Table 1", "Table 2", "Table 3", "Section 3", "Section 5", "Abstract"} <= places.keys()
+    assert "the poster of the same work" in places and len(places) < len(checks) / 3
+    assert sum(map(len, places.values())) == len(checks)
+
+
+SVG = "{http://www.w3.org/2000/svg}"
+MEASURED = {"estimate": 0.47, "interval": [0.43, 0.51], "unit": "fraction", "chance": 0.02}
+
+
+def headline_rows(*results: Result, derived: Sequence[Result] = ()) -> tuple[Any, str]:
+    text = section("headlines", RunView(PAPER, results, derived))
+    return tree(text), text
+
+
+def test_a_headline_claim_has_a_row_a_model_with_its_number_on_an_axis() -> None:
+    shown, _ = headline_rows(
+        result("fidelity-kn-overlap", Status.REFUTED, finding={**MEASURED, "settings": {"power": 0.9}}),
+        result("fidelity-kn-overlap", Status.SUPPORTED, "tiny-gptj", finding={**MEASURED, "estimate": 0.3}),
+        result("table1-overlap", Status.SUPPORTED, finding=MEASURED),  # no headline
+        result("print-sigma-labels", Status.REFUTED, PRINTED),
+    )
+    card, against = shown.iter("article")
+    assert texts(card, ".//h3") == [PAPER.claims["fidelity-kn-overlap"].headline]
+    assert texts(card, "header/p") == [
+        PAPER.claims["fidelity-kn-overlap"].statement,
+        "printed 37.3 % or 27.5 %; fidelity-kn-overlap",
+    ]
+    assert [texts(row, "div") for row in card.findall("div")] == [
+        ["tiny-llama", ANY, "\u2717 REFUTED 47.00 [43.00, 51.00] %chance 2.00 %; power 90 %"],
+        ["tiny-gptj", ANY, "\u2713 SUPPORTED 30.00 [43.00, 51.00] %chance 2.00 %"],
+    ]
+    (link,) = card.findall("div[1]//a")
+    assert (link.get("href"), link.get("data-filter")) == ("#cells", "fidelity-kn-overlap tiny-llama")
+    drawing = card.find(f"div[1]//{SVG}svg")
+    assert drawing.get("aria-label") == ("tiny-llama-gsm8k: 47.00 [43.00, 51.00] %, chance 2.00, refuted")
+    (dot,) = (float(one.get("cx")) for one in drawing.iter(f"{SVG}circle"))
+    (limit,) = (float(one.get("x1")) for one in drawing.iter(f"{SVG}line") if one.get("class") == "threshold")
+    assert limit < dot and len(drawing.findall(f"{SVG}path")) == 2  # printed in two places, not alike
+    assert "1 check of its printed numbers and equations, 1 finds a contradiction" in "".join(
+        against.itertext()
+    )
+
+
+def test_many_cells_of_a_headline_share_a_row_and_a_printed_score_is_no_difference() -> None:
+    claim = "table3-located-hurts-more"
+    found = [
+        result(claim, status, finding={**MEASURED, "estimate": 0.1 * place, "interval": None})
+        for place, status in enumerate([Status.SUPPORTED, Status.INCONCLUSIVE, Status.SUPPORTED])
+    ]
+    other = result(claim, Status.REFUTED, variant="scope=layer", finding=MEASURED)
+    shown, text = headline_rows(*found, other)
+    (said,) = texts(shown, ".//div[@class='said']")
+    assert said == "\u2713 SUPPORTED 2 ? INCONCLUSIVE 1 0.00 to 20.00 % in 3 cells"
+    assert len(list(shown.iter(f"{SVG}circle"))) == 3
+    assert "printed 0" not in text and "chance 2" not in text
+
+
+def test_a_derived_headline_gives_its_reason_and_no_headline_no_section() -> None:
+    shown, text = headline_rows(
+        result("table1-iou", Status.SUPPORTED), derived=[result("fidelity-answer-a", Status.REFUTED)]
+    )
+    assert texts(shown, ".//div[@class='said']/div") == ["so it is"] and "v-refuted derived" in text
+    assert section("headlines", RunView(PAPER, [result("table1-iou", Status.SUPPORTED)])) == ""
+
+
 def test_a_check_that_counts_nothing_says_why_it_is_against_the_paper() -> None:
     finding = {"unit": "fraction", "estimate": 0.1, "notes": ["far apart"]}
     checks = [
@@ -161,8 +236,8 @@ def test_a_check_that_counts_nothing_says_why_it_is_against_the_paper() -> None:
         result("general-limitations-models", Status.NOT_RUN, PRINTED),
     ]
     rows = tree(section("consistency", RunView(PAPER, checks))).findall(".//tbody/tr")
-    assert [texts(row, "td")[1:] for row in rows] == [["-", "far apart"], ["-", "so it is"]]
-    assert [row.find("td[3]/p").get("class") for row in rows] == [None, "audit-note"]
+    assert [texts(row, "td")[1:] for row in rows] == [["-", "so it is"], ["-", "far apart"]]
+    assert [row.find("td[3]/p").get("class") for row in rows] == ["audit-note", None]
 
 
 def test_other_readings_are_counted_and_listed() -> None:

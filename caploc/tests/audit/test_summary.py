@@ -62,7 +62,7 @@ def test_a_compact_entry_a_cell(claims_run: ClaimsRun) -> None:
     failed = cells["test_iou[tiny-llama-emotion-s6]"]
     assert (failed["status"], failed["estimate"], failed["n"]) == ("ERROR", None, None)
     assert content["counts"] == {
-        "SUPPORTED": 2, "REFUTED": 0, "INCONCLUSIVE": 0, "NOT RUN": 1, "ERROR": 1, "MISSING": 0,
+        "SUPPORTED": 2, "REFUTED": 0, "INCONCLUSIVE": 0, "MEASURED": 0, "NOT RUN": 1, "ERROR": 1, "MISSING": 0,
     }  # fmt: skip
     assert content["not_run"] == {"test_iou[tiny-llama-gsm8k-s6]": "no such data \\u202e"}
     assert list(content["errors"]) == ["test_iou[tiny-llama-emotion-s6]"]
@@ -118,8 +118,9 @@ def test_recall(): ...
         "claim": "reliability-answer-b",
         "model": "tiny-llama",
         "status": "NOT RUN",
-        "reason": "no verdict of reliability-kn-similar-to-random, reliability-rome-layers-equal, "
-        "reliability-kc-recall",
+        "reason": "it needs all of reliability-kn-similar-to-random, reliability-rome-layers-equal, "
+        "reliability-kc-recall; without a verdict: reliability-kn-similar-to-random, "
+        "reliability-rome-layers-equal, reliability-kc-recall",
     } in content["derived"]
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from caploc.audit.results import Status, Tally
-from caploc.audit.terminal import LEGEND, WIDEST, family_table, in_words
+from caploc.audit.report import page
+from caploc.audit.results import STANDINGS, Status, Tally, scores
+from caploc.audit.terminal import LEGEND, WIDEST, family_table, in_words, status_of
+from caploc.audit.views import RunView
 from caploc.papers import load_paper
 from caploc.tests.audit.conftest import ClaimsRun
 from caploc.tests.audit.test_report_sections import result
@@ -36,7 +38,8 @@ def test_the_table_at_80_columns() -> None:
     few = Tally.of([result("fidelity-kn-overlap", Status.REFUTED)] * 3)
     assert list(family_table(PAPER, {"A-fidelity": few, "D-table1": MANY}, 80)) == [
         "supported, refuted: the evidence is for, or against, what the paper claims;",
-        "inconclusive: it does not decide either way",
+        "inconclusive: it does not decide either way; measured: the paper prints no",
+        "number for this model, so there is nothing to hold it against",
         "Fidelity of single facts: do             3 refuted",
         "paraphrases of one fact lead to the",
         "same neurons, layers or circuits?",
@@ -76,10 +79,61 @@ def test_overlap(): ...
     ours = text[text.index("= audit =") :]
     assert "Commonality neurons: do two halves of    2 supported, 2 not run, " in ours
     assert (
-        "2 supported, 0 refuted, 0 inconclusive, 2 not run: needs \\u2265 40 samples \\u202e\\x1b[31m (2)"
+        "all cells: 2 supported, 0 refuted, 0 inconclusive, 2 not run: needs \\u2265 40 samples \\u202e\\x1b[31m (2)"
         in ours
     )
+    assert "\nthe authors' empirical claims: 2 supported, 2 not run, " in ours
     assert "2 verdicts would change under another reading of the paper" in ours
     assert "  FLIP test_share[tiny-llama-gsm8k-s6]: SUPPORTED, but REFUTED with scope=layer" in ours
     assert "report: reports/x.html\nledger: reports/x.jsonl" in ours
     assert ours.isascii()
+
+
+def test_a_score_counts_like_with_like(claims_run: ClaimsRun) -> None:
+    claims_run.write("""
+@claim("table1-overlap", measured(overlap(.85, .95)))
+def test_own(): ...
+
+@claim("table1-neuron", measured(Measurement("share", Count(0.001))))
+def test_share(): ...
+
+@claim("control-untrained-overlap", measured(Measurement("gap", Effect(-.2, (-.3, -.1), (-.3, -.1)))))
+def test_control(): ...
+
+@claim("general-cnl-outperforms", measured(Measurement("gain", Effect(-.2, (-.3, -.1), (-.3, -.1), .9),
+    {"one": Effect(-.2, (-.3, -.1), (-.3, -.1), .9)})))
+def test_summary(): ...
+
+@claim("print-sigma-labels", lambda *_: Measurement("labels", Count(2.0, unit="count"), n=3), over="print")
+def test_print(): ...
+
+@claim("fidelity-kn-overlap", measured(Measurement("overlap", Bound(.9, (.8, 1.)),
+    {"baseline gap": Effect(.3, (.2, .4))})))
+def test_fidelity(): ...
+""")
+    claims_run.expect(
+        '[cells."test_print"]\nverdict = "REFUTED"\nlow = 1.0\nhigh = 3.0\nwhy = "as counted"\n'
+    )
+    text = "\n".join(claims_run("--seed=1").stdout.lines)
+    lines = dict(line.split(": ", 1) for line in text[text.index("= audit =") :].splitlines() if ": " in line)
+    assert lines["the authors' empirical claims"] == "4 supported, 2 refuted"
+    assert lines["claims that follow from others"] == "2 refuted, 1 inconclusive"
+    assert lines["arithmetic of the print"] == "1 refuted (as expected here)"
+    assert lines["controls of our own"] == "2 refuted"
+    assert lines["claims of the machine-written summary alone"] == "2 refuted"
+    assert lines["all cells"].startswith("4 supported, 7 refuted (1 as expected here), 0")
+
+
+def test_a_measured_cell_passes_under_a_word_of_its_own_and_is_never_among_verdicts() -> None:
+    report = pytest.TestReport("t", ("t", 1, "t"), {}, "passed", None, "call")
+    report.caploc_word = "MEASURED"
+    assert status_of(report) == ("measured", "m", "MEASURED")
+    found = [result("table1-overlap", Status.MEASURED), result("table1-overlap", Status.SUPPORTED)]
+    counts = scores(found, [], {"": PAPER})
+    assert {name: in_words(tally) for name, tally in counts.items()} == {
+        "empirical": "1 supported",
+        "measured": "1 measured",
+    }
+    assert not found[0].decided
+    text = page(RunView(PAPER, found))
+    assert "v-measured" in text and STANDINGS["measured"] in text

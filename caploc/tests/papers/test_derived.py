@@ -27,18 +27,18 @@ def ended(outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, list[Judged]]:
 @pytest.mark.parametrize(
     ("outcomes", "outcome", "reason"),
     [
-        ({"x": [S, S], "y": [S]}, S, "supported: x in 2 of 2 cells, y in 1 of 1 cells"),
+        ({"x": [S, S], "y": [S]}, S, "supported: x in 2 of 2 cells, y in 1 of 1 cell"),
         ({"x": [S, R, R], "y": [S]}, R, "it needs all of x, y; refuted: x (2 of 3 cells)"),
-        ({"x": [R], "y": [R]}, R, "it needs all of x, y; refuted: x (1 of 1 cells), y (1 of 1 cells)"),
-        ({"x": [S, U], "y": [S]}, U, "not refuted, and supported: x in 1 of 2 cells, y in 1 of 1 cells; all"),
-        ({"x": [S, N, M], "y": [S]}, S, "supported: x in 1 of 1 cells, y in 1 of 1 cells"),
+        ({"x": [R], "y": [R]}, R, "it needs all of x, y; refuted: x (1 of 1 cell), y (1 of 1 cell)"),
+        ({"x": [S, U], "y": [S]}, U, "not refuted, and supported: x in 1 of 2 cells, y in 1 of 1 cell; all"),
+        ({"x": [S, N, M], "y": [S]}, S, "supported: x in 1 of 1 cell, y in 1 of 1 cell"),
         ({"x": [S]}, U, "it needs all of x, y; without a verdict: y"),
         ({"x": [S], "y": []}, U, "it needs all of x, y; without a verdict: y"),
         ({"x": [S], "y": [N, M]}, U, "it needs all of x, y; without a verdict: y"),
-        ({"x": [R], "y": [N]}, R, "it needs all of x, y; refuted: x (1 of 1 cells)"),
+        ({"x": [R], "y": [N]}, R, "it needs all of x, y; refuted: x (1 of 1 cell)"),
         ({"x": [N], "y": [N]}, N, "it needs all of x, y; without a verdict: x, y"),
         ({}, N, "it needs all of x, y; without a verdict: x, y"),
-        ({"x": [S], "y": [S], "another": [R]}, S, "supported: x in 1 of 1 cells, y in 1 of 1 cells"),
+        ({"x": [S], "y": [S], "another": [R]}, S, "supported: x in 1 of 1 cell, y in 1 of 1 cell"),
     ],
 )
 def test_by_example(outcomes: Mapping[str, Sequence[Outcome]], outcome: Outcome, reason: str) -> None:

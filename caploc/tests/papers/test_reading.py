@@ -249,6 +249,16 @@ def test_margins_are_the_papers_unless_a_claim_has_its_own() -> None:
     )
 
 
+def test_headline_claims_have_short_labels_of_their_own() -> None:
+    labels = [claim.headline for claim in PAPER.claims.values() if claim.headline]
+    assert 10 <= len(set(labels)) == len(labels) <= 15
+    changed = {**FILES, f"{KEY}/fidelity.toml": FILES[f"{KEY}/fidelity.toml"].replace(labels[0], "x" * 61)}
+    with pytest.raises(
+        PaperError, match=r"claim 'fidelity-kn-overlap'.*'headline' must be a label of at most 60"
+    ):
+        parse_paper(changed)
+
+
 def test_sigmas_are_those_of_the_group_unless_a_claim_has_its_own() -> None:
     own = 'sigmas = [2, 4]\nrule = { kind = "lower'
     paper = parse_paper(changed(COMMON, 'rule = { kind = "lower', own))

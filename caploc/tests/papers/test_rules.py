@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from caploc.findings import Chance, Count, Effect, Number, Outcome, Part, Reading
 from caploc.rules import decisive_p, judge
@@ -176,15 +179,19 @@ def test_the_examples_reach_every_outcome_of_every_rule() -> None:
             "comparison",
             {"three": effect(0.01, 0.04)},
             {},
-            ("1 of 3 effects: three [0.01, 0.04]", "within 0.05"),
+            (
+                "against 1 of 3 effects: three [0.01, 0.04], one-sided p 0.01",
+                "within 0.05",
+                "in favour 2 of 3 effects: one [0.1, 0.2]",
+            ),
         ),
-        ("comparison", {}, {}, ("one [0.1, 0.2], p 0.01", "two [0.06, 0.3]", "p below 0.05")),
+        ("comparison", {}, {}, ("one [0.1, 0.2], one-sided p 0.01", "two [0.06, 0.3]", "p below 0.05")),
         ("best_of", {}, {}, ("ahead of the best rival in 2 of 3 (0.66 needed), p 0.01", "0.05")),
         (
             "equivalence",
             {},
             {},
-            ("of 2 90 % intervals 1 lie within 0.05 of 0 (1 needed)", "one [-0.04, 0.01]"),
+            ("1 of 2 90 % intervals lies within 0.05 of 0 (1 needed)", "one [-0.04, 0.01]"),
         ),
         ("non_inferiority", {}, {}, ("above -0.02", "one [-0.01, 0.01]")),
         ("monotone", {}, {}, ("trend p 0.001, below 0.05", "reversal 0.9")),
@@ -201,7 +208,37 @@ def test_the_reason_names_the_numbers_and_thresholds(
 def test_many_parts_make_no_long_reason() -> None:
     many = {str(index): effect(-0.2, -0.1) for index in range(40)}
     reason = judge(claim_of("comparison"), finding_of("comparison", many)).reason
-    assert "40 of 42 effects" in reason and reason.endswith("and 37 more") and len(reason) < 200
+    assert "against 40 of 42 effects" in reason and "and 37 more; in favour 2 of 42" in reason
+    assert len(reason) < 500
+
+
+UNTRUE = (
+    r"without support|not itself refuted",
+    r"too few samples",  # of an interval that lies wholly in the gap more samples make none of it
+    r"straddl",
+    r"(?<!one-sided) p [\d.]+: ",  # a p value of which the side is not said
+    r"\b1 (cells|effects|intervals|pairs|examples|tests|claims)\b",
+    r"^\d+ of \d+ effects: ",  # and the others?
+    r": not above 0$|: contains 0",
+)
+
+
+@given(st.sampled_from(JUDGED), st.lists(st.floats(-0.5, 1.5), min_size=6, max_size=6), st.floats(0, 1))
+def test_no_reason_reads_as_none_would_sign(kind: str, values: list[float], p: float) -> None:
+    low, middle, high = sorted(values[:3])
+    parts = {"three": effect(*sorted(values[3:5]), p=p)} if kind in ("comparison", "equivalence") else {}
+    drawn = finding_of(kind, parts, interval=(low, high), estimate=middle, interval90=(low, high))
+    reason = judge(claim_of(kind), drawn).reason
+    for form in UNTRUE:
+        assert not re.search(form, reason), reason
+
+
+def test_an_interval_in_the_gap_is_said_to_lie_there() -> None:
+    for kind, ends in (("lower_bound", (0.6, 0.7)), ("interval_below", (0.41, 0.49))):
+        verdict = judge(claim_of(kind), finding_of(kind, interval=ends))
+        assert verdict.outcome is U and "lies wholly between" in verdict.reason
+        across = judge(claim_of(kind), finding_of(kind, interval=(0.3, 0.9)))
+        assert across.outcome is U and "lies neither below" in across.reason
 
 
 def test_not_run_and_floor_come_first() -> None:
