@@ -96,7 +96,8 @@ class AgreesWithPrinted(Rule, kind="agreement"):
 
 class DecidingReading(Rule, kind="readings"):
     """Parts that are a Reading, one an admissible reading of an equation, against the claim's first printed number: the
-    one named ``decides`` lies within the margin / none does. Where that number is not about this cell, it is MEASURED."""
+    one named ``decides`` lies within the margin / none does. Where that number is not about this cell, it is
+    MEASURED."""
 
     decides: str
 

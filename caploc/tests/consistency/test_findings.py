@@ -190,7 +190,10 @@ def test_equivalence_of_located_and_random_neurons_is_refuted_by_the_printed_sha
 def test_protocol_is_our_default() -> None:
     measured = found("general-protocol-counts").measurement
     assert measured.value is not None and measured.value.estimate == 0
-    assert measured.n >= 7  # S, sigma and five numbers of samples
+    assert measured.n == 14
+    assert measured.notes[-1] == (
+        "Of data and figures that no setting here chooses: gsm8k-items 8,000, code25k-items 25,000 and figure4-window 100."
+    )
 
 
 def test_every_claim_of_the_group_has_its_check() -> None:
