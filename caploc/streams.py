@@ -67,6 +67,7 @@ class Stream(Enum):
     # scores
     TWO_WAY = 51, "multinomial weights of random sets and of items, crossed"
     AVERAGE_SCORE = 52, "multinomial weights of the items of each dataset"
+    LARGEST_MEAN = 80, "signs of clusters, for the largest of several means"
     BEST_RIVAL = 41, "weights of items and runs, and permutations of an item's arms"
     ITEMS = 62, "bootstrap samples of one dataset's items, in all cells of a matrix"
     RUNS = 63, "bootstrap samples of one dataset's runs of training, in all cells of a row"

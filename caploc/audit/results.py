@@ -306,6 +306,12 @@ def derived(results: Sequence[Result], paper: Paper) -> list[Result]:
     own = [
         result for result in results if result.planned.paper == paper.key and not result.planned.cell.variant
     ]
+    read = {
+        source
+        for claim in paper.claims.values()
+        for source in (*claim.rule.claims, *sum(getattr(claim.rule, "counterexamples", ()), ()))
+    }
+    own = [result for result in own if result.planned.claim in read]
     found = {}
     for model in dict.fromkeys(result.planned.cell.model for result in own):
         cells: dict[str, list[Judged]] = {}

@@ -24,6 +24,7 @@ from caploc.experiments.facts import (
     FactSet,
     Fewer,
     FirstFacts,
+    ForTracing,
     Known,
     NamingSubject,
     facts_of,
@@ -65,6 +66,11 @@ def circuit_facts(dataset: str) -> Spec[FactSet]:
 def traced_facts(dataset: str) -> Spec[FactSet]:
     """As many as tracing can take, in the wordings that name their subject."""
     return Known(NamingSubject(Fewer(facts_of(dataset))))
+
+
+def compared_traces(dataset: str) -> Spec[FactSet]:
+    """As `traced_facts`, for a claim on traces alone."""
+    return Known(NamingSubject(ForTracing(facts_of(dataset))))
 
 
 @dataclass(frozen=True)
@@ -167,7 +173,7 @@ def _equal_circuits(study: Study, claim: Claim, own: LocatedFacts, twin: Located
 METHODS: Mapping[str, Wordings] = MappingProxyType(
     {
         "kn": Wordings(known_facts, twin=12, further=_halves, beside=_averaging),
-        "rome": Wordings(traced_facts, beside=_by_chance),
+        "rome": Wordings(compared_traces, beside=_by_chance),
         "kc": Wordings(circuit_facts, "circuits' edges", twin=2, beside=_equal_circuits),
     }
 )

@@ -102,7 +102,7 @@ def largest_mean_p(values: np.ndarray, clusters: Clusters, seed: int = 0, flips:
     codes = cluster_codes(len(values), clusters)
     rows = np.zeros((int(codes.max()) + 1, values.shape[1]))
     np.add.at(rows, codes, values)
-    signs = stream(Stream.BEST_RIVAL, seed, 1).choice([-1.0, 1.0], (flips, len(rows)))
+    signs = stream(Stream.LARGEST_MEAN, seed).choice([-1.0, 1.0], (flips, len(rows)))
     return permutation_p(float(rows.sum(0).max()), (signs @ rows).max(1))
 
 

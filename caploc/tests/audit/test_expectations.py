@@ -32,7 +32,7 @@ def test_refuted_as_expected_is_not_red(claims_run: ClaimsRun) -> None:
     run = claims_run()
     run.assert_outcomes(xfailed=2)
     assert run.ret == pytest.ExitCode.OK
-    run.stdout.fnmatch_lines(["0 supported, 2 refuted (as expected here), 0 inconclusive"])
+    run.stdout.fnmatch_lines(["all cells: 0 supported, 2 refuted (as expected here), 0 inconclusive"])
     assert [line["why"] for line in claims_run.ledger() if line["type"] == "finding"] == ["few samples"] * 2
 
 

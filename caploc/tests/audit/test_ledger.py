@@ -114,7 +114,7 @@ def test_two_workers_write_what_one_process_writes(claims_run: ClaimsRun) -> Non
     assert comparable(claims_run.ledger()) == comparable(alone)
     again = claims_run.summary()
     assert comparable([again, again.pop("provenance")]) == comparable([summary, summary.pop("provenance")])
-    run.stdout.fnmatch_lines(["2 supported, 2 refuted, 2 inconclusive, 2 not run: no data*"])
+    run.stdout.fnmatch_lines(["all cells: 2 supported, 2 refuted, 2 inconclusive, 2 not run: no data*"])
 
 
 DYING = """
@@ -143,7 +143,7 @@ def test_a_worker_that_dies_leaves_a_named_gap(claims_run: ClaimsRun) -> None:
     (missing,) = summary["missing"]
     assert "emotion" in missing and missing.startswith("test_overlap_1[")
     assert summary["counts"] == {
-        "SUPPORTED": 5, "REFUTED": 0, "INCONCLUSIVE": 0, "NOT RUN": 0, "ERROR": 2, "MISSING": 1,
+        "SUPPORTED": 5, "REFUTED": 0, "INCONCLUSIVE": 0, "MEASURED": 0, "NOT RUN": 0, "ERROR": 2, "MISSING": 1,
     }  # fmt: skip
     run.stdout.fnmatch_lines(
         [f"  MISSING {missing.replace('[', '?').replace(']', '?')}: its worker process died*"]

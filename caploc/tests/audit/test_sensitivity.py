@@ -90,7 +90,7 @@ def test_a_verdict_under_another_reading_never_fails_the_run(claims_run: ClaimsR
     run = claims_run("--sensitivity", "-rx")
     assert run.ret == pytest.ExitCode.OK
     run.assert_outcomes(passed=6, xfailed=2, skipped=2)
-    run.stdout.fnmatch_lines(["2 supported, 0 refuted, 0 inconclusive"])
+    run.stdout.fnmatch_lines(["all cells: 2 supported, 0 refuted, 0 inconclusive"])
     run.stdout.fnmatch_lines(["REFUTED *test_share*-scope-layer? - refuted, read with scope=layer: *"])
     content = claims_run.summary()
     assert content["counts"]["SUPPORTED"] == 2 and content["counts"]["REFUTED"] == 0

@@ -37,7 +37,7 @@ def test_each_end_is_told_apart(claims_run: ClaimsRun) -> None:
     run.stdout.fnmatch_lines(
         [
             "caploc: seed 1, *expectations are off*--seed 1*",
-            "1 supported, 1 refuted, 1 inconclusive, 1 ended in an error, 1 not run: emotion.jsonl *",
+            "all cells: 1 supported, 1 refuted, 1 inconclusive, 1 ended in an error, 1 not run: emotion.jsonl *",
             "  ERROR test_error?tiny-llama-gsm8k-s6?: call: RuntimeError: shapes differ",
             "ledger: reports/ledger.jsonl",
         ]

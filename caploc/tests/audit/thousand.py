@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[3]
 PAPER = load_paper("capability_localization")
 CLAIMS = (
     "table1-overlap", "table1-iou", "table1-neuron", "abstract-gsm8k-overlap", "eq8-literal-variance",
-    "convergence-subset-suffices", "decoupling-individual-low", "bg-rome-corruption", "reliability-kc-recall",
+    "convergence-subset-suffices", "bg-attr-measures-contribution", "bg-rome-corruption", "reliability-kc-recall",
     "table2-located-beats-random",
 )  # fmt: skip
 CHECKS = ("print-table2-averages", "print-table3-averages", "print-sigma-labels")

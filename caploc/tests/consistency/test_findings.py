@@ -192,7 +192,8 @@ def test_protocol_is_our_default() -> None:
     assert measured.value is not None and measured.value.estimate == 0
     assert measured.n == 14
     assert measured.notes[-1] == (
-        "Of data and figures that no setting here chooses: gsm8k-items 8,000, code25k-items 25,000 and figure4-window 100."
+        "Of data and figures that no setting here chooses: gsm8k-items 8,000, code25k-items 25,000 and figure4-window"
+        " 100."
     )
 
 

@@ -137,7 +137,7 @@ def test_rates_where_every_reading_gives_the_printed_one_or_none() -> None:
     assert estimate(finding.measurement.of(Reading)["poster"]) == pytest.approx(94 / PLACES)
     finding, verdict = judged("decoupling-cr12", planted(19, 0))
     assert verdict.outcome is Outcome.REFUTED, verdict.reason
-    assert judged("decoupling-cr12", planted(19, 0), model="tiny-llama")[1].outcome is Outcome.INCONCLUSIVE
+    assert judged("decoupling-cr12", planted(19, 0), model="tiny-llama")[1].outcome is Outcome.MEASURED
 
 
 @pytest.mark.parametrize("claim", ["decoupling-cr11", "decoupling-cr22"])

@@ -26,7 +26,7 @@ PAPER = load_paper("capability_localization")
 LONG = " and so on" * CONTEXT
 
 # of what both embedded models draw at the default settings, as before anything was left out ahead of a draw
-EMBEDDED = "2a55db512ad8e466"
+EMBEDDED = "cfc063a3ee991833"
 
 
 def record(number: int, long: bool = False, **more: Any) -> dict[str, Any]:

@@ -168,7 +168,7 @@ def test_numbers_of_the_papers_models() -> None:
     wrong = PlantedErasures([], [_items("emotion", 0.5)])
     assert run(erasure.base, wrong, BASE, "emotion", None, "llama2-7b")[1].outcome is Outcome.REFUTED
     other = run(erasure.base, right, BASE, "emotion", None)[1]
-    assert other.outcome is Outcome.INCONCLUSIVE and "prints no number" in other.reason
+    assert other.outcome is Outcome.MEASURED and "prints no number" in other.reason
 
 
 def test_erased_numbers_of_the_papers_models(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,7 +186,7 @@ def test_a_floor_hides_what_erasure_does_unless_the_paper_prints_it(monkeypatch:
     study = PlantedErasures([], [_items("gsm8k", 0.0)])
     _locate(monkeypatch, study, "gsm8k", {6.0: np.zeros(2000)})
     finding, verdict = run(erasure.erase, study, ERASE, "gsm8k", 6.0)
-    assert verdict.outcome is Outcome.INCONCLUSIVE and "0.0 % on gsm8k" in str(finding.measurement.floor)
+    assert verdict.outcome is Outcome.MEASURED and "0.0 % on gsm8k" in str(finding.measurement.floor)
     finding, verdict = run(erasure.erase, study, ERASE, "gsm8k", 6.0, "llama2-7b")
     assert (finding.published, verdict.outcome) == ("0.00", Outcome.SUPPORTED)
 

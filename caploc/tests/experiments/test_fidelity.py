@@ -12,7 +12,7 @@ from scipy import sparse
 
 from caploc.experiments import fidelity
 from caploc.experiments.fact_circuits import EnteredShare
-from caploc.experiments.facts import FactSet, Fewer, FirstFacts, Known, NamingSubject, facts_of
+from caploc.experiments.facts import FactSet, Fewer, FirstFacts, ForTracing, Known, NamingSubject, facts_of
 from caploc.experiments.locating_facts import FactLocations, LocatedFacts, LocatedSets
 from caploc.experiments.specs import NotRunError
 from caploc.experiments.study import Study, StudySettings
@@ -40,10 +40,12 @@ from caploc.tests.experiments.planted_facts import (
 
 FACTS, WORDINGS, SIZE, GPTJ_LAYERS = 40, 5, 20, 28
 FEWER = 30
+TRACES = ForTracing.on_cpu
 """Facts of the methods that take fewer."""
 KN, ROME, KC = (fidelity.overlap.with_options(method=method) for method in ("kn", "rome", "kc"))
 ALL = facts_of("counterfact")
 TRACED, PRUNED = Known(NamingSubject(Fewer(ALL))), Known(Fewer(ALL))
+COMPARED = Known(NamingSubject(ForTracing(ALL)))
 
 
 def sharing(core: int, owners: int = FEWER, size: int = SIZE) -> LocatedSets:
@@ -85,7 +87,7 @@ def test_an_overlap_that_unrelated_facts_share_is_no_fact() -> None:
         facts, with_core(own_cores(1, 6), np.zeros(len(facts.prompts), int), SIZE, 1)
     )
     assert estimate(finding.measurement.value) < 0.4 and verdict.outcome is Outcome.INCONCLUSIVE
-    assert "what was located is not shown to belong to items" in verdict.reason
+    assert "what was located is not shown to belong to the item" in verdict.reason
 
 
 def test_an_overlap_around_the_line_decides_nothing() -> None:
@@ -168,7 +170,7 @@ def test_numbers_are_compared_where_the_paper_prints_them() -> None:
         (15, "gptj-6b", Outcome.SUPPORTED),
         (70, "gptj-6b", Outcome.REFUTED),
         (25, "gptj-6b", Outcome.INCONCLUSIVE),
-        (15, "tiny-llama", Outcome.INCONCLUSIVE),
+        (15, "tiny-llama", Outcome.MEASURED),
     ],
 )
 def test_mean_located(size: int, model: str, outcome: Outcome) -> None:
@@ -208,12 +210,12 @@ def layers_of(best: np.ndarray, layers: int, gain: np.ndarray | None = None) -> 
     )
 
 
-def traced(shared: int, layers: int = GPTJ_LAYERS, owners: int = FEWER, seed: int = 0) -> FactLocations:
+def traced(shared: int, layers: int = GPTJ_LAYERS, owners: int = TRACES, seed: int = 0) -> FactLocations:
     """``shared`` of every wording's three layers are its owner's, the others random."""
     generator = np.random.default_rng(seed)
     cores = [generator.permutation(layers)[:shared] for _ in range(owners)]
     rows = []
-    for number in np.repeat(np.arange(FEWER), WORDINGS):
+    for number in np.repeat(np.arange(TRACES), WORDINGS):
         core = cores[number % owners]
         others = np.setdiff1d(np.arange(layers), core)
         rows.append(np.concatenate([core, generator.choice(others, 3 - shared, replace=False)]))
@@ -221,12 +223,12 @@ def traced(shared: int, layers: int = GPTJ_LAYERS, owners: int = FEWER, seed: in
 
 
 def rome_overlap(found: FactLocations, model: str = "tiny-llama") -> tuple[Finding, Verdict]:
-    facts = fact_set(FEWER, WORDINGS)
-    twin = FirstFacts(TRACED, fidelity.METHODS["rome"].twin)
+    facts = fact_set(TRACES, WORDINGS)
+    twin = FirstFacts(COMPARED, fidelity.METHODS["rome"].twin)
     few = facts.head(twin.count)
     results = {
-        TRACED: facts,
-        LocatedFacts("rome", TRACED): found,
+        COMPARED: facts,
+        LocatedFacts("rome", COMPARED): found,
         LocatedFacts("rome", twin, "untrained"): layers_of(
             np.tile([0, 1, 2], (len(few.prompts), 1)), found.sets.places
         ),
@@ -259,15 +261,15 @@ def test_three_of_few_layers_are_judged_above_their_chance(layers: int) -> None:
         finding, verdict = rome_overlap(traced(shared, layers))
         found, chance = finding.measurement, 3 / layers
         assert verdict.outcome is outcome and found.chance == pytest.approx(chance) and found.floor is None
-        corrected = (estimate(found.value) - chance) / (1 - chance)
-        assert estimate(found.parts["corrected overlap"]) == pytest.approx(corrected)
+        corrected = (estimate(found.value) - chance) / (1 - chance)  # unrelated facts share what chance gives
+        assert estimate(found.parts["corrected overlap"]) == pytest.approx(corrected, abs=0.02)
 
 
 @pytest.mark.parametrize("shared", [1, 3])
 def test_tracing_that_restores_no_more_than_its_noise_locates_nothing(shared: int) -> None:
     """However the wordings agree."""
     best = traced(shared)
-    gain = np.random.default_rng(0).normal(0, 0.05, FEWER * WORDINGS)
+    gain = np.random.default_rng(0).normal(0, 0.05, TRACES * WORDINGS)
     finding, verdict = rome_overlap(replace(best, numbers={**best.numbers, "gain": gain}))
     assert verdict.outcome is Outcome.INCONCLUSIVE and verdict.reason == finding.measurement.floor
     assert verdict.reason.startswith(
@@ -277,7 +279,7 @@ def test_tracing_that_restores_no_more_than_its_noise_locates_nothing(shared: in
 
 def simulated(shared: int, layers: int) -> Mapping[str, float]:
     """Verdicts on overlaps at so many draws of what is located."""
-    with_fewer = partial(traced, shared, layers, FEWER)
+    with_fewer = partial(traced, shared, layers, TRACES)
     return shares(lambda number: rome_overlap(with_fewer(number))[1])
 
 
@@ -364,7 +366,7 @@ def test_equal_circuits_are_counted() -> None:
     [
         (0.016, "gptj-6b", Outcome.SUPPORTED),
         (0.1, "gptj-6b", Outcome.REFUTED),
-        (0.016, "tiny-gptj", Outcome.INCONCLUSIVE),
+        (0.016, "tiny-gptj", Outcome.MEASURED),
     ],
 )
 def test_parameter_share(share: float, model: str, outcome: Outcome) -> None:

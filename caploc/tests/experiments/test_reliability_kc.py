@@ -143,8 +143,9 @@ def test_facts_that_are_not_known_are_a_floor_effect() -> None:
         (reliability_kc.kc_ipp, "reliability-kc-ipp"),
     ):
         _, verdict = run(experiment, study, claim, dataset="zsre")
-        assert verdict.outcome is Outcome.INCONCLUSIVE
-        assert verdict.reason == "the model does not know the facts (0 of 200)"
+        judged = claim == "reliability-kc-recall"  # the others are held against numbers of another model
+        assert verdict.outcome is (Outcome.INCONCLUSIVE if judged else Outcome.MEASURED)
+        assert not judged or verdict.reason == "the model does not know the facts (0 of 200)"
 
 
 @pytest.mark.parametrize(
@@ -153,7 +154,7 @@ def test_facts_that_are_not_known_are_a_floor_effect() -> None:
         (0.026, "gptj-6b", Outcome.SUPPORTED),
         (0.1, "gptj-6b", Outcome.REFUTED),
         (0.036, "gptj-6b", Outcome.INCONCLUSIVE),
-        (0.026, "tiny-gptj", Outcome.INCONCLUSIVE),
+        (0.026, "tiny-gptj", Outcome.MEASURED),
     ],
 )
 def test_share_of_circuits_that_recall(share: float, model: str, outcome: Outcome) -> None:
@@ -192,7 +193,7 @@ def test_share_where_all_or_few_are_recalled() -> None:
         (0.123, 0.018, "gptj-6b", Outcome.SUPPORTED),
         (0.6, 0.1, "gptj-6b", Outcome.REFUTED),
         (0.1, {UNIFORM: 0.01, DEGREES: 0.3, NODES: 0.0}, "gptj-6b", Outcome.REFUTED),
-        (0.123, 0.018, "tiny-gptj", Outcome.INCONCLUSIVE),
+        (0.123, 0.018, "tiny-gptj", Outcome.MEASURED),
     ],
 )
 def test_ipp(recall: float, random: float | Mapping[str, float], model: str, outcome: Outcome) -> None:
