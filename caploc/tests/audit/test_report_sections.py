@@ -200,7 +200,7 @@ def test_a_headline_claim_has_a_row_a_model_with_its_number_on_an_axis() -> None
     drawing = card.find(f"div[1]//{SVG}svg")
     assert drawing.get("aria-label") == ("tiny-llama-gsm8k: 47.00 [43.00, 51.00] %, chance 2.00, refuted")
     # printed in two places, not alike; the threshold is one for the overlap corrected for chance
-    assert len(drawing.findall(f"{SVG}circle")) == 1 and len(drawing.findall(f"{SVG}path")) == 2
+    assert len(list(drawing.iter(f"{SVG}circle"))) == 1 and len(drawing.findall(f"{SVG}path")) == 2
     assert not [one for one in drawing.iter(f"{SVG}line") if one.get("class") == "threshold"]
     assert "1 check of its printed numbers and equations, 1 finds a contradiction" in "".join(
         against.itertext()
