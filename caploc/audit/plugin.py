@@ -285,8 +285,11 @@ class Audit:
     def _record_expectations(self) -> None:
         found: dict[Path, list[Result]] = {}
         for result in self.record.results:
-            if self.settings.expectations_cover(result.planned.cell, result.planned.across):
-                path = expectations_of(self._folder(result.planned.paper))
+            planned = result.planned
+            paper = self.papers.get(planned.paper)
+            claim = paper.claims.get(planned.claim) if paper else None
+            if self.settings.expectations_cover(planned.cell, planned.across, claim.sigmas if claim else ()):
+                path = expectations_of(self._folder(planned.paper))
                 found.setdefault(path, []).append(result)
         for path, results in found.items():
             try:
