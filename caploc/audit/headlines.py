@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from caploc.audit.results import Result, Status
-from caploc.audit.text import number, plural, unit_sign
+from caploc.audit.text import measured, number, plural, unit_sign
 from caploc.papers import Claim
 
 WIDTH, LINE, MARGIN = 280, 9, 8
@@ -41,12 +41,8 @@ class Mark:
         """What the mark shows, for readers who cannot see it."""
         finding = self.result.finding or {}
         unit = finding.get("unit", "fraction")
-        shown = number(finding["estimate"], unit)
-        if self.ends:
-            low, high = finding["interval"]
-            shown += f" [{number(low, unit)}, {number(high, unit)}]"
-        chance = finding.get("chance")
-        shown += unit_sign(unit) + (f", chance {number(chance, unit)}" if self.chance is not None else "")
+        shown = measured(finding["estimate"], finding["interval"] if self.ends else None, unit)
+        shown += f", chance {number(finding['chance'], unit)}" if self.chance is not None else ""
         return f"{self.result.planned.cell.label}: {shown}, {self.result.status.value.lower()}"
 
 
@@ -112,6 +108,10 @@ class HeadlineRow:
     axis: Axis | None
 
     @cached_property
+    def _findings(self) -> list[Mapping[str, Any]]:
+        return [one.finding for one in self.tested if one.finding and _measured(one)]
+
+    @cached_property
     def verdicts(self) -> list[tuple[Status, int]]:
         """Each verdict that its cells have, and how many have it."""
         every = [*self.tested, *self.derived]
@@ -147,18 +147,12 @@ class HeadlineRow:
     @property
     def measured(self) -> str:
         """The number with its interval, or, of several cells, how far their estimates reach."""
-        found = [one.finding for one in self.tested if _measured(one) and one.finding]
+        found = self._findings
         if not found:
             return ""
         unit = str(found[0]["unit"])
         if len(found) == 1:
-            ends = found[0].get("interval")
-            shown = number(found[0]["estimate"], unit)
-            return (
-                shown
-                + (f" [{number(ends[0], unit)}, {number(ends[1], unit)}]" if ends else "")
-                + unit_sign(unit)
-            )
+            return measured(found[0]["estimate"], found[0].get("interval"), unit)
         values = [finding["estimate"] for finding in found]
         reach = f"{number(min(values), unit)} to {number(max(values), unit)}{unit_sign(unit)}"
         return f"{reach} in {plural(len(found), 'cell')}"
@@ -166,7 +160,7 @@ class HeadlineRow:
     @property
     def chance(self) -> str:
         """The level by chance, or how far those of several cells reach; empty where none has one."""
-        found = [one.finding for one in self.tested if _measured(one) and one.finding]
+        found = self._findings
         levels = [finding["chance"] for finding in found if finding.get("chance") is not None]
         if not levels or not _level(self.claim):
             return ""

@@ -37,7 +37,7 @@ from caploc.audit.places import (
     project_of_run,
 )
 from caploc.audit.progress import ProgressFile, ProgressLine
-from caploc.audit.results import Planned, Result, Status
+from caploc.audit.results import Planned, Result, Status, claim_of
 from caploc.audit.running import Run, data_hashes, end_undisturbed, interruptible
 from caploc.audit.settings import AuditSettings, read_settings
 from caploc.audit.summary import provenance
@@ -286,8 +286,7 @@ class Audit:
         found: dict[Path, list[Result]] = {}
         for result in self.record.results:
             planned = result.planned
-            paper = self.papers.get(planned.paper)
-            claim = paper.claims.get(planned.claim) if paper else None
+            claim = claim_of(planned, self.papers)
             if self.settings.expectations_cover(planned.cell, planned.across, claim.sigmas if claim else ()):
                 path = expectations_of(self._folder(planned.paper))
                 found.setdefault(path, []).append(result)

@@ -186,6 +186,12 @@ class Tally:
                 self.not_run[result.reason] += 1
 
 
+def claim_of(planned: Planned, papers: Mapping[str, Paper]) -> Claim | None:
+    """The claim that a cell is about; None for one that no paper lists."""
+    paper = papers.get(planned.paper)
+    return paper.claims.get(planned.claim) if paper else None
+
+
 STANDINGS = {
     "empirical": "the authors' empirical claims",
     "repeats": "claims that repeat another's statistic",
@@ -205,8 +211,7 @@ def scores(
     """The counts by `STANDINGS`, those that are not empty; a claim that no paper lists counts as empirical."""
     found: dict[str, list[Result]] = {name: [] for name in STANDINGS}
     for result in [*results, *derived]:
-        paper = papers.get(result.planned.paper)
-        claim = paper.claims.get(result.planned.claim) if paper else None
+        claim = claim_of(result.planned, papers)
         measured = result.status is Status.MEASURED and result.moved is None
         found["measured" if measured else claim.standing if claim else "empirical"].append(result)
     return {name: Tally.of(of) for name, of in found.items() if of}
@@ -262,8 +267,7 @@ def corrected(results: Sequence[Result], papers: Mapping[str, Paper]) -> list[Re
     """
     families: dict[tuple[str, str, str, str], list[int]] = defaultdict(list)
     for place, result in enumerate(results):
-        paper = papers.get(result.planned.paper)
-        claim = paper.claims.get(result.planned.claim) if paper else None
+        claim = claim_of(result.planned, papers)
         if result.p is not None and claim is not None:
             cell = result.planned.cell
             families[result.planned.paper, claim.group, cell.model, cell.variant].append(place)
@@ -306,11 +310,7 @@ def derived(results: Sequence[Result], paper: Paper) -> list[Result]:
     own = [
         result for result in results if result.planned.paper == paper.key and not result.planned.cell.variant
     ]
-    read = {
-        source
-        for claim in paper.claims.values()
-        for source in (*claim.rule.claims, *sum(getattr(claim.rule, "counterexamples", ()), ()))
-    }
+    read = {source for claim in paper.claims.values() for source in claim.rule.reads}
     own = [result for result in own if result.planned.claim in read]
     found = {}
     for model in dict.fromkeys(result.planned.cell.model for result in own):

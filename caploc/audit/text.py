@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 
 LONGEST_SHOWN = 600
 
@@ -56,6 +57,12 @@ def number(value: float | None, unit: str = "fraction") -> str:
 def unit_sign(unit: str) -> str:
     """The suffix of a number in this unit: `` %`` for fractions."""
     return " %" if unit in FRACTIONS else ""
+
+
+def measured(estimate: float, interval: Sequence[float] | None, unit: str = "fraction") -> str:
+    """A number with its interval, if it has one: ``47.00 [43.00, 51.00] %``."""
+    ends = f" [{', '.join(number(end, unit) for end in interval)}]" if interval else ""
+    return number(estimate, unit) + ends + unit_sign(unit)
 
 
 def p_value(value: float | None) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 from caploc.audit.headlines import Headline, headlines
 from caploc.audit.results import STANDINGS, Flip, Result, Status, Tally, flips, scores
 from caploc.audit.summary import data_digests, fingerprints
-from caploc.audit.text import duration, number, p_value, plural, unit_sign, visible
+from caploc.audit.text import duration, measured, number, p_value, plural, unit_sign, visible
 from caploc.findings import PRINTED
 from caploc.papers import Claim, Group, Paper
 
@@ -391,11 +391,7 @@ class Row:
     def _measured(self, unit: str) -> str:
         if self.finding.get("estimate") is None:
             return "-"
-        shown = number(self.finding["estimate"], unit)
-        if self.finding.get("interval"):
-            low, high = self.finding["interval"]
-            shown += f" [{number(low, unit)}, {number(high, unit)}]"
-        return shown + unit_sign(unit)
+        return measured(self.finding["estimate"], self.finding.get("interval"), unit)
 
 
 @dataclass(frozen=True)

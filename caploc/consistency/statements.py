@@ -137,9 +137,8 @@ def our_defaults() -> dict[str, Decimal]:
     }
     return {
         "facts": Decimal(PAPER_FACTS),
-        "comparative-samples": Decimal(
-            PAPER_FACTS
-        ),  # pairs of prompts are facts of the dataset named decoupling
+        # pairs of prompts are facts of the dataset named decoupling
+        "comparative-samples": Decimal(PAPER_FACTS),
         "wordings": Decimal(PAPER_WORDINGS),
         "rewrites": Decimal(PAPER_WORDINGS - 1),  # beside the prompt itself
         "top-layers": Decimal(TOP_K),

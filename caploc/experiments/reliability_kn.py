@@ -345,15 +345,16 @@ def kn_zero(found: ScaledKnown, study: Study, cell: Cell, claim: Claim) -> Measu
 def _shares(found: ScaledKnown, study: Study, done: int) -> Measurement:
     scaled, seed = found.known, study.settings.seed
     moved, of_random = (scaled.as_predicted(done, arm).mean(1) for arm in (LOCATED, UNIFORM))
+    # as printed: doubling random ones strengthens fewer answers, and zeroing them weakens more
+    printed, first, second = (
+        ("more often than random", moved, of_random)
+        if done == DOUBLED
+        else ("less often than random", of_random, moved)
+    )
     compared = {
         "more often than not": _more_often_than_not(scaled, done, seed),
-        # as printed: zeroing random ones weakens more answers
-        "more often than random": _compared(scaled, moved, of_random, seed)
-        if done == DOUBLED
-        else _compared(scaled, of_random, moved, seed),
+        printed: _compared(scaled, first, second, seed),
     }
-    if done == ZEROED:
-        compared["less often than random"] = compared.pop("more often than random")
     located = {name: _located_share(scaled, done, sign) for name, sign in SIGNS.items()}
     random = {name: _random_share(scaled, done, sign, seed) for name, sign in SIGNS.items()}
     predicted = "increase" if done == DOUBLED else "decrease"

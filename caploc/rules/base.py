@@ -58,6 +58,7 @@ class Rule(BaseModel):
         detectable: for comparisons, the smallest true effect at which the rule is meant to say SUPPORTED, in the unit
             of the estimate.
         claims: for derived claims, those whose verdicts decide.
+        counterexamples: for derived claims, lists of those that refute it together.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -68,6 +69,7 @@ class Rule(BaseModel):
 
     detectable: Annotated[float | None, AfterValidator(_only_where_declared)] = None
     claims: Annotated[tuple[str, ...], AfterValidator(_only_where_declared)] = ()
+    counterexamples: Annotated[tuple[tuple[str, ...], ...], AfterValidator(_only_where_declared)] = ()
 
     def __init_subclass__(cls, kind: str = "", **config: Any) -> None:
         super().__init_subclass__(**config)
@@ -86,6 +88,11 @@ class Rule(BaseModel):
         """The thresholds by name, those taken from other claims included."""
         values = ((name, getattr(self, name)) for name in type(self).model_fields if name != "detectable")
         return {name: float(value) for name, value in values if isinstance(value, (bool, int, float))}
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The claims of whose cells it asks how they ended."""
+        return self.claims + sum(self.counterexamples, ())
 
     def resolved(self, rules: Mapping[str, Rule]) -> Rule:
         """This rule with what it takes from other claims filled in; ``rules`` are the paper's by claim.

@@ -35,8 +35,9 @@ class Derived(Rule, kind="derived"):
     """Follows from the verdicts of ``claims``: all are supported / any is refuted (see `derive`).
 
     Attributes:
-        better: those of ``claims`` whose refutation counts only where what was located fares better, an effect of
-            theirs lying above 0: they say that it fares no better, and faring worse is no evidence against that.
+        better: those of the claims that it reads whose refutation counts only where what was located fares better, an
+            effect of theirs lying above 0: they say that it fares no better, and faring worse is no evidence against
+            that.
         universal: whether the claim is a universal negative, which no finite set of methods supports and no lost
             premise refutes. It is refuted where all claims of one entry of ``counterexamples`` are.
         counterexamples: lists of claims, a method each, that are refuted together where the method succeeds.
@@ -48,15 +49,19 @@ class Derived(Rule, kind="derived"):
     counterexamples: tuple[tuple[str, ...], ...] = ()
 
     def resolved(self, rules: Mapping[str, Rule]) -> Rule:
-        for name, claims in {
-            "claims": self.claims,
-            "better": self.better,
-            "counterexamples": sum(self.counterexamples, ()),
-        }.items():
+        known = {"claims": rules, "counterexamples": rules, "better": self.reads}
+        named = {"claims": self.claims, "counterexamples": self.reads, "better": self.better}
+        for name, claims in named.items():
             for claim in claims:
-                if claim not in rules or (name == "better" and claim not in self.claims):
+                if claim not in known[name]:
                     raise ValueError(f"{name}: there is no claim {claim!r}")
         return self
+
+    def refuted(self, source: str, ended: Sequence[Judged]) -> int:
+        """How many of a claim's cells are refuted in the way that counts."""
+        return sum(
+            one.outcome is Outcome.REFUTED and (one.above or source not in self.better) for one in ended
+        )
 
 
 def derive(claim: Claim, cells: Mapping[str, Sequence[Judged]]) -> Verdict:
@@ -72,12 +77,7 @@ def derive(claim: Claim, cells: Mapping[str, Sequence[Judged]]) -> Verdict:
     judged = {
         source: [one for one in cells.get(source, ()) if one.outcome in _VERDICTS] for source in rule.claims
     }
-    against = {
-        source: sum(
-            one.outcome is Outcome.REFUTED and (one.above or source not in rule.better) for one in ended
-        )
-        for source, ended in judged.items()
-    }
+    against = {source: rule.refuted(source, ended) for source, ended in judged.items()}
     refuted = [
         f"{source} ({count} of {_cells(judged[source])})" for source, count in against.items() if count
     ]
@@ -106,7 +106,7 @@ def _universal(
     rule: Derived, cells: Mapping[str, Sequence[Judged]], refuted: Sequence[str], missing: Sequence[str]
 ) -> Verdict:
     for method in rule.counterexamples:
-        if all(any(one.outcome is Outcome.REFUTED for one in cells.get(source, ())) for source in method):
+        if all(rule.refuted(source, cells.get(source, ())) for source in method):
             return Verdict(
                 Outcome.REFUTED,
                 f"a counterexample on this model: {' and '.join(method)} are refuted together",

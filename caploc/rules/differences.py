@@ -136,7 +136,7 @@ class EveryEffect(Comparison, kind="comparison"):
         return Verdict(decides, "; ".join(sides))
 
     def decisive(self, finding: Finding) -> Sequence[float | None]:
-        return [one.p for one in finding.measurement.of(Effect).values()]
+        return _ps(finding, *finding.measurement.of(Effect))
 
 
 class BestOf(Comparison, kind="best_of"):
@@ -337,7 +337,7 @@ class PrintedOrDirection(AgreesWithPrinted, Comparison, kind="printed_or_directi
         return Verdict(outcome, "; ".join(f"{name}: {one.reason}" for name, one in verdicts.items()))
 
     def decisive(self, finding: Finding) -> Sequence[float | None]:
-        return [one.p for one in finding.measurement.of(Effect).values()]
+        return _ps(finding, *finding.measurement.of(Effect))
 
 
 def _effect(claim: Claim, finding: Finding, name: str, one: Effect, margin: float) -> Verdict:

@@ -149,8 +149,8 @@ def compare_successes(first: np.ndarray, second: np.ndarray, clusters: np.ndarra
 def at_least_mcnemar(interval: Interval, first: np.ndarray, second: np.ndarray) -> Interval:
     """``interval`` of a mean difference, widened where the paired proportions' own one reaches further."""
     own = mcnemar(first > 0, second > 0, level=interval.level).interval
-    kind = f"{interval.kind} over facts, at least Bonett-Price"
-    return Interval(min(interval.low, own.low), max(interval.high, own.high), interval.level, kind)
+    over_facts = replace(interval, kind=f"{interval.kind} over facts")
+    return at_least(over_facts, replace(own, kind="Bonett-Price"))
 
 
 def change_of_random(base: np.ndarray, random: np.ndarray, clusters: Sequence[str], seed: int = 0) -> Change:

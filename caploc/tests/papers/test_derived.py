@@ -82,6 +82,14 @@ def test_one_method_that_succeeds_refutes_a_universal_negative() -> None:
     assert verdict.outcome is R and "c and d are refuted together" in verdict.reason
 
 
+def test_a_method_whose_locations_fare_worse_is_no_counterexample() -> None:
+    rule = Derived(claims=("x",), universal=True, counterexamples=(("a", "b"),), better=("b",))
+    claim = claim_of("untestable", id="a-derived", rule=rule)
+    cells = {"x": [Judged(S)], "a": [Judged(R)], "b": [Judged(R)]}
+    assert derive(claim, cells).outcome is U
+    assert derive(claim, {**cells, "b": [Judged(R, above=True)]}).outcome is R
+
+
 cells = st.lists(st.sampled_from(Outcome), max_size=4)
 
 
