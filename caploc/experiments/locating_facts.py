@@ -17,17 +17,17 @@ from scipy import sparse
 
 from caploc import statistics as stats
 from caploc.errors import ModelError
-from caploc.experiments.evidence import difference
+from caploc.experiments.evidence import bound, difference
 from caploc.experiments.facts import FactSet, passes_flops
 from caploc.experiments.specs import NotRunError, Spec, Task
 from caploc.experiments.study import Study
-from caploc.findings import Effect
+from caploc.findings import Bound, Effect
 from caploc.locators import LOCATORS
 from caploc.locators.method import Arrays, Asked, Conditions, FactMethod, Measure
 from caploc.statistics import random_sides
 from caploc.store import Entry
 
-PASSES: Mapping[str, float] = MappingProxyType({"kn": 60.0, "rome": 150.0, "kc": 300.0})
+PASSES: Mapping[str, float] = MappingProxyType({"kn": 60.0, "rome": 150.0, "kc": 80.0})
 """Roughly how many forward passes of a prompt its location costs, by method; ``OTHER_PASSES`` by any other."""
 OTHER_PASSES = 100.0
 HALVES = 20
@@ -187,6 +187,16 @@ class Agreements:
             for across in (self._unrelated, self._same_answer)
         )
         return unrelated, same_answer
+
+    def beyond_unrelated(self, seed: int) -> Bound:
+        """(overlap - unrelated) / (1 - unrelated): 0 where wordings overlap as unrelated facts do, 1 where identical."""
+        weights = stats.cluster_weights(self.facts.clusters, seed)
+        within = stats.weighted_mean(self.within.values, weights)
+        unrelated = stats.weighted_pair_mean(self._unrelated, weights)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            drawn = (within - unrelated) / (1 - unrelated)
+            share = (self.mean - self.unrelated) / (1 - self.unrelated)
+        return bound(share, stats.defined_interval(drawn), "facts")
 
     def equal_share(self) -> float:
         """Mean over facts of the share of pairs whose sets are the same and not empty."""

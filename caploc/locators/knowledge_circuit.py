@@ -12,9 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from caploc.circuits.attribution import attribute_edges
+from caploc.circuits.attribution import EdgeScores, attribute_edges
 from caploc.circuits.circuit import Circuit
 from caploc.circuits.decomposed import DecomposedModel, check_decomposable
+from caploc.circuits.faithful import FAITHFULNESS, faithful
 from caploc.circuits.graph import Graph, mlps_of
 from caploc.circuits.pruning import prune, prune_to
 from caploc.circuits.weights import family_of, graph_of
@@ -23,34 +24,36 @@ from caploc.examples import Example, tokenize
 from caploc.locators.method import Arrays, Asked, FactMethod, SampleMethod
 from caploc.model.loading import LanguageModel
 
-Search = Literal["exact", "eap-ig"]
+Search = Literal["eap-ig", "exact"]
 
 THRESHOLD = 0.01
+"""Nats, of exact pruning."""
+STRICTER = (0.8, 0.9)
 SHARES = (0.01, 0.02, 0.05)
-LARGE_SHARE = 0.02
-"""Of the edges, kept where a graph is too large for exact pruning."""
-
-EXACT_EDGES = 20_000
+"""Other cuts, shown beside: shares of the log probability, then of the edges."""
 STEPS = 5
 
 
 def locate(
     lm: LanguageModel,
     examples: Sequence[Example],
-    method: Search = "exact",
-    threshold: float = 0.01,
+    method: Search = "eap-ig",
+    faithfulness: float | None = None,
+    threshold: float | None = None,
     share: float | None = None,
-    steps: int = 5,
+    steps: int = STEPS,
     means: Tensor | None = None,
 ) -> Circuit:
     """The circuit of one example, or one circuit for several, whose log probabilities are averaged.
 
     Args:
-        method: ``exact`` prunes edge by edge (``caploc.circuits.prune``), ``eap-ig`` by gradients, for large models
-            (``caploc.circuits.attribute_edges``).
-        threshold: in nats per answer token; an edge that costs less is pruned.
-        share: instead of a threshold, the fraction of all edges to keep. With ``exact`` it is met roughly, by search
-            for a threshold; with ``eap-ig`` before edges on no path are dropped.
+        method: ``eap-ig`` scores edges by gradients (``caploc.circuits.attribute_edges``), for models of any size;
+            ``exact`` prunes edge by edge (``caploc.circuits.prune``), its oracle on small ones.
+        faithfulness: of ``eap-ig``: as many edges as restore this share of the answer's log probability when they run
+            alone (``caploc.circuits.faithful``); half, where no other cut is asked for.
+        threshold: instead, in nats per answer token; an edge that costs less is pruned. 0.01 for ``exact``.
+        share: instead, the fraction of all edges to keep. With ``exact`` it is met roughly, by search for a threshold;
+            with ``eap-ig`` before edges on no path are dropped.
         steps: of ``eap-ig``.
         means: what pruned edges carry instead of zero, from ``caploc.circuits.mean_outputs``.
 
@@ -66,26 +69,35 @@ def locate(
         raise OptionError(f"unknown method {method!r}; choose one of {', '.join(get_args(Search))}")
     if share is not None and not 0 < share <= 1:
         raise OptionError(f"share must be a fraction of the edges in (0, 1], got {share}")
+    asked = {"faithfulness": faithfulness, "threshold": threshold, "share": share}
+    given = [name for name, value in asked.items() if value is not None]
+    if len(given) > 1:
+        raise OptionError(f"{' and '.join(given)} are ways to cut one circuit; give one of them")
+    if method == "exact" and faithfulness is not None:
+        raise OptionError("exact pruning takes a threshold or a share of the edges, no faithfulness")
     if not examples:
         raise ExampleError("there is no example to locate a circuit for; give at least one")
     tokenized = [tokenize(lm, example) for example in examples]
     model = DecomposedModel(lm, means)
     prompts = [model.prompt(example) for example in tokenized]
     count = None if share is None else max(1, round(share * model.graph.edges))
-    if method == "eap-ig":
-        scores = attribute_edges(model, prompts, steps)
-        return scores.above(threshold) if count is None else scores.top(count)
-    if count is None:
-        return prune(model, prompts, threshold).circuit
-    return prune_to(model, prompts, count).circuit
+    if method == "exact":
+        if count is not None:
+            return prune_to(model, prompts, count).circuit
+        return prune(model, prompts, THRESHOLD if threshold is None else threshold).circuit
+    scores = attribute_edges(model, prompts, steps)
+    if count is not None:
+        return scores.top(count)
+    if threshold is not None:
+        return scores.above(threshold)
+    wanted = FAITHFULNESS if faithfulness is None else faithfulness
+    return faithful(model, prompts, scores, [wanted])[0].circuit
 
 
 @dataclass(frozen=True)
 class FactCircuits(FactMethod):
-    """Every edge's EAP-IG score of one prompt; of a small graph also which edges exact pruning keeps, and their scores.
-
-    Large graphs, of which pruning takes hours a prompt, are cut at a fixed share of EAP-IG's scores.
-    """
+    """Every edge's EAP-IG score of one prompt, and how many of the strongest restore its answer: one algorithm, whatever
+    the model's size."""
 
     what: ClassVar[str] = "circuits"
 
@@ -95,9 +107,7 @@ class FactCircuits(FactMethod):
 
     def settings(self, lm: LanguageModel) -> dict[str, Any]:
         """How circuits of ``lm`` are found."""
-        exact = self.graph(lm).edges <= EXACT_EDGES
-        threshold = THRESHOLD if exact else None
-        return {"ablation": "zero", "steps": STEPS, "exact": exact, "threshold": threshold}
+        return {"ablation": "zero", "steps": STEPS, "faithfulness": [FAITHFULNESS, *STRICTER]}
 
     def content(self, lm: LanguageModel, asked: Asked) -> Mapping[str, Any]:
         """How circuits are found, and the tokens."""
@@ -105,36 +115,38 @@ class FactCircuits(FactMethod):
 
     def measuring(self, lm: LanguageModel) -> AbstractContextManager[Callable[[Asked], Arrays]]:
         """A ``DecomposedModel``."""
-        model, exact = DecomposedModel(lm), self.settings(lm)["exact"]
+        model = DecomposedModel(lm)
 
         def measure(asked: Asked) -> Arrays:
             prompts = [model.prompt(asked.tokens)]
-            found = {"eap-ig": attribute_edges(model, prompts, STEPS).values.astype(np.float32)}
-            if exact:
-                pruned = prune(model, prompts, THRESHOLD)
-                found |= {"kept": pruned.circuit.values.numpy(force=True), "scores": pruned.scores}
-            return found
+            # in the precision that is kept, so that what is cut from it later is what ran
+            scores = attribute_edges(model, prompts, STEPS).values.astype(np.float32)
+            kept = EdgeScores(model.graph, scores)
+            found = faithful(model, prompts, kept, [FAITHFULNESS, *STRICTER])
+            return {
+                "eap-ig": scores,
+                "counts": np.array([one.count for one in found]),
+                "faithfulness": np.array(found[0].faithfulness),
+            }
 
         return nullcontext(measure)
 
     def cuts(self, lm: LanguageModel, arrays: Arrays) -> Mapping[str, Circuit]:
-        """The circuit that decides, then those of fixed shares of the edges.
+        """The circuit that decides, those that restore more, and those of fixed shares of the edges.
 
-        A share is met to the edge: edges on no path stay, which ``EdgeScores.top`` drops, and which can be nearly all.
+        A share of the edges is met to the edge: edges on no path stay, which ``EdgeScores.top`` drops, and which can be
+        nearly all.
         """
-        graph, size = self.graph(lm), np.abs(arrays["eap-ig"])
-        counts = {f"{share:.0%} of the edges": max(1, round(share * graph.edges)) for share in SHARES}
-        found = {f"EAP-IG, {name}": _largest(graph, size, count) for name, count in counts.items()}
-        if "kept" not in arrays:
-            decides = f"EAP-IG, {LARGE_SHARE:.0%} of the edges"
-            return {decides: found.pop(decides), **found}
-        kept = np.asarray(arrays["kept"], bool)
-        scores = np.where(kept, arrays["scores"], -np.inf)
-        exact = {
-            f"exact, the strongest {name}": _largest(graph, scores, min(count, int(kept.sum())))
-            for name, count in counts.items()
+        graph = self.graph(lm)
+        scores = EdgeScores(graph, arrays["eap-ig"])
+        found = {
+            f"EAP-IG, {share:.0%} of log p": scores.top(int(count))
+            for share, count in zip((FAITHFULNESS, *STRICTER), arrays["counts"], strict=True)
         }
-        return {"exact": Circuit(graph, torch.from_numpy(kept)), **found, **exact}
+        for share in SHARES:
+            count = max(1, round(share * graph.edges))
+            found[f"EAP-IG, {share:.0%} of the edges"] = _largest(graph, np.abs(arrays["eap-ig"]), count)
+        return found
 
     @staticmethod
     def graph(lm: LanguageModel) -> Graph:

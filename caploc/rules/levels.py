@@ -254,6 +254,65 @@ class Untestable(Rule, kind="untestable"):
         return Verdict(Outcome.INCONCLUSIVE, "no measurement decides it")
 
 
+class IdentityBelow(Rule, kind="identity_below"):
+    """The share of pairs that are identical, the value, lies below ``identical`` and the overlap beyond that of
+    unrelated items, the part ``beyond unrelated`` (a Bound), below ``similar`` / either lies above.
+
+    Unless the part ``baseline gap``, an Effect (overlap minus that of unrelated items), lies above 0, what is compared
+    says nothing of the items, and the verdict is INCONCLUSIVE.
+    """
+
+    identical: Threshold
+    similar: Threshold
+
+    def judge(self, claim: Claim, finding: Finding) -> Verdict:
+        gap, _ = ends(finding, "baseline gap", part(finding, "baseline gap", Effect))
+        beyond = "beyond unrelated"
+        spans = [
+            (value_interval(finding), self.identical),
+            (interval(finding, beyond, part(finding, beyond, Bound)), self.similar),
+        ]
+        shown = "; ".join(
+            f"{one.name}: interval {span(one.low, one.high, mark)} lies {_side(one, mark)} {num(mark)}"
+            for one, mark in spans
+        )
+        if not gap > 0:
+            return Verdict(
+                Outcome.INCONCLUSIVE,
+                f"unrelated items are not shown to overlap less (lower end of the gap {num(gap, 0)}); {shown}",
+            )
+        shown = f"{shown}; unrelated items overlap less by at least {num(gap)}"
+        if any(one.low > mark for one, mark in spans):
+            return Verdict(Outcome.REFUTED, shown)
+        low = all(one.high < mark for one, mark in spans)
+        return Verdict(Outcome.SUPPORTED if low else Outcome.INCONCLUSIVE, shown)
+
+
+class RecallBelow(IntervalBelow, kind="recall_below"):
+    """As ``interval_below``, read against controls: every part that is an Effect is the recall minus that of a control
+    for the same items. Recall that is high refutes only where every difference lies above 0, since controls that recall
+    as much show that recall comes with the method; recall that is low supports unless a control recalls more (a
+    difference lies below 0)."""
+
+    def judge(self, claim: Claim, finding: Finding) -> Verdict:
+        verdict = super().judge(claim, finding)
+        gaps = [interval(finding, name, one) for name, one in parts(finding, Effect).items()]
+        shown = f"{verdict.reason}; recall minus that of {'; '.join(one.shown(0) for one in gaps)}"
+        if verdict.outcome is Outcome.REFUTED and not all(one.low > 0 for one in gaps):
+            return Verdict(
+                Outcome.INCONCLUSIVE, f"controls are not shown to recall less, so that recall says nothing: {shown}"
+            )
+        if verdict.outcome is Outcome.SUPPORTED and any(one.high < 0 for one in gaps):
+            return Verdict(
+                Outcome.INCONCLUSIVE, f"a control recalls more, so that recall says nothing: {shown}"
+            )
+        return Verdict(verdict.outcome, shown)
+
+
+def _side(one: Span, mark: float) -> str:
+    return "below" if one.high < mark else "above" if one.low > mark else "on both sides of"
+
+
 def _unanimous(verdicts: Sequence[Verdict]) -> Outcome:
     """What all of them say, INCONCLUSIVE where they differ."""
     outcomes = {verdict.outcome for verdict in verdicts}

@@ -62,6 +62,7 @@ from caploc.statistics.intervals import (
     percentile_interval,
     ratio_interval,
     score_interval,
+    share_interval,
     weighted_mean,
     weighted_pair_mean,
 )
@@ -219,6 +220,7 @@ __all__ = [
     "sample_halves",
     "score_interval",
     "sets_p",
+    "share_interval",
     "shared_keys",
     "stratified_permutation",
     "subset_curve",

@@ -45,6 +45,8 @@ THRESHOLDS: Mapping[str, Mapping[str, Any]] = {
     "vanishing_error": {"supported_below": 0.01},
     "consistent": {},
     "untestable": {},
+    "identity_below": {"identical": 0.5, "similar": 0.8},
+    "recall_below": {"supported_below": 0.25, "refuted_above": 0.5},
 }
 COMPARISONS = (
     "difference",
@@ -148,12 +150,16 @@ WELL: Mapping[str, Mapping[str, Part]] = {
     "monotone": {"trend": a_test(0.001), "reversal": a_test(0.9)},
     "one_reading": {"std": Count(0.002), "variance": Count(0.9)},
     "vanishing_error": {"coarse": Count(0.9)},
+    "identity_below": {"beyond unrelated": bound(0.2, 0.4), "baseline gap": effect(0.05, 0.2)},
+    "recall_below": {"wrong answers": effect(0.05, 0.2), "an untrained model": effect(-0.1, 0.2)},
 }
 INTERVALS: Mapping[str, tuple[float, float]] = {
     "lower_bound": (0.81, 0.9),
     "interval_below": (0.3, 0.39),
     "overlap_below": (0.3, 0.39),
     "within": (11, 19),
+    "identity_below": (0.0, 0.1),
+    "recall_below": (0.05, 0.2),
 }
 ESTIMATES: Mapping[str, float] = {"upper_bound": 0.009, "vanishing_error": 0.005, "consistent": 0}
 
