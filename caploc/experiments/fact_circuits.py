@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from caploc.circuits import FAITHFULNESS, Circuit, DecomposedModel, Graph, Prompt, as_large, attribute_edges
+from caploc.circuits import FAITHFULNESS, Circuit, DecomposedModel, Graph, Prompt, faithful
+from caploc.examples import TokenizedExample
 from caploc.experiments.facts import Chosen, Fact, FactSet, passes_flops, prompt_task
 from caploc.experiments.locating_facts import PASSES, FactLocations, LocatedFacts, LocatedSets
-from caploc.examples import TokenizedExample
 from caploc.experiments.specs import Arrays, Spec, Task
 from caploc.experiments.study import Study
-from caploc.locators.knowledge_circuit import STEPS, FactCircuits
+from caploc.locators.knowledge_circuit import FactCircuits
 from caploc.store import Entry
 from caploc.streams import Stream, derived_seeds, stream
 
@@ -48,8 +48,8 @@ def cut_notes(found: FactLocations) -> list[str]:
     held = found.numbers.get("faithfulness")
     restored = "" if held is None else f" ({np.nanmean(held):.0%} on average)"
     return [
-        f"circuits are the edges of largest |EAP-IG score|, as many as restore {FAITHFULNESS:.0%} of the answer's log "
-        f"probability alone{restored}, in models of every size (kc-faithfulness): "
+        f"edges are pruned in blocks as long as the circuit alone restores {FAITHFULNESS:.0%} of the answer's log "
+        f"probability{restored}, in models of every size (kc-faithfulness): "
         f"{found.sets.counts.mean() / found.sets.places:.1%} of {found.sets.places} edges on average"
     ]
 
@@ -191,12 +191,11 @@ class RunAlone(Spec[Alone]):
 
 @dataclass(frozen=True)
 class ControlAlone(Spec[Alone]):
-    """Circuits that must recall less if recall is about facts: for answers that the model does not hold, each with as
-    many edges as the circuit located for the same fact (``like``), so that its size is no excuse.
+    """Circuits that must recall less if recall is about facts: located for answers that the model does not hold, by the
+    same algorithm, which is to bring them to the log probability that the circuit of the same fact keeps (``like``).
 
-    ``facts`` are some of those of ``like``, with other answers or, under ``control`` "untrained", the same ones asked of
-    a model that learned nothing. They are located like any, but for the number of edges: a faithfulness cannot be asked
-    for where the model does not make the answer likelier than no circuit does.
+    ``facts`` are some of those of ``like``, with other answers or, under ``control`` "untrained", the same ones asked
+    of a model that learned nothing.
     """
 
     facts: Spec[FactSet]
@@ -211,21 +210,21 @@ class ControlAlone(Spec[Alone]):
         numbers = places_of(facts, study.result(self.like.facts))
         candidates = first_tokens(facts.prompts)
         for prompt, number in zip(facts.prompts, numbers, strict=True):
-            edges = int(like.sets.counts[number])
-            depends_on = {"steps": STEPS, "tokens": prompt.content, "candidates": candidates, "edges": edges}
-            make = partial(self._run, study, prompt, edges, candidates)
+            bar = float(like.numbers["bar"][number])
+            depends_on = {**like.settings, "tokens": prompt.content, "candidates": candidates, "bar": bar}
+            make = partial(self._run, study, prompt, bar, candidates)
             yield prompt_task(study, self.control, "control circuits alone", depends_on, make)
 
     def read(self, study: Study, entries: Iterator[Entry]) -> Alone:
         return _alone(entries)
 
     def flops(self, study: Study) -> float:
-        return passes_flops(study, self.facts, PASSES["kc"] / 4)
+        return passes_flops(study, self.facts, PASSES["kc"])
 
-    def _run(self, study: Study, tokens: TokenizedExample, edges: int, candidates: Sequence[int]) -> Arrays:
+    def _run(self, study: Study, tokens: TokenizedExample, bar: float, candidates: Sequence[int]) -> Arrays:
         model = study.hold(DecomposedModel, self.control, lambda lm: nullcontext(DecomposedModel(lm)))
         prompt = model.prompt(tokens)
-        located = as_large(attribute_edges(model, [prompt], STEPS), edges)
+        located = faithful(model, [prompt], bar=bar).circuit
         arms = {LOCATED: located, WHOLE: Circuit.whole(model.graph)}
         return {arm: _measured(model, prompt, [one], located, candidates) for arm, one in arms.items()}
 
@@ -243,7 +242,7 @@ def first_tokens(prompts: Sequence[TokenizedExample]) -> list[int]:
 
 def _alone(entries: Iterator[Entry]) -> Alone:
     rows = [entry.arrays for entry in entries]
-    return Alone({arm: np.stack([row[arm] for row in rows]) for arm in rows[0]} if rows else {LOCATED: np.zeros((0, 1, 5))})
+    return Alone({arm: np.stack([row[arm] for row in rows]) for arm in (rows[0] if rows else ())})
 
 
 def random_circuits(located: Circuit, seed: int, number: int) -> dict[str, list[Circuit]]:

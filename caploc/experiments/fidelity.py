@@ -272,8 +272,8 @@ def _needs_identity(study: Study, cell: Cell, claim: Claim) -> Specs:
 
 @experiment(_needs_identity)
 def circuits_identical(study: Study, cell: Cell, claim: Claim) -> Measurement:
-    """Claim ``fidelity-kc-overlap``: the share of pairs of a fact's wordings that have one and the same circuit, section
-    3.1's own metric, mean over a fact's pairs, then over facts.
+    """Claim ``fidelity-kc-overlap``: the share of pairs of a fact's wordings that have one and the same circuit,
+    section 3.1's own metric, mean over a fact's pairs, then over facts.
 
     Its interval is Clopper and Pearson's, with a subject's facts as one trial: of all numbers in [0, 1] with a given
     mean, 0 and 1 vary most, and a share of 0 keeps its width. Beside it, as a second part, how much more two wordings

@@ -27,7 +27,7 @@ from caploc.locators.method import Arrays, Asked, Conditions, FactMethod, Measur
 from caploc.statistics import random_sides
 from caploc.store import Entry
 
-PASSES: Mapping[str, float] = MappingProxyType({"kn": 60.0, "rome": 150.0, "kc": 80.0})
+PASSES: Mapping[str, float] = MappingProxyType({"kn": 60.0, "rome": 150.0, "kc": 200.0})
 """Roughly how many forward passes of a prompt its location costs, by method; ``OTHER_PASSES`` by any other."""
 OTHER_PASSES = 100.0
 HALVES = 20
@@ -189,7 +189,7 @@ class Agreements:
         return unrelated, same_answer
 
     def beyond_unrelated(self, seed: int) -> Bound:
-        """(overlap - unrelated) / (1 - unrelated): 0 where wordings overlap as unrelated facts do, 1 where identical."""
+        """(overlap - unrelated) / (1 - unrelated): 0 if wordings overlap as unrelated facts do, 1 if identical."""
         weights = stats.cluster_weights(self.facts.clusters, seed)
         within = stats.weighted_mean(self.within.values, weights)
         unrelated = stats.weighted_pair_mean(self._unrelated, weights)

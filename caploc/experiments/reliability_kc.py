@@ -34,6 +34,7 @@ from caploc.experiments.facts import (
     BY_SUBJECT,
     OF_EQUATION_8,
     FactSet,
+    FirstFacts,
     Known,
     facts_of,
     fewest_facts,
@@ -47,6 +48,7 @@ from caploc.papers import Claim
 from caploc.statistics.intervals import RESAMPLES
 
 BOTH = (UNIFORM, DEGREES)
+CONTROL_FACTS = 20
 WRONG, UNTRAINED = "wrong answers", "an untrained model"
 
 
@@ -55,10 +57,10 @@ WRONG, UNTRAINED = "wrong answers", "an untrained model"
 
 @dataclass(frozen=True, eq=False)
 class KnownAlone:
-    """The facts, what circuits make of all of them (``every``) and of those that the model knows, and what circuits as
-    large make of answers that the model does not hold (``controls``). ``clusters`` and ``entered``, the share of the
-    parameters in the matrices that edges enter, are those of the known facts; ``paired[name]`` says which of these a
-    control's are, in its order."""
+    """The facts, what circuits make of all of them (``every``) and of those that the model knows, and what circuits
+    located for answers that the model does not hold make of these (``controls``). ``clusters`` and ``entered``, the
+    share of the parameters in the matrices that edges enter, are those of the known facts; ``paired[name]`` says which
+    of these a control's are, in its order."""
 
     facts: FactSet
     located: FactLocations
@@ -71,7 +73,11 @@ class KnownAlone:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        return {**cut_settings(self.located), "random_circuits": RANDOM_CIRCUITS}
+        return {
+            **cut_settings(self.located),
+            "random_circuits": RANDOM_CIRCUITS,
+            "control_facts": CONTROL_FACTS,
+        }
 
     @property
     def notes(self) -> Sequence[str]:
@@ -85,7 +91,7 @@ class KnownAlone:
             own, whole = (int(alone.recalled(arm).sum()) for arm in (LOCATED, WHOLE))
             right = int(self.known.recalled()[self.paired[name]].sum())
             notes.append(
-                f"of {len(alone)} facts, circuits located for {_of(name)}, as large, recall {own} (the whole model "
+                f"of {len(alone)} facts, circuits located for {_of(name)} recall {own} (the whole model "
                 f"{whole}), those located for the model's own answers {right}"
             )
         return notes
@@ -102,7 +108,8 @@ class KnownAlone:
 
 def _needs(study: Study, cell: Cell, claim: Claim) -> Iterator[Spec[Any]]:
     every = RunAlone(_facts(cell))
-    yield from (every, EnteredShare(every.located), *_controls(cell).values())
+    yield from (every, EnteredShare(every.located))
+    yield from _controls(cell).values()
 
 
 def _known_alone(study: Study, cell: Cell, claim: Claim) -> KnownAlone:
@@ -130,9 +137,10 @@ def _facts(cell: Cell) -> Known:
 
 def _controls(cell: Cell) -> dict[str, ControlAlone]:
     own = RunAlone(_facts(cell))
+    few = FirstFacts(own.facts, CONTROL_FACTS)
     return {
-        WRONG: ControlAlone(WithWrongAnswers(own.facts), own.located),
-        UNTRAINED: ControlAlone(own.facts, own.located, "untrained"),
+        WRONG: ControlAlone(WithWrongAnswers(few), own.located),
+        UNTRAINED: ControlAlone(few, own.located, "untrained"),
     }
 
 
@@ -187,8 +195,8 @@ def _of(control: str) -> str:
 
 @on_circuits
 def kc_recall(found: KnownAlone, study: Study, cell: Cell, claim: Claim) -> Measurement:
-    """Claim ``reliability-kc-recall``: the share of known facts whose answer the circuit alone ranks first (12.3 %), and
-    how much more that is, fact by fact, than of circuits as large located for an answer that the model does not hold."""
+    """Claim ``reliability-kc-recall``: the share of known facts whose answer the circuit alone ranks first (12.3 %),
+    and how much more that is, fact by fact, than of circuits located for an answer that the model does not hold."""
     first = found.known.recalled()[:, 0]
     share, interval = (
         float(first.mean()),

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from caploc.circuits.attribution import EdgeScores, attribute_edges
+from caploc.circuits.attribution import attribute_edges
 from caploc.circuits.circuit import Circuit
 from caploc.circuits.decomposed import DecomposedModel, check_decomposable
 from caploc.circuits.faithful import FAITHFULNESS, faithful
@@ -24,20 +24,19 @@ from caploc.examples import Example, tokenize
 from caploc.locators.method import Arrays, Asked, FactMethod, SampleMethod
 from caploc.model.loading import LanguageModel
 
-Search = Literal["eap-ig", "exact"]
+Search = Literal["blocks", "exact", "eap-ig"]
 
 THRESHOLD = 0.01
 """Nats, of exact pruning."""
-STRICTER = (0.8, 0.9)
-SHARES = (0.01, 0.02, 0.05)
-"""Other cuts, shown beside: shares of the log probability, then of the edges."""
+LESS = 0.5
+"""Of the log probability, shown beside."""
 STEPS = 5
 
 
 def locate(
     lm: LanguageModel,
     examples: Sequence[Example],
-    method: Search = "eap-ig",
+    method: Search = "blocks",
     faithfulness: float | None = None,
     threshold: float | None = None,
     share: float | None = None,
@@ -47,13 +46,13 @@ def locate(
     """The circuit of one example, or one circuit for several, whose log probabilities are averaged.
 
     Args:
-        method: ``eap-ig`` scores edges by gradients (``caploc.circuits.attribute_edges``), for models of any size;
-            ``exact`` prunes edge by edge (``caploc.circuits.prune``), its oracle on small ones.
-        faithfulness: of ``eap-ig``: as many edges as restore this share of the answer's log probability when they run
-            alone (``caploc.circuits.faithful``); half, where no other cut is asked for.
-        threshold: instead, in nats per answer token; an edge that costs less is pruned. 0.01 for ``exact``.
-        share: instead, the fraction of all edges to keep. With ``exact`` it is met roughly, by search for a threshold;
-            with ``eap-ig`` before edges on no path are dropped.
+        method: ``blocks`` prunes the graph to a stated faithfulness (``caploc.circuits.faithful``), in models of any
+            size; ``exact`` edge by edge (``caploc.circuits.prune``), its oracle on small ones; ``eap-ig`` by gradients
+            (``caploc.circuits.attribute_edges``).
+        faithfulness: of ``blocks``: the share of the answer's log probability that is restored; 0.8 if not given.
+        threshold: of the others, in nats per answer token: an edge that costs less is pruned; 0.01 if not given.
+        share: instead of a threshold, the fraction of all edges to keep. With ``exact`` it is met roughly, by search
+            for a threshold; with ``eap-ig`` before edges on no path are dropped.
         steps: of ``eap-ig``.
         means: what pruned edges carry instead of zero, from ``caploc.circuits.mean_outputs``.
 
@@ -69,35 +68,31 @@ def locate(
         raise OptionError(f"unknown method {method!r}; choose one of {', '.join(get_args(Search))}")
     if share is not None and not 0 < share <= 1:
         raise OptionError(f"share must be a fraction of the edges in (0, 1], got {share}")
-    asked = {"faithfulness": faithfulness, "threshold": threshold, "share": share}
-    given = [name for name, value in asked.items() if value is not None]
-    if len(given) > 1:
-        raise OptionError(f"{' and '.join(given)} are ways to cut one circuit; give one of them")
-    if method == "exact" and faithfulness is not None:
-        raise OptionError("exact pruning takes a threshold or a share of the edges, no faithfulness")
+    if threshold is not None and share is not None:
+        raise OptionError("threshold and share are two ways to cut one circuit; give one of them")
+    others = threshold is not None or share is not None
+    if (others and method == "blocks") or (faithfulness is not None and method != "blocks"):
+        raise OptionError(
+            "method 'blocks' takes a faithfulness, the others a threshold or a share of the edges"
+        )
     if not examples:
         raise ExampleError("there is no example to locate a circuit for; give at least one")
     tokenized = [tokenize(lm, example) for example in examples]
     model = DecomposedModel(lm, means)
     prompts = [model.prompt(example) for example in tokenized]
+    if method == "blocks":
+        return faithful(model, prompts, FAITHFULNESS if faithfulness is None else faithfulness).circuit
     count = None if share is None else max(1, round(share * model.graph.edges))
-    if method == "exact":
-        if count is not None:
-            return prune_to(model, prompts, count).circuit
-        return prune(model, prompts, THRESHOLD if threshold is None else threshold).circuit
-    scores = attribute_edges(model, prompts, steps)
-    if count is not None:
-        return scores.top(count)
-    if threshold is not None:
-        return scores.above(threshold)
-    wanted = FAITHFULNESS if faithfulness is None else faithfulness
-    return faithful(model, prompts, scores, [wanted])[0].circuit
+    cut = THRESHOLD if threshold is None else threshold
+    if method == "eap-ig":
+        scores = attribute_edges(model, prompts, steps)
+        return scores.above(cut) if count is None else scores.top(count)
+    return (prune(model, prompts, cut) if count is None else prune_to(model, prompts, count)).circuit
 
 
 @dataclass(frozen=True)
 class FactCircuits(FactMethod):
-    """Every edge's EAP-IG score of one prompt, and how many of the strongest restore its answer: one algorithm, whatever
-    the model's size."""
+    """The edges that restore one prompt's answer, by one algorithm whatever the model's size."""
 
     what: ClassVar[str] = "circuits"
 
@@ -107,7 +102,7 @@ class FactCircuits(FactMethod):
 
     def settings(self, lm: LanguageModel) -> dict[str, Any]:
         """How circuits of ``lm`` are found."""
-        return {"ablation": "zero", "steps": STEPS, "faithfulness": [FAITHFULNESS, *STRICTER]}
+        return {"ablation": "zero", "method": "blocks", "faithfulness": FAITHFULNESS, "less": LESS}
 
     def content(self, lm: LanguageModel, asked: Asked) -> Mapping[str, Any]:
         """How circuits are found, and the tokens."""
@@ -119,34 +114,25 @@ class FactCircuits(FactMethod):
 
         def measure(asked: Asked) -> Arrays:
             prompts = [model.prompt(asked.tokens)]
-            # in the precision that is kept, so that what is cut from it later is what ran
-            scores = attribute_edges(model, prompts, STEPS).values.astype(np.float32)
-            kept = EdgeScores(model.graph, scores)
-            found = faithful(model, prompts, kept, [FAITHFULNESS, *STRICTER])
+            found = faithful(model, prompts)
+            less = faithful(model, prompts, LESS, start=found.circuit)
             return {
-                "eap-ig": scores,
-                "counts": np.array([one.count for one in found]),
-                "faithfulness": np.array(found[0].faithfulness),
+                "kept": found.circuit.values.numpy(force=True),
+                "less": less.circuit.values.numpy(force=True),
+                "faithfulness": np.array(found.faithfulness),
+                "bar": np.array(found.bar),
+                "runs": np.array(float(found.runs)),
             }
 
         return nullcontext(measure)
 
     def cuts(self, lm: LanguageModel, arrays: Arrays) -> Mapping[str, Circuit]:
-        """The circuit that decides, those that restore more, and those of fixed shares of the edges.
-
-        A share of the edges is met to the edge: edges on no path stay, which ``EdgeScores.top`` drops, and which can be
-        nearly all.
-        """
-        graph = self.graph(lm)
-        scores = EdgeScores(graph, arrays["eap-ig"])
-        found = {
-            f"EAP-IG, {share:.0%} of log p": scores.top(int(count))
-            for share, count in zip((FAITHFULNESS, *STRICTER), arrays["counts"], strict=True)
+        """The circuit that decides, and what is left of it where less is to be restored."""
+        graph, cuts = self.graph(lm), {"kept": FAITHFULNESS, "less": LESS}
+        return {
+            f"{share:.0%} of log P": Circuit(graph, torch.from_numpy(np.array(arrays[name], bool)))
+            for name, share in cuts.items()
         }
-        for share in SHARES:
-            count = max(1, round(share * graph.edges))
-            found[f"EAP-IG, {share:.0%} of the edges"] = _largest(graph, np.abs(arrays["eap-ig"]), count)
-        return found
 
     @staticmethod
     def graph(lm: LanguageModel) -> Graph:
@@ -192,10 +178,3 @@ class MlpEdges(SampleMethod):
         at = mlps_of(graph_of(lm, family_of(str(lm.config.model_type))))
         strength: np.ndarray = np.abs(means) @ at[at.any(1)].astype(np.float64)
         return strength
-
-
-def _largest(graph: Graph, scores: np.ndarray, count: int) -> Circuit:
-    """The ``count`` edges of the largest ``scores [edges]``; of equal ones the first."""
-    chosen = np.zeros(graph.edges, bool)
-    chosen[np.argsort(-scores, kind="stable")[:count]] = True
-    return Circuit(graph, torch.from_numpy(chosen))

@@ -300,7 +300,8 @@ class RecallBelow(IntervalBelow, kind="recall_below"):
         shown = f"{verdict.reason}; recall minus that of {'; '.join(one.shown(0) for one in gaps)}"
         if verdict.outcome is Outcome.REFUTED and not all(one.low > 0 for one in gaps):
             return Verdict(
-                Outcome.INCONCLUSIVE, f"controls are not shown to recall less, so that recall says nothing: {shown}"
+                Outcome.INCONCLUSIVE,
+                f"controls are not shown to recall less, so that recall says nothing: {shown}",
             )
         if verdict.outcome is Outcome.SUPPORTED and any(one.high < 0 for one in gaps):
             return Verdict(
