@@ -33,6 +33,7 @@ from caploc.circuits.pruning import RESOLUTION
 from caploc.examples import TokenizedExample, tokenize
 from caploc.locators.knowledge_circuit import THRESHOLD
 from caploc.model.loading import LanguageModel, load_model
+from caploc.statistics import defined_mean
 from caploc.tests.oracles.circuits import prune_directly
 
 T = TypeVar("T")
@@ -207,7 +208,7 @@ def measure_methods(sizes: Sizes, options: Options) -> Iterator[Table]:
         notes=[
             f"recalled first: share of facts whose answer a circuit alone ranks first; of scores the top {_SHARE:.0%}",
             (
-                "among exact: share of a circuit's edges that exact pruning at 0.01 nats keeps; by chance: share of all "
+                "among exact: share of a circuit's edges that exact pruning at 0.01 nats keeps; by chance: of all "
                 "edges that it keeps; overlap: eq. (9)'s with its circuit"
             ),
             (
@@ -275,8 +276,8 @@ def _recall(
             )
         ),
         "by chance": float(np.mean([other.ratio for other in oracle])),
-        "overlap": float(
-            np.nanmean([one.overlap(other) for one, other in zip(circuits, oracle, strict=True)])
+        "overlap": defined_mean(
+            np.array([one.overlap(other) for one, other in zip(circuits, oracle, strict=True)])
         ),
     }
 
