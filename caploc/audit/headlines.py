@@ -19,8 +19,8 @@ WIDTH, LINE, MARGIN = 280, 9, 8
 """Of a drawing, in its own units: how wide it is, how high the line of a cell, and the space at its edges."""
 MOST_DRAWN = 40
 _SCALES = {"%": 100, "points": 100}
-_CORRECTED = "corrected_overlap"
-_LEVELS = ("lower_bound", "interval_below", "overlap_below", "upper_bound", _CORRECTED)
+_CORRECTED = ("corrected_overlap", "identity_below")
+_LEVELS = ("lower_bound", "interval_below", "recall_below", "upper_bound", *_CORRECTED)
 """The kinds of rules that hold the estimate itself against thresholds: what is printed, and the level by chance, are
 numbers of the same kind then, and belong on its axis. Elsewhere the estimate is a difference of such numbers.
 The threshold of a corrected overlap is none for the overlap as it stands, which is shown."""
@@ -67,7 +67,7 @@ class Axis:
         fraction = unit in ("fraction", "share")
         level = _level(claim)
         printed = [value for value in _printed(claim) if fraction]
-        bounds = claim.rule.parameters if level and claim.rule.kind != _CORRECTED else {}
+        bounds = claim.rule.parameters if level and claim.rule.kind not in _CORRECTED else {}
         thresholds = sorted({v for name, v in bounds.items() if name.startswith(("supported", "refuted"))})
         values = [*printed, *thresholds, 0.0]
         for finding in (one for one in found if one):

@@ -1,5 +1,5 @@
 """The circuits benchmark: how much faster is exact pruning than one forward pass an edge, what does each way to locate
-a circuit cost a fact, and how far does EAP-IG agree with exact ablation?"""
+a circuit cost a fact, and how far do pruning in blocks and EAP-IG agree with exact pruning?"""
 
 from __future__ import annotations
 
@@ -26,11 +26,14 @@ from caploc.circuits import (
     Pruning,
     attribute_edges,
     edge_effects,
+    faithful,
     prune,
 )
 from caploc.circuits.pruning import RESOLUTION
 from caploc.examples import TokenizedExample, tokenize
+from caploc.locators.knowledge_circuit import THRESHOLD
 from caploc.model.loading import LanguageModel, load_model
+from caploc.statistics import defined_mean
 from caploc.tests.oracles.circuits import prune_directly
 
 T = TypeVar("T")
@@ -39,6 +42,7 @@ T = TypeVar("T")
 _TIE = 3
 
 _THRESHOLDS = (0.1, 0.01, 0.001)
+_FAITHFULNESS = (0.5, 0.8, 0.9)
 _STEPS = (1, 5, 20)
 _SHARE = 0.05
 
@@ -197,12 +201,16 @@ def _differing(exact: Pruning, direct: Circuit, resolution: float) -> int:
 
 
 def measure_methods(sizes: Sizes, options: Options) -> Iterator[Table]:
-    """Rows of exact pruning, then of the scores of single edges."""
+    """Rows of exact pruning, of pruning in blocks, then of the scores of single edges."""
     table = Table(
         "methods",
         f"Locating one fact's circuit: time and agreement, means over {sizes.facts} facts",
         notes=[
             f"recalled first: share of facts whose answer a circuit alone ranks first; of scores the top {_SHARE:.0%}",
+            (
+                "among exact: share of a circuit's edges that exact pruning at 0.01 nats keeps; by chance: of all "
+                "edges that it keeps; overlap: eq. (9)'s with its circuit"
+            ),
             (
                 "Spearman: rank correlation, over a fact's edges, with the exact effect of pruning each edge alone "
                 "from the whole model; of sizes: of the absolute values"
@@ -221,20 +229,28 @@ def _method_rows(case: Case) -> Iterator[dict[str, Value]]:
     def pruned(threshold: float, prompt: Prompt) -> Circuit:
         return prune(model, [prompt], threshold).circuit
 
+    def kept(share: float, prompt: Prompt) -> Circuit:
+        return faithful(model, [prompt], share).circuit
+
     def attributed(steps: int, prompt: Prompt) -> EdgeScores:
         return attribute_edges(model, [prompt], steps)
 
+    oracle = [pruned(THRESHOLD, prompt) for prompt in prompts]
     for threshold in _THRESHOLDS:
         circuits, seconds = _located(partial(pruned, threshold), prompts)
         method = f"exact, threshold {threshold:g}"
-        yield {"method": method, "CPU s a fact": seconds, **_recall(model, prompts, circuits)}
+        yield {"method": method, "CPU s a fact": seconds, **_recall(model, prompts, circuits, oracle)}
+    for share in _FAITHFULNESS:
+        circuits, seconds = _located(partial(kept, share), prompts)
+        method = f"blocks, {share:.0%} of log P"
+        yield {"method": method, "CPU s a fact": seconds, **_recall(model, prompts, circuits, oracle)}
     exact, seconds = _located(lambda prompt: edge_effects(model, [prompt]), prompts)
     method = "exact, edge by edge"
-    yield {"method": method, "CPU s a fact": seconds, **_agreement(model, prompts, exact, exact)}
+    yield {"method": method, "CPU s a fact": seconds, **_agreement(model, prompts, exact, exact, oracle)}
     for steps in _STEPS:
         scores, seconds = _located(partial(attributed, steps), prompts)
         method = f"EAP-IG, {steps} steps" if steps > 1 else "EAP"
-        yield {"method": method, "CPU s a fact": seconds, **_agreement(model, prompts, scores, exact)}
+        yield {"method": method, "CPU s a fact": seconds, **_agreement(model, prompts, scores, exact, oracle)}
 
 
 def _located(locate: Callable[[Prompt], T], prompts: Sequence[Prompt]) -> tuple[list[T], float]:
@@ -244,7 +260,9 @@ def _located(locate: Callable[[Prompt], T], prompts: Sequence[Prompt]) -> tuple[
     return made, seconds / len(prompts)
 
 
-def _recall(model: DecomposedModel, prompts: list[Prompt], circuits: list[Circuit]) -> dict[str, Value]:
+def _recall(
+    model: DecomposedModel, prompts: list[Prompt], circuits: list[Circuit], oracle: list[Circuit]
+) -> dict[str, Value]:
     ranks = [
         int(model.ranks(prompt, model.run(prompt, torch.from_numpy(circuit.matrix)[None])))
         for prompt, circuit in zip(prompts, circuits, strict=True)
@@ -252,18 +270,35 @@ def _recall(model: DecomposedModel, prompts: list[Prompt], circuits: list[Circui
     return {
         "edges kept": float(np.mean([circuit.count for circuit in circuits])),
         "recalled first": float(np.mean([rank == 1 for rank in ranks])),
+        "among exact": float(
+            np.mean(
+                [_common(one, other) / max(one.count, 1) for one, other in zip(circuits, oracle, strict=True)]
+            )
+        ),
+        "by chance": float(np.mean([other.ratio for other in oracle])),
+        "overlap": defined_mean(
+            np.array([one.overlap(other) for one, other in zip(circuits, oracle, strict=True)])
+        ),
     }
 
 
+def _common(one: Circuit, other: Circuit) -> int:
+    return int((one.values & other.values).sum())
+
+
 def _agreement(
-    model: DecomposedModel, prompts: list[Prompt], scores: list[EdgeScores], exact: list[EdgeScores]
+    model: DecomposedModel,
+    prompts: list[Prompt],
+    scores: list[EdgeScores],
+    exact: list[EdgeScores],
+    oracle: list[Circuit],
 ) -> dict[str, Value]:
     pairs = [(one.values, other.values) for one, other in zip(scores, exact, strict=True)]
     signed = [float(stats.spearmanr(one, other).statistic) for one, other in pairs]
     sizes = [float(stats.spearmanr(abs(one), abs(other)).statistic) for one, other in pairs]
     circuits = [one.top(round(_SHARE * model.graph.edges)) for one in scores]
     return {
-        **_recall(model, prompts, circuits),
+        **_recall(model, prompts, circuits, oracle),
         "Spearman": float(np.mean(signed)),
         "lowest": min(signed),
         "of sizes": float(np.mean(sizes)),

@@ -1,6 +1,7 @@
 """Circuits of facts: how they are cut, and what each makes of the answer when it runs alone (section 3.2).
 
-``RunAlone(facts)`` names what the located circuits do, other cuts of them, and random ones as large.
+``RunAlone(facts)`` names what the located circuits do, other cuts of them, and random ones as large; ``ControlAlone``
+what circuits located for answers that the model does not hold do.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from caploc.circuits import Circuit, DecomposedModel, Graph, Prompt, prune
+from caploc.circuits import FAITHFULNESS, Circuit, DecomposedModel, Graph, Prompt, faithful
+from caploc.examples import TokenizedExample
 from caploc.experiments.facts import Chosen, Fact, FactSet, passes_flops, prompt_task
 from caploc.experiments.locating_facts import PASSES, FactLocations, LocatedFacts, LocatedSets
 from caploc.experiments.specs import Arrays, Spec, Task
 from caploc.experiments.study import Study
-from caploc.locators.knowledge_circuit import LARGE_SHARE, THRESHOLD, FactCircuits
+from caploc.locators.knowledge_circuit import FactCircuits
 from caploc.store import Entry
 from caploc.streams import Stream, derived_seeds, stream
 
@@ -27,8 +29,6 @@ LOCATED, WHOLE = "located", "the whole model"
 UNIFORM, DEGREES, NODES = "uniform", "same degrees", "random nodes"
 RANDOM_ARMS = (UNIFORM, DEGREES, NODES)
 RANDOM_CIRCUITS = 10
-THRESHOLDS = (0.1, 1.0)
-"""Nats an edge may cost, where graphs are small enough for exact pruning: beside the default of 0.01."""
 
 COLUMNS = ("first", "worst", "candidate", "shared", "share")
 # Tokens x circuits in one pass, as in caploc.circuits.circuit.
@@ -45,13 +45,12 @@ def cut_settings(found: FactLocations) -> dict[str, Any]:
 
 def cut_notes(found: FactLocations) -> list[str]:
     """How edges were cut, in a sentence."""
-    if found.settings["exact"]:
-        return [
-            f"edges that cost less than {THRESHOLD} nats are pruned, one score for all facts (kc-edge-threshold); "
-            "fixed shares of the edges stand beside"
-        ]
+    held = found.numbers.get("faithfulness")
+    restored = "" if held is None else f" ({np.nanmean(held):.0%} on average)"
     return [
-        f"{found.sets.places} edges are too many to prune one by one: EAP-IG, {LARGE_SHARE:.0%} of the edges"
+        f"edges are pruned in blocks as long as the circuit alone restores {FAITHFULNESS:.0%} of the answer's log "
+        f"probability{restored}, in models of every size (kc-faithfulness): "
+        f"{found.sets.counts.mean() / found.sets.places:.1%} of {found.sets.places} edges on average"
     ]
 
 
@@ -145,19 +144,14 @@ class Alone:
 
 @dataclass(frozen=True)
 class RunAlone(Spec[Alone]):
-    """The circuits of every prompt of ``facts`` run alone, located and run under one control.
-
-    Without ``compared`` there are no random circuits and no further thresholds.
-    """
+    """The circuits of every prompt of ``facts`` run alone, beside other cuts and random circuits as large."""
 
     facts: Spec[FactSet]
-    control: str = ""
-    compared: bool = True
 
     @property
     def located(self) -> LocatedFacts:
         """What the circuits are."""
-        return LocatedFacts("kc", self.facts, self.control)
+        return LocatedFacts("kc", self.facts)
 
     def after(self, study: Study) -> Iterable[Spec[Any]]:
         return (self.facts, self.located)
@@ -167,39 +161,88 @@ class RunAlone(Spec[Alone]):
         if not prompts:
             return
         found, seed = study.result(self.located), study.settings.seed
-        candidates = sorted({int(prompt.answer_ids[0]) for prompt in prompts})
+        candidates = first_tokens(prompts)
         for number, prompt in enumerate(prompts):
             depends_on = {
                 **cut_settings(found),
                 "tokens": prompt.content,
                 "candidates": candidates,
-                "compared": [RANDOM_CIRCUITS, THRESHOLDS, seed, number] if self.compared else None,
+                "compared": [RANDOM_CIRCUITS, seed, number],
             }
             make = partial(self._run, study, number, candidates)
-            yield prompt_task(study, self.control, "circuits alone", depends_on, make)
+            yield prompt_task(study, "", "circuits alone", depends_on, make)
 
     def read(self, study: Study, entries: Iterator[Entry]) -> Alone:
-        rows = [entry.arrays for entry in entries]
-        return Alone({arm: np.stack([row[arm] for row in rows]) for arm in rows[0]})
+        return _alone(entries)
 
     def flops(self, study: Study) -> float:
-        # pruning at further thresholds is most of it
-        passes = PASSES["kc"] if self.compared else PASSES["kc"] / 10
-        return passes_flops(study, self.facts, passes)
+        return passes_flops(study, self.facts, PASSES["kc"] / 2)
 
     def _run(self, study: Study, number: int, candidates: Sequence[int]) -> Arrays:
-        facts, found = study.result(self.facts), study.result(self.located)
-        model = study.hold(DecomposedModel, self.control, lambda lm: nullcontext(DecomposedModel(lm)))
+        found, facts = study.result(self.located), study.result(self.facts)
+        model = study.hold(DecomposedModel, "", lambda lm: nullcontext(DecomposedModel(lm)))
         prompt = model.prompt(facts.prompts[number])
         located = circuit_of(model.graph, found.sets, number)
-        arms = {LOCATED: [located]}
+        arms = {LOCATED: [located], WHOLE: [Circuit.whole(model.graph)]}
         arms |= {name: [circuit_of(model.graph, sets, number)] for name, sets in found.variants.items()}
-        arms[WHOLE] = [Circuit.whole(model.graph)]
-        if self.compared:
-            if found.settings["exact"]:
-                arms |= {f"exact, {cut} nats": [prune(model, [prompt], cut).circuit] for cut in THRESHOLDS}
-            arms |= random_circuits(located, study.settings.seed, number)
+        arms |= random_circuits(located, study.settings.seed, number)
         return {arm: _measured(model, prompt, listed, located, candidates) for arm, listed in arms.items()}
+
+
+@dataclass(frozen=True)
+class ControlAlone(Spec[Alone]):
+    """Circuits that must recall less if recall is about facts: located for answers that the model does not hold, by the
+    same algorithm, which is to bring them to the log probability that the circuit of the same fact keeps (``like``).
+
+    ``facts`` are some of those of ``like``, with other answers or, under ``control`` "untrained", the same ones asked
+    of a model that learned nothing.
+    """
+
+    facts: Spec[FactSet]
+    like: LocatedFacts
+    control: str = ""
+
+    def after(self, study: Study) -> Iterable[Spec[Any]]:
+        return (self.facts, self.like)
+
+    def tasks(self, study: Study) -> Iterable[Task]:
+        facts, like = study.result(self.facts), study.result(self.like)
+        numbers = places_of(facts, study.result(self.like.facts))
+        candidates = first_tokens(facts.prompts)
+        for prompt, number in zip(facts.prompts, numbers, strict=True):
+            bar = float(like.numbers["bar"][number])
+            depends_on = {**like.settings, "tokens": prompt.content, "candidates": candidates, "bar": bar}
+            make = partial(self._run, study, prompt, bar, candidates)
+            yield prompt_task(study, self.control, "control circuits alone", depends_on, make)
+
+    def read(self, study: Study, entries: Iterator[Entry]) -> Alone:
+        return _alone(entries)
+
+    def flops(self, study: Study) -> float:
+        return passes_flops(study, self.facts, PASSES["kc"])
+
+    def _run(self, study: Study, tokens: TokenizedExample, bar: float, candidates: Sequence[int]) -> Arrays:
+        model = study.hold(DecomposedModel, self.control, lambda lm: nullcontext(DecomposedModel(lm)))
+        prompt = model.prompt(tokens)
+        located = faithful(model, [prompt], bar=bar).circuit
+        arms = {LOCATED: located, WHOLE: Circuit.whole(model.graph)}
+        return {arm: _measured(model, prompt, [one], located, candidates) for arm, one in arms.items()}
+
+
+def places_of(some: FactSet, facts: FactSet) -> np.ndarray:
+    """``[F]`` where in ``facts``, in one wording each, the facts of ``some`` stand, by their ids."""
+    places = {fact.id: number for number, fact in enumerate(facts.facts)}
+    return np.array([places[fact.id] for fact in some.facts], np.int64)
+
+
+def first_tokens(prompts: Sequence[TokenizedExample]) -> list[int]:
+    """The first tokens of all answers, among which ``candidate`` ranks."""
+    return sorted({int(prompt.answer_ids[0]) for prompt in prompts})
+
+
+def _alone(entries: Iterator[Entry]) -> Alone:
+    rows = [entry.arrays for entry in entries]
+    return Alone({arm: np.stack([row[arm] for row in rows]) for arm in (rows[0] if rows else ())})
 
 
 def random_circuits(located: Circuit, seed: int, number: int) -> dict[str, list[Circuit]]:

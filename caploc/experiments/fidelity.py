@@ -8,7 +8,7 @@ large a circuit and how large three layers is a single fact said to lie in?
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
@@ -152,29 +152,19 @@ def _by_chance(study: Study, claim: Claim, own: LocatedFacts, twin: LocatedFacts
     )
 
 
-def _equal_circuits(study: Study, claim: Claim, own: LocatedFacts, twin: LocatedFacts) -> Beside:
-    """How many pairs of a fact's wordings have one and the same circuit, with Wilson's interval of their share."""
-    facts, found = study.result(own.facts), study.result(own)
-    kept = found.sets[facts.kept]
-    first, second = stats.same_fact_pairs(facts.fact[facts.kept])
-    common = kept.common()[first, second]
-    equal = int(((common == kept.counts[first]) & (common == kept.counts[second]) & (common > 0)).sum())
-    interval = stats.binomial_interval(equal, len(first), method="wilson")
-    return Beside(
-        asides={
-            "equal pairs": float(equal),
-            "share of equal pairs": bound(equal / len(first), interval, "pairs", n=len(first)),
-        },
-        settings=cut_settings(found),
-        notes=cut_notes(found),
-    )
+def _cut_circuits(study: Study, claim: Claim, own: LocatedFacts, twin: LocatedFacts) -> Beside:
+    """How circuits were cut, and how much of the answer they restore."""
+    found = study.result(own)
+    kept = found.numbers.get("faithfulness", np.zeros(0))[study.result(own.facts).kept]
+    restored = {"share of log P restored, mean": float(np.nanmean(kept))} if np.isfinite(kept).any() else {}
+    return Beside(asides=restored, settings=cut_settings(found), notes=cut_notes(found))
 
 
 METHODS: Mapping[str, Wordings] = MappingProxyType(
     {
         "kn": Wordings(known_facts, twin=12, further=_halves, beside=_averaging),
         "rome": Wordings(compared_traces, beside=_by_chance),
-        "kc": Wordings(circuit_facts, "circuits' edges", twin=2, beside=_equal_circuits),
+        "kc": Wordings(circuit_facts, "circuits' edges", twin=2, beside=_cut_circuits),
     }
 )
 ANY_METHOD = Wordings(circuit_facts)
@@ -292,6 +282,42 @@ def _dots(
     if printed is not None:
         data["published"] = {"same fact": printed}
     return Plot("splits", f"Overlap of the {places} of two wordings, {facts.dataset}", data)
+
+
+def _needs_identity(study: Study, cell: Cell, claim: Claim) -> Specs:
+    return _needs_overlap(study, cell, claim, "kc")
+
+
+@experiment(_needs_identity)
+def circuits_identical(study: Study, cell: Cell, claim: Claim) -> Measurement:
+    """Claim ``fidelity-kc-overlap``: the share of pairs of a fact's wordings that have one and the same circuit,
+    section 3.1's own metric, mean over a fact's pairs, then over facts.
+
+    Its interval is Clopper and Pearson's, with a subject's facts as one trial: of all numbers in [0, 1] with a given
+    mean, 0 and 1 vary most, and a share of 0 keeps its width. Beside it, as a second part, the overlap of two wordings
+    corrected for what unrelated facts share.
+    """
+    found = overlap.with_options(method="kc")(study, cell, claim)
+    if not found.parts:
+        return found
+    own = _located("kc", cell.dataset or "")[1]
+    facts = study.result(own.facts)
+    known = Agreements(facts, study.result(own).sets, facts.kept)
+    identical = known.equal_share()
+    subjects = len(np.unique(facts.clusters[known.within.defined]))
+    share = stats.share_interval(identical, subjects)
+    return replace(
+        found,
+        quantity="share of pairs of a fact's wordings whose circuits are identical",
+        value=bound(identical, share, "subjects"),
+        parts={
+            **{name: found.parts[name] for name in ("corrected overlap", "baseline gap")},
+            "identical": number(identical, share, "subjects"),
+            **dict.fromkeys(("overlap-introduction", "overlap-poster"), found.parts["overlap"]),
+        },
+        chance=None,
+        asides={"overlap of edges, chance": found.chance or 0.0, **found.asides},
+    )
 
 
 # --------------------------------------------------------------------------------------------- methods against others

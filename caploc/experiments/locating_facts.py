@@ -27,7 +27,7 @@ from caploc.locators.method import Arrays, Asked, Conditions, FactMethod, Measur
 from caploc.statistics import random_sides
 from caploc.store import Entry
 
-PASSES: Mapping[str, float] = MappingProxyType({"kn": 60.0, "rome": 150.0, "kc": 300.0})
+PASSES: Mapping[str, float] = MappingProxyType({"kn": 60.0, "rome": 150.0, "kc": 200.0})
 """Roughly how many forward passes of a prompt its location costs, by method; ``OTHER_PASSES`` by any other."""
 OTHER_PASSES = 100.0
 HALVES = 20

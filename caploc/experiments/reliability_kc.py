@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from caploc import statistics as stats
-from caploc.experiments.evidence import bound, finite, number
+from caploc.experiments.evidence import bound, effect, finite, number
 from caploc.experiments.fact_circuits import (
     DEGREES,
     LOCATED,
@@ -22,17 +22,18 @@ from caploc.experiments.fact_circuits import (
     UNIFORM,
     WHOLE,
     Alone,
+    ControlAlone,
     EnteredShare,
     RunAlone,
     WithWrongAnswers,
     cut_notes,
     cut_settings,
+    places_of,
 )
 from caploc.experiments.facts import (
     BY_SUBJECT,
     OF_EQUATION_8,
     FactSet,
-    Fewer,
     FirstFacts,
     Known,
     facts_of,
@@ -47,7 +48,7 @@ from caploc.papers import Claim
 from caploc.statistics.intervals import RESAMPLES
 
 BOTH = (UNIFORM, DEGREES)
-CONTROL_FACTS = 8
+CONTROL_FACTS = 20
 WRONG, UNTRAINED = "wrong answers", "an untrained model"
 
 
@@ -56,22 +57,27 @@ WRONG, UNTRAINED = "wrong answers", "an untrained model"
 
 @dataclass(frozen=True, eq=False)
 class KnownAlone:
-    """The facts, what circuits make of all of them (``every``) and of those that the model knows, and of answers that
-    the model does not hold (``controls``), for which circuits are located as well. ``clusters`` and ``entered``, the
-    share of the parameters in the matrices that edges enter, are those of the known facts."""
+    """The facts, what circuits make of all of them (``every``) and of those that the model knows, and what circuits
+    located for answers that the model does not hold make of these (``controls``). ``clusters`` and ``entered``, the
+    share of the parameters in the matrices that edges enter, are those of the known facts; ``paired[name]`` says which
+    of these a control's are, in its order."""
 
     facts: FactSet
     located: FactLocations
     every: Alone
     known: Alone
     controls: Mapping[str, Alone]
+    paired: Mapping[str, np.ndarray]
     clusters: np.ndarray
     entered: np.ndarray
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        more = {"random_circuits": RANDOM_CIRCUITS, "control_facts": CONTROL_FACTS}
-        return {**cut_settings(self.located), **more}
+        return {
+            **cut_settings(self.located),
+            "random_circuits": RANDOM_CIRCUITS,
+            "control_facts": CONTROL_FACTS,
+        }
 
     @property
     def notes(self) -> Sequence[str]:
@@ -83,20 +89,27 @@ class KnownAlone:
         ]
         for name, alone in self.controls.items():
             own, whole = (int(alone.recalled(arm).sum()) for arm in (LOCATED, WHOLE))
-            note = f"circuits located for {_of(name)} recall {own} of {len(alone)}, the whole model {whole}"
-            gives = 2 * (own - whole) > len(alone)
-            notes.append(f"{note}: a circuit gives what it was located for, known or not" if gives else note)
-        if not self.located.settings["exact"]:
+            right = int(self.known.recalled()[self.paired[name]].sum())
             notes.append(
-                "EAP-IG estimates what edges do: in small models circuits of as many edges recall far less than "
-                "exactly pruned ones, so that low recall may be the estimate's doing"
+                f"of {len(alone)} facts, circuits located for {_of(name)} recall {own} (the whole model "
+                f"{whole}), those located for the model's own answers {right}"
             )
         return notes
+
+    def gaps(self, seed: int) -> dict[str, stats.Effect]:
+        """The recall of the located circuits minus that of each control, for the same facts."""
+        own = self.known.recalled()[:, 0]
+        return {
+            name: stats.compare_successes(own[at], alone.recalled()[:, 0], self.clusters[at], seed)
+            for name, alone in self.controls.items()
+            for at in (self.paired[name],)
+        }
 
 
 def _needs(study: Study, cell: Cell, claim: Claim) -> Iterator[Spec[Any]]:
     every = RunAlone(_facts(cell))
-    yield from (every, EnteredShare(every.located), _wrong(cell), _untrained(cell))
+    yield from (every, EnteredShare(every.located))
+    yield from _controls(cell).values()
 
 
 def _known_alone(study: Study, cell: Cell, claim: Claim) -> KnownAlone:
@@ -105,25 +118,30 @@ def _known_alone(study: Study, cell: Cell, claim: Claim) -> KnownAlone:
     Raises:
         NotRunError, FloorError: they cannot be had, or are not known.
     """
-    run, wrong = RunAlone(_facts(cell)), _wrong(cell)
+    run = RunAlone(_facts(cell))
     facts, every = study.result(run.facts), study.result(run)
-    controls = {WRONG: study.result(wrong)} if len(study.result(wrong.facts)) else {}
-    controls[UNTRAINED] = study.result(_untrained(cell))
+    number, controls, paired = np.cumsum(facts.known) - 1, {}, {}
+    for name, spec in _controls(cell).items():
+        at = places_of(study.result(spec.facts), facts)
+        known = facts.known[at]
+        if known.any():
+            controls[name], paired[name] = study.result(spec).only(known), number[at[known]]
     entered = study.result(EnteredShare(run.located))[facts.known]
-    clusters, known = facts.clusters[facts.known], every.only(facts.known)
-    return KnownAlone(facts, study.result(run.located), every, known, controls, clusters, entered)
+    clusters, own = facts.clusters[facts.known], every.only(facts.known)
+    return KnownAlone(facts, study.result(run.located), every, own, controls, paired, clusters, entered)
 
 
 def _facts(cell: Cell) -> Known:
-    return Known(Fewer(facts_of(cell.dataset or "", wordings=1)))
+    return Known(facts_of(cell.dataset or "", wordings=1))
 
 
-def _wrong(cell: Cell) -> RunAlone:
-    return RunAlone(WithWrongAnswers(FirstFacts(_facts(cell), CONTROL_FACTS)), compared=False)
-
-
-def _untrained(cell: Cell) -> RunAlone:
-    return RunAlone(FirstFacts(_facts(cell), CONTROL_FACTS), "untrained", compared=False)
+def _controls(cell: Cell) -> dict[str, ControlAlone]:
+    own = RunAlone(_facts(cell))
+    few = FirstFacts(own.facts, CONTROL_FACTS)
+    return {
+        WRONG: ControlAlone(WithWrongAnswers(few), own.located),
+        UNTRAINED: ControlAlone(few, own.located, "untrained"),
+    }
 
 
 def _completed(found: KnownAlone, measurement: Measurement) -> Measurement:
@@ -177,7 +195,8 @@ def _of(control: str) -> str:
 
 @on_circuits
 def kc_recall(found: KnownAlone, study: Study, cell: Cell, claim: Claim) -> Measurement:
-    """Claim ``reliability-kc-recall``: the share of known facts whose answer the circuit alone ranks first (12.3 %)."""
+    """Claim ``reliability-kc-recall``: the share of known facts whose answer the circuit alone ranks first (12.3 %),
+    and how much more that is, fact by fact, than of circuits located for an answer that the model does not hold."""
     first = found.known.recalled()[:, 0]
     share, interval = (
         float(first.mean()),
@@ -186,7 +205,10 @@ def kc_recall(found: KnownAlone, study: Study, cell: Cell, claim: Claim) -> Meas
     return Measurement(
         "share of facts whose answer the circuit alone ranks first",
         bound(share, interval),
-        dict.fromkeys(("recall", "recall-introduction"), number(share, interval)),
+        {
+            **{name: effect(one) for name, one in found.gaps(study.settings.seed).items()},
+            **dict.fromkeys(("recall", "recall-introduction"), number(share, interval)),
+        },
         chance=stats.defined_mean(found.known.recalled(UNIFORM)),
         asides=recall_readings(found),
         controls=recall_controls(found),

@@ -15,6 +15,7 @@ from torch import Tensor
 from caploc.circuits.attribution import attribute_edges
 from caploc.circuits.circuit import Circuit
 from caploc.circuits.decomposed import DecomposedModel, check_decomposable
+from caploc.circuits.faithful import FAITHFULNESS, faithful
 from caploc.circuits.graph import Graph, mlps_of
 from caploc.circuits.pruning import prune, prune_to
 from caploc.circuits.weights import family_of, graph_of
@@ -23,32 +24,33 @@ from caploc.examples import Example, tokenize
 from caploc.locators.method import Arrays, Asked, FactMethod, SampleMethod
 from caploc.model.loading import LanguageModel
 
-Search = Literal["exact", "eap-ig"]
+Search = Literal["blocks", "exact", "eap-ig"]
 
 THRESHOLD = 0.01
-SHARES = (0.01, 0.02, 0.05)
-LARGE_SHARE = 0.02
-"""Of the edges, kept where a graph is too large for exact pruning."""
-
-EXACT_EDGES = 20_000
+"""Nats, of exact pruning."""
+LESS = 0.5
+"""Of the log probability, shown beside."""
 STEPS = 5
 
 
 def locate(
     lm: LanguageModel,
     examples: Sequence[Example],
-    method: Search = "exact",
-    threshold: float = 0.01,
+    method: Search = "blocks",
+    faithfulness: float | None = None,
+    threshold: float | None = None,
     share: float | None = None,
-    steps: int = 5,
+    steps: int = STEPS,
     means: Tensor | None = None,
 ) -> Circuit:
     """The circuit of one example, or one circuit for several, whose log probabilities are averaged.
 
     Args:
-        method: ``exact`` prunes edge by edge (``caploc.circuits.prune``), ``eap-ig`` by gradients, for large models
+        method: ``blocks`` prunes the graph to a stated faithfulness (``caploc.circuits.faithful``), in models of any
+            size; ``exact`` edge by edge (``caploc.circuits.prune``), its oracle on small ones; ``eap-ig`` by gradients
             (``caploc.circuits.attribute_edges``).
-        threshold: in nats per answer token; an edge that costs less is pruned.
+        faithfulness: of ``blocks``: the share of the answer's log probability that is restored; 0.8 if not given.
+        threshold: of the others, in nats per answer token: an edge that costs less is pruned; 0.01 if not given.
         share: instead of a threshold, the fraction of all edges to keep. With ``exact`` it is met roughly, by search
             for a threshold; with ``eap-ig`` before edges on no path are dropped.
         steps: of ``eap-ig``.
@@ -66,26 +68,31 @@ def locate(
         raise OptionError(f"unknown method {method!r}; choose one of {', '.join(get_args(Search))}")
     if share is not None and not 0 < share <= 1:
         raise OptionError(f"share must be a fraction of the edges in (0, 1], got {share}")
+    if threshold is not None and share is not None:
+        raise OptionError("threshold and share are two ways to cut one circuit; give one of them")
+    others = threshold is not None or share is not None
+    if (others and method == "blocks") or (faithfulness is not None and method != "blocks"):
+        raise OptionError(
+            "method 'blocks' takes a faithfulness, the others a threshold or a share of the edges"
+        )
     if not examples:
         raise ExampleError("there is no example to locate a circuit for; give at least one")
     tokenized = [tokenize(lm, example) for example in examples]
     model = DecomposedModel(lm, means)
     prompts = [model.prompt(example) for example in tokenized]
+    if method == "blocks":
+        return faithful(model, prompts, FAITHFULNESS if faithfulness is None else faithfulness).circuit
     count = None if share is None else max(1, round(share * model.graph.edges))
+    cut = THRESHOLD if threshold is None else threshold
     if method == "eap-ig":
         scores = attribute_edges(model, prompts, steps)
-        return scores.above(threshold) if count is None else scores.top(count)
-    if count is None:
-        return prune(model, prompts, threshold).circuit
-    return prune_to(model, prompts, count).circuit
+        return scores.above(cut) if count is None else scores.top(count)
+    return (prune(model, prompts, cut) if count is None else prune_to(model, prompts, count)).circuit
 
 
 @dataclass(frozen=True)
 class FactCircuits(FactMethod):
-    """Every edge's EAP-IG score of one prompt; of a small graph also which edges exact pruning keeps, and their scores.
-
-    Large graphs, of which pruning takes hours a prompt, are cut at a fixed share of EAP-IG's scores.
-    """
+    """The edges that restore one prompt's answer, by one algorithm whatever the model's size."""
 
     what: ClassVar[str] = "circuits"
 
@@ -95,9 +102,7 @@ class FactCircuits(FactMethod):
 
     def settings(self, lm: LanguageModel) -> dict[str, Any]:
         """How circuits of ``lm`` are found."""
-        exact = self.graph(lm).edges <= EXACT_EDGES
-        threshold = THRESHOLD if exact else None
-        return {"ablation": "zero", "steps": STEPS, "exact": exact, "threshold": threshold}
+        return {"ablation": "zero", "method": "blocks", "faithfulness": FAITHFULNESS, "less": LESS}
 
     def content(self, lm: LanguageModel, asked: Asked) -> Mapping[str, Any]:
         """How circuits are found, and the tokens."""
@@ -105,36 +110,29 @@ class FactCircuits(FactMethod):
 
     def measuring(self, lm: LanguageModel) -> AbstractContextManager[Callable[[Asked], Arrays]]:
         """A ``DecomposedModel``."""
-        model, exact = DecomposedModel(lm), self.settings(lm)["exact"]
+        model = DecomposedModel(lm)
 
         def measure(asked: Asked) -> Arrays:
             prompts = [model.prompt(asked.tokens)]
-            found = {"eap-ig": attribute_edges(model, prompts, STEPS).values.astype(np.float32)}
-            if exact:
-                pruned = prune(model, prompts, THRESHOLD)
-                found |= {"kept": pruned.circuit.values.numpy(force=True), "scores": pruned.scores}
-            return found
+            found = faithful(model, prompts)
+            less = faithful(model, prompts, LESS, start=found.circuit)
+            return {
+                "kept": found.circuit.values.numpy(force=True),
+                "less": less.circuit.values.numpy(force=True),
+                "faithfulness": np.array(found.faithfulness),
+                "bar": np.array(found.bar),
+                "runs": np.array(float(found.runs)),
+            }
 
         return nullcontext(measure)
 
     def cuts(self, lm: LanguageModel, arrays: Arrays) -> Mapping[str, Circuit]:
-        """The circuit that decides, then those of fixed shares of the edges.
-
-        A share is met to the edge: edges on no path stay, which ``EdgeScores.top`` drops, and which can be nearly all.
-        """
-        graph, size = self.graph(lm), np.abs(arrays["eap-ig"])
-        counts = {f"{share:.0%} of the edges": max(1, round(share * graph.edges)) for share in SHARES}
-        found = {f"EAP-IG, {name}": _largest(graph, size, count) for name, count in counts.items()}
-        if "kept" not in arrays:
-            decides = f"EAP-IG, {LARGE_SHARE:.0%} of the edges"
-            return {decides: found.pop(decides), **found}
-        kept = np.asarray(arrays["kept"], bool)
-        scores = np.where(kept, arrays["scores"], -np.inf)
-        exact = {
-            f"exact, the strongest {name}": _largest(graph, scores, min(count, int(kept.sum())))
-            for name, count in counts.items()
+        """The circuit that decides, and what is left of it where less is to be restored."""
+        graph, cuts = self.graph(lm), {"kept": FAITHFULNESS, "less": LESS}
+        return {
+            f"{share:.0%} of log P": Circuit(graph, torch.from_numpy(np.array(arrays[name], bool)))
+            for name, share in cuts.items()
         }
-        return {"exact": Circuit(graph, torch.from_numpy(kept)), **found, **exact}
 
     @staticmethod
     def graph(lm: LanguageModel) -> Graph:
@@ -180,10 +178,3 @@ class MlpEdges(SampleMethod):
         at = mlps_of(graph_of(lm, family_of(str(lm.config.model_type))))
         strength: np.ndarray = np.abs(means) @ at[at.any(1)].astype(np.float64)
         return strength
-
-
-def _largest(graph: Graph, scores: np.ndarray, count: int) -> Circuit:
-    """The ``count`` edges of the largest ``scores [edges]``; of equal ones the first."""
-    chosen = np.zeros(graph.edges, bool)
-    chosen[np.argsort(-scores, kind="stable")[:count]] = True
-    return Circuit(graph, torch.from_numpy(chosen))

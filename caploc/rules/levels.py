@@ -151,26 +151,6 @@ class IntervalBelow(Rule, kind="interval_below"):
         return Verdict(Outcome.INCONCLUSIVE, f"{shown} {_undecided(one, supported, refuted)}")
 
 
-class OverlapBelow(IntervalBelow, kind="overlap_below"):
-    """As ``interval_below``, but only where unrelated items overlap less: else the overlap says nothing of the items.
-
-    Unless the part ``baseline gap``, an Effect (overlap minus that of unrelated items), lies above 0, the verdict is
-    INCONCLUSIVE.
-    """
-
-    def judge(self, claim: Claim, finding: Finding) -> Verdict:
-        gap, _ = ends(finding, "baseline gap", part(finding, "baseline gap", Effect))
-        verdict = super().judge(claim, finding)
-        if gap > 0:
-            return Verdict(
-                verdict.outcome, f"{verdict.reason}; unrelated items overlap less by at least {num(gap)}"
-            )
-        return Verdict(
-            Outcome.INCONCLUSIVE,
-            f"unrelated items are not shown to overlap less (lower end of the gap {num(gap, 0)}); {verdict.reason}",
-        )
-
-
 class Within(Rule, kind="within"):
     """The value's interval lies within ``supported_low`` .. ``supported_high`` / wholly outside ``refuted_low`` ..
     ``refuted_high``. The range is set round a printed number: where the measurement names a Number, and the
@@ -277,6 +257,62 @@ class CorrectedOverlap(IntervalBelow, kind="corrected_overlap"):
         )
 
 
+class IdentityBelow(Rule, kind="identity_below"):
+    """The share of pairs that are identical, the value, lies below ``identical`` and the part ``corrected overlap``, a
+    Bound (see ``corrected_overlap``), below ``similar`` / either lies above.
+
+    Unless the part ``baseline gap``, an Effect (overlap minus that of unrelated items), lies above 0, what is compared
+    says nothing of the items, and the verdict is INCONCLUSIVE.
+    """
+
+    identical: Threshold
+    similar: Threshold
+
+    def judge(self, claim: Claim, finding: Finding) -> Verdict:
+        gap, _ = ends(finding, "baseline gap", part(finding, "baseline gap", Effect))
+        corrected = "corrected overlap"
+        spans = [
+            (value_interval(finding), self.identical),
+            (interval(finding, corrected, part(finding, corrected, Bound)), self.similar),
+        ]
+        shown = "; ".join(
+            f"{one.name}: interval {span(one.low, one.high, mark)} lies {_side(one, mark)} {num(mark)}"
+            for one, mark in spans
+        )
+        if not gap > 0:
+            return Verdict(
+                Outcome.INCONCLUSIVE,
+                f"unrelated items are not shown to overlap less (lower end of the gap {num(gap, 0)}); {shown}",
+            )
+        shown = f"{shown}; unrelated items overlap less by at least {num(gap)}"
+        if any(one.low > mark for one, mark in spans):
+            return Verdict(Outcome.REFUTED, shown)
+        low = all(one.high < mark for one, mark in spans)
+        return Verdict(Outcome.SUPPORTED if low else Outcome.INCONCLUSIVE, shown)
+
+
+class RecallBelow(IntervalBelow, kind="recall_below"):
+    """As ``interval_below``, read against controls: every part that is an Effect is the recall minus that of a control
+    for the same items. Recall that is high refutes only where every difference lies above 0, since controls that recall
+    as much show that recall comes with the method; recall that is low supports unless a control recalls more (a
+    difference lies below 0)."""
+
+    def judge(self, claim: Claim, finding: Finding) -> Verdict:
+        verdict = super().judge(claim, finding)
+        gaps = [interval(finding, name, one) for name, one in parts(finding, Effect).items()]
+        shown = f"{verdict.reason}; recall minus that of {'; '.join(one.shown(0) for one in gaps)}"
+        if verdict.outcome is Outcome.REFUTED and not all(one.low > 0 for one in gaps):
+            return Verdict(
+                Outcome.INCONCLUSIVE,
+                f"controls are not shown to recall less, so that recall says nothing: {shown}",
+            )
+        if verdict.outcome is Outcome.SUPPORTED and any(one.high < 0 for one in gaps):
+            return Verdict(
+                Outcome.INCONCLUSIVE, f"a control recalls more, so that recall says nothing: {shown}"
+            )
+        return Verdict(verdict.outcome, shown)
+
+
 def _undecided(one: Span, low: float, high: float) -> str:
     """How an interval lies that is neither below ``low`` nor above ``high``: in the gap between, or across an end."""
     if low == high:
@@ -284,6 +320,10 @@ def _undecided(one: Span, low: float, high: float) -> str:
     if low <= one.low and one.high <= high:
         return f"lies wholly between {num(low)} and {num(high)}, where the claim is neither supported nor refuted"
     return f"lies neither below {num(low)} nor above {num(high)}"
+
+
+def _side(one: Span, mark: float) -> str:
+    return "below" if one.high < mark else "above" if one.low > mark else "on both sides of"
 
 
 def _unanimous(verdicts: Sequence[Verdict]) -> Outcome:

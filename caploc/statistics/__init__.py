@@ -66,6 +66,7 @@ from caploc.statistics.intervals import (
     percentile_interval,
     ratio_interval,
     score_interval,
+    share_interval,
     weighted_mean,
     weighted_pair_mean,
 )
@@ -228,6 +229,7 @@ __all__ = [
     "sample_halves",
     "score_interval",
     "sets_p",
+    "share_interval",
     "shared_keys",
     "stratified_permutation",
     "subset_curve",

@@ -97,6 +97,23 @@ def binomial_interval(
     return Interval(float(interval.low), float(interval.high), level, kind)
 
 
+def share_interval(share: float, units: int, level: float = 0.95) -> Interval:
+    """Clopper and Pearson's interval for the mean of ``units`` independent numbers in [0, 1], ``share`` being theirs.
+
+    `binomial_interval` with a number of successes that need not be whole. Zeros and ones vary most of all such numbers
+    with one mean, so that it covers at least about as often, and it keeps its width where all are 0. Raises
+    `StatisticsError`.
+    """
+    whole_number("units", units, at_least=1)
+    if not 0 <= share <= 1:
+        raise StatisticsError(f"share is {share}: it must lie between 0 and 1")
+    level = fraction("level", level)
+    tail, k = (1 - level) / 2, share * units
+    low = stats.beta.ppf(tail, k, units - k + 1) if share > 0 else 0.0
+    high = stats.beta.ppf(1 - tail, k + 1, units - k) if share < 1 else 1.0
+    return Interval(float(low), float(high), level, "exact")
+
+
 def no_change(units: int, level: float) -> Interval:
     """The interval of a change of score that none of ``units`` items shows.
 

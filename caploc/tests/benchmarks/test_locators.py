@@ -62,6 +62,7 @@ def test_every_way_to_locate_a_circuit_has_its_row() -> None:
     rows = {row["method"]: row for row in table.rows}
     assert list(rows) == [
         *(f"exact, threshold {threshold:g}" for threshold in (0.1, 0.01, 0.001)),
+        *(f"blocks, {share}% of log P" for share in (50, 80, 90)),
         "exact, edge by edge",
         "EAP",
         "EAP-IG, 5 steps",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from caploc.circuits import Circuit, DecomposedModel, attribute_edges, mean_outputs, prune
+from caploc.circuits import Circuit, DecomposedModel, attribute_edges, faithful, mean_outputs, prune
 from caploc.circuits.circuit import run_alone
 from caploc.datasets import load_examples
 from caploc.errors import ExampleError, ModelError, OptionError
@@ -40,11 +40,14 @@ def test_locate_prunes_or_attributes(family: str) -> None:
     model = DecomposedModel(lm)
     prompts = [model.prompt(tokenize(lm, example)) for example in (SHORT, LONG)]
     edges = model.graph.edges
-    assert torch.equal(locate(lm, [SHORT]).values, prune(model, prompts[:1], 0.01).circuit.values)
-    assert torch.equal(
-        locate(lm, [SHORT, LONG], threshold=0.1).values, prune(model, prompts, 0.1).circuit.values
-    )
-    assert abs(locate(lm, [LONG], share=0.1).count - 0.1 * edges) <= 0.03 * edges
+    assert torch.equal(locate(lm, [SHORT]).values, faithful(model, prompts[:1], 0.8).circuit.values)
+    least = locate(lm, [SHORT, LONG], faithfulness=0.3)
+    assert torch.equal(least.values, faithful(model, prompts, 0.3).circuit.values)
+    exact = locate(lm, [SHORT], "exact")
+    assert torch.equal(exact.values, prune(model, prompts[:1], 0.01).circuit.values)
+    exact = locate(lm, [SHORT, LONG], "exact", threshold=0.1)
+    assert torch.equal(exact.values, prune(model, prompts, 0.1).circuit.values)
+    assert abs(locate(lm, [LONG], "exact", share=0.1).count - 0.1 * edges) <= 0.03 * edges
     scores = attribute_edges(model, prompts, 3)
     found = locate(lm, [SHORT, LONG], "eap-ig", share=0.2, steps=3)
     assert torch.equal(found.values, scores.top(round(0.2 * edges)).values)
@@ -55,7 +58,7 @@ def test_locate_prunes_or_attributes(family: str) -> None:
 def test_means_change_the_circuit_and_what_it_recalls() -> None:
     lm = small_model("llama")
     means = mean_outputs(lm, [SHORT, LONG])
-    zero, mean = locate(lm, [SHORT]), locate(lm, [SHORT], means=means)
+    zero, mean = (locate(lm, [SHORT], "exact", means=part) for part in (None, means))
     assert not torch.equal(zero.values, mean.values)
     alone, with_means = (run_alone(lm, [SHORT], mean, part) for part in (None, means))
     assert alone.log_probs[0, 0] != with_means.log_probs[0, 0]
@@ -78,7 +81,7 @@ def test_mean_outputs_are_the_oracles() -> None:
 @pytest.mark.parametrize("family", ["llama", "gptj"])
 def test_recall_of_an_answer_of_several_tokens(family: str) -> None:
     lm = small_model(family, torch.float32)
-    circuits = [locate(lm, [LONG], threshold=threshold) for threshold in (0.01, 1.0)]
+    circuits = [locate(lm, [LONG], "exact", threshold=threshold) for threshold in (0.01, 1.0)]
     found = run_alone(lm, [SHORT, LONG], circuits)
     assert found.log_probs.shape == found.ranks.shape == found.probabilities.shape == (2, 2)
     for row, example in enumerate((SHORT, LONG)):
@@ -116,23 +119,26 @@ def test_an_empty_circuit_leaves_the_constant_sender() -> None:
     expected = lm.model.lm_head(lm.model.transformer.ln_f(biases)).log_softmax(-1)
     target = tokenize(lm, SHORT).answer_ids[0]
     assert run_alone(lm, [SHORT], _empty(lm)).log_probs == pytest.approx(expected[target].item())
-    assert locate(lm, [SHORT], threshold=math.inf).count == 0
+    assert locate(lm, [SHORT], "exact", threshold=math.inf).count == 0
 
 
 def test_a_known_facts_circuit_alone_recalls_it_and_a_random_one_does_not() -> None:
     lm = load_model("tiny-llama")
     (fact,) = load_examples("counterfact", path=REPOSITORY / "fixtures" / "data", limit=1)
-    circuit = locate(lm, [fact], threshold=0.01)
+    circuit = locate(lm, [fact], "exact")
     found = run_alone(lm, [fact], [circuit, circuit.random_like(0), Circuit.whole(circuit.graph)])
     assert circuit.ratio < 0.1
     assert found.whole_ranks == 1 and found.ranks[0, 0] == 1 and found.ranks[0, 1] > 10
     assert found.log_probs[0, 2] == pytest.approx(found.whole_log_probs[0], abs=1e-5)
+    blocks = locate(lm, [fact])
+    assert blocks.count < circuit.count
+    assert run_alone(lm, [fact], [blocks, blocks.random_like(0)]).ranks[0].tolist() < [10, 100]
 
 
 def test_a_fact_that_the_model_does_not_know_shows_in_its_rank() -> None:
     lm = untrained_twin(load_model("tiny-llama"))
     (fact,) = load_examples("counterfact", path=REPOSITORY / "fixtures" / "data", limit=1)
-    circuit = locate(lm, [fact], threshold=0.1)
+    circuit = locate(lm, [fact], "exact", threshold=0.1)
     found = run_alone(lm, [fact], circuit)
     assert found.whole_ranks[0] > 1 and np.isfinite(found.log_probs).all()
 
@@ -144,20 +150,29 @@ def test_it_runs_on_real_facts(dataset: str) -> None:
     lm = load_model(STORIES)
     facts = load_examples(dataset, path=SHARED / "data", limit=1)
     for fact in facts:
-        for options in ({"threshold": 0.05}, {"method": "eap-ig", "share": 0.1}):
+        for options in ({}, {"method": "exact", "threshold": 0.05}, {"method": "eap-ig", "share": 0.1}):
             circuit = locate(lm, [fact], **options)
             found = run_alone(lm, [fact], circuit)
-            assert 0 < circuit.parameter_share(lm) <= 1
+            # nothing is needed to restore an answer that no edges at all give as much
+            assert 0 <= circuit.parameter_share(lm) <= 1
             assert np.isfinite(found.log_probs).all() and 0 < found.ranks[0, 0] <= lm.model.config.vocab_size
 
 
 def test_bad_input_is_refused_in_one_line() -> None:
     lm = small_model("llama")
-    with pytest.raises(OptionError, match="unknown method 'acdc'; choose one of exact, eap-ig"):
+    with pytest.raises(OptionError, match="unknown method 'acdc'; choose one of blocks, exact, eap-ig"):
         locate(lm, [SHORT], "acdc")  # type: ignore[arg-type]
     for share in (0.0, 1.5, math.nan):
         with pytest.raises(OptionError, match=r"share must be a fraction of the edges in \(0, 1\]"):
-            locate(lm, [SHORT], share=share)
+            locate(lm, [SHORT], "exact", share=share)
+    with pytest.raises(OptionError, match="'blocks' takes a faithfulness, the others a threshold or a share"):
+        locate(lm, [SHORT], share=0.1)
+    with pytest.raises(OptionError, match="'blocks' takes a faithfulness"):
+        locate(lm, [SHORT], "exact", faithfulness=0.5)
+    with pytest.raises(OptionError, match="threshold and share are two ways"):
+        locate(lm, [SHORT], "exact", threshold=0.1, share=0.1)
+    with pytest.raises(OptionError, match=r"faithfulness must be in \(0, 1\], got 2"):
+        locate(lm, [SHORT], faithfulness=2.0)
     with pytest.raises(ExampleError, match="there is no example to locate a circuit for"):
         locate(lm, [])
     with pytest.raises(ExampleError, match="there is no example to run a circuit on"):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+from caploc import statistics as stats
 from caploc.experiments import fidelity
 from caploc.experiments.fact_circuits import EnteredShare
 from caploc.experiments.facts import FactSet, Fewer, FirstFacts, ForTracing, Known, NamingSubject, facts_of
@@ -42,7 +43,7 @@ FACTS, WORDINGS, SIZE, GPTJ_LAYERS = 40, 5, 20, 28
 FEWER = 30
 TRACES = ForTracing.on_cpu
 """Facts of the methods that take fewer."""
-KN, ROME, KC = (fidelity.overlap.with_options(method=method) for method in ("kn", "rome", "kc"))
+KN, ROME = (fidelity.overlap.with_options(method=method) for method in ("kn", "rome"))
 ALL = facts_of("counterfact")
 TRACED, PRUNED = Known(NamingSubject(Fewer(ALL))), Known(Fewer(ALL))
 COMPARED = Known(NamingSubject(ForTracing(ALL)))
@@ -325,8 +326,8 @@ def circuits(
     shares = np.broadcast_to(share, len(sets))
     results = {
         PRUNED: facts,
-        own: locations_of(sets, ("exact", "another"), shares, settings={"exact": True}),
-        LocatedFacts("kc", twin, "untrained"): locations_of(sets[first], ("exact",)),
+        own: locations_of(sets, ("as planted", "another"), shares, {"faithfulness": np.full(len(sets), 0.8)}),
+        LocatedFacts("kc", twin, "untrained"): locations_of(sets[first], ("as planted",)),
         EnteredShare(own): shares / 2,
     }
     if neurons is not None:
@@ -334,31 +335,60 @@ def circuits(
     return planted_study(results)
 
 
+def alike(equal: int) -> LocatedSets:
+    """As many facts as ``equal`` have one and the same circuit in all wordings, the others share little."""
+    owner = np.repeat(np.arange(FEWER), WORDINGS)
+    same, little = (with_core(own_cores(FEWER, core), owner, SIZE, core).members for core in (SIZE, 2))
+    rows = np.where(owner < equal, np.arange(len(owner)), len(owner) + np.arange(len(owner)))
+    members = sparse.vstack([same, little]).tocsr()[rows]
+    return LocatedSets(members, sets_of([np.arange(1)]).strata)
+
+
 @pytest.mark.parametrize(
-    ("core", "owners", "outcome"),
+    ("sets", "identical", "outcome"),
     [
-        (3, FEWER, Outcome.SUPPORTED),
-        (16, FEWER, Outcome.REFUTED),
-        (0, FEWER, Outcome.INCONCLUSIVE),
-        (16, 1, Outcome.INCONCLUSIVE),
+        (sharing(3), 0.0, Outcome.SUPPORTED),
+        (sharing(14), 0.0, Outcome.SUPPORTED),
+        (sharing(19), 0.0, Outcome.REFUTED),  # highly similar, though never the same
+        (sharing(SIZE), 1.0, Outcome.REFUTED),
+        (alike(24), 0.8, Outcome.REFUTED),
+        (alike(15), 0.5, Outcome.INCONCLUSIVE),
+        (alike(6), 0.2, Outcome.SUPPORTED),
+        (sharing(0), 0.0, Outcome.INCONCLUSIVE),  # random sets
+        (sharing(16, 1), 0.0, Outcome.INCONCLUSIVE),  # all facts alike
     ],
 )
-def test_circuits_that_share_little_much_nothing_or_with_all(
-    core: int, owners: int, outcome: Outcome
+def test_circuits_that_are_identical_similar_or_neither(
+    sets: LocatedSets, identical: float, outcome: Outcome
 ) -> None:
-    finding, verdict = run(KC, circuits(sharing(core, owners)), "fidelity-kc-overlap")
+    finding, verdict = run(fidelity.circuits_identical, circuits(sets), "fidelity-kc-overlap")
     found = finding.measurement
     assert verdict.outcome is outcome, verdict.reason
-    assert estimate(found.value) == pytest.approx(core / SIZE, abs=0.06) and found.n == FEWER
-    assert aside(found, "equal pairs") == 0 and 0 < ends(found.asides["share of equal pairs"])[1] < 0.02
-    assert aside(found, "another") == estimate(found.value)
-    assert any("one score for all facts" in note for note in finding.notes)
+    assert estimate(found.value) == pytest.approx(identical) and found.n == FEWER
+    low, high = ends(found.value)
+    assert low <= identical <= high and high - low > 0.1  # 0 and 1 are no points
+    assert aside(found, "equal sets, share of pairs") == estimate(found.value)
+    assert aside(found, "share of log P restored, mean") == pytest.approx(0.8)
+    assert any("edges are pruned in blocks" in note for note in finding.notes)
+    one = {
+        name: estimate(found.parts[name]) for name in ("overlap-poster", "corrected overlap", "baseline gap")
+    }
+    unrelated = one["overlap-poster"] - one["baseline gap"]
+    assert one["corrected overlap"] == pytest.approx(one["baseline gap"] / (1 - unrelated))
 
 
-def test_equal_circuits_are_counted() -> None:
-    found = run(KC, circuits(sharing(SIZE)), "fidelity-kc-overlap")[0].measurement
-    assert estimate(found.value) == 1 and aside(found, "equal pairs") == FEWER * 10
-    assert ends(found.asides["share of equal pairs"])[1] == 1
+def test_identity_is_seldom_called_rare_or_common_by_accident() -> None:
+    """20 facts, at the line of 50 %: whether the wordings of a fact are all alike or each pair by itself."""
+    generator = np.random.default_rng(0)
+    shares = np.concatenate(
+        [generator.integers(0, 2, (2000, 20)), generator.binomial(10, 0.5, (2000, 20)) / 10]
+    )
+    intervals = [stats.share_interval(one, 20) for one in shares.mean(1)]
+    assert np.mean([one.high < 0.5 for one in intervals[:2000]]) <= 0.05
+    assert np.mean([one.low > 0.5 for one in intervals[:2000]]) <= 0.05
+    assert not any(one.high < 0.5 or one.low > 0.5 for one in intervals[2000:])
+    rare = (generator.random((2000, 20)) < 0.072).mean(1)
+    assert np.mean([stats.share_interval(one, 20).high < 0.5 for one in rare]) >= 0.99
 
 
 @pytest.mark.parametrize(
@@ -415,7 +445,7 @@ def ordering(
     model: str = "tiny-llama",
     **others: FactLocations | NotRunError,
 ) -> tuple[Finding, Verdict]:
-    located = {"kn": locations_of(kn), "rome": rome, "kc": locations_of(kc, ("exact",)), **others}
+    located = {"kn": locations_of(kn), "rome": rome, "kc": locations_of(kc, ("as planted",)), **others}
     results = {LocatedFacts(method, TRACED): found for method, found in located.items()}
     study = planted_study({TRACED: fact_set(FEWER, WORDINGS), **results})
     return run(fidelity.ordering, study, "fidelity-ordering", model)

@@ -104,7 +104,7 @@ def test_keys_are_those_that_stores_have_had() -> None:
     tracing = {**at_last, "kind": "hidden"}
     content, told = tokens.content, {"id": "one", "tokens": tokens.content}
     subject = subject_tokens(lm, example)
-    exact = {"ablation": "zero", "steps": 5, "exact": True, "threshold": 0.01}
+    pruned = {"ablation": "zero", "method": "blocks", "faithfulness": 0.8, "less": 0.5}
     assert {
         name: locator.on_samples(conditions).key(lm, asked)
         for name, locator in LOCATORS.items()
@@ -124,7 +124,7 @@ def test_keys_are_those_that_stores_have_had() -> None:
     } == {
         "kn": keys_of(lm, "neuron scores of one example", method=method, example=content),
         "rome": keys_of(lm, "layers by causal tracing", code=2, tracing=tracing, subject=span, **told),
-        "kc": keys_of(lm, "circuits", **exact, tokens=content),
+        "kc": keys_of(lm, "circuits", **pruned, tokens=content),
     }
 
 

@@ -19,7 +19,6 @@ THRESHOLDS: Mapping[str, Mapping[str, Any]] = {
     "lower_bound": {"supported_above": 0.8, "refuted_below": 0.5},
     "upper_bound": {"supported_below": 0.01, "refuted_above": 0.02},
     "interval_below": {"supported_below": 0.4, "refuted_above": 0.5},
-    "overlap_below": {"supported_below": 0.4, "refuted_above": 0.5},
     "within": {"supported_low": 10, "supported_high": 20, "refuted_low": 5, "refuted_high": 50},
     "lower_bounds": {"supported_above": 0.05, "refuted_below": 0.05},
     "both": {
@@ -48,6 +47,8 @@ THRESHOLDS: Mapping[str, Mapping[str, Any]] = {
     "consistent": {},
     "corrected_overlap": {"supported_below": 0.8, "refuted_above": 0.8},
     "untestable": {},
+    "identity_below": {"identical": 0.5, "similar": 0.8},
+    "recall_below": {"supported_below": 0.25, "refuted_above": 0.5},
 }
 COMPARISONS = (
     "difference",
@@ -123,7 +124,6 @@ def pair(p: float, p_by_layer: float) -> Chance:
 
 # parts of which each rule says SUPPORTED
 WELL: Mapping[str, Mapping[str, Part]] = {
-    "overlap_below": {"baseline gap": effect(0.05, 0.2)},
     "lower_bounds": {"rise": bound(0.1, 0.2)},
     "both": {"overlap": bound(0.9, 0.95), "iou": bound(0.8, 0.9)},
     "agreement": {"rise": Number(0.85, (0.84, 0.86))},
@@ -155,12 +155,15 @@ WELL: Mapping[str, Mapping[str, Part]] = {
     "one_reading": {"std": Count(0.002), "variance": Count(0.9)},
     "vanishing_error": {"coarse": Count(0.9)},
     "corrected_overlap": {"corrected overlap": bound(0.3, 0.4), "baseline gap": effect(0.05, 0.2)},
+    "identity_below": {"corrected overlap": bound(0.2, 0.4), "baseline gap": effect(0.05, 0.2)},
+    "recall_below": {"wrong answers": effect(0.05, 0.2), "an untrained model": effect(-0.1, 0.2)},
 }
 INTERVALS: Mapping[str, tuple[float, float]] = {
     "lower_bound": (0.81, 0.9),
     "interval_below": (0.3, 0.39),
-    "overlap_below": (0.3, 0.39),
     "within": (11, 19),
+    "identity_below": (0.0, 0.1),
+    "recall_below": (0.05, 0.2),
 }
 ESTIMATES: Mapping[str, float] = {"upper_bound": 0.009, "vanishing_error": 0.005, "consistent": 0}
 

@@ -173,7 +173,17 @@ def test_binomial_interval_by_closed_form(n: int, data: st.DataObject, level: fl
     assert exact.low == pytest.approx(stats.beta.ppf(tail, k, n - k + 1) if k else 0, abs=1e-9)
     assert exact.high == pytest.approx(stats.beta.isf(tail, k + 1, n - k) if k < n else 1, abs=1e-9)
     z = stats.norm.isf(tail)
+    as_share = statistics.share_interval(k / n, n, level)
+    assert (as_share.low, as_share.high) == pytest.approx((exact.low, exact.high), abs=1e-9)
     wilson = statistics.binomial_interval(k, n, level, "wilson")
     centre = (k + z * z / 2) / (n + z * z)
     half = z / (n + z * z) * math.sqrt(k * (n - k) / n + z * z / 4)
     assert (wilson.low, wilson.high) == pytest.approx((centre - half, centre + half), abs=1e-9)
+
+
+def test_the_interval_of_a_mean_share_lies_between_those_of_whole_counts() -> None:
+    below, between, above = (statistics.share_interval(k / 20, 20) for k in (3, 3.5, 4))
+    assert below.low < between.low < above.low and below.high < between.high < above.high
+    for share in (-0.1, 1.1, math.nan):
+        with pytest.raises(statistics.StatisticsError, match="must lie between 0 and 1"):
+            statistics.share_interval(share, 20)
