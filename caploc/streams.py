@@ -33,13 +33,14 @@ class Stream(Enum):
     MATCHED_OVERLAP = 3, "hypergeometric overlaps of two random sets of the located counts"
     EXCHANGED_SHARDS = 4, "permutations that deal two datasets' shards out anew"
     LAYER_MATCHED = 5, "hypergeometric overlaps of two datasets' counts in every layer"
-    PARTITION_GAP = 6, "bootstrap samples of shards within halves, random and structured"
+    LEFT_OUT = 6, "groups of shards that a jackknife leaves out in turn"
     SCRAMBLED = 7, "permutations that make text without meaning"
     CONVERGENCE = 8, "orders in which a dataset's shards are added"
     SUBSETS = 9, "subsets of shards that are compared with the rest"
     TRAINED_SHARE = 44, "bootstrap samples of shards, for the share of neurons that is trained"
     SAMPLE_HALVES = 51, "permutations that split samples into two halves, for every method alike"
     SAMPLE_WEIGHTS = 52, "exponential weights of samples (Bayesian bootstrap), and their halves"
+    ANSWER_POSITIONS = 71, "answer positions of one example; a hash of its tokens follows the seed"
     DATASET_PAIRS = 61, "bootstrap samples of three datasets' shards"
 
     # sets and circuits drawn at random, to compare located ones with

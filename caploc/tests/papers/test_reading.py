@@ -119,8 +119,8 @@ WRONG: list[tuple[str, str, str, str]] = [
     (COMMON, 'direction = "high"', 'direction = ""', "'table1-overlap': the field 'direction' must be"),
     (
         COMMON,
-        'rule = { kind = "lower',
-        'directoin = "x"\nrule = { kind = "lower',
+        'rule = { kind = "above_twin',
+        'directoin = "x"\nrule = { kind = "above_twin',
         "'table1-overlap': unknown field 'directoin'",
     ),
     (
@@ -235,8 +235,8 @@ def test_unknown_names_list_what_there_is() -> None:
 
 
 def test_margins_are_the_papers_unless_a_claim_has_its_own() -> None:
-    own = 'margins = { least-loss = 0.07 }\nrule = { kind = "lower'
-    paper = parse_paper(changed(COMMON, 'rule = { kind = "lower', own))
+    own = 'margins = { least-loss = 0.07 }\nrule = { kind = "above_twin'
+    paper = parse_paper(changed(COMMON, 'rule = { kind = "above_twin', own))
     assert paper.claim("table1-overlap").margins["least-loss"] == 0.07
     assert (
         paper.claim("table1-iou").margins["least-loss"]
