@@ -40,7 +40,6 @@ class Stream(Enum):
     TRAINED_SHARE = 44, "bootstrap samples of shards, for the share of neurons that is trained"
     SAMPLE_HALVES = 51, "permutations that split samples into two halves, for every method alike"
     SAMPLE_WEIGHTS = 52, "exponential weights of samples (Bayesian bootstrap), and their halves"
-    ANSWER_POSITIONS = 71, "answer positions of one example; a hash of its tokens follows the seed"
     DATASET_PAIRS = 61, "bootstrap samples of three datasets' shards"
 
     # sets and circuits drawn at random, to compare located ones with

@@ -16,19 +16,20 @@ import numpy as np
 from caploc.datasets import DATASETS
 from caploc.experiments.commonality_halves import (
     JACKKNIFE,
+    LEAST_AGREEMENT,
     ORDERS,
     Across,
+    Beyond,
     Exchanged,
     Growth,
     Halves,
-    beyond,
     bound_beyond,
     bound_of,
     bound_over,
     difference_of,
-    effect_beyond,
     empty_control,
     empty_masks,
+    gained,
     mean,
     model_plots,
     pairwise,
@@ -59,6 +60,7 @@ FEWEST_SIZES = 3
 CEILING = 0.95
 """An overlap above it cannot rise by 5 points, the smallest difference that counts."""
 SHARES = (0.125, 0.25)  # smaller subsets than half of the data, which stand beside
+Quantity = Literal["overlap", "iou"]
 Specs = Iterator[Spec[Any]]
 
 
@@ -68,7 +70,7 @@ Specs = Iterator[Spec[Any]]
 def _needs_agreement(study: Study, cell: Cell, claim: Claim) -> Specs:
     dataset, sigma = _where(cell)
     yield from (Halves(dataset, sigma, control) for control in ("", "untrained", "scrambled"))
-    yield from (Growth(dataset, sigma, control) for control in ("", "untrained"))
+    yield Growth(dataset, sigma)
     yield from (Across(dataset, other, sigma) for other in _others(study, dataset))
 
 
@@ -90,13 +92,13 @@ def both_high(study: Study, cell: Cell, claim: Claim) -> Measurement:
     found = _agreement(study, cell, "overlap")
     parts = {
         f"{quantity} {name}": part
-        for quantity in ("overlap", "iou")
+        for quantity in get_args(Quantity)
         for name, part in at_full_size(study, cell, quantity).items()
     }
     return dataclasses.replace(found, parts=parts)
 
 
-def _agreement(study: Study, cell: Cell, quantity: Literal["overlap", "iou"]) -> Measurement:
+def _agreement(study: Study, cell: Cell, quantity: Quantity) -> Measurement:
     dataset, sigma = _where(cell)
     settings, shards = study.settings, study.result(Scores(dataset))
     halves = study.result(Halves(dataset, sigma))
@@ -126,23 +128,26 @@ def _agreement(study: Study, cell: Cell, quantity: Literal["overlap", "iou"]) ->
     )
 
 
-def at_full_size(study: Study, cell: Cell, quantity: str = "overlap") -> dict[str, Part]:
-    """Parts ``at full size`` and ``twin gap``: how two halves agree at the paper's number of samples, and by how much
-    more than those of the untrained twin do there.
+def at_full_size(study: Study, cell: Cell, quantity: Quantity = "overlap") -> dict[str, Part]:
+    """Parts ``at full size``: how two halves agree at the paper's number of samples, by their curve where there are
+    fewer, since these would refute its numbers by being few; and ``twin gap``: by how much more they agree than those
+    of the untrained twin, on the very samples that there are, since agreement rises with their number in random
+    weights, too, and two curves that nothing bounds cannot be subtracted.
 
-    Agreement rises with the number of samples in random weights, too. Fewer samples than the paper's would refute its
-    numbers by their number alone, and the twin of a model that needs few samples may be far off at few and level at
-    the paper's: both are read off the curve there (`caploc.statistics.Curve`), with the same groups of examples left
-    out. A twin without any located neurons agrees by nothing.
+    Halves of a twin in which no neuron is located agree by nothing.
     """
     dataset, sigma = _where(cell)
     size, there = _full_size(study, dataset)
-    own, twin = (
-        beyond(study.result(Growth(dataset, sigma, control)), size, quantity) for control in ("", "untrained")
-    )
-    if empty_masks(study.result(Halves(dataset, sigma, "untrained")), sigma):
-        twin = (own[0] - own[0], own[1] - own[1])
-    return {"at full size": bound_beyond(own, there), "twin gap": effect_beyond(own, twin, there)}
+    own, twin = (study.result(Halves(dataset, sigma, control)) for control in ("", "untrained"))
+    full = Beyond.of(study.result(Growth(dataset, sigma)), size, quantity)
+    agree = own.mean(quantity)
+    gap = agree if empty_masks(twin, sigma) else agree - twin.mean(quantity)
+    found = difference_of(gap, f"{_halves_of(study)}, the same for both")
+    if full.unbounded and found.interval and found.interval90:  # more samples may yet tell the two apart
+        found = dataclasses.replace(
+            found, interval=(found.interval[0], 1.0), interval90=(found.interval90[0], 1.0)
+        )
+    return {"at full size": bound_beyond(full, there), "twin gap": found}
 
 
 def _full_size(study: Study, dataset: str) -> tuple[int, str]:
@@ -223,7 +228,7 @@ def _ratio(study: Study, cell: Cell, dispersion: Dispersion | None) -> Measureme
 def _needs_commonality(study: Study, cell: Cell, claim: Claim) -> Specs:
     dataset, sigma = _where(cell)
     yield from (Halves(dataset, sigma, control) for control in ("", "untrained", "scrambled"))
-    yield from (Growth(dataset, sigma, control) for control in ("", "untrained"))
+    yield Growth(dataset, sigma)
     for other in _others(study, dataset):
         yield Across(dataset, other, sigma)
         yield Exchanged.of(dataset, other, sigma)
@@ -389,11 +394,17 @@ def convergence(study: Study, cell: Cell, claim: Claim) -> Measurement:
         return dataclasses.replace(
             found, floor=empty_masks(study.result(Halves(dataset, sigma)), sigma) or few
         )
+    up_to = Beyond.of(curve, size)
+    if up_to.unbounded:
+        few = f"halves of {curve.sizes[-1]} samples overlap by less than {LEAST_AGREEMENT:.0%}, which does not tell"
+        return dataclasses.replace(found, floor=f"{few} how they do {there}; give more --samples")
     smallest = curve.sizes[int(np.argmax(defined))]
     if (at_first := curve.at(smallest).value) > CEILING:
-        ceiling = f"ceiling effect: the overlap is {at_first:.3f} at {smallest} samples already and cannot rise"
+        ceiling = (
+            f"ceiling effect: the overlap is {at_first:.3f} at {smallest} samples already and cannot rise"
+        )
         return dataclasses.replace(found, floor=ceiling)
-    last = effect_beyond(beyond(curve, size), beyond(curve, size / 2), f"{ORDERS} random orders, {there}")
+    last = gained(up_to, Beyond.of(curve, size / 2), f"{ORDERS} random orders, {there}")
     rise = curve.at(curve.sizes[-1]) - curve.at(smallest)
     return dataclasses.replace(
         found,

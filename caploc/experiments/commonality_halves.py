@@ -37,6 +37,8 @@ from caploc.store import Entry
 
 ORDERS = 20
 """Random orders in which a subsample grows."""
+LEAST_AGREEMENT = 0.5
+"""Of two halves, for their curve to be followed beyond the samples that there are."""
 JACKKNIFE = "jackknife over examples"
 NEIGHBOURS = 100
 """Fig. 4 shows the largest score among so many neighbouring neurons."""
@@ -177,18 +179,29 @@ def difference_of(found: Jackknifed, of: str) -> Effect:
     )
 
 
-Extrapolated = tuple[Jackknifed, Jackknifed]
-"""A number beyond the samples that there are: by the line held to the root, and by the line that is not."""
+@dataclass(frozen=True)
+class Beyond:
+    """Agreement at more samples than there are: by the line ``held`` to the root, and by the line that is ``free``
+    (`caploc.statistics.Curve.at`). ``unbounded``: nothing bounds it from above, as halves of what there is agree by
+    less than half: neurons that do not stand out yet may do so with more samples, and planted ones have done so."""
+
+    held: Jackknifed
+    free: Jackknifed
+    unbounded: bool
+
+    @classmethod
+    def of(cls, curve: Curve, size: float, quantity: str = "overlap") -> Beyond:
+        measured = curve.at(curve.sizes[-1], quantity).value
+        return cls(
+            curve.at(size, quantity),
+            curve.at(size, quantity, steepest=-np.inf),
+            size > curve.sizes[-1] and not measured >= LEAST_AGREEMENT,  # nan included
+        )
 
 
-def beyond(curve: Curve, size: float, quantity: str = "overlap") -> Extrapolated:
-    """The overlap or IoU at ``size`` examples (`caploc.statistics.Curve.at`)."""
-    return curve.at(size, quantity), curve.at(size, quantity, steepest=-np.inf)
-
-
-def effect_beyond(first: Extrapolated, second: Extrapolated, of: str) -> Effect:
-    """``first`` minus ``second``, both by the same line; the intervals hold those of either line."""
-    held, free = (difference_of(a - b, of) for a, b in zip(first, second, strict=True))
+def gained(later: Beyond, earlier: Beyond, of: str) -> Effect:
+    """``later`` minus ``earlier``, both by the same line; the intervals hold those of either line."""
+    held, free = difference_of(later.held - earlier.held, of), difference_of(later.free - earlier.free, of)
     return dataclasses.replace(
         held,
         interval=_either(held.interval, free.interval),
@@ -196,10 +209,11 @@ def effect_beyond(first: Extrapolated, second: Extrapolated, of: str) -> Effect:
     )
 
 
-def bound_beyond(found: Extrapolated, of: str) -> Bound:
-    """As `effect_beyond`, of a level."""
-    held, free = (bound_of(one, of) for one in found)
-    return dataclasses.replace(held, interval=_either(held.interval, free.interval))
+def bound_beyond(found: Beyond, of: str) -> Bound:
+    """A level with the interval that holds those of either line, open above where nothing bounds it."""
+    held = bound_of(found.held, of)
+    low, high = _either(held.interval, bound_of(found.free, of).interval)
+    return dataclasses.replace(held, interval=(low, 1.0 if found.unbounded else high))
 
 
 def _either(one: Range | None, other: Range | None) -> Range:

@@ -61,8 +61,8 @@ class LowerBounds(LowerBound, kind="lower_bounds"):
 
 class AboveTwin(LowerBound, kind="above_twin"):
     """The interval of the part ``at full size`` (a Bound: at the paper's number of samples) lies above
-    ``supported_above``, and that of the part ``twin gap`` (an Effect: what it is above that of the untrained twin
-    there) above ``twin_margin`` / the former lies below ``refuted_below``.
+    ``supported_above``, and that of the part ``twin gap`` (an Effect: what it is above that of the untrained twin, on
+    the same samples) above ``twin_margin`` / the former lies below ``refuted_below``.
 
     What random weights show as well is true of the number, and shows nothing of the model: INCONCLUSIVE.
     """

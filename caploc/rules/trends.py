@@ -40,8 +40,8 @@ class Trend(Rule, kind="trend"):
         low, _ = ends(finding, "last increment", last)
         _, high90 = ends(finding, "last increment", last, "interval90")
         shown = (
-            f"{rise.shown(0)} (90 %: at most {num(rise90.high, refuted)}); the last doubling adds at least {num(low, refuted)} and at most "
-            f"{num(high90, supported)}"
+            f"{rise.shown(0)} (90 %: at most {num(rise90.high, refuted)}); the last doubling adds at least "
+            f"{num(low, refuted)} and at most {num(high90, supported)}"
         )
         if rise90.high < refuted:
             return Verdict(Outcome.REFUTED, f"{shown}: not rising by {num(refuted)}")

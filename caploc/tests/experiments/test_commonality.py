@@ -43,7 +43,7 @@ def p_of(found: Measurement, name: str) -> float | None:
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_planted_neurons_are_found_again(size: int) -> None:
-    study = study_of(planted(0, 40, A), planted(1, 40, B), size=size)
+    study = study_of(planted(0, 48, A), planted(1, 48, B), size=size)  # a shard a group that is left out
     for claim in ("table1-overlap", "abstract-gsm8k-overlap", "table1-iou", "table1-both-high"):
         finding, verdict = run(claim, study)
         found = finding.measurement
@@ -54,7 +54,7 @@ def test_planted_neurons_are_found_again(size: int) -> None:
         assert math.isnan(found.controls["untrained twin"]) or found.controls["untrained twin"] < 0.1
         assert 0 < found.chance < 0.02  # type: ignore[operator]
         assert finding.published == {"table1-iou": "93.08"}.get(claim, "96.42")
-        assert (found.n, found.draws) == (40, 40)
+        assert (found.n, found.draws) == (48, 40)
 
 
 def test_noise_is_not_found_again() -> None:
@@ -236,7 +236,9 @@ def test_the_overlap_rises_and_then_stops() -> None:
 def test_an_overlap_that_still_rises_has_not_converged() -> None:
     many = [(layer, neuron) for layer in range(LAYERS) for neuron in range(15)]
     study = study_of(noise(0, 96), planted(3, 96, many, scale=2.2))
-    finding, verdict = run("convergence-llama2-7b", study, sigma=2, dataset="imdb")  # the paper has half as many
+    finding, verdict = run(
+        "convergence-llama2-7b", study, sigma=2, dataset="imdb"
+    )  # the paper has half as many
     assert verdict.outcome is Outcome.REFUTED and "still rising" in verdict.reason
     assert finding.measurement.parts["rise"].interval[0] > 0  # type: ignore[index]
 
