@@ -20,7 +20,7 @@ WIDTH, LINE, MARGIN = 280, 9, 8
 MOST_DRAWN = 40
 _SCALES = {"%": 100, "points": 100}
 _CORRECTED = ("corrected_overlap", "identity_below")
-_LEVELS = ("lower_bound", "interval_below", "recall_below", "upper_bound", *_CORRECTED)
+_LEVELS = ("lower_bound", "above_twin", "interval_below", "recall_below", "upper_bound", *_CORRECTED)
 """The kinds of rules that hold the estimate itself against thresholds: what is printed, and the level by chance, are
 numbers of the same kind then, and belong on its axis. Elsewhere the estimate is a difference of such numbers.
 The threshold of a corrected overlap is none for the overlap as it stands, which is shown."""

@@ -13,37 +13,41 @@ from typing import Any, Literal, cast, get_args
 
 import numpy as np
 
+from caploc.datasets import DATASETS
 from caploc.experiments.commonality_halves import (
+    JACKKNIFE,
+    LEAST_AGREEMENT,
     ORDERS,
     Across,
+    Beyond,
     Exchanged,
     Growth,
     Halves,
+    bound_beyond,
+    bound_of,
     bound_over,
-    difference_over,
+    difference_of,
     empty_control,
     empty_masks,
-    halves_by,
+    gained,
     mean,
     model_plots,
     pairwise,
     partition_plot,
-    ranks,
+    structured_overlaps,
 )
 from caploc.experiments.locating import LocatedOn, Scores, to_split, whole_mask, whole_ratio
 from caploc.experiments.specs import NotRunError, Spec
 from caploc.experiments.study import Study, experiment
-from caploc.findings import Aside, Bound, Cell, Chance, Count, Measurement, Test
+from caploc.findings import Aside, Bound, Cell, Chance, Count, Effect, Measurement, Part, Test
 from caploc.neurons import Dispersion
 from caploc.papers import Claim
 from caploc.statistics import (
+    Jackknifed,
     holm,
     hypergeometric_p,
     layer_matched_p,
-    mann_kendall,
     matched_overlaps,
-    page_trend,
-    partition_gap,
     permutation_p,
     resampled_masks,
     subset_overlaps,
@@ -53,7 +57,10 @@ from caploc.streams import Stream, stream
 
 PAPER_SIGMAS = (3.0, 6.0, 12.0)
 FEWEST_SIZES = 3
+CEILING = 0.95
+"""An overlap above it cannot rise by 5 points, the smallest difference that counts."""
 SHARES = (0.125, 0.25)  # smaller subsets than half of the data, which stand beside
+Quantity = Literal["overlap", "iou"]
 Specs = Iterator[Spec[Any]]
 
 
@@ -63,6 +70,7 @@ Specs = Iterator[Spec[Any]]
 def _needs_agreement(study: Study, cell: Cell, claim: Claim) -> Specs:
     dataset, sigma = _where(cell)
     yield from (Halves(dataset, sigma, control) for control in ("", "untrained", "scrambled"))
+    yield Growth(dataset, sigma)
     yield from (Across(dataset, other, sigma) for other in _others(study, dataset))
 
 
@@ -82,30 +90,34 @@ def iou(study: Study, cell: Cell, claim: Claim) -> Measurement:
 def both_high(study: Study, cell: Cell, claim: Claim) -> Measurement:
     """Claim ``table1-both-high``: overlap and IoU of ONE cell, both high. The value shown is the overlap."""
     found = _agreement(study, cell, "overlap")
-    halves = study.result(Halves(*_where(cell)))
-    parts = {name: bound_over(getattr(halves, name), _halves_of(study)) for name in ("overlap", "iou")}
+    parts = {
+        f"{quantity} {name}": part
+        for quantity in get_args(Quantity)
+        for name, part in at_full_size(study, cell, quantity).items()
+    }
     return dataclasses.replace(found, parts=parts)
 
 
-def _agreement(study: Study, cell: Cell, quantity: Literal["overlap", "iou"]) -> Measurement:
+def _agreement(study: Study, cell: Cell, quantity: Quantity) -> Measurement:
     dataset, sigma = _where(cell)
     settings, shards = study.settings, study.result(Scores(dataset))
     halves = study.result(Halves(dataset, sigma))
-    values = getattr(halves, quantity)
+    found = halves.mean(quantity)
     mask = whole_mask(shards, settings.threshold(sigma))
     null = matched_overlaps(mask.sum(1), shards.neurons, settings.seed, quantity)
     shown: dict[str, Aside] = {"located": float(mask.sum())}
-    if np.isfinite(mean(values)) and np.isfinite(null).all():
-        shown["matched random sets"] = Test(p=permutation_p(mean(values), null))
+    if np.isfinite(found.value) and np.isfinite(null).all():
+        shown["matched random sets"] = Test(p=permutation_p(found.value, null))
     controls = {
-        name: mean(getattr(study.result(Halves(dataset, sigma, control)), quantity))
+        name: study.result(Halves(dataset, sigma, control)).mean(quantity).value
         for name, control in (("untrained twin", "untrained"), ("scrambled text", "scrambled"))
     }
     for other in _others(study, dataset):
-        controls[f"text of {other}"] = mean(getattr(study.result(Across(dataset, other, sigma)), quantity))
+        controls[f"text of {other}"] = study.result(Across(dataset, other, sigma)).mean(quantity).value
     return Measurement(
         "IoU of two halves" if quantity == "iou" else "overlap of two halves",
-        bound_over(values, _halves_of(study)),
+        bound_of(found, _halves_of(study)),
+        at_full_size(study, cell, quantity),
         chance=float(null.mean()),
         asides=shown,
         controls=controls,
@@ -114,6 +126,37 @@ def _agreement(study: Study, cell: Cell, quantity: Literal["overlap", "iou"]) ->
         basis=[LocatedOn.of(study, dataset)],
         floor=empty_masks(halves, sigma),
     )
+
+
+def at_full_size(study: Study, cell: Cell, quantity: Quantity = "overlap") -> dict[str, Part]:
+    """Parts ``at full size``: how two halves agree at the paper's number of samples, by their curve where there are
+    fewer, since these would refute its numbers by being few; and ``twin gap``: by how much more they agree than those
+    of the untrained twin, on the very samples that there are, since agreement rises with their number in random
+    weights, too, and two curves that nothing bounds cannot be subtracted.
+
+    Halves of a twin in which no neuron is located agree by nothing.
+    """
+    dataset, sigma = _where(cell)
+    size, there = _full_size(study, dataset)
+    own, twin = (study.result(Halves(dataset, sigma, control)) for control in ("", "untrained"))
+    full = Beyond.of(study.result(Growth(dataset, sigma)), size, quantity)
+    agree = own.mean(quantity)
+    gap = agree if empty_masks(twin, sigma) else agree - twin.mean(quantity)
+    found = difference_of(gap, f"{_halves_of(study)}, the same for both")
+    if full.unbounded and found.interval and found.interval90:  # more samples may yet tell the two apart
+        found = dataclasses.replace(
+            found, interval=(found.interval[0], 1.0), interval90=(found.interval90[0], 1.0)
+        )
+    return {"at full size": bound_beyond(full, there), "twin gap": found}
+
+
+def _full_size(study: Study, dataset: str) -> tuple[int, str]:
+    """The paper's number of samples, or that which is there where it is not smaller or the paper has none."""
+    have = _samples(study, dataset)
+    wanted = DATASETS[dataset].paper_samples if dataset in DATASETS else None
+    if wanted is None or wanted <= have:
+        return have, f"at {have} samples"
+    return wanted, f"at the paper's {wanted} samples by the curve up to {have}"
 
 
 def _needs_ratio(study: Study, cell: Cell, claim: Claim, dispersion: str | None = None) -> Specs:
@@ -184,7 +227,8 @@ def _ratio(study: Study, cell: Cell, dispersion: Dispersion | None) -> Measureme
 
 def _needs_commonality(study: Study, cell: Cell, claim: Claim) -> Specs:
     dataset, sigma = _where(cell)
-    yield from (Halves(dataset, sigma, control) for control in ("", "scrambled"))
+    yield from (Halves(dataset, sigma, control) for control in ("", "untrained", "scrambled"))
+    yield Growth(dataset, sigma)
     for other in _others(study, dataset):
         yield Across(dataset, other, sigma)
         yield Exchanged.of(dataset, other, sigma)
@@ -192,8 +236,8 @@ def _needs_commonality(study: Study, cell: Cell, claim: Claim) -> Specs:
 
 @experiment(_needs_commonality)
 def commonality(study: Study, cell: Cell, claim: Claim) -> Measurement:
-    """Claim ``table1-commonality``: two halves of one dataset overlap more than halves of two datasets, and more than
-    two halves of scrambled text.
+    """Claim ``table1-commonality``: two halves of one dataset overlap more than halves of two datasets, more than two
+    halves of scrambled text, and more than those of the untrained twin.
 
     The value is the difference to the *nearest* other dataset. Its p value comes from permuting shards between the two
     datasets; the largest over the other datasets counts, which needs no correction, since every one must differ (an
@@ -205,25 +249,27 @@ def commonality(study: Study, cell: Cell, claim: Claim) -> Measurement:
     if not others:
         raise NotRunError("needs a second dataset to compare with; give another --dataset")
     between = {name: study.result(Across(dataset, name, sigma)) for name in others}
-    means = {name: mean(result.overlap) for name, result in between.items()}
+    means = {name: result.mean().value for name, result in between.items()}
     nearest = max(others, key=lambda name: np.nan_to_num(means[name], nan=-1.0))
     random_text = study.result(Halves(dataset, sigma, "scrambled"))
     p = {name: study.result(Exchanged.of(dataset, name, sigma))[dataset] for name in others}
     return Measurement(
         "overlap within the dataset minus overlap with the nearest other",
-        difference_over(within.overlap - between[nearest].overlap, _halves_of(study)),
+        difference_of(within.mean() - between[nearest].mean(), _halves_of(study)),
         {
-            "scrambled gap": difference_over(within.overlap - random_text.overlap, _halves_of(study)),
+            "scrambled gap": difference_of(within.mean() - random_text.mean(), _halves_of(study)),
+            "twin gap": at_full_size(study, cell)["twin gap"],
             "permutation": Test(p=float(np.max(list(p.values())))),  # nan where one of them is
         },
-        chance=mean(within.chance),
+        chance=mean(within.all.chance),
         asides={
-            "within": mean(within.overlap),
+            "within": within.mean().value,
             **{f"against {name}": Test(p=value) for name, value in p.items()},
         },
         controls={
             **{f"text of {name}": value for name, value in means.items()},
-            "scrambled text": mean(random_text.overlap),
+            "scrambled text": random_text.mean().value,
+            "untrained twin": study.result(Halves(dataset, sigma, "untrained")).mean().value,
         },
         n=_samples(study, dataset),
         draws=study.settings.draws,
@@ -244,10 +290,10 @@ def trained_minus_untrained(study: Study, cell: Cell, claim: Claim) -> Measureme
     trained, fresh = (study.result(Halves(dataset, sigma, control)) for control in ("", "untrained"))
     return Measurement(
         "half-split overlap, trained minus untrained",
-        difference_over(trained.overlap - fresh.overlap, f"{_halves_of(study)}, the same for both"),
-        chance=mean(fresh.chance),
-        asides={"trained": mean(trained.overlap)},
-        controls={"untrained twin": mean(fresh.overlap)},
+        difference_of(trained.mean() - fresh.mean(), f"{_halves_of(study)}, the same for both"),
+        chance=mean(fresh.all.chance),
+        asides={"trained": trained.mean().value},
+        controls={"untrained twin": fresh.mean().value},
         n=_samples(study, dataset),
         draws=study.settings.draws,
         basis=[LocatedOn.of(study, dataset)],
@@ -266,43 +312,41 @@ def _needs_halves(study: Study, cell: Cell, claim: Claim) -> Specs:
 def independence(study: Study, cell: Cell, claim: Claim) -> Measurement:
     """Claim ``table1-partition-independence``: "It is independent of our partitioning method of the dataset".
 
-    The value is the range of the overlap over random and structured partitions. Structured ones put the shorter
-    prompts, the first answers in the alphabet, or the source's first records into one half. The gap to the worst of
-    them has an interval: both it and random splits are bootstrapped within their halves, which stay disjoint.
+    The value is the mean overlap of random halves minus the mean of structured ones, which put the shorter prompts, the
+    first answers in the alphabet, or the source's first records into one half; each structured one is a part of its
+    own, with an interval that holds for all of them together (Bonferroni).
     """
     dataset, sigma = _where(cell)
     settings, shards = study.settings, study.result(Scores(dataset))
-    halves, splits = study.result(Halves(dataset, sigma)), to_split(shards, settings.threshold(sigma))
-    structured = {name: halves_by(shards, rank) for name, rank in ranks(study.located(dataset)).items()}
-    overlaps = {
-        name: float(splits.overlap([first], [second])[0]) for name, (first, second) in structured.items()
-    }
-    defined = halves.overlap[np.isfinite(halves.overlap)]
-    every = np.array([*defined, *overlaps.values()])
-    worst = min(overlaps, key=lambda name: np.nan_to_num(overlaps[name], nan=2.0))
-    gap = partition_gap(splits, structured[worst], settings.draws, settings.seed)
-    spread = Count(float(np.ptp(every)))
+    halves = study.result(Halves(dataset, sigma))
+    overlaps, structured = structured_overlaps(study, dataset, sigma, shards)
+    over = f"{_halves_of(study)} against structured ones"
+    together = 1 - 0.05 / len(structured)
+    parts = {}
+    for name, one in structured.items():
+        ends = (halves.mean() - one).interval(together)
+        parts[f"by {name}"] = Effect(
+            halves.mean().value - one.value,
+            (ends.low, ends.high),
+            method=f"{100 * together:.1f} %, {JACKKNIFE}, {over}",
+        )
+    defined = halves.all.overlap[np.isfinite(halves.all.overlap)]
     return Measurement(
-        "range of the overlap over random and structured partitions",
-        spread,
-        {
-            "range": spread,
-            "worst structured gap": difference_over(
-                gap, f"{settings.draws} bootstraps within random and structured halves"
-            ),
-        },
-        chance=mean(halves.chance),
+        "overlap of random halves minus that of structured ones",
+        difference_of(halves.mean() - Jackknifed.mean(list(structured.values())), over),
+        parts,
+        chance=mean(halves.all.chance),
         asides={
+            "mean over random splits": halves.mean().value,
             "standard deviation over random splits": float(defined.std(ddof=1))
             if len(defined) > 1
             else float("nan"),
-            "mean over random splits": mean(halves.overlap),
             **{f"overlap by {name}": value for name, value in overlaps.items()},
         },
         n=_samples(study, dataset),
         draws=settings.draws,
         basis=[LocatedOn.of(study, dataset)],
-        settings={"worst": worst, "shard_size": len(shards.members[0])},
+        settings={"shard_size": len(shards.members[0])},
         floor=empty_masks(halves, sigma),
         plots=partition_plot(study, cell, defined, overlaps),
     )
@@ -320,23 +364,28 @@ def no_trend(sizes: np.ndarray, defined: np.ndarray) -> str | None:
 
 
 def _needs_growth(study: Study, cell: Cell, claim: Claim) -> Specs:
-    yield Growth(*_where(cell))
-    yield Halves(*_where(cell))
+    dataset, sigma = _where(cell)
+    yield from (Growth(dataset, sigma, control) for control in ("", "untrained"))
+    yield Halves(dataset, sigma)
 
 
 @experiment(_needs_growth)
 def convergence(study: Study, cell: Cell, claim: Claim) -> Measurement:
-    """Claims ``convergence-*``: a rising trend (Page's test over orders) whose last doubling adds little.
+    """Claims ``convergence-*``: the overlap rises, and the last doubling up to the paper's number of samples adds
+    little.
 
-    Only sizes at which no mask is empty enter the test. The value is what the last doubling adds.
+    Only sizes at which no mask is empty enter. The value is what the last doubling adds, on the curve (`_full_size`).
+    The untrained twin's stands beside: masks converge in random weights, too.
     """
     dataset, sigma = _where(cell)
-    curve = study.result(Growth(dataset, sigma))
-    defined = np.isfinite(curve.overlap).all(0)
-    kept = curve.overlap[:, defined]
+    curve, fresh = (study.result(Growth(dataset, sigma, control)) for control in ("", "untrained"))
+    overlaps = curve.gathered()
+    defined = np.isfinite(overlaps).all(0)
+    size, there = _full_size(study, dataset)
     found = Measurement(
         "overlap gained by the last doubling",
-        asides={f"overlap at {size}": mean(curve.overlap[:, i]) for i, size in enumerate(curve.sizes)},
+        asides={f"overlap at {size}": mean(overlaps[:, i]) for i, size in enumerate(curve.sizes)},
+        controls={"untrained twin": (fresh.at(size) - fresh.at(size / 2)).value},
         n=_samples(study, dataset),
         draws=study.settings.draws,
         basis=[LocatedOn.of(study, dataset)],
@@ -345,24 +394,32 @@ def convergence(study: Study, cell: Cell, claim: Claim) -> Measurement:
         return dataclasses.replace(
             found, floor=empty_masks(study.result(Halves(dataset, sigma)), sigma) or few
         )
-    if np.ptp(kept) == 0:
-        ceiling = f"ceiling effect: the overlap is {kept[0, 0]:g} at every sample size"
+    up_to = Beyond.of(curve, size)
+    if up_to.unbounded:
+        few = f"halves of {curve.sizes[-1]} samples overlap by less than {LEAST_AGREEMENT:.0%}, which does not tell"
+        return dataclasses.replace(found, floor=f"{few} how they do {there}; give more --samples")
+    smallest = curve.sizes[int(np.argmax(defined))]
+    if (at_first := curve.at(smallest).value) > CEILING:
+        ceiling = (
+            f"ceiling effect: the overlap is {at_first:.3f} at {smallest} samples already and cannot rise"
+        )
         return dataclasses.replace(found, floor=ceiling)
-    last = difference_over(kept[:, -1] - kept[:, -2], f"{ORDERS} random orders")
-    tau = mann_kendall(kept.mean(0)).statistic
+    last = gained(up_to, Beyond.of(curve, size / 2), f"{ORDERS} random orders, {there}")
+    rise = curve.at(curve.sizes[-1]) - curve.at(smallest)
     return dataclasses.replace(
         found,
         value=last,
         parts={
-            "trend": Test(tau, p=page_trend(kept).p),
-            "rise": Count(float(kept[:, -1].mean() - kept[:, 0].mean())),
+            "rise": difference_of(
+                rise, f"{ORDERS} random orders, from {smallest} to {curve.sizes[-1]} samples"
+            ),
             "last increment": last,
         },
         settings={"orders": ORDERS, "sizes": [int(size) for size in curve.sizes]},
     )
 
 
-@experiment(_needs_twin)
+@experiment(_needs_agreement)
 def subset_suffices(study: Study, cell: Cell, claim: Claim) -> Measurement:
     """Claim ``convergence-subset-suffices``: the mask of half the data against that of the DISJOINT other half.
 
@@ -374,13 +431,14 @@ def subset_suffices(study: Study, cell: Cell, claim: Claim) -> Measurement:
     halves = study.result(Halves(dataset, sigma))
     return Measurement(
         "overlap of half the data with the disjoint rest",
-        bound_over(halves.overlap, f"{settings.draws} random subsets"),
-        chance=mean(halves.chance),
+        bound_of(halves.mean(), f"{settings.draws} random subsets"),
+        at_full_size(study, cell),
+        chance=mean(halves.all.chance),
         asides={
             f"a share of {share:g}": mean(subset_overlaps(splits, share, settings.draws, settings.seed))
             for share in SHARES
         },
-        controls={"untrained twin": mean(study.result(Halves(dataset, sigma, "untrained")).overlap)},
+        controls={"untrained twin": study.result(Halves(dataset, sigma, "untrained")).mean().value},
         n=_samples(study, dataset),
         draws=settings.draws,
         basis=[LocatedOn.of(study, dataset)],

@@ -6,6 +6,7 @@ Halves of one dataset, halves of two, growing subsamples, structured partitions:
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,18 +21,25 @@ from caploc.findings import Bound, Cell, Effect, Plot, Range
 from caploc.papers import Claim
 from caploc.statistics import (
     Agreement,
+    Curve,
+    Jackknifed,
+    Resplit,
     across,
     agreement,
     defined_interval,
     defined_mean,
     exchange_p,
+    growing,
     half_split,
-    nested_overlaps,
+    resplit,
 )
 from caploc.store import Entry
 
 ORDERS = 20
 """Random orders in which a subsample grows."""
+LEAST_AGREEMENT = 0.5
+"""Of two halves, for their curve to be followed beyond the samples that there are."""
+JACKKNIFE = "jackknife over examples"
 NEIGHBOURS = 100
 """Fig. 4 shows the largest score among so many neighbouring neurons."""
 
@@ -43,7 +51,7 @@ mean = partial(defined_mean, least=0.5)
 
 
 @dataclass(frozen=True)
-class Halves(Spec[Agreement]):
+class Halves(Spec[Resplit]):
     """Random halves of one dataset at a sigma, under a control (`caploc.experiments.study.Study`)."""
 
     dataset: str
@@ -53,13 +61,13 @@ class Halves(Spec[Agreement]):
     def after(self, study: Study) -> Iterable[Spec[Any]]:
         yield Scores(self.dataset, self.control)
 
-    def read(self, study: Study, entries: Iterator[Entry]) -> Agreement:
+    def read(self, study: Study, entries: Iterator[Entry]) -> Resplit:
         shards, settings = study.result(Scores(self.dataset, self.control)), study.settings
         return half_split(to_split(shards, settings.threshold(self.sigma)), settings.draws, settings.seed)
 
 
 @dataclass(frozen=True)
-class Across(Spec[Agreement]):
+class Across(Spec[Resplit]):
     """A random half of one dataset against a random half of another, at a sigma."""
 
     dataset: str
@@ -69,7 +77,7 @@ class Across(Spec[Agreement]):
     def after(self, study: Study) -> Iterable[Spec[Any]]:
         return (Scores(self.dataset), Scores(self.other))
 
-    def read(self, study: Study, entries: Iterator[Entry]) -> Agreement:
+    def read(self, study: Study, entries: Iterator[Entry]) -> Resplit:
         settings = study.settings
         threshold = settings.threshold(self.sigma)
         first, second = (
@@ -103,18 +111,10 @@ class Exchanged(Spec[Mapping[str, float]]):
         return dict(zip(self.pair, exchange_p(pooled, len(a.counts), settings.seed), strict=True))
 
 
-@dataclass(frozen=True, eq=False)
-class Curve:
-    """Half-split overlap against the number of examples: ``sizes [S]`` and ``overlap [orders, S]``."""
-
-    sizes: np.ndarray
-    overlap: np.ndarray
-
-
 @dataclass(frozen=True)
 class Growth(Spec[Curve]):
     """Halves of nested subsamples of a dataset that double, in ``ORDERS`` random orders
-    (`caploc.statistics.nested_overlaps`)."""
+    (`caploc.statistics.growing`)."""
 
     dataset: str
     sigma: float
@@ -126,23 +126,23 @@ class Growth(Spec[Curve]):
     def read(self, study: Study, entries: Iterator[Entry]) -> Curve:
         shards, settings = study.result(Scores(self.dataset, self.control)), study.settings
         splits = to_split(shards, settings.threshold(self.sigma))
-        counts, overlap = nested_overlaps(splits, ORDERS, settings.seed)
-        return Curve(counts * len(shards.members[0]), overlap)
+        counts, found = growing(splits, ORDERS, settings.seed)
+        return Curve(counts * len(shards.members[0]), found)
 
 
 # ------------------------------------------------------------------------------------------ what is made of them
 
 
-def empty_masks(result: Agreement, sigma: float) -> str | None:
+def empty_masks(result: Resplit, sigma: float) -> str | None:
     """The floor effect that makes an overlap say nothing: too few masks with any neuron in them; None where enough
     have."""
-    draws = len(result.overlap)
-    if result.defined * 2 >= draws:
+    draws, defined = len(result.all.overlap), result.all.defined
+    if defined * 2 >= draws:
         return None
-    return f"floor effect: no neuron passes sigma {sigma:g} in {draws - result.defined} of {draws} splits"
+    return f"floor effect: no neuron passes sigma {sigma:g} in {draws - defined} of {draws} splits"
 
 
-def empty_control(results: Sequence[Agreement], sigma: float) -> str | None:
+def empty_control(results: Sequence[Resplit], sigma: float) -> str | None:
     """As `empty_masks`, of controls: the first that says nothing."""
     reasons = [reason for one in results if (reason := empty_masks(one, sigma)) is not None]
     return f"{reasons[0]} of the control" if reasons else None
@@ -154,13 +154,71 @@ def pairwise(whole: Mapping[str, np.ndarray]) -> dict[tuple[str, str], Agreement
 
 
 def bound_over(values: np.ndarray, over: str) -> Bound:
-    """The mean of what was drawn, with its interval; ``over`` says what that was, such as "100 random half splits"."""
+    """The mean of what was drawn, with its interval; ``over`` says what that was, such as "100 bootstraps"."""
     return Bound(mean(values), _ends(values, 0.95), method=f"95 % of {over}")
 
 
 def difference_over(values: np.ndarray, over: str) -> Effect:
     """As `bound_over`, of differences, with both intervals."""
     return Effect(mean(values), _ends(values, 0.95), _ends(values, 0.90), method=f"95 % of {over}")
+
+
+def bound_of(found: Jackknifed, of: str) -> Bound:
+    """A level within [0, 1], with its interval over samples of examples; ``of`` says what it is the mean of."""
+    one = found.interval()
+    # an interval that is undefined stays so
+    low, high = (float(np.clip(end, 0, 1)) for end in (one.low, one.high))
+    return Bound(found.value, (low, high), method=f"95 %, {JACKKNIFE}, {of}")
+
+
+def difference_of(found: Jackknifed, of: str) -> Effect:
+    """As `bound_of`, of differences, with both intervals."""
+    wide, narrow = found.interval(), found.interval(0.90)
+    return Effect(
+        found.value, (wide.low, wide.high), (narrow.low, narrow.high), method=f"95 %, {JACKKNIFE}, {of}"
+    )
+
+
+@dataclass(frozen=True)
+class Beyond:
+    """Agreement at more samples than there are: by the line ``held`` to the root, and by the line that is ``free``
+    (`caploc.statistics.Curve.at`). ``unbounded``: nothing bounds it from above, as halves of what there is agree by
+    less than half: neurons that do not stand out yet may do so with more samples, and planted ones have done so."""
+
+    held: Jackknifed
+    free: Jackknifed
+    unbounded: bool
+
+    @classmethod
+    def of(cls, curve: Curve, size: float, quantity: str = "overlap") -> Beyond:
+        measured = curve.at(curve.sizes[-1], quantity).value
+        return cls(
+            curve.at(size, quantity),
+            curve.at(size, quantity, steepest=-np.inf),
+            size > curve.sizes[-1] and not measured >= LEAST_AGREEMENT,  # nan included
+        )
+
+
+def gained(later: Beyond, earlier: Beyond, of: str) -> Effect:
+    """``later`` minus ``earlier``, both by the same line; the intervals hold those of either line."""
+    held, free = difference_of(later.held - earlier.held, of), difference_of(later.free - earlier.free, of)
+    return dataclasses.replace(
+        held,
+        interval=_either(held.interval, free.interval),
+        interval90=_either(held.interval90, free.interval90),
+    )
+
+
+def bound_beyond(found: Beyond, of: str) -> Bound:
+    """A level with the interval that holds those of either line, open above where nothing bounds it."""
+    held = bound_of(found.held, of)
+    low, high = _either(held.interval, bound_of(found.free, of).interval)
+    return dataclasses.replace(held, interval=(low, 1.0 if found.unbounded else high))
+
+
+def _either(one: Range | None, other: Range | None) -> Range:
+    ends = np.array([one, other], dtype=float)
+    return float(ends[:, 0].min()), float(ends[:, 1].max())  # nan where one of them is
 
 
 def _ends(values: np.ndarray, level: float) -> Range:
@@ -178,6 +236,17 @@ def ranks(located: Located) -> Mapping[str, Sequence[float]]:
         "answer": [float(answers[example.answer]) for example in examples],
         "source order": [float(source[example.id]) for example in examples],
     }
+
+
+def structured_overlaps(
+    study: Study, dataset: str, sigma: float, shards: ShardSums
+) -> tuple[dict[str, float], dict[str, Jackknifed]]:
+    """By kind of order: the overlap of the two halves that it makes, and as it is with groups of examples left out."""
+    splits, found = to_split(shards, study.settings.threshold(sigma)), {}
+    for name, rank in ranks(study.located(dataset)).items():
+        first, second = halves_by(shards, rank)
+        found[name] = resplit(splits, [first], splits, [second], 1, study.settings.seed).mean()
+    return {name: one.value for name, one in found.items()}, found
 
 
 def halves_by(shards: ShardSums, rank: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
@@ -255,10 +324,10 @@ def _heat(study: Study, whole: Mapping[str, np.ndarray]) -> dict[str, object]:
 def _splits(study: Study, cell: Cell, claim: Claim, names: Sequence[str]) -> dict[str, object]:
     groups, untrained, chance, published = {}, {}, {}, {}
     for name in names:
-        result = study.result(Halves(name, float(cell.sigma or 0)))
+        result = study.result(Halves(name, float(cell.sigma or 0))).all
         groups[name] = result.overlap[np.isfinite(result.overlap)].tolist()
         chance[name] = mean(result.chance)
-        untrained[name] = mean(study.result(Halves(name, float(cell.sigma or 0), "untrained")).overlap)
+        untrained[name] = study.result(Halves(name, float(cell.sigma or 0), "untrained")).mean().value
         printed = claim.printed_number(cell, "", {"quantity": "overlap", "dataset": name})
         if printed is not None:
             published[name] = float(printed.printed) / 100
@@ -271,11 +340,12 @@ def _curves(study: Study, sigma: float, names: Sequence[str]) -> dict[str, objec
         sizes: list[int] = []
         for name in names:
             curve = study.result(Growth(name, sigma, control))
-            ends = [defined_interval(column) for column in curve.overlap.T]
+            columns = curve.gathered().T
+            ends = [defined_interval(column) for column in columns]
             sizes = curve.sizes.tolist() if len(curve.sizes) > len(sizes) else sizes
             found[name] = {
                 "x": curve.sizes.tolist(),
-                "mean": [mean(column) for column in curve.overlap.T],
+                "mean": [mean(column) for column in columns],
                 "low": [end.low for end in ends],
                 "high": [end.high for end in ends],
             }

@@ -163,7 +163,7 @@ class Study:
 
     ============== =====================================================================================
     ``""``         the model itself
-    ``untrained``  its untrained twin (same architecture, fresh weights) on the same text
+    ``untrained``  its untrained twin (same architecture, fresh and other weights) on the same text
     ``scrambled``  the model on text without meaning: each prompt's tokens shuffled, answers dealt out anew
                    among the examples and their tokens shuffled
     ============== =====================================================================================
@@ -249,7 +249,11 @@ class Study:
 
     @cached_property
     def untrained(self) -> LanguageModel:
-        return untrained_twin(self.lm, self.settings.seed)
+        """The untrained twin: of the study's seed, or of the next where the model itself has these very weights."""
+        twin = untrained_twin(self.lm, self.settings.seed)
+        if twin.fingerprint != self.lm.fingerprint:
+            return twin
+        return untrained_twin(self.lm, self.settings.seed + 1)
 
     @cached_property
     def early(self) -> Study:

@@ -11,14 +11,13 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from caploc.findings import Count, Effect, Finding, Number, Outcome, Test, Verdict
+from caploc.findings import Effect, Finding, Number, Outcome, Test, Verdict
 from caploc.rules.base import (
     Comparison,
     NonNegative,
     Rule,
     Share,
     Span,
-    Threshold,
     ends,
     interval,
     listed,
@@ -42,9 +41,12 @@ ROUNDING = 1e-9
 class Difference(Comparison, kind="difference"):
     """Overlap within a dataset minus between datasets lies above 0, with the p value of the part ``permutation`` (a
     Test) below the level, and lies above that of scrambled text, the part ``scrambled gap`` (an Effect), by an amount
-    not equivalent to 0 within ``equivalence_margin`` / it does not lie above 0, or scrambled text overlaps equally."""
+    not equivalent to 0 within ``equivalence_margin``, and above that of the untrained twin, the part ``twin gap`` (an
+    Effect), by more than ``twin_margin`` / it does not lie above 0, scrambled text overlaps equally, or the twin is
+    shown (90 % interval) to be less than ``equivalence_margin`` below."""
 
     equivalence_margin: NonNegative
+    twin_margin: NonNegative
 
     def judge(self, claim: Claim, finding: Finding) -> Verdict:
         own, margin = value_interval(finding), self.equivalence_margin
@@ -56,8 +58,18 @@ class Difference(Comparison, kind="difference"):
         gap90 = (
             f"scrambled text overlaps less by [{num(narrow.low, -margin)}, {num(narrow.high, margin)}] (90 %)"
         )
+        twin = part(finding, "twin gap", Effect)
+        over_twin = interval(finding, "twin gap", twin)
+        twin_high = ends(finding, "twin gap", twin, "interval90")[1]
+        beside = f"over the untrained twin by {span(over_twin.low, over_twin.high, self.twin_margin)}"
         if own.high <= 0:
-            return Verdict(Outcome.REFUTED, f"{shown} is not above 0")
+            return Verdict(Outcome.REFUTED, f"{shown} is not above 0; {beside}")
+        if twin_high < margin:
+            return Verdict(
+                Outcome.REFUTED,
+                f"halves of the model overlap more than those of its untrained twin by at most "
+                f"{num(twin_high, margin)} (90 %), less than {num(margin)}: random weights show as much; {shown}",
+            )
         if narrow.within(margin):
             return Verdict(
                 Outcome.REFUTED,
@@ -65,13 +77,15 @@ class Difference(Comparison, kind="difference"):
             )
         shown = (
             f"{shown}; permutation p {num(p, claim.level)} at level {num(claim.level)}; scrambled text overlaps "
-            f"less by {span(gap_low, gap_high, 0)}"
+            f"less by {span(gap_low, gap_high, 0)}; {beside}"
         )
-        if own.low > 0 and p < claim.level and gap_low > 0:
+        if own.low > 0 and p < claim.level and gap_low > 0 and over_twin.low > self.twin_margin:
             return Verdict(Outcome.SUPPORTED, shown)
         missing = ["the interval contains 0"] if own.low <= 0 else []
         missing += ["p is not below the level"] if p >= claim.level else []
         missing += ["scrambled text is not shown to overlap less"] if gap_low <= 0 else []
+        if over_twin.low <= self.twin_margin:
+            missing += [f"the twin is not shown to overlap less by {num(self.twin_margin)}"]
         return Verdict(Outcome.INCONCLUSIVE, f"{', '.join(missing)}: {shown}")
 
     def decisive(self, finding: Finding) -> Sequence[float | None]:
@@ -258,29 +272,27 @@ class NonInferiority(Rule, kind="non_inferiority"):
 
 
 class Partition(Rule, kind="partition"):
-    """The range over partitions, the part ``range`` (a Count), is below ``supported_below`` / the worst structured
-    partition lies lower than random ones, the part ``worst structured gap`` (an Effect), by more than
-    ``refuted_above``."""
+    """The value, what structured partitions lie below random ones on average, has its 90 % interval within ``margin``
+    of 0 / one of the structured ones, the parts that are an Effect, lies lower by more than ``margin``, with an
+    interval that holds for all of them together."""
 
-    supported_below: Threshold
-    refuted_above: Threshold
+    margin: NonNegative
 
     def judge(self, claim: Claim, finding: Finding) -> Verdict:
-        supported, refuted = self.supported_below, self.refuted_above
-        spread = number(finding, "range", part(finding, "range", Count))
-        name = "worst structured gap"
-        gap_low, gap_high = ends(finding, name, part(finding, name, Effect))
-        shown = (
-            f"range over partitions {num(spread, supported)}; the worst structured one lies lower by "
-            f"[{num(gap_low, refuted)}, {num(gap_high)}]"
-        )
-        if gap_low > refuted:
-            return Verdict(Outcome.REFUTED, f"{shown}, more than {num(refuted)}")
-        if spread < supported:
-            return Verdict(Outcome.SUPPORTED, f"{shown}; the range is below {num(supported)}")
+        margin, mean = self.margin, value_interval90(finding)
+        kinds = [interval(finding, name, one) for name, one in parts(finding, Effect).items()]
+        shown = f"structured partitions overlap less by {span(mean.low, mean.high, margin, -margin)} (90 %) on average"
+        single = f"lower than random ones: {listed([one.shown(margin) for one in kinds], len(kinds))}"
+        below = [one.name for one in kinds if one.low > margin]
+        if below:
+            return Verdict(
+                Outcome.REFUTED, f"{single}; {' and '.join(below)} by more than {num(margin)}; {shown}"
+            )
+        if mean.within(margin):
+            return Verdict(Outcome.SUPPORTED, f"{shown}, within {num(margin)} of 0; {single}")
         return Verdict(
             Outcome.INCONCLUSIVE,
-            f"{shown}; the range is not below {num(supported)}, the drop not shown to exceed {num(refuted)}",
+            f"{shown}, not within {num(margin)} of 0; {single}: none is shown to be lower by more than {num(margin)}",
         )
 
 

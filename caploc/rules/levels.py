@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from caploc.findings import Bound, Count, Effect, Finding, Number, Outcome, Verdict
 from caploc.rules.base import (
     IncompleteFindingError,
+    NonNegative,
     Rule,
     Span,
     Threshold,
@@ -56,17 +57,45 @@ class LowerBounds(LowerBound, kind="lower_bounds"):
         return Verdict(_unanimous(verdicts), "; ".join(verdict.reason for verdict in verdicts))
 
 
-class Both(Rule, kind="both"):
-    """Overlap and IoU of one cell, each a ``lower_bound``: both are supported / either is refuted.
+class AboveTwin(LowerBound, kind="above_twin"):
+    """The interval of the part ``at full size`` (a Bound: at the paper's number of samples) lies above
+    ``supported_above``, and that of the part ``twin gap`` (an Effect: what it is above that of the untrained twin, on
+    the same samples) above ``twin_margin`` / the former lies below ``refuted_below``.
 
-    Parts ``overlap`` and ``iou``, each a Bound. The thresholds are those of the claims ``overlap_claim`` and
+    What random weights show as well is true of the number, and shows nothing of the model: INCONCLUSIVE.
+    """
+
+    twin_margin: NonNegative
+
+    def judge(self, claim: Claim, finding: Finding) -> Verdict:
+        return self.beside_twin(finding)
+
+    def beside_twin(self, finding: Finding, before: str = "") -> Verdict:
+        """The verdict on the parts whose names begin with ``before``."""
+        name, gap_name = f"{before}at full size", f"{before}twin gap"
+        verdict = self.of(interval(finding, name, part(finding, name, Bound)))
+        gap, margin = interval(finding, gap_name, part(finding, gap_name, Effect)), self.twin_margin
+        shown = f"{verdict.reason}; {gap.shown(margin)} over the untrained twin"
+        if verdict.outcome is Outcome.SUPPORTED and gap.low <= margin:
+            return Verdict(
+                Outcome.INCONCLUSIVE,
+                f"{shown} does not lie above {num(margin)}: random weights are not shown to give less",
+            )
+        lies = "lies" if gap.low > margin else "does not lie"
+        return Verdict(verdict.outcome, f"{shown} {lies} above {num(margin)}")
+
+
+class Both(Rule, kind="both"):
+    """Overlap and IoU of one cell, each judged as ``above_twin``: both are supported / either is refuted.
+
+    Its parts' names begin with ``overlap`` and ``iou``. The thresholds are those of the claims ``overlap_claim`` and
     ``iou_claim``: taken from them, never written twice, so that they cannot drift apart.
     """
 
     overlap_claim: str
     iou_claim: str
-    overlap: LowerBound | None = None
-    iou: LowerBound | None = None
+    overlap: AboveTwin | None = None
+    iou: AboveTwin | None = None
 
     @property
     def parameters(self) -> Mapping[str, float]:
@@ -80,22 +109,19 @@ class Both(Rule, kind="both"):
         found = {}
         for name in ("overlap", "iou"):
             claim = getattr(self, f"{name}_claim")
-            if type(rules.get(claim)) is not LowerBound:
-                raise ValueError(f"{name}_claim: {claim!r} is no claim with a lower_bound rule")
+            if type(rules.get(claim)) is not AboveTwin:
+                raise ValueError(f"{name}_claim: {claim!r} is no claim with a above_twin rule")
             found[name] = rules[claim]
         return self.model_copy(update=found)
 
     def judge(self, claim: Claim, finding: Finding) -> Verdict:
-        verdicts = [
-            bound.of(interval(finding, name, part(finding, name, Bound)))
-            for name, bound in self._bounds().items()
-        ]
+        verdicts = [bound.beside_twin(finding, f"{name} ") for name, bound in self._bounds().items()]
         outcome = _unanimous(verdicts)
         if any(verdict.outcome is Outcome.REFUTED for verdict in verdicts):
             outcome = Outcome.REFUTED
         return Verdict(outcome, "; ".join(verdict.reason for verdict in verdicts))
 
-    def _bounds(self) -> dict[str, LowerBound]:
+    def _bounds(self) -> dict[str, AboveTwin]:
         if self.overlap is None or self.iou is None:
             raise IncompleteFindingError(
                 f"a rule of kind {self.kind!r} has no thresholds before the claims that it refers to are known"

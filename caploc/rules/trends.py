@@ -5,49 +5,53 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from caploc.findings import Chance, Count, Effect, Finding, Outcome, Test, Verdict
-from caploc.rules.base import Comparison, Level, Rule, Threshold, ends, estimate, num, number, part, parts
+from caploc.findings import Chance, Effect, Finding, Outcome, Test, Verdict
+from caploc.rules.base import (
+    Comparison,
+    Level,
+    Rule,
+    Threshold,
+    ends,
+    estimate,
+    interval,
+    num,
+    number,
+    part,
+    parts,
+)
 
 if TYPE_CHECKING:
     from caploc.papers import Claim
 
 
 class Trend(Rule, kind="trend"):
-    """Rising by a trend test, the part ``trend`` (a Test, whose estimate is Kendall's tau), and then flat: the part
-    ``rise`` (a Count) lies above, and the 90 % interval of the part ``last increment`` (an Effect) below,
-    ``last_supported_below`` / not rising, or the last increment lies above ``last_refuted_above``.
-
-    Growing subsamples of one sample depend on each other, so that a flat curve, too, can have a trend: the whole rise
-    must also exceed what the last step may still add.
-    """
+    """Rising and then flat: the interval of the part ``rise`` (an Effect) lies above 0, and the 90 % interval of the
+    part ``last increment`` (an Effect) below ``last_supported_below`` / the 90 % interval of the rise, or else the last
+    increment's whole 95 % interval, shows the contrary: a rise below ``last_refuted_above``, a last step above it."""
 
     last_supported_below: Threshold
     last_refuted_above: Threshold
 
     def judge(self, claim: Claim, finding: Finding) -> Verdict:
         supported, refuted = self.last_supported_below, self.last_refuted_above
-        test, last = part(finding, "trend", Test), part(finding, "last increment", Effect)
-        tau, p = number(finding, "trend", test), number(finding, "trend", test, "p")
-        rise = number(finding, "rise", part(finding, "rise", Count))
+        last = part(finding, "last increment", Effect)
+        rise = interval(finding, "rise", part(finding, "rise", Effect))
+        rise90 = interval(finding, "rise", part(finding, "rise", Effect), "interval90")
         low, _ = ends(finding, "last increment", last)
         _, high90 = ends(finding, "last increment", last, "interval90")
         shown = (
-            f"trend tau {num(tau, 0)}, p {num(p, claim.level)}, rise {num(rise, supported)}; the last doubling adds at "
-            f"least {num(low, refuted)} and at most {num(high90, supported)}"
+            f"{rise.shown(0)} (90 %: at most {num(rise90.high, refuted)}); the last doubling adds at least "
+            f"{num(low, refuted)} and at most {num(high90, supported)}"
         )
-        if tau <= 0:
-            return Verdict(Outcome.REFUTED, f"{shown}: no rising trend")
+        if rise90.high < refuted:
+            return Verdict(Outcome.REFUTED, f"{shown}: not rising by {num(refuted)}")
         if low > refuted:
             return Verdict(Outcome.REFUTED, f"{shown}: still rising by more than {num(refuted)}")
-        if p < claim.level and high90 < supported < rise:
+        if rise.low > 0 and high90 < supported:
             return Verdict(Outcome.SUPPORTED, f"{shown}: rising, then by less than {num(supported)}")
-        reasons = [f"p is not below {num(claim.level)}"] if p >= claim.level else []
-        reasons += [f"the rise is not above {num(supported)}"] if rise <= supported else []
-        reasons += [f"the last step may exceed {num(supported)}"] if high90 >= supported else []
+        reasons = ["the rise is not shown to lie above 0"] if rise.low <= 0 else []
+        reasons += [f"the last doubling may add {num(supported)} or more"] if high90 >= supported else []
         return Verdict(Outcome.INCONCLUSIVE, f"{shown}: {' and '.join(reasons)}")
-
-    def decisive(self, finding: Finding) -> Sequence[float | None]:
-        return _trend_p(finding)
 
 
 class Monotone(Rule, kind="monotone"):

@@ -2,9 +2,9 @@
 
 Masks are located anew on every subset; the caller says how (`Shards.locate`). Splits of one dataset share its shards:
 they are no independent repetitions, and a test over them rejects ever more often the more of them are drawn. An
-interval over splits describes the splits; what is independent is the shards, which `exchange_p` deals out anew and the
-bootstraps draw with replacement. A bootstrap sample holds fewer distinct shards than the whole, so that its masks are
-noisier and share less.
+interval over splits describes the splits; what is independent is the shards, which `exchange_p` deals out anew and
+`Jackknifed` leaves out, a group at a time. (A bootstrap sample holds fewer distinct shards than the whole: its masks
+are noisier and share less, so that it says how much an overlap varies, but not round which value.)
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
+from scipy import stats
 
+from caploc.statistics.intervals import Interval, defined_mean
 from caploc.statistics.permutation import rank_p
 from caploc.statistics.sets import Agreement, agreement
 from caploc.streams import Stream, stream
@@ -25,6 +27,23 @@ EXCHANGES = 999
 
 SMALLEST_HALF = 4
 """Shards in a half of the smallest subsample."""
+
+LEFT_OUT = 16
+"""Groups of shards that the jackknife leaves out in turn, as many as the fewest samples that are located with: the
+variance it finds has one degree of freedom fewer."""
+
+LEFT_OUT_SPLITS = 40
+"""Splits on which each group is left out. What single splits do counts as what the examples do, so that few of them
+widen intervals: of 40, by half."""
+
+ROOT = -0.5
+"""The slope of 1 - overlap that falls with the standard error of scores."""
+
+FITTED_SIZES = 3
+"""Sizes, each twice the one before, through which the curve of overlap is drawn. Smaller ones lie off a power law."""
+
+LEAST_DISAGREEMENT = 1e-3
+"""An overlap of 1 has no logarithm of what is missing; a neuron in a thousand is less than any mask resolves."""
 
 Subsets = Sequence[np.ndarray]
 """The numbers of the shards in each subset; one that is drawn twice counts twice."""
@@ -60,17 +79,16 @@ def draw_halves(shards: int, draws: int, seed: int) -> tuple[list[np.ndarray], l
     return [first for first, _ in split], [second for _, second in split]
 
 
-def half_split(shards: Shards, draws: int, seed: int) -> Agreement:
+def half_split(shards: Shards, draws: int, seed: int) -> Resplit:
     """The paper's measurement, over many random splits instead of one."""
     first, second = draw_halves(shards.count, draws, seed)
-    return agreement(shards.locate(first), shards.locate(second))
+    return resplit(shards, first, shards, second, LEFT_OUT_SPLITS, seed)
 
 
-def across(a: Shards, b: Shards, draws: int, seed: int) -> Agreement:
+def across(a: Shards, b: Shards, draws: int, seed: int) -> Resplit:
     """A random half of ``a`` against a random half of ``b``: what `half_split` must be compared with."""
-    return agreement(
-        a.locate(draw_halves(a.count, draws, seed)[0]), b.locate(draw_halves(b.count, draws, seed)[1])
-    )
+    first, second = draw_halves(a.count, draws, seed)[0], draw_halves(b.count, draws, seed)[1]
+    return resplit(a, first, b, second, LEFT_OUT_SPLITS, seed)
 
 
 def exchange_p(pooled: Shards, first: int, seed: int) -> tuple[float, float]:
@@ -92,25 +110,116 @@ def exchange_p(pooled: Shards, first: int, seed: int) -> tuple[float, float]:
     return one, other
 
 
-def partition_gap(
-    shards: Shards, structured: tuple[np.ndarray, np.ndarray], draws: int, seed: int
-) -> np.ndarray:
-    """``[draws]`` the overlap of random halves minus that of two ``structured`` ones, both bootstrapped within their
-    halves, which stay disjoint."""
-    generator = stream(Stream.PARTITION_GAP, seed)
-    first, second = draw_halves(shards.count, draws, seed + 1)
+@dataclass(frozen=True, eq=False)
+class Jackknifed:
+    """A statistic on all shards, and with each of `LEFT_OUT` random groups of them left out (Tukey 1958; Shao & Wu 1989
+    on leaving out groups of a statistic that is not smooth, as an overlap of masks is not).
 
-    def overlaps(firsts: Subsets, seconds: Subsets) -> np.ndarray:
-        a = shards.locate([resampled(generator, half) for half in firsts])
-        b = shards.locate([resampled(generator, half) for half in seconds])
-        return agreement(a, b).overlap
+    What is made of the same groups can be subtracted: the interval is then that of the paired difference. Of two
+    datasets, the groups of one number are left out together; their influences are independent and add up.
 
-    return overlaps(first, second) - overlaps([structured[0]] * draws, [structured[1]] * draws)
+    ``value``; ``without [LEFT_OUT]``: nan where the statistic is undefined.
+    """
+
+    value: float
+    without: np.ndarray
+
+    def __sub__(self, other: Jackknifed) -> Jackknifed:
+        return Jackknifed(self.value - other.value, self.without - other.without)
+
+    def mapped(self, function: Callable[[np.ndarray], np.ndarray]) -> Jackknifed:
+        """A function of the statistic."""
+        return Jackknifed(float(function(np.array(self.value))), function(self.without))
+
+    @property
+    def error(self) -> float:
+        """The standard error over samples of examples; nan where the statistic is undefined without some group."""
+        groups = len(self.without)
+        return float(np.sqrt((groups - 1) * self.without.var())) if groups else float("nan")
+
+    def interval(self, level: float = 0.95) -> Interval:
+        """With Student's t on one degree of freedom fewer than there are groups."""
+        reach = self.error * float(stats.t.ppf((1 + level) / 2, len(self.without) - 1))
+        return Interval(self.value - reach, self.value + reach, level, "jackknife")
+
+    @classmethod
+    def mean(cls, parts: Sequence[Jackknifed]) -> Jackknifed:
+        """The mean of several."""
+        return cls(
+            float(np.mean([one.value for one in parts])), np.mean([one.without for one in parts], axis=0)
+        )
 
 
-def nested_overlaps(shards: Shards, orders: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Half-split overlap of nested subsamples that double, in so many random orders: their sizes in shards ``[S]``, and
-    the overlap of each one's halves ``[orders, S]``.
+def without_groups(shards: int, subsets: Subsets, seed: int) -> list[Subsets]:
+    """The subsets, then the subsets without each of `LEFT_OUT` groups of so many shards."""
+    group = stream(Stream.LEFT_OUT, seed).permutation(shards) % LEFT_OUT
+    return [subsets, *([one[group[one] != left] for one in subsets] for left in range(LEFT_OUT))]
+
+
+@dataclass(frozen=True, eq=False)
+class Resplit:
+    """How the masks of pairs of subsets agree: on ``all`` shards, and ``without`` each of `LEFT_OUT` groups."""
+
+    all: Agreement
+    without: Sequence[Agreement]
+
+    def mean(self, quantity: str = "overlap", least: float = 0.5) -> Jackknifed:
+        """The mean over the pairs of subsets, nan where fewer than the share ``least`` of them are defined."""
+        means = [defined_mean(getattr(one, quantity), least) for one in (self.all, *self.without)]
+        return Jackknifed(means[0], np.array(means[1:]))
+
+
+def resplit(a: Shards, first: Subsets, b: Shards, second: Subsets, draws: int, seed: int) -> Resplit:
+    """The agreement of masks of ``a`` on ``first[i]`` and of ``b`` on ``second[i]``; with groups left out on the first
+    ``draws`` of them, on which what one group changes is seen as well."""
+    if min(a.count, b.count) < LEFT_OUT:  # too few for an interval
+        return Resplit(agreement(a.locate(first), b.locate(second)), [])
+    found = []
+    for number, (one, other) in enumerate(
+        zip(without_groups(a.count, first, seed), without_groups(b.count, second, seed), strict=True)
+    ):
+        kept = slice(None) if number == 0 else slice(draws)
+        found.append(agreement(a.locate(one[kept]), b.locate(other[kept])))
+    return Resplit(found[0], found[1:])
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """Agreement of two halves against the number of examples: ``sizes [S]``, each twice the one before, and what random
+    orders give of each."""
+
+    sizes: np.ndarray
+    found: Sequence[Resplit]
+
+    def gathered(self, quantity: str = "overlap") -> np.ndarray:
+        """``[orders, S]`` of every order."""
+        return np.stack([getattr(one.all, quantity) for one in self.found], axis=1)
+
+    def at(self, size: float, quantity: str = "overlap", steepest: float = ROOT) -> Jackknifed:
+        """The mean ``quantity`` at ``size`` examples: measured at the largest of the sizes; beyond it, on the line of
+        its distance from 1 through the last `FITTED_SIZES`, on logarithmic axes, at most as steep as ``steepest``.
+
+        Where neurons have scores of their own, the masks of two halves disagree about those within a standard error of
+        the threshold, so that the distance falls like a power of the number of examples, in the end its root (`ROOT`);
+        before, where few neurons stand out, it may fall faster. Planted scores have their truth between the line that
+        is held to the root and the line that is not. Where nothing stands out the line is level; one that would rise
+        is held level.
+        """
+        if size <= self.sizes[-1]:
+            return self.found[int(np.argmin(np.abs(self.sizes - size)))].mean(quantity)
+        means = [one.mean(quantity) for one in self.found[-FITTED_SIZES:]]
+        x = np.log(self.sizes[-FITTED_SIZES:])
+        away = 1 - np.stack([[one.value, *one.without] for one in means], axis=1)  # [1 + groups, sizes]
+        y = np.log(np.maximum(away, LEAST_DISAGREEMENT))
+        slope = (y * (x - x.mean())).sum(1) / max(((x - x.mean()) ** 2).sum(), 1e-12)
+        slope = slope.clip(steepest, 0)
+        there = 1 - np.exp(y.mean(1) + slope * (np.log(size) - x.mean()))
+        return Jackknifed(float(there[0]), there[1:])
+
+
+def growing(shards: Shards, orders: int, seed: int) -> tuple[np.ndarray, list[Resplit]]:
+    """Halves of nested subsamples that double, in so many random orders: their sizes in shards ``[S]``, and how each
+    one's halves agree.
 
     Shards of odd and even place make the halves, so that a subsample's halves contain the smaller one's.
     """
@@ -119,11 +228,11 @@ def nested_overlaps(shards: Shards, orders: int, seed: int) -> tuple[np.ndarray,
     counts = [shards.count]
     while counts[0] // 2 >= 2 * SMALLEST_HALF:
         counts.insert(0, counts[0] // 2)
-    columns = [
-        shards.overlap([order[:count:2] for order in ordered], [order[1:count:2] for order in ordered])
-        for count in counts
-    ]
-    return np.array(counts), np.stack(columns, axis=1)
+    found = []
+    for count in counts:
+        first, second = ([order[begin:count:2] for order in ordered] for begin in (0, 1))
+        found.append(resplit(shards, first, shards, second, orders, seed))
+    return np.array(counts), found
 
 
 def subset_overlaps(shards: Shards, share: float, draws: int, seed: int) -> np.ndarray:

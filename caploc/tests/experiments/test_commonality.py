@@ -43,7 +43,7 @@ def p_of(found: Measurement, name: str) -> float | None:
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_planted_neurons_are_found_again(size: int) -> None:
-    study = study_of(planted(0, 40, A), planted(1, 40, B), size=size)
+    study = study_of(planted(0, 48, A), planted(1, 48, B), size=size)  # a shard a group that is left out
     for claim in ("table1-overlap", "abstract-gsm8k-overlap", "table1-iou", "table1-both-high"):
         finding, verdict = run(claim, study)
         found = finding.measurement
@@ -54,7 +54,7 @@ def test_planted_neurons_are_found_again(size: int) -> None:
         assert math.isnan(found.controls["untrained twin"]) or found.controls["untrained twin"] < 0.1
         assert 0 < found.chance < 0.02  # type: ignore[operator]
         assert finding.published == {"table1-iou": "93.08"}.get(claim, "96.42")
-        assert (found.n, found.draws) == (40, 40)
+        assert (found.n, found.draws) == (48, 40)
 
 
 def test_noise_is_not_found_again() -> None:
@@ -192,7 +192,7 @@ def test_an_untrained_model_that_overlaps_as_much_refutes() -> None:
 def test_common_neurons_do_not_depend_on_the_partition() -> None:
     finding, verdict = run("table1-partition-independence", study_of(planted(0, 40, A)))
     assert verdict.outcome is Outcome.SUPPORTED
-    assert finding.measurement.value == finding.measurement.parts["range"] == Count(0.0)
+    assert value(finding.measurement).interval90 == (0, 0)
 
 
 @pytest.mark.parametrize("kind", ["prompt length", "answer", "source order"])
@@ -208,8 +208,8 @@ def test_neurons_that_depend_on_the_partition_refute(kind: str) -> None:
                 scores[example, layer, neuron] += 1
     finding, verdict = run("table1-partition-independence", study_of(scores, answers=answers), sigma=3)
     assert verdict.outcome is Outcome.REFUTED
-    assert finding.settings["worst"] == kind and finding.measurement.asides[f"overlap by {kind}"] == 0
-    gap = finding.measurement.parts["worst structured gap"]
+    assert finding.measurement.asides[f"overlap by {kind}"] == 0
+    gap = finding.measurement.parts[f"by {kind}"]
     assert isinstance(gap, Effect) and gap.interval[0] > 0.5  # type: ignore[index]
 
 
@@ -227,7 +227,7 @@ def test_the_overlap_rises_and_then_stops() -> None:
     study = study_of(planted(3, 192, A, scale=0.5))
     finding, verdict = run("convergence-llama2-7b", study, sigma=3)
     found = finding.measurement
-    assert verdict.outcome is Outcome.SUPPORTED and p_of(found, "trend") < 1e-6  # type: ignore[operator]
+    assert verdict.outcome is Outcome.SUPPORTED and found.parts["rise"].interval[0] > 0  # type: ignore[index]
     assert finding.settings["sizes"] == [12, 24, 48, 96, 192]
     curve = [found.asides[f"overlap at {size}"] for size in (12, 24, 48, 96, 192)]
     assert curve[0] < 0.9 < 0.99 < curve[-1] and curve[0] < curve[1] < curve[2]  # type: ignore[operator]
@@ -235,9 +235,12 @@ def test_the_overlap_rises_and_then_stops() -> None:
 
 def test_an_overlap_that_still_rises_has_not_converged() -> None:
     many = [(layer, neuron) for layer in range(LAYERS) for neuron in range(15)]
-    finding, verdict = run("convergence-llama2-7b", study_of(planted(3, 96, many, scale=2.2)), sigma=2)
+    study = study_of(noise(0, 96), planted(3, 96, many, scale=2.2))
+    finding, verdict = run(
+        "convergence-llama2-7b", study, sigma=2, dataset="imdb"
+    )  # the paper has half as many
     assert verdict.outcome is Outcome.REFUTED and "still rising" in verdict.reason
-    assert p_of(finding.measurement, "trend") < 0.01  # type: ignore[operator]
+    assert finding.measurement.parts["rise"].interval[0] > 0  # type: ignore[index]
 
 
 def test_an_overlap_of_noise_does_not_converge() -> None:
@@ -266,7 +269,7 @@ def test_the_curve_against_the_examples_themselves() -> None:
     scores = planted(0, 70, A, scale=0.7)
     study = study_of(scores, size=2, seed=5)
     curve, shards = study.result(Growth("gsm8k", 3)), sums_of(scores, 2)
-    assert curve.sizes.tolist() == [16, 34, 70] and curve.overlap.shape == (20, 3)
+    assert curve.sizes.tolist() == [16, 34, 70] and curve.gathered().shape == (20, 3)
     order = np.random.default_rng([5, 8]).permutation(35)
     for column, count in enumerate((8, 17, 35)):
         sets = []
@@ -276,7 +279,7 @@ def test_the_curve_against_the_examples_themselves() -> None:
             sets.append(np.abs(mean - mean.mean()) > 3 * mean.std())
         both = (sets[0] & sets[1]).sum()
         expected = (both / sets[0].sum() + both / sets[1].sum()) / 2
-        assert curve.overlap[0, column] == pytest.approx(expected)
+        assert curve.gathered()[0, column] == pytest.approx(expected)
 
 
 def test_half_of_the_data_suffices_where_neurons_are_common() -> None:

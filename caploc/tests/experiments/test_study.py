@@ -25,6 +25,7 @@ from caploc.experiments.study import (
     StudySettings,
     pairs,
 )
+from caploc.model.loading import untrained_twin
 from caploc.store import Store
 from caploc.tests.attribution.families import CONTEXT
 from caploc.tests.tiny import save_tiny, tiny_lm
@@ -119,6 +120,9 @@ def test_controls_are_other_scores_on_the_same_examples(
     assert all(not np.allclose(a, b) for a, b in pairs(totals))  # type: ignore[arg-type, type-var]
     assert study.result(Scores("mine")) is shards[""] and study.untrained is study.untrained
     assert study.untrained.name == "tiny-llama-untrained-0"
+
+    itself = Study("given", study.settings, untrained_twin(study.lm, study.settings.seed))
+    assert itself.untrained.name.endswith("-1") and itself.untrained.fingerprint != itself.lm.fingerprint
 
     monkeypatch.setattr(locating.Attributor, "__init__", lambda *_: 1 / 0)
     again = make_study()

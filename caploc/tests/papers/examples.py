@@ -10,7 +10,8 @@ from typing import Any
 from caploc import findings
 from caploc.findings import Bound, Cell, Chance, Count, Effect, Finding, Measurement, Number, Part, Reading
 from caploc.papers import Claim, Margin, PrintedCell, PrintedFor, PrintedNumber, RuleText
-from caploc.rules import RULES, Derived, LowerBound, Rule
+from caploc.rules import RULES, Derived, Rule
+from caploc.rules.levels import AboveTwin
 
 CELL = Cell("tiny-llama", "gsm8k", 6.0)
 NAN = math.nan
@@ -21,17 +22,18 @@ THRESHOLDS: Mapping[str, Mapping[str, Any]] = {
     "interval_below": {"supported_below": 0.4, "refuted_above": 0.5},
     "within": {"supported_low": 10, "supported_high": 20, "refuted_low": 5, "refuted_high": 50},
     "lower_bounds": {"supported_above": 0.05, "refuted_below": 0.05},
+    "above_twin": {"supported_above": 0.8, "refuted_below": 0.5, "twin_margin": 0.1},
     "both": {
         "overlap_claim": "an-overlap",
         "iou_claim": "an-iou",
-        "overlap": LowerBound(supported_above=0.8, refuted_below=0.5),
-        "iou": LowerBound(supported_above=0.7, refuted_below=0.33),
+        "overlap": AboveTwin(supported_above=0.8, refuted_below=0.5, twin_margin=0.1),
+        "iou": AboveTwin(supported_above=0.7, refuted_below=0.33, twin_margin=0.1),
     },
     "agreement": {},
     "readings": {"decides": "mean"},
     "no_more": {"margin": 0.1},
     "printed_or_direction": {"equivalence_margin": 0.05},
-    "difference": {"equivalence_margin": 0.05},
+    "difference": {"equivalence_margin": 0.05, "twin_margin": 0.1},
     "plain_difference": {"equivalence_margin": 0.05},
     "comparison": {"equivalence_margin": 0.05},
     "best_of": {"share": 0.66},
@@ -39,7 +41,7 @@ THRESHOLDS: Mapping[str, Mapping[str, Any]] = {
     "equivalence": {"margin": 0.05, "share": 0.5},
     "non_inferiority": {"margin": 0.02},
     "above_chance": {"pair_level": 0.01, "refuted_level": 0.05},
-    "partition": {"supported_below": 0.05, "refuted_above": 0.1},
+    "partition": {"margin": 0.1},
     "trend": {"last_supported_below": 0.02, "last_refuted_above": 0.05},
     "monotone": {},
     "one_reading": {"low": 0.0005, "high": 0.006},
@@ -125,13 +127,20 @@ def pair(p: float, p_by_layer: float) -> Chance:
 # parts of which each rule says SUPPORTED
 WELL: Mapping[str, Mapping[str, Part]] = {
     "lower_bounds": {"rise": bound(0.1, 0.2)},
-    "both": {"overlap": bound(0.9, 0.95), "iou": bound(0.8, 0.9)},
+    "above_twin": {"at full size": bound(0.9, 0.95), "twin gap": effect(0.15, 0.3)},
+    "both": {
+        "overlap at full size": bound(0.9, 0.95),
+        "overlap twin gap": effect(0.15, 0.3),
+        "iou at full size": bound(0.8, 0.9),
+        "iou twin gap": effect(0.15, 0.3),
+    },
     "agreement": {"rise": Number(0.85, (0.84, 0.86))},
     "printed_or_direction": {"rise": Number(0.85, (0.84, 0.86)), "more": effect(0.1, 0.2)},
     "no_more": {"more": effect(-0.02, 0.03), "above chance": effect(0.1, 0.2)},
     "readings": {"mean": Reading(0.85, (0.84, 0.86))},
     "difference": {
         "scrambled gap": Effect(0.2, (0.1, 0.3), (0.12, 0.28)),
+        "twin gap": effect(0.15, 0.3),
         "permutation": a_test(0.001),
     },
     "comparison": {"one": effect(0.1, 0.2), "two": effect(0.06, 0.3)},
@@ -145,10 +154,9 @@ WELL: Mapping[str, Mapping[str, Part]] = {
     "equivalence": {"one": effect(-0.04, 0.01), "two": effect(0.02, 0.3)},
     "non_inferiority": {"one": effect(-0.01, 0.01), "two": effect(0.02, 0.3)},
     "above_chance": {"a": pair(0.001, 0.01)},
-    "partition": {"range": Count(0.04), "worst structured gap": Effect(0.01, (-0.01, 0.03))},
+    "partition": {"by length": effect(-0.02, 0.12), "by answer": effect(-0.1, 0.05)},
     "trend": {
-        "trend": a_test(0.001, 0.9),
-        "rise": Count(0.3),
+        "rise": effect(0.1, 0.3),
         "last increment": Effect(0.0, (-0.01, 0.02), (-0.005, 0.01)),
     },
     "monotone": {"trend": a_test(0.001), "reversal": a_test(0.9)},
@@ -165,6 +173,7 @@ INTERVALS: Mapping[str, tuple[float, float]] = {
     "identity_below": (0.0, 0.1),
     "recall_below": (0.05, 0.2),
 }
+INTERVALS90: Mapping[str, tuple[float, float]] = {"partition": (-0.05, 0.09)}
 ESTIMATES: Mapping[str, float] = {"upper_bound": 0.009, "vanishing_error": 0.005, "consistent": 0}
 
 
@@ -177,7 +186,7 @@ def finding_of(kind: str, parts: Mapping[str, Part | None] | None = None, **numb
     value = Part(
         estimate=numbers.get("estimate", ESTIMATES.get(kind, 0.5)),
         interval=numbers.get("interval", INTERVALS.get(kind, (0.1, 0.2))),
-        interval90=numbers.get("interval90", (0.1, 0.2)),
+        interval90=numbers.get("interval90", INTERVALS90.get(kind, (0.1, 0.2))),
     )
     found = Measurement(
         "overlap",

@@ -119,8 +119,8 @@ WRONG: list[tuple[str, str, str, str]] = [
     (COMMON, 'direction = "high"', 'direction = ""', "'table1-overlap': the field 'direction' must be"),
     (
         COMMON,
-        'rule = { kind = "lower',
-        'directoin = "x"\nrule = { kind = "lower',
+        'rule = { kind = "above_twin',
+        'directoin = "x"\nrule = { kind = "above_twin',
         "'table1-overlap': unknown field 'directoin'",
     ),
     (
@@ -236,8 +236,8 @@ def test_unknown_names_list_what_there_is() -> None:
 
 
 def test_margins_are_the_papers_unless_a_claim_has_its_own() -> None:
-    own = 'margins = { least-loss = 0.07 }\nrule = { kind = "lower'
-    paper = parse_paper(changed(COMMON, 'rule = { kind = "lower', own))
+    own = 'margins = { least-loss = 0.07 }\nrule = { kind = "above_twin'
+    paper = parse_paper(changed(COMMON, 'rule = { kind = "above_twin', own))
     assert paper.claim("table1-overlap").margins["least-loss"] == 0.07
     assert (
         paper.claim("table1-iou").margins["least-loss"]
@@ -260,8 +260,8 @@ def test_headline_claims_have_short_labels_of_their_own() -> None:
 
 
 def test_sigmas_are_those_of_the_group_unless_a_claim_has_its_own() -> None:
-    own = 'sigmas = [2, 4]\nrule = { kind = "lower'
-    paper = parse_paper(changed(COMMON, 'rule = { kind = "lower', own))
+    own = 'sigmas = [2, 4]\nrule = { kind = "above_twin'
+    paper = parse_paper(changed(COMMON, 'rule = { kind = "above_twin', own))
     assert paper.claim("table1-overlap").sigmas == (2, 4)
     assert paper.claim("table1-iou").sigmas == (6,)
     assert (
@@ -274,15 +274,15 @@ def test_what_a_claim_counts_as_follows_from_its_rule_and_sources_unless_it_says
     assert standing["table1-overlap"] == "empirical" and standing["fidelity-conclusion"] == "derived"
     assert standing["print-eq7-weights"] == "print" and standing["control-untrained-overlap"] == "control"
     assert standing["general-cnl-outperforms"] == "summary"
-    own = 'repeats = "table1-iou"\nrule = { kind = "lower'
+    own = 'repeats = "table1-iou"\nrule = { kind = "above_twin'
     assert (
-        parse_paper(changed(COMMON, 'rule = { kind = "lower', own)).claim("table1-overlap").standing
+        parse_paper(changed(COMMON, 'rule = { kind = "above_twin', own)).claim("table1-overlap").standing
         == "repeats"
     )
-    own = 'standing = "reading"\nrule = { kind = "lower'
+    own = 'standing = "reading"\nrule = { kind = "above_twin'
     assert (
-        parse_paper(changed(COMMON, 'rule = { kind = "lower', own)).claim("table1-overlap").standing
+        parse_paper(changed(COMMON, 'rule = { kind = "above_twin', own)).claim("table1-overlap").standing
         == "reading"
     )
     with pytest.raises(PaperError, match="'table1-overlap' repeats: there is no claim 'none'"):
-        parse_paper(changed(COMMON, 'rule = { kind = "lower', 'repeats = "none"\nrule = { kind = "lower'))
+        parse_paper(changed(COMMON, 'rule = { kind = "above_twin', 'repeats = "none"\nrule = { kind = "above_twin'))

@@ -92,10 +92,10 @@ def test_a_part_of_another_kind_is_not_taken(kind: str) -> None:
 
 
 def test_a_missing_part_is_a_defect_and_not_a_verdict() -> None:
-    with pytest.raises(IncompleteFindingError, match=r"lacks the part 'trend' \(Test\)"):
-        judge(claim_of("trend"), finding_of("trend", {"trend": None}))
-    with pytest.raises(IncompleteFindingError, match=r"lacks the part 'trend' \(Test\)"):
-        judge(claim_of("trend"), finding_of("trend", {"trend": Count(0.9)}))
+    with pytest.raises(IncompleteFindingError, match=r"lacks the part 'rise' \(Effect\)"):
+        judge(claim_of("trend"), finding_of("trend", {"rise": None}))
+    with pytest.raises(IncompleteFindingError, match=r"lacks the part 'rise' \(Effect\)"):
+        judge(claim_of("trend"), finding_of("trend", {"rise": Count(0.9)}))
     for kind, part in (
         ("above_chance", "Chance"),
         ("comparison", "Effect"),
@@ -160,6 +160,7 @@ def moved(finding: Finding, data: st.DataObject, shift: float) -> tuple[Finding,
 HIGH = (
     "lower_bound",
     "lower_bounds",
+    "above_twin",
     "both",
     "difference",
     "plain_difference",
@@ -215,7 +216,7 @@ def test_supported_rests_on_a_p_value_below_the_level_where_there_is_one(
     ps = {place: data.draw(st.floats(0, 0.1)) for place in p_places(kind)}
     drawn, claim = with_numbers(finding_of(kind), ps), claim_of(kind)
     p = decisive_p(claim, drawn)
-    assert (p is not None) == (kind in COMPARISONS or kind in ("trend", "monotone"))
+    assert (p is not None) == (kind in COMPARISONS or kind == "monotone")
     if p is not None and judge(claim, drawn).outcome is S:
         assert p < claim.level
 
