@@ -23,6 +23,8 @@ from caploc.statistics.checks import Clusters, StatisticsError, cluster_codes, f
 from caploc.statistics.intervals import (
     RESAMPLES,
     Interval,
+    adjusted_interval,
+    at_least,
     bootstrap_mean,
     defined_interval,
     multinomial_weights,
@@ -176,6 +178,22 @@ def if_nothing_changed(change: AnyChange, units: int) -> AnyChange:
     if not change.estimate == change.interval.low == change.interval.high == 0:
         return change
     return replace(change, interval=no_change(units, 0.95), interval90=no_change(units, 0.90))
+
+
+def at_least_adjusted(
+    change: AnyChange,
+    differences: ArrayLike,
+    *,
+    clusters: Clusters | None = None,
+    limits: tuple[float, float] = (-1.0, 1.0),
+) -> AnyChange:
+    """``change`` of a bounded score, the mean of ``differences [items]``, with intervals that are `adjusted_interval`'s
+    at least: items that all end alike show no equivalence by themselves, and less change never shows less of it."""
+    return replace(
+        change,
+        interval=at_least(change.interval, adjusted_interval(differences, limits, 0.95, clusters)),
+        interval90=at_least(change.interval90, adjusted_interval(differences, limits, 0.90, clusters)),
+    )
 
 
 def effect_of_draws(estimate: float, draws: np.ndarray, p: float, items: int) -> Effect:
