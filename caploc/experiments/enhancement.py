@@ -91,8 +91,8 @@ def table2_numbers(trained: Trained, study: Study, cell: Cell, claim: Claim) -> 
 def param_share(study: Study, cell: Cell, claim: Claim) -> Measurement:
     """Claim ``table2-param-share``: located over all neurons at sigma 3 and at sigma 6, mean over what is trained on.
 
-    Every model is judged (ambiguity ``one-share-for-all``), at both sigmas whatever the run's; the value shown is the
-    share at the cell's own. Intervals are bootstraps over shards, within each dataset.
+    The paper's models are judged at both sigmas whatever the run's (ambiguity ``one-share-for-all``), others measured;
+    the value shown is the share at the cell's own. Intervals are bootstraps over shards, within each dataset.
     """
     early = study.early
     names, own = trained_datasets(early), cell.sigma or SIGMAS[-1]
