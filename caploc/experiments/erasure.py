@@ -340,6 +340,51 @@ def _lower(study: Study, one: Erasures) -> dict[str, Aside]:
     }
 
 
+# --------------------------------------------------------------------------------------- general text, which is spared
+
+
+@experiment(lambda study, cell, claim: [ErasedWithLoss(cell.dataset, float(cell.sigma or 0))])
+def spares_text(study: Study, cell: Cell, claim: Claim) -> Measurement:
+    """Claim ``table3-spares-general-text``: nats a token that the dataset's own answers lose without the located
+    neurons, minus those that general text loses (``own``); and what general text loses (``other``).
+
+    Answers and texts are different items, so that the intervals of the two losses are joined and p deals out anew
+    which of them are answers.
+    """
+    found = study.result(ErasedWithLoss(cell.dataset or "", float(cell.sigma or 0)))
+    if not found.text:
+        raise NotRunError(
+            "no general text could be had here: give a --data-root with counterfact or known_1000"
+        )
+    seed = study.settings.seed
+    answers = found.of(found.located_on, LOCATED, "nll")[0] - found.own.base["nll"]
+    texts = (found.text[LOCATED] - found.text["base"])[0]
+    own, other = _loss(answers, seed, found.own.clusters), _loss(texts, seed)
+    more = stats.difference_of(own, other)
+    labels = [True] * len(answers) + [False] * len(texts)
+    p = stats.stratified_permutation(
+        [*answers, *texts], labels, [""] * len(labels), alternative="greater", seed=seed
+    ).p
+    return Measurement(
+        "nats lost on the dataset's answers minus those lost on general text, without the located neurons",
+        difference(more.estimate, more.interval, unit="nats"),
+        {"own": effect(more, p, unit="nats"), "other": effect(other, unit="nats")},
+        asides={"nats lost on the dataset's answers": effect(own, unit="nats"), **outcomes_beside(found)},
+        n=len(answers) + len(texts),
+        basis=[found.own],
+        notes=[f"{len(texts)} general texts: sentences of facts"],
+    )
+
+
+def _loss(lost: np.ndarray, seed: int, clusters: Sequence[str] | None = None) -> stats.Change:
+    """The mean of nats lost, with bootstraps over items."""
+    ends = [
+        stats.bootstrap_mean(lost, level, seed=seed, clusters=None if clusters is None else list(clusters))
+        for level in (0.95, 0.90)
+    ]
+    return stats.Change(float(lost.mean()), *ends)
+
+
 # ---------------------------------------------------------------------------------------------- the trend over sigma
 
 

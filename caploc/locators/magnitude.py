@@ -179,7 +179,7 @@ def disjoint_sets(
         if len(others) < count:
             short.append(row)
             others = (~own[row]).nonzero().ravel()
-        generator = stream(Stream.LAYER_SETS if by_layer else Stream.UNIFORM_SETS, seed, row)
+        generator = stream(Stream.DISJOINT_SETS, seed, row, int(by_layer))
         for draw in range(draws):
             chosen = generator.permutation(len(others))[:count]
             found[draw, row, others[torch.from_numpy(chosen)]] = True

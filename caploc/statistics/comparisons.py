@@ -191,6 +191,18 @@ def average_change(changes: Sequence[Change]) -> Change:
     )
 
 
+def difference_of(first: Change, second: Change) -> Change:
+    """``first`` minus ``second``, of different items, their intervals joined as in `average_change`."""
+
+    def joined(one: Interval, other: Interval) -> Interval:
+        below = math.hypot(first.estimate - one.low, other.high - second.estimate)
+        above = math.hypot(one.high - first.estimate, second.estimate - other.low)
+        return Interval(mean - below, mean + above, one.level, f"{one.kind}, joined")
+
+    mean = first.estimate - second.estimate
+    return Change(mean, joined(first.interval, second.interval), joined(first.interval90, second.interval90))
+
+
 def at_least_adjusted(
     change: AnyChange,
     differences: ArrayLike,

@@ -51,6 +51,11 @@ def test_erasing_located_neurons_hurts_more_on_a_dataset() -> None:
     """Section 5.4: "the neurons we located can influence the performance of the model under the current dataset"."""
 
 
+@claim("table3-spares-general-text", erasure.spares_text, across=True)
+def test_erasing_spares_general_text() -> None:
+    """Section 5.4: "our method can locate the capability of the model on a single dataset", and not of all text."""
+
+
 @claim("table3-sigma-trend", erasure.sigma_trend, all_sigmas=True)
 def test_a_lower_sigma_costs_more() -> None:
     """Table 3, sigma 12, 6 and 3: the more neurons are erased, the more the model loses."""

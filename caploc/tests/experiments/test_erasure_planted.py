@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,12 +14,13 @@ from caploc.experiments.erasure import lost_more
 from caploc.experiments.erasure_sets import Erasures, LocatedErased
 from caploc.experiments.evaluating import EvaluationItems
 from caploc.experiments.study import Study
-from caploc.findings import Outcome
+from caploc.findings import Outcome, Verdict
 from caploc.neurons import NeuronMask
-from caploc.statistics import Change, change_of_random, score_interval
+from caploc.statistics import Change, change_of_random, draws_for, score_interval
 from caploc.tests.experiments.planted_erasures import (
     DRAWS,
     ITEMS,
+    PAPER,
     PlantedErasures,
     effects,
     erasures_of,
@@ -28,7 +31,7 @@ from caploc.tests.experiments.planted_erasures import (
 
 HURTS, EACH = "table3-located-hurts-more", "table3-located-hurts-more-each"
 RANDOM, TREND = "table3-random", "table3-sigma-trend"
-BASE, ERASE = "table3-base", "table3-erase"
+BASE, ERASE, SPARES = "table3-base", "table3-erase", "table3-spares-general-text"
 ALL = np.ones(ITEMS)
 
 
@@ -59,6 +62,57 @@ def test_one_dataset_that_is_not_hurt_is_refuted_by_itself_and_not_for_others() 
     assert run(erasure.located_hurts_more, study, EACH, "gsm8k")[1].outcome is Outcome.SUPPORTED
     _, verdict = run(erasure.located_hurts_more, study, EACH, "emotion")
     assert verdict.outcome is Outcome.REFUTED and "emotion" in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("text", "outcome"),
+    [(0.0, Outcome.SUPPORTED), (0.7, Outcome.REFUTED), (0.2, Outcome.INCONCLUSIVE)],
+    ids=["spared", "as much", "some"],
+)
+def test_general_text_is_spared_or_collapses_as_much(text: float, outcome: Outcome) -> None:
+    texts = 1 + np.random.default_rng(0).normal(0, 0.02, (1, 24))
+    found = replace(
+        _hurt("gsm8k"),
+        text={"base": texts, **dict.fromkeys(("located", "by layer", "largest"), texts + text)},
+    )
+    finding, verdict = run(erasure.spares_text, PlantedErasures([found]), SPARES, "gsm8k")
+    assert verdict.outcome is outcome, verdict.reason
+    assert effects(finding)["other"] == pytest.approx(text)
+
+
+def test_a_dataset_more_takes_no_support_away() -> None:
+    """Ten datasets, each with as many draws as Holm over them asks for."""
+    names = [f"d{number}" for number in range(10)]
+    found = [
+        erasures_of(
+            items_of(name, ALL), kept(0.3, 2 * seed)[0], kept(0.97, 2 * seed + 1, draws_for(100, 0.05, 10))
+        )
+        for seed, name in enumerate(names)
+    ]
+    _, verdict = run(erasure.located_hurts_more, PlantedErasures(found), EACH, "d0")
+    assert verdict.outcome is Outcome.SUPPORTED
+
+
+def test_one_more_random_set_is_seldom_supported_and_a_loss_mostly_is() -> None:
+    """Two datasets of 150 items; random sets cost 3 points, and a located set as much, or the loss to be detected."""
+
+    def simulate(number: int, loss: float, claim: str, dataset: str | None) -> Verdict:
+        planted = [
+            erasures_of(
+                items_of(name, np.ones(150)),
+                kept(0.97 - loss, 4 * number + at, 1, 150)[0],
+                kept(0.97, 4 * number + at + 2, DRAWS, 150),
+            )
+            for at, name in enumerate(("gsm8k", "emotion"))
+        ]
+        return run(erasure.located_hurts_more, PlantedErasures(planted), claim, dataset)[1]
+
+    for claim, dataset in ((HURTS, None), (EACH, "gsm8k")):
+        detectable = PAPER.claim(claim).rule.detectable or 0
+        nothing = [simulate(number, 0.0, claim, dataset).outcome for number in range(60)]
+        planted = [simulate(number, detectable, claim, dataset).outcome for number in range(60)]
+        assert nothing.count(Outcome.SUPPORTED) <= 3 and planted.count(Outcome.REFUTED) <= 3
+        assert planted.count(Outcome.SUPPORTED) >= 48
 
 
 def test_few_items_that_do_not_change_prove_nothing() -> None:
