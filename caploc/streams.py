@@ -45,7 +45,10 @@ class Stream(Enum):
     # sets and circuits drawn at random, to compare located ones with
     LAYER_SETS = 1, "seeds of random sets of neurons matched by layer"
     NEAREST_SETS = 2, "uniform numbers that choose neurons of like magnitude"
-    UNIFORM_SETS = 5, "seeds of random sets of neurons matched in count alone"
+    DISJOINT_SETS = (
+        53,
+        "random sets of neurons that hold none of the located ones; layer and kind follow the seed",
+    )
     FACT_SETS = None, "a seed for the random sets of one fact; the fact's number follows the seed"
     TRAINED_SETS = 43, "a seed for the random sets that are trained"
     CIRCUITS = 41, "seeds of one fact's random circuits"
@@ -92,9 +95,6 @@ SHARED: Mapping[frozenset[Stream], str] = {
     frozenset({Stream.SHARDS, Stream.NEAREST_SETS}): (
         "choices of shards for the interval of a ratio, and choices of neurons for a control of erasing and training: "
         "no claim uses both"
-    ),
-    frozenset({Stream.LAYER_MATCHED, Stream.UNIFORM_SETS}): (
-        "hypergeometric counts for the overlap of datasets, and seeds of sets that are erased: no claim uses both"
     ),
     frozenset({Stream.CIRCUITS, Stream.UNATTRIBUTED_NEURONS, Stream.BEST_RIVAL}): (
         "seeds of circuits, neurons whose quadrature is checked, and weights of evaluation items: claims of three "

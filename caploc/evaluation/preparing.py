@@ -167,6 +167,10 @@ class Prepared:
                 shares[token] += count / len(answer) / self.items  # type: ignore[assignment]
         return float(max(shares.values()))
 
+    def first(self, count: int) -> Prepared:
+        """The same with its first ``count`` items alone."""
+        return replace(self, all_items=self.all_items[:count])
+
     @property
     def settings(self) -> dict[str, object]:
         """What a finding says of how it was scored."""

@@ -34,7 +34,7 @@ from caploc.experiments.enhancement_runs import (
 )
 from caploc.experiments.evidence import asides, bound, difference, effect, effects, number
 from caploc.experiments.locating import Scores, to_split
-from caploc.experiments.specs import FloorError, Need
+from caploc.experiments.specs import FloorError, Need, NotRunError
 from caploc.experiments.study import Study, experiment, family
 from caploc.findings import Aside, Cell, Measurement, Number, Part, Test
 from caploc.papers import Claim
@@ -63,19 +63,20 @@ _on_able = family(
 
 @on_trained
 def table2_numbers(trained: Trained, study: Study, cell: Cell, claim: Claim) -> Measurement:
-    """Claim ``table2-numbers``: the score of every method after every number of epochs, on each dataset and on average.
+    """Claims ``table2-numbers`` and ``table2-numbers-code25k``: the score of every method after every number of epochs,
+    on a dataset or, without one, on average.
 
-    The value shown is the located neurons' average after the last epoch.
+    The value shown is the located neurons' after the last epoch.
     """
+    own = _tested_on(trained, cell)
     found = {
-        (method, epoch, name): one
+        (method, epoch, own): _scores_of(trained, method, epoch, study.settings.seed)[own]
         for method in METHODS
         for epoch in EPOCHS
-        for name, one in _scores_of(trained, method, epoch, study.settings.seed).items()
     }
-    located = found[LOCATED, LAST, AVERAGE]
+    located = found[LOCATED, LAST, own]
     return Measurement(
-        f"score after {LAST} epochs of training the located neurons, average",
+        f"score after {LAST} epochs of training the located neurons, {own}",
         bound(located.estimate, located.interval),
         {
             f"{method}, {after(epoch)}, {name}": number(
@@ -91,8 +92,8 @@ def table2_numbers(trained: Trained, study: Study, cell: Cell, claim: Claim) -> 
 def param_share(study: Study, cell: Cell, claim: Claim) -> Measurement:
     """Claim ``table2-param-share``: located over all neurons at sigma 3 and at sigma 6, mean over what is trained on.
 
-    Every model is judged (ambiguity ``one-share-for-all``), at both sigmas whatever the run's; the value shown is the
-    share at the cell's own. Intervals are bootstraps over shards, within each dataset.
+    The paper's models are judged at both sigmas whatever the run's (ambiguity ``one-share-for-all``), others measured;
+    the value shown is the share at the cell's own. Intervals are bootstraps over shards, within each dataset.
     """
     early = study.early
     names, own = trained_datasets(early), cell.sigma or SIGMAS[-1]
@@ -150,7 +151,8 @@ def _shares(study: Study, names: Sequence[str], sigma: float) -> np.ndarray:
 
 @_on_able
 def located_beats_random(trained: Trained, study: Study, cell: Cell, claim: Claim) -> Measurement:
-    """Claim ``table2-located-beats-random``: scores after the last epoch, on each dataset and on average.
+    """Claims ``table2-located-beats-random``, on average, and ``table2-located-beats-random-each``, on a dataset, p
+    then Holm-corrected over datasets: scores after the last epoch.
 
     Random neurons are matched by layer; see `caploc.statistics.arms` for the sampling error of five draws. Those
     nearest in magnitude and uniform ones stand beside, as do the rank among the draws and nats a token.
@@ -168,13 +170,15 @@ def located_beats_random(trained: Trained, study: Study, cell: Cell, claim: Clai
     )
     for name, run in trained.by_dataset.items():
         shown |= _mcnemar(name, run.of(LOCATED, name, LAST), run.of(RANDOM, name, LAST))
-    average = found[AVERAGE]
+    name = _tested_on(trained, cell)
+    own, datasets = found[name], {one: found[one] for one in trained.by_dataset}
+    by_dataset = effects(datasets)
     return Measurement(
-        f"score after {LAST} epochs, located minus random, average",
-        difference(average.estimate, average.interval),
-        effects(found),
-        effect_size=average.effect_size,
-        asides=shown,
+        f"score after {LAST} epochs, located minus random, {name}",
+        difference(own.estimate, own.interval),
+        {name: by_dataset.get(name) or effect(own)},
+        effect_size=own.effect_size,
+        asides={**{one: part for one, part in by_dataset.items() if one != name}, **shown},
         floor=trained.divergence(LOCATED, RANDOM),
     )
 
@@ -237,7 +241,8 @@ def located_best_average(trained: Trained, study: Study, cell: Cell, claim: Clai
 
 @on_trained
 def small_portion_suffices(trained: Trained, study: Study, cell: Cell, claim: Claim) -> Measurement:
-    """Claim ``table2-small-portion-suffices``: the located neurons' scores minus the base's and minus chance.
+    """Claim ``table2-small-portion-suffices``: the located neurons' scores minus the base's and minus chance, on a
+    dataset or, without one, on average over those with something to gain.
 
     Chance is a part only where an answer can be guessed. Where answers are right or wrong its p is that of the exact
     binomial test, of the seed with the fewest right answers. A dataset on which the base leaves no more to gain than
@@ -246,7 +251,10 @@ def small_portion_suffices(trained: Trained, study: Study, cell: Cell, claim: Cl
     found: dict[str, stats.Effect] = {}
     shown: dict[str, Aside] = {}
     notes: list[str] = []
-    for name, one in trained.by_dataset.items():
+    asked = _tested_on(trained, cell)
+    kept = trained.by_dataset if asked == AVERAGE else {asked: trained.by_dataset[asked]}
+    over: dict[str, list[stats.Pair]] = {}
+    for name, one in kept.items():
         scores, base = one.of(LOCATED, name, LAST), one.base_score[name][None]
         room = f"the base leaves {1 - base.mean():.1%} to be gained on {name}".replace("%", " %")
         if 1 - base.mean() <= claim.margins["least-gain"]:
@@ -254,15 +262,24 @@ def small_portion_suffices(trained: Trained, study: Study, cell: Cell, claim: Cl
             continue
         notes.append(room)
         found[f"{name}, over base"] = _over(name, scores, base, study.settings.seed)
+        over.setdefault("over base", []).append(stats.Pair(name, name, scores, base))
         shown |= _mcnemar(f"{name}, over base", scores, base)
         if (chance := one.chance[name]) > 0:
-            over = _over(name, scores, np.full_like(base, chance), study.settings.seed)
+            level = np.full_like(base, chance)
+            guessed = _over(name, scores, level, study.settings.seed)
             right_or_wrong = np.isin(scores, (0, 1)).all()
             found[f"{name}, over chance"] = (
-                replace(over, p_items=stats.binomial_p(scores, chance)) if right_or_wrong else over
+                replace(guessed, p_items=stats.binomial_p(scores, chance)) if right_or_wrong else guessed
             )
+            over.setdefault("over chance", []).append(stats.Pair(name, name, scores, level))
     if not found:
         raise FloorError("; ".join(notes))
+    if asked == AVERAGE:
+        shown |= effects(found)
+        found = {
+            f"{AVERAGE}, {what}": stats.effect_of(pairs, seed=study.settings.seed)
+            for what, pairs in over.items()
+        }
     shown |= {f"share of neurons, {name}": one.located.ratio for name, one in trained.by_dataset.items()}
     least = min(found.values(), key=lambda one: one.estimate)
     return Measurement(
@@ -275,6 +292,23 @@ def small_portion_suffices(trained: Trained, study: Study, cell: Cell, claim: Cl
         controls=_scores_beside(trained),
         notes=notes,
         floor=trained.divergence(LOCATED),
+    )
+
+
+def _tested_on(trained: Trained, cell: Cell) -> str:
+    """The cell's dataset, or the average.
+
+    Raises:
+        FloorError: the dataset was left out, and why.
+        NotRunError: it is none of those that are trained on.
+    """
+    if cell.dataset is None or cell.dataset in trained.by_dataset:
+        return cell.dataset or AVERAGE
+    if trained.left_out:
+        raise FloorError("; ".join(trained.left_out))
+    raise NotRunError(
+        f"{cell.dataset} is not trained on: Table 2 has {', '.join(trained.by_dataset)}, and those alone are where a "
+        "run has any of them"
     )
 
 

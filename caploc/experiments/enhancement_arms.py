@@ -20,12 +20,13 @@ import numpy as np
 
 from caploc.errors import OptionError
 from caploc.examples import TokenizedExample
+from caploc.experiments.erasure_sets import located_anywhere
 from caploc.experiments.locating import Magnitudes, Scores, located_mask
 from caploc.experiments.specs import FloorError, Spec, Task, key_of
 from caploc.experiments.study import PAPER_SIGMA, Study
 from caploc.fingerprints import tensor_fingerprint
 from caploc.interventions.enhancement import Recipe, enhance
-from caploc.locators.magnitude import random_sets
+from caploc.locators.magnitude import disjoint_sets
 from caploc.neurons import NeuronMask
 from caploc.store import Entry
 from caploc.streams import Stream, derived_seeds
@@ -104,7 +105,8 @@ class EnhancedArms(Spec[Mapping[str, Arm]]):
     sigma: float
 
     def after(self, study: Study) -> Iterable[Spec[Any]]:
-        return (Scores(self.dataset), Magnitudes(self.dataset))
+        yield Magnitudes(self.dataset)
+        yield from map(Scores, dict.fromkeys((self.dataset, *study.available())))
 
     def read(self, study: Study, entries: Iterator[Entry]) -> Mapping[str, Arm]:
         mask = located_mask(study, self.dataset, self.sigma)
@@ -114,17 +116,21 @@ class EnhancedArms(Spec[Mapping[str, Arm]]):
                 f"floor effect: {which} sigma {self.sigma:g} on {self.dataset}; take another --sigma"
             )
         seed = derived_seeds(Stream.TRAINED_SETS, study.settings.seed)[0]
-        others = NeuronMask(~mask.values)
+        others, everywhere = NeuronMask(~mask.values), located_anywhere(study, self.sigma)
+        by_layer, _ = disjoint_sets(mask, everywhere, RUNS[RANDOM], seed)
+        uniform, _ = disjoint_sets(mask, everywhere, RUNS[UNIFORM], seed, by_layer=False)
         arms = {
             LOCATED: Arm((mask,)),
-            RANDOM: Arm(tuple(map(NeuronMask, random_sets(mask, RUNS[RANDOM], seed)))),
+            RANDOM: Arm(tuple(map(NeuronMask, by_layer))),
             OTHERS: Arm((others,), mask),
             FROZEN: Arm((others,)),
-            UNIFORM: Arm(tuple(mask.random_like(seed + draw, "count") for draw in range(RUNS[UNIFORM]))),
+            UNIFORM: Arm(tuple(map(NeuronMask, uniform))),
         }
         sizes = study.result(Magnitudes(self.dataset))
         with suppress(OptionError):  # so many may be located that the others cannot match them
-            arms[NEAREST] = Arm(tuple(map(NeuronMask, sizes.random_like(mask, RUNS[NEAREST], seed))))
+            arms[NEAREST] = Arm(
+                tuple(map(NeuronMask, sizes.random_like(mask, RUNS[NEAREST], seed, apart=everywhere)))
+            )
         return arms
 
 

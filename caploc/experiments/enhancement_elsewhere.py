@@ -144,18 +144,11 @@ _on_others = family(_needs_others, _with_others, Trained.beside)
 def table4_numbers(trained: Trained, study: Study, cell: Cell, claim: Claim) -> Measurement:
     """Claim ``table4-numbers``: the change of the score on datasets not trained on, of every method.
 
-    The mean over all pairs of a dataset trained on and another one tested, and over 1, 5 and 10 epochs (ambiguities
+    The mean over all pairs of a dataset trained on and another one tested, after the last epoch (ambiguities
     ``untrained-datasets``, ``table4-average``); the value shown is that of the located neurons.
     """
     found = {method: effect_of(_pairs(trained, method, BASE), seed=study.settings.seed) for method in METHODS}
     located = found[LOCATED]
-    by_epoch = {
-        f"{method}, after {epoch}": float(
-            np.mean([pair.differences.mean() for pair in _pairs(trained, method, BASE, epochs=(epoch,))])
-        )
-        for method in METHODS
-        for epoch in EPOCHS
-    }
     return Measurement(
         "change of the score on datasets not trained on, located",
         difference(located.estimate, located.interval),
@@ -164,7 +157,6 @@ def table4_numbers(trained: Trained, study: Study, cell: Cell, claim: Claim) -> 
             for method, one in found.items()
         },
         effect_size=located.effect_size,
-        asides=by_epoch,
         floor=trained.divergence(*METHODS),
     )
 
@@ -186,8 +178,7 @@ def table4_located_best(trained: Trained, study: Study, cell: Cell, claim: Claim
     }
     others = {FROZEN: effect_of(_pairs(trained, LOCATED, FROZEN), seed=seed)}
     if all(one.indices(NEAREST) for one in trained.by_dataset.values()):
-        nearest = _pairs(trained, LOCATED, NEAREST, epochs=(LAST,))
-        others[f"{NEAREST}, after {LAST}"] = effect_of(nearest, seed=seed)
+        others[NEAREST] = effect_of(_pairs(trained, LOCATED, NEAREST), seed=seed)
     if other_types := [one for one in changes if _type(one.tested) != _type(one.trained)]:
         others["base, datasets of another type"] = effect_of(other_types, seed=seed)
     losses = {
@@ -221,7 +212,7 @@ def harmless_updating(trained: Trained, study: Study, cell: Cell, claim: Claim) 
     seed = study.settings.seed
     scores = {
         f"{pair.tested} after {pair.trained}": effect_of([pair], seed=seed)
-        for pair in _pairs(trained, LOCATED, BASE, epochs=(LAST,))
+        for pair in _pairs(trained, LOCATED, BASE)
     }
     texts = {
         f"general text after {name}": effect_of(
@@ -256,29 +247,22 @@ def harmless_updating(trained: Trained, study: Study, cell: Cell, claim: Claim) 
     )
 
 
-def _pairs(
-    trained: Trained, first: str, second: str, what: str = "score", epochs: tuple[int, ...] = EPOCHS
-) -> list[Pair]:
-    """All pairs of a dataset trained on and another one tested, outcomes averaged over ``epochs``."""
+def _pairs(trained: Trained, first: str, second: str, what: str = "score") -> list[Pair]:
+    """All pairs of a dataset trained on and another one tested, after the last epoch."""
     return [
-        Pair(
-            name,
-            tested,
-            _outcomes(one, first, tested, what, epochs),
-            _outcomes(one, second, tested, what, epochs),
-        )
+        Pair(name, tested, _outcomes(one, first, tested, what), _outcomes(one, second, tested, what))
         for name, one in trained.by_dataset.items()
         for tested in one.datasets
         if tested != name
     ]
 
 
-def _outcomes(one: Enhancements, arm: str, tested: str, what: str, epochs: tuple[int, ...]) -> np.ndarray:
+def _outcomes(one: Enhancements, arm: str, tested: str, what: str) -> np.ndarray:
     """``[runs, items]``."""
     if arm == BASE:
         base = one.base_score if what == "score" else one.base_nll
         return base[tested][None]
-    return np.asarray(np.mean([one.of(arm, tested, epoch, what) for epoch in epochs], axis=0))
+    return one.of(arm, tested, LAST, what)
 
 
 def _type(dataset: str) -> str:

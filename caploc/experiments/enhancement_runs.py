@@ -18,6 +18,7 @@ from caploc.experiments.enhancement_arms import (
     EPOCHS,
     GRID,
     HELD_OUT_EVERY,
+    LAST,
     LOCATED,
     PRINTED_RATE,
     RANDOM,
@@ -64,9 +65,10 @@ class Enhancements:
 
     Attributes:
         runs: which arm, set and seed each is.
-        score, nll: by evaluated dataset ``[R, E, I]``; nan after epochs that the arm is not scored after, and from the
-            epoch on that a diverged run did not reach.
-        text: ``[R, E, texts]`` nats a token of general text; no texts where none could be had.
+        score, nll: by evaluated dataset ``[R, E, I]``; nan after epochs that the arm is not scored after, on other
+            datasets than the one trained on after all but the last, and from the epoch on that a diverged run did not
+            reach.
+        text: ``[R, E, texts]`` nats a token of general text, after the last epoch; no texts where none could be had.
         base_score, base_nll, base_text: the same of the untouched model, without runs and epochs.
         chance: by dataset, the score of guessing.
         losses: of each run, nats a token of every step.
@@ -181,7 +183,11 @@ class Enhanced(Spec[Enhancements]):
         runs = self._runs(study)
         examples, texts = training_examples(study, self.dataset), study.result(GeneralText())
         tested = _tested(study)
-        further = {"items": {name: one.fingerprint for name, one in tested.items()}, "texts": list(texts)}
+        further = {
+            "items": {name: one.fingerprint for name, one in tested.items()},
+            "texts": list(texts),
+            "elsewhere": "last",
+        }
         for run, arm, recipe in runs:
             mask = arm.sets[run.draw]
             key = training_key(study, "enhancement", mask, arm.zeroed, recipe, further, training=examples)
@@ -200,7 +206,8 @@ class Enhanced(Spec[Enhancements]):
         arrays["text"] = np.full((len(EPOCHS), len(texts)), np.nan)
         for epoch, difference in trained.at.items():
             with enhanced(lm, difference):
-                _score(lm, tested, texts, arrays, EPOCHS.index(epoch))
+                scored = tested if epoch == LAST else {self.dataset: tested[self.dataset]}
+                _score(lm, scored, texts if epoch == LAST else (), arrays, EPOCHS.index(epoch))
         return {**arrays, "losses": trained.losses}, {"diverged": trained.diverged}
 
     def read(self, study: Study, entries: Iterator[Entry]) -> Enhancements:
@@ -231,9 +238,11 @@ class Enhanced(Spec[Enhancements]):
         )
 
     def flops(self, study: Study) -> float:
-        once = sum(evaluation_flops(study, items) for items in in_datasets(study, PreparedItems).values())
+        found = in_datasets(study, PreparedItems)
+        once = sum(evaluation_flops(study, items) for items in found.values())
+        own = evaluation_flops(study, found[self.dataset]) if self.dataset in found else 0.0
         return sum(
-            count * (training_flops(study, self.dataset, EPOCHS[-1]) + len(epochs_of(arm)) * once)
+            count * (training_flops(study, self.dataset, LAST) + once + (len(epochs_of(arm)) - 1) * own)
             for arm, count in RUNS.items()
         )
 

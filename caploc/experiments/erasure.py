@@ -7,12 +7,14 @@ trend over sigma. `caploc.experiments.erasure_sets` names what is erased and wha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from caploc import statistics as stats
 from caploc.experiments.erasure_sets import (
+    FEW_SETS,
     LARGEST,
     LAYER,
     LOCATED,
@@ -26,7 +28,7 @@ from caploc.experiments.erasure_sets import (
     nothing_located,
 )
 from caploc.experiments.evaluating import EvaluationItems, Items, in_datasets
-from caploc.experiments.evidence import asides, bound, difference, effect, effects, finite
+from caploc.experiments.evidence import asides, bound, difference, effect, finite
 from caploc.experiments.locating import located_mask
 from caploc.experiments.specs import FloorError, NotRunError, Spec
 from caploc.experiments.study import Study, experiment
@@ -100,7 +102,7 @@ def erase(study: Study, cell: Cell, claim: Claim) -> Measurement:
     controls: dict[str, float] = {}
     if items.floor is None:
         found = study.result(ErasedWithLoss(cell.dataset, sigma))
-        shown, controls = {**outcomes_beside(found), **_elsewhere(found)}, magnitudes(found)
+        shown, controls = dict(outcomes_beside(found)), magnitudes(found)
     return Measurement(
         quantity,
         bound(
@@ -126,13 +128,13 @@ def _needs_all_with_loss(study: Study, cell: Cell, claim: Claim) -> Specs:
 
 @experiment(_needs_all_with_loss)
 def random(study: Study, cell: Cell, claim: Claim) -> Measurement:
-    """Claim ``table3-random``: the change of the score under random sets matched by layer, on each dataset.
+    """Claim ``table3-random``: the change of the score under random sets matched by layer, on a dataset; without one,
+    the mean over all on which the score can fall.
 
-    Datasets at floor are left out: no change could show there, whatever is erased. A set erased on a dataset matches
-    what that dataset locates. The 90 % intervals are of the mean over sets and items, drawn two ways. Uniform sets and
-    sets matched in magnitude stand beside. The value shown is the change that is largest in size.
+    A set erased on a dataset matches what that dataset locates. The intervals are of the mean over sets and items,
+    drawn two ways. Uniform sets and sets matched in magnitude stand beside.
     """
-    found, left_out = with_something_to_lose(study, float(cell.sigma or 0))
+    found, left_out = _able(study, cell)
     changes: dict[str, stats.Change] = {}
     shown: dict[str, Aside] = {}
     for dataset, one in found.items():
@@ -147,20 +149,18 @@ def random(study: Study, cell: Cell, claim: Claim) -> Measurement:
                     shown[f"{arm}, {dataset}"] = effect(change)
         shown[f"lowest score of a set by layer, {dataset}"] = float(one.of(dataset, LAYER).mean(1).min())
         shown[f"neurons erased, {dataset}"] = float(one.arms.located.count)
-    widest = max(changes.values(), key=lambda change: abs(change.estimate))
+    mean = stats.average_change(list(changes.values()))
+    if cell.dataset is None:
+        shown |= asides(changes)
     return Measurement(
         "score without random neurons minus base score",
-        difference(widest.estimate, widest.interval),
-        {name: effect(change) for name, change in changes.items()},
+        difference(mean.estimate, mean.interval),
+        {cell.dataset or AVERAGE: effect(mean)},
         asides=shown,
         n=sum(len(one.own) for one in found.values()),
-        draws=study.settings.draws,
+        draws=min(FEW_SETS, study.settings.draws),
         basis=[one.own for one in found.values()],
-        notes=[
-            WHOSE,
-            "intervals: two-way bootstrap over random sets and items; the value shown is the largest change",
-            *left_out,
-        ],
+        notes=[WHOSE, "intervals: two-way bootstrap over random sets and items", *left_out],
         plots=_plots(study, cell, found, "random"),
     )
 
@@ -207,17 +207,24 @@ def _needs_harm(study: Study, cell: Cell, claim: Claim) -> Specs:
 
 @experiment(_needs_harm)
 def located_hurts_more(study: Study, cell: Cell, claim: Claim) -> Measurement:
-    """Claim ``table3-located-hurts-more``: score without random neurons minus score without the located ones.
+    """Claims ``table3-located-hurts-more`` and, with a dataset, ``table3-located-hurts-more-each``: the score without
+    random neurons minus that without the located ones.
 
-    For each dataset, the neurons located on its locating part; datasets whose base is at floor, or that locate nothing
-    at sigma, are named and left out. Random sets matched by layer decide (`caploc.statistics.compare_with_random`:
-    rank of the located set, Holm over datasets, intervals over items and a new random set); uniform sets, sets matched
-    in magnitude, the largest neurons and the loss in nats stand beside. The value shown is the smallest effect, since
-    the claim needs every dataset.
+    Of each dataset, the neurons located on its locating part; datasets whose base is at floor, or that locate nothing
+    at sigma, are named and left out. Random sets matched by layer decide, by the rank of the located set on the first
+    items and by signs of items (`caploc.statistics.compare_with_random`). On one dataset p is Holm-corrected over all
+    of them; without one the effect is the mean over them, and p_sets deals out, dataset by dataset, which set is the
+    located one. Uniform sets, sets matched in magnitude, the largest neurons and the loss in nats stand beside.
     """
-    sigma, seed = float(cell.sigma or 0), study.settings.seed
-    found, left_out = with_something_to_lose(study, sigma)
-    decisive = {name: lost_more(one, LAYER, seed=seed) for name, one in found.items()}
+    seed = study.settings.seed
+    every, left_out = with_something_to_lose(study, float(cell.sigma or 0))
+    found, _ = _able(study, cell)
+    by_dataset = {name: lost_more(one, LAYER, seed=seed) for name, one in every.items()}
+    if cell.dataset is None:
+        decisive = {AVERAGE: _pooled(list(every.values()), seed)}
+    else:
+        decisive = {cell.dataset: by_dataset[cell.dataset]}
+    corrected = stats.holm_parts(by_dataset)
     compared: dict[str, stats.Effect] = {}
     shown: dict[str, Aside] = {}
     for name, one in found.items():
@@ -226,20 +233,44 @@ def located_hurts_more(study: Study, cell: Cell, claim: Claim) -> Measurement:
                 compared[f"more than {arm}, {name}"] = lost_more(one, arm, seed=seed)
         compared[f"nats more than by layer, {name}"] = lost_more(one, LAYER, "nll", seed)
         shown |= {**outcomes_beside(one), **_lower(study, one), **_mcnemar(one)}
-    least = min(decisive.values(), key=lambda one: one.estimate)
+        if cell.dataset is None:
+            shown[name] = effect(by_dataset[name], corrected[name])
+    ((name, own),) = decisive.items()
     return Measurement(
         "score without random neurons minus score without the located ones",
-        difference(least.estimate, least.interval),
-        effects(decisive),
-        effect_size=least.effect_size,
+        difference(own.estimate, own.interval),
+        {name: effect(own, corrected.get(name))},
+        effect_size=own.effect_size,
         asides={**asides(compared), **shown},
         controls={name: value for one in found.values() for name, value in magnitudes(one).items()},
         n=sum(len(one.own) for one in found.values()),
-        draws=study.settings.draws,
+        draws=min(len(one.ranked) for one in found.values()),
         basis=[one.own for one in found.values()],
-        notes=[WHOSE, "the value shown is the smallest effect", *left_out],
+        notes=[WHOSE, *(note for one in found.values() for note in one.arms.notes), *left_out],
         plots=_plots(study, cell, found, "located and random"),
     )
+
+
+def _able(study: Study, cell: Cell) -> tuple[dict[str, Erasures], list[str]]:
+    """`with_something_to_lose`, of the cell's dataset alone where it has one. Raises as `ErasedWithLoss` does."""
+    sigma = float(cell.sigma or 0)
+    if cell.dataset is None:
+        return with_something_to_lose(study, sigma)
+    return {cell.dataset: study.result(ErasedWithLoss(cell.dataset, sigma))}, []
+
+
+def _pooled(found: Sequence[Erasures], seed: int) -> stats.Effect:
+    """The mean over datasets of what they lose more without the located neurons than without random ones."""
+
+    def pair(one: Erasures, located: np.ndarray, random: np.ndarray) -> stats.Pair:
+        return stats.Pair(one.located_on, one.located_on, -located, -random)
+
+    pairs = [pair(one, one.of(one.located_on, LOCATED), one.of(one.located_on, LAYER)) for one in found]
+    ranked = [
+        pair(one, one.of(one.located_on, LOCATED)[:, : one.ranked.shape[1]], one.ranked) for one in found
+    ]
+    effect_found = stats.effect_of(pairs, drawn=True, seed=seed)
+    return replace(effect_found, p_sets=stats.sets_p(ranked, seed))
 
 
 def with_something_to_lose(study: Study, sigma: float) -> tuple[dict[str, Erasures], list[str]]:
@@ -270,7 +301,13 @@ def lost_more(one: Erasures, arm: str, outcome: str = "score", seed: int = 0) ->
         found = stats.compare_pairs(located, others[0], clusters=clusters, seed=seed)
     else:
         found = stats.compare_with_random(located, others, clusters=clusters, seed=seed)
-    return found if outcome == "nll" else stats.if_nothing_changed(found, len(set(clusters)))
+    if outcome == "nll":
+        return found
+    if arm == LAYER:
+        first = one.ranked.shape[1]
+        p = stats.permutation_p(float(located[:first].mean()), -one.ranked.mean(1))
+        found = replace(found, p_sets=p, draws=len(one.ranked))
+    return stats.at_least_adjusted(found, located - others.mean(0), clusters=clusters)
 
 
 def _mcnemar(one: Erasures) -> dict[str, float]:
@@ -301,6 +338,51 @@ def _lower(study: Study, one: Erasures) -> dict[str, Aside]:
         f"score, by layer {at}": float(others.mean()),
         f"more than by layer {at}": effect(more),
     }
+
+
+# --------------------------------------------------------------------------------------- general text, which is spared
+
+
+@experiment(lambda study, cell, claim: [ErasedWithLoss(cell.dataset, float(cell.sigma or 0))])
+def spares_text(study: Study, cell: Cell, claim: Claim) -> Measurement:
+    """Claim ``table3-spares-general-text``: nats a token that the dataset's own answers lose without the located
+    neurons, minus those that general text loses (``own``); and what general text loses (``other``).
+
+    Answers and texts are different items, so that the intervals of the two losses are joined and p deals out anew
+    which of them are answers.
+    """
+    found = study.result(ErasedWithLoss(cell.dataset or "", float(cell.sigma or 0)))
+    if not found.text:
+        raise NotRunError(
+            "no general text could be had here: give a --data-root with counterfact or known_1000"
+        )
+    seed = study.settings.seed
+    answers = found.of(found.located_on, LOCATED, "nll")[0] - found.own.base["nll"]
+    texts = (found.text[LOCATED] - found.text["base"])[0]
+    own, other = _loss(answers, seed, found.own.clusters), _loss(texts, seed)
+    more = stats.difference_of(own, other)
+    labels = [True] * len(answers) + [False] * len(texts)
+    p = stats.stratified_permutation(
+        [*answers, *texts], labels, [""] * len(labels), alternative="greater", seed=seed
+    ).p
+    return Measurement(
+        "nats lost on the dataset's answers minus those lost on general text, without the located neurons",
+        difference(more.estimate, more.interval, unit="nats"),
+        {"own": effect(more, p, unit="nats"), "other": effect(other, unit="nats")},
+        asides={"nats lost on the dataset's answers": effect(own, unit="nats"), **outcomes_beside(found)},
+        n=len(answers) + len(texts),
+        basis=[found.own],
+        notes=[f"{len(texts)} general texts: sentences of facts"],
+    )
+
+
+def _loss(lost: np.ndarray, seed: int, clusters: Sequence[str] | None = None) -> stats.Change:
+    """The mean of nats lost, with bootstraps over items."""
+    ends = [
+        stats.bootstrap_mean(lost, level, seed=seed, clusters=None if clusters is None else list(clusters))
+        for level in (0.95, 0.90)
+    ]
+    return stats.Change(float(lost.mean()), *ends)
 
 
 # ---------------------------------------------------------------------------------------------- the trend over sigma
@@ -375,18 +457,6 @@ def magnitudes(one: Erasures) -> dict[str, float]:
             if arm != LOCATED
         }
     )
-
-
-def _elsewhere(found: Erasures) -> dict[str, float]:
-    """Scores on the other datasets, with what they are untouched and without random neurons."""
-    numbers = {}
-    for dataset, items in found.items.items():
-        if dataset != found.located_on:
-            numbers[f"base score, {dataset}"] = float(items.base["score"].mean())
-            for arm in (LOCATED, LAYER):
-                if arm in found.outcomes[dataset]:
-                    numbers[f"score, {arm}, {dataset}"] = float(found.of(dataset, arm).mean())
-    return numbers
 
 
 def _plots(study: Study, cell: Cell, found: Mapping[str, Erasures], which: str) -> list[Plot]:

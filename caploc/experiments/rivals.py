@@ -38,7 +38,7 @@ from caploc.locators import LOCATORS
 from caploc.metrics import chance_overlap
 from caploc.papers import Claim
 from caploc.rules import judge
-from caploc.statistics import Effect, against_the_best, compare_pairs, if_nothing_changed
+from caploc.statistics import Effect, against_the_best, at_least_adjusted, compare_pairs
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +84,7 @@ class Compared:
             found[f"{key}-overlap"] = overlap_effect(self.splits, self.resamples, key, len(self.samples))
             loss = compare_pairs(self.erased.score[key], self.erased.score[CNL], seed=seed)
             if not np.array_equal(chosen, self.sets[CNL]):
-                loss = if_nothing_changed(loss, loss.items)
+                loss = at_least_adjusted(loss, self.erased.score[key] - self.erased.score[CNL])
             found[f"{key}-erasure"] = loss
         return found
 

@@ -46,7 +46,12 @@ class Magnitude:
         return (sets * self.values).sum((1, 2)) / sets.sum((1, 2))
 
     def random_like(
-        self, mask: NeuronMask, draws: int, seed: int, nearest: int = 5
+        self,
+        mask: NeuronMask,
+        draws: int,
+        seed: int,
+        nearest: int = 5,
+        apart: Bool[Tensor, "layers neurons"] | None = None,
     ) -> Bool[Tensor, "draws layers neurons"]:
         """Random sets that match ``mask`` in magnitude, neuron by neuron, and have none of its neurons.
 
@@ -57,6 +62,8 @@ class Magnitude:
         Where the located neurons are a layer's largest, the nearest others are smaller, whatever ``nearest`` is: show
         ``mean_of`` beside a comparison.
 
+        ``apart``: further neurons that no set may have; where a layer has too few others, it has some of these.
+
         Raises:
             OptionError: ``draws`` or ``nearest`` below 1, or a layer of which more than half is located.
         """
@@ -66,6 +73,7 @@ class Magnitude:
         generator = stream(Stream.NEAREST_SETS, seed)
         uniform = generator.random((draws, mask.count))
         located, drawn = mask.values.numpy(force=True), np.zeros((draws, *mask.values.shape), dtype=bool)
+        barred = located if apart is None else located | apart.numpy(force=True)
         begin = 0
         for layer, count in enumerate(mask.per_layer):
             outside = located.shape[1] - count
@@ -75,7 +83,10 @@ class Magnitude:
                     "match them; locate with a higher threshold"
                 )
             sizes = self.values[layer].double().numpy(force=True)
-            _draw_nearest(sizes, located[layer], uniform[:, begin : begin + count], nearest, drawn[:, layer])
+            away = barred if barred.shape[1] - barred[layer].sum() >= count else located
+            others = np.flatnonzero(~away[layer])
+            columns = uniform[:, begin : begin + count]
+            _draw_nearest(sizes, located[layer], others, columns, nearest, drawn[:, layer])
             begin += count
         return torch.from_numpy(drawn)
 
@@ -145,11 +156,47 @@ def random_sets(mask: NeuronMask, draws: int, seed: int) -> Bool[Tensor, "draws 
     return torch.stack([mask.random_like(int(one)).values for one in seeds])
 
 
+def disjoint_sets(
+    mask: NeuronMask, apart: Bool[Tensor, "layers neurons"], draws: int, seed: int, by_layer: bool = True
+) -> tuple[Bool[Tensor, "draws layers neurons"], list[int]]:
+    """Uniformly random sets of as many neurons as ``mask`` has, in every layer or over all, none of them its own nor
+    of those ``apart``, such as what other datasets locate.
+
+    A random set that holds a strong located neuron does what the located set does, so that more items would make the
+    two less distinct. A layer too full of ``apart`` gives some of them, one too full of ``mask`` all that it has
+    beside it; both are among the second result, the layers (or ``[0]`` for all together) that fall short.
+
+    The first draws do not depend on how many there are. Raises OptionError: ``draws`` below 1.
+    """
+    _check_draws(draws)
+    own, barred = mask.values.cpu(), (mask.values | apart.to(mask.values.device)).cpu()
+    rows = own.shape[0] if by_layer else 1
+    own, barred = own.reshape(rows, -1), barred.reshape(rows, -1)
+    found, short = torch.zeros(draws, *own.shape, dtype=torch.bool), []
+    for row in range(rows):
+        count = int(own[row].sum())
+        others = (~barred[row]).nonzero().ravel()
+        if len(others) < count:
+            short.append(row)
+            others = (~own[row]).nonzero().ravel()
+        generator = stream(Stream.DISJOINT_SETS, seed, row, int(by_layer))
+        for draw in range(draws):
+            chosen = generator.permutation(len(others))[:count]
+            found[draw, row, others[torch.from_numpy(chosen)]] = True
+    return found.reshape(draws, *mask.values.shape), short
+
+
 def _draw_nearest(
-    sizes: np.ndarray, located: np.ndarray, uniform: np.ndarray, nearest: int, drawn: np.ndarray
+    sizes: np.ndarray,
+    located: np.ndarray,
+    others: np.ndarray,
+    uniform: np.ndarray,
+    nearest: int,
+    drawn: np.ndarray,
 ) -> None:
-    """Fill ``drawn [draws, neurons]`` for one layer, given ``uniform [draws, located]`` numbers in [0, 1)."""
-    others, members, every = np.flatnonzero(~located), np.flatnonzero(located), np.arange(len(drawn))
+    """Fill ``drawn [draws, neurons]`` for one layer from its neurons ``others``, given ``uniform [draws, located]``
+    numbers in [0, 1)."""
+    members, every = np.flatnonzero(located), np.arange(len(drawn))
     for done, neuron in enumerate(members[np.argsort(-sizes[members], kind="stable")]):
         order = np.argsort(np.abs(sizes[others] - sizes[neuron]), kind="stable")
         near = others[order[: nearest + done]]  # at most `done` of them are in a draw already

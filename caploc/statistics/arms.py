@@ -22,8 +22,15 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from caploc.statistics.comparisons import FLIPS, Effect, between_variance, if_nothing_changed
-from caploc.statistics.intervals import RESAMPLES, Interval, bootstrap_mean, drawn_weights
+from caploc.statistics.comparisons import FLIPS, Effect, between_variance
+from caploc.statistics.intervals import (
+    RESAMPLES,
+    Interval,
+    adjusted_interval,
+    at_least,
+    bootstrap_mean,
+    drawn_weights,
+)
 from caploc.statistics.permutation import paired_permutation, permutation_p, stratified_permutation
 from caploc.streams import Stream, stream
 
@@ -58,11 +65,12 @@ def effect_of(
     """The mean over ``pairs`` (at least one) of their differences.
 
     Items of one tested dataset are the same in all its pairs and are resampled and flipped together; runs of one
-    trained dataset likewise. Where no score differs at all, intervals are as wide as so many items allow;
-    ``scores`` False for losses, which are not between 0 and 1. ``p_sets`` of
+    trained dataset likewise. Intervals are at least `adjusted_interval`'s of each tested dataset, joined, so that items
+    that all end alike make no point of them; ``scores`` False for losses, which are not between 0 and 1. ``p_sets`` of
     the result is None: see `rank_among_draws`.
     """
     tested = _by_tested(pairs)
+    shares = [len(some) / len(pairs) for some in _of_tested(pairs)]
     error, freedom = _error_of_runs(pairs, drawn)
     mean = sum(float(values.mean()) for values in tested)
 
@@ -73,7 +81,8 @@ def effect_of(
         below = [centre - one.low for centre, one in zip(centres, items, strict=True)]
         above = [one.high - centre for centre, one in zip(centres, items, strict=True)]
         kind = f"{items[0].kind} over items" + (", joined with t over runs" if error > 0 else "")
-        return Interval(mean - math.hypot(runs, *below), mean + math.hypot(runs, *above), level, kind)
+        found = Interval(mean - math.hypot(runs, *below), mean + math.hypot(runs, *above), level, kind)
+        return at_least(found, _adjusted(tested, shares, level)) if scores else found
 
     pooled = np.concatenate([values / len(values) for values in tested])
     pooled *= len(pooled)  # whose mean is the estimate
@@ -81,8 +90,7 @@ def effect_of(
     test = paired_permutation(pooled, alternative="greater", draws=flips, seed=seed)
     size = mean / spread if spread > 0 else None
     draws = sum(len(one.second) for one in pairs) if drawn else 0
-    effect = Effect(mean, joined(0.95), joined(0.90), test.p, None, size, len(pooled), draws)
-    return if_nothing_changed(effect, len(pooled)) if scores else effect
+    return Effect(mean, joined(0.95), joined(0.90), test.p, None, size, len(pooled), draws)
 
 
 def rank_among_draws(pairs: Sequence[Pair]) -> float:
@@ -133,13 +141,27 @@ def resampled_changes(
     }
 
 
+def _of_tested(pairs: Sequence[Pair]) -> list[list[Pair]]:
+    """The pairs of each tested dataset."""
+    return [
+        [one for one in pairs if one.tested == name] for name in dict.fromkeys(one.tested for one in pairs)
+    ]
+
+
 def _by_tested(pairs: Sequence[Pair]) -> list[np.ndarray]:
     """For each tested dataset the sum of its items' differences over the number of all pairs."""
-    names = list(dict.fromkeys(one.tested for one in pairs))
-    return [
-        np.sum([one.differences for one in pairs if one.tested == name], axis=0) / len(pairs)
-        for name in names
+    return [np.sum([one.differences for one in some], axis=0) / len(pairs) for some in _of_tested(pairs)]
+
+
+def _adjusted(tested: Sequence[np.ndarray], shares: Sequence[float], level: float) -> Interval:
+    """`adjusted_interval` of the sum over tested datasets, each of which counts for its share."""
+    found = [
+        adjusted_interval(values, (-share, share), level)
+        for values, share in zip(tested, shares, strict=True)
     ]
+    centre = sum((one.low + one.high) / 2 for one in found)
+    reach = math.hypot(*((one.high - one.low) / 2 for one in found))
+    return Interval(centre - reach, centre + reach, level, found[0].kind)
 
 
 def _error_of_runs(pairs: Sequence[Pair], drawn: bool) -> tuple[float, float]:

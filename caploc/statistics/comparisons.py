@@ -28,7 +28,6 @@ from caploc.statistics.intervals import (
     bootstrap_mean,
     defined_interval,
     multinomial_weights,
-    no_change,
     percentile_interval,
 )
 from caploc.statistics.multiplicity import holm
@@ -157,8 +156,9 @@ def change_of_random(base: np.ndarray, random: np.ndarray, clusters: Sequence[st
     """Mean over sets of ``random [sets, items]`` minus ``base [items]``.
 
     The estimand is the mean over all random sets and items, so intervals come from a two-way bootstrap: sets and
-    items (whole clusters) are drawn, each with replacement, and crossed (McCullagh 2000, "pigeonhole"; conservative);
-    where no set changes any item, from `if_nothing_changed`.
+    items (whole clusters) are drawn, each with replacement, and crossed (McCullagh 2000, "pigeonhole"; conservative).
+    They are at least those of `at_least_adjusted`, for which an item that was not met may change under every second
+    set.
     """
     differences = random - base
     codes = cluster_codes(base.size, list(clusters))
@@ -170,14 +170,37 @@ def change_of_random(base: np.ndarray, random: np.ndarray, clusters: Sequence[st
     found = Change(
         float(differences.mean()), percentile_interval(drawn, 0.95), percentile_interval(drawn, 0.90)
     )
-    return if_nothing_changed(found, int(codes.max()) + 1)
+    by_item = differences.mean(0)
+    most = max(0.5, float(np.abs(by_item).max()))
+    return at_least_adjusted(found, by_item, clusters=codes, limits=(-most, most))
 
 
-def if_nothing_changed(change: AnyChange, units: int) -> AnyChange:
-    """``change``, or where no item shows any difference of score, with the intervals `no_change` of ``units``."""
-    if not change.estimate == change.interval.low == change.interval.high == 0:
-        return change
-    return replace(change, interval=no_change(units, 0.95), interval90=no_change(units, 0.90))
+def average_change(changes: Sequence[Change]) -> Change:
+    """The mean of independent changes, such as those of several datasets, with their intervals joined in the way of
+    Zou & Donner (2008)."""
+    mean = float(np.mean([one.estimate for one in changes]))
+
+    def joined(intervals: Sequence[Interval]) -> Interval:
+        below = [change.estimate - one.low for change, one in zip(changes, intervals, strict=True)]
+        above = [one.high - change.estimate for change, one in zip(changes, intervals, strict=True)]
+        reach = math.hypot(*below) / len(changes), math.hypot(*above) / len(changes)
+        return Interval(mean - reach[0], mean + reach[1], intervals[0].level, f"{intervals[0].kind}, joined")
+
+    return Change(
+        mean, joined([one.interval for one in changes]), joined([one.interval90 for one in changes])
+    )
+
+
+def difference_of(first: Change, second: Change) -> Change:
+    """``first`` minus ``second``, of different items, their intervals joined as in `average_change`."""
+
+    def joined(one: Interval, other: Interval) -> Interval:
+        below = math.hypot(first.estimate - one.low, other.high - second.estimate)
+        above = math.hypot(one.high - first.estimate, second.estimate - other.low)
+        return Interval(mean - below, mean + above, one.level, f"{one.kind}, joined")
+
+    mean = first.estimate - second.estimate
+    return Change(mean, joined(first.interval, second.interval), joined(first.interval90, second.interval90))
 
 
 def at_least_adjusted(

@@ -36,6 +36,24 @@ def minimum_draws(level: float, comparisons: int = 1) -> int:
     return max(1, draws)
 
 
+def draws_for(asked: int, level: float, comparisons: int, usual: int = 100) -> int:
+    """How many random draws to make where ``asked`` for: as many more as it takes for the smallest rank p to lie below
+    ``level`` after `holm` over so many comparisons; fewer than the ``usual`` number are taken as they were asked for.
+    """
+    return asked if asked < usual else max(asked, 1 + minimum_draws(level, comparisons))
+
+
+def few_draws(draws: int, level: float, comparisons: int) -> list[str]:
+    """Says, where so few draws cannot bring a rank p below ``level`` after `holm`, how many can."""
+    needed = 1 + minimum_draws(level, comparisons)
+    if draws >= needed:
+        return []
+    over = f", Holm-corrected over {comparisons} datasets," if comparisons > 1 else ""
+    return [
+        f"SUPPORTED is out of reach: with {draws} random sets no p{over} lies below {level:g}; give --draws {needed}"
+    ]
+
+
 def holm(p_values: ArrayLike) -> np.ndarray:
     """Adjusted p values [n] in the given order (Holm 1979): reject where at or below the family's level.
 

@@ -16,6 +16,31 @@ def test_enhanced_scores() -> None:
     """Table 2: scores after 1, 5 and 10 epochs, such as 44.65 on average for the located neurons."""
 
 
+@claim("table2-numbers", enhancement.table2_numbers, dataset="gsm8k", across=True)
+def test_enhanced_scores_on_gsm8k() -> None:
+    """Table 2, GSM8K."""
+
+
+@claim("table2-numbers", enhancement.table2_numbers, dataset="emotion", across=True)
+def test_enhanced_scores_on_emotion() -> None:
+    """Table 2, Emotion."""
+
+
+@claim("table2-numbers-code25k", enhancement.table2_numbers, dataset="code25k", across=True)
+def test_enhanced_scores_on_code25k() -> None:
+    """Table 2, Code25K, where located and random lie 0.67 to 2.67 points apart."""
+
+
+@claim("table2-located-beats-random-each", enhancement.located_beats_random, across=True)
+def test_located_beats_random_on_a_dataset() -> None:
+    """Section 5.4: "effectively improve the performance of the current task"."""
+
+
+@claim("table2-small-portion-suffices", enhancement.small_portion_suffices, across=True)
+def test_a_small_portion_suffices_on_a_dataset() -> None:
+    """Table 2, rows "located", against Table 3's base."""
+
+
 @claim("table2-located-beats-random", enhancement.located_beats_random, over="model", across=True)
 def test_located_beats_random() -> None:
     """Section 5.4: "we only need to update a small portion of parameters to effectively improve the performance"."""

@@ -191,8 +191,10 @@ def test_no_claim_has_two_tests_over_the_same_cells() -> None:
         for marked in file.read_text().split("@claim(")[1:]:
             arguments = marked.partition(")\ndef ")[0]
             claim = re.search(r'"([\w-]+)"', arguments)
-            over = re.search(r'over="(\w+)"', arguments)
+            over, dataset = (re.search(rf'{name}="(\w+)"', arguments) for name in ("over", "dataset"))
             assert claim, f"{file.name}: {marked[:60]}"
-            found[claim[1], over[1] if over else "datasets"] += 1
+            found[claim[1], over[1] if over else "datasets", dataset[1] if dataset else "any"] += 1
     assert len(found) > 60
     assert [key for key, count in found.items() if count > 1] == []
+    of_one = {(name, over) for name, over, dataset in found if dataset != "any"}
+    assert [key for key in found if key[2] == "any" and key[:2] in of_one] == []

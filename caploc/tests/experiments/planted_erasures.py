@@ -17,6 +17,7 @@ from caploc.experiments.erasure_sets import (
     LAYER,
     LOCATED,
     MAGNITUDE,
+    RANK_ITEMS,
     TWIN,
     UNIFORM,
     Arms,
@@ -64,7 +65,7 @@ def erasures_of(
     mask[0, :NEURONS] = True
     by_arm = {
         LOCATED: located[None],
-        LAYER: random,
+        LAYER: random[:FEW_SETS],
         UNIFORM: random[:FEW_SETS],
         MAGNITUDE: random[:FEW_SETS],
         LARGEST: located[None],
@@ -78,7 +79,7 @@ def erasures_of(
     for other in others:
         outcomes[other.dataset] = {arm: _outcomes(other.base["score"][None]) for arm in (LOCATED, LAYER)}
     every = {one.dataset: one for one in (items, *others)}
-    return Erasures(items.dataset, sigma, arms, every, outcomes, {})
+    return Erasures(items.dataset, sigma, arms, every, outcomes, {}, random[:, :RANK_ITEMS])
 
 
 def _outcomes(score: np.ndarray) -> dict[str, np.ndarray]:

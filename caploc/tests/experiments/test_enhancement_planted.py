@@ -17,7 +17,9 @@ from caploc.tests.experiments.trained import TrainedStudy
 
 CLAIMS: Mapping[str, Experiment] = {
     "table2-numbers": enhancement.table2_numbers,
+    "table2-numbers-code25k": enhancement.table2_numbers,
     "table2-located-beats-random": enhancement.located_beats_random,
+    "table2-located-beats-random-each": enhancement.located_beats_random,
     "table2-located-beats-wo-located": enhancement.located_beats_others,
     "table2-located-best-average": enhancement.located_best_average,
     "table2-small-portion-suffices": enhancement.small_portion_suffices,
@@ -26,15 +28,17 @@ CLAIMS: Mapping[str, Experiment] = {
     "table4-located-best": elsewhere.table4_located_best,
     "table4-harmless-updating": elsewhere.harmless_updating,
 }
-COMPARISONS = [name for name in CLAIMS if not name.endswith("numbers")]
+COMPARISONS = [name for name in CLAIMS if "numbers" not in name and not name.endswith("-each")]
 AHEAD = {"base": 0.3, LOCATED: 0.8, RANDOM: 0.5, OTHERS: 0.4, FROZEN: 0.5}
 EQUAL = dict.fromkeys(AHEAD, 0.5)
 BEHIND = {"base": 0.8, LOCATED: 0.3, RANDOM: 0.6, OTHERS: 0.7, FROZEN: 0.7}
 
 
-def run(claim: str, study: TrainedStudy, model: str = "mine", sigma: float = 6.0) -> tuple[Finding, Verdict]:
+def run(
+    claim: str, study: TrainedStudy, model: str = "mine", sigma: float = 6.0, dataset: str | None = None
+) -> tuple[Finding, Verdict]:
     """The finding, which must be complete, and its verdict."""
-    cell = Cell(model, None, sigma)
+    cell = Cell(model, dataset, sigma)
     finding, verdict = judged(CLAIMS[claim], study, cell, claim)
     assert (finding.claim, finding.cell) == (claim, cell)
     return finding, verdict
@@ -106,7 +110,8 @@ def test_a_gain_below_the_level_of_guessing_is_refuted() -> None:
 
 @pytest.mark.parametrize("claim", CLAIMS)
 def test_diverged_runs_leave_the_verdict_open_and_the_rest_measured(claim: str) -> None:
-    finding, verdict = run(claim, TrainedStudy(AHEAD, AHEAD, diverged=LOCATED), "llama2-7b")
+    dataset = "code25k" if claim.endswith("code25k") else None
+    finding, verdict = run(claim, TrainedStudy(AHEAD, AHEAD, diverged=LOCATED), "llama2-7b", dataset=dataset)
     assert verdict.outcome is Outcome.INCONCLUSIVE
     assert "diverged" in verdict.reason
     assert estimate(finding) is not None
@@ -116,15 +121,36 @@ def test_diverged_runs_leave_the_verdict_open_and_the_rest_measured(claim: str) 
 def test_printed_cells_are_compared_one_by_one() -> None:
     """All 36 numbers of a block of Table 2, the 3 of a block of Table 4, and those that agree by their ids."""
     close = {LOCATED: 0.44, RANDOM: 0.44, OTHERS: 0.44, "base": 0.3}
-    finding, verdict = run("table2-numbers", TrainedStudy(close, close), "llama2-7b")
-    held = printed(finding)
+    held: list[PrintedCell] = []
+    for dataset in ("gsm8k", "emotion", "code25k", None):
+        claim = "table2-numbers-code25k" if dataset == "code25k" else "table2-numbers"
+        finding, verdict = run(claim, TrainedStudy(close, close), "llama2-7b", dataset=dataset)
+        assert {one.dataset for one in printed(finding)} == {dataset or "average"}
+        assert verdict.outcome is Outcome.REFUTED
+        held += printed(finding)
     assert len(held) == 36 == len({one.id for one in held})
     assert "table2/llama2-7b/sigma6/located/10/emotion" in {one.id for one in held}
-    assert verdict.outcome is Outcome.REFUTED
     changed, _ = run("table4-numbers", TrainedStudy(close, {**close, LOCATED: 0.41}), "llama2-7b")
     assert {one.id for one in printed(changed)} == {
         f"table4/llama2-7b/sigma6/{method.replace(' ', '-')}/average" for method in METHODS
     }
+
+
+def test_a_dataset_that_gains_nothing_is_judged_by_itself() -> None:
+    ahead, equal = TrainedStudy(AHEAD), TrainedStudy(EQUAL)
+    study = TrainedStudy(AHEAD)
+    study._results = {
+        one: (equal if one.dataset == "emotion" else ahead).result(one)  # type: ignore[attr-defined]
+        for one in ahead._results
+    }
+    each, pooled = "table2-located-beats-random-each", "table2-located-beats-random"
+    assert run(each, study, dataset="gsm8k")[1].outcome is Outcome.SUPPORTED
+    assert run(each, study, dataset="emotion")[1].outcome is Outcome.INCONCLUSIVE
+    assert run(pooled, study)[1].outcome is Outcome.SUPPORTED
+    assert run("table2-small-portion-suffices", study, dataset="emotion")[1].outcome is Outcome.REFUTED
+    assert run("table2-small-portion-suffices", study)[1].outcome is Outcome.SUPPORTED
+    _, elsewhere = run(each, study, dataset="imdb")
+    assert elsewhere.outcome is Outcome.NOT_RUN and "imdb is not trained on" in elsewhere.reason
 
 
 def test_numbers_of_a_model_that_the_paper_does_not_have() -> None:

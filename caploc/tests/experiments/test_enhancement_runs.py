@@ -85,16 +85,18 @@ def test_one_share_cannot_serve_two_sigmas() -> None:
     far = planted(0, 40, [(0, 3), (1, 5)], level=10.0)
     near = planted(1, 40, [(2, neuron) for neuron in range(12)], level=2.0)
     study = PlantedStudy({("gsm8k", ""): far + near})
-    finding, verdict = judged(param_share, study, Cell("planted", None, 6.0), "table2-param-share")
+    finding, verdict = judged(param_share, study, Cell("llama2-7b", None, 6.0), "table2-param-share")
     assert finding.measurement.value is not None
     assert finding.measurement.value.estimate == pytest.approx(0.002)
     assert verdict.outcome is Outcome.REFUTED
     assert "1.4" not in verdict.reason or "located-sigma3" in verdict.reason
+    _, elsewhere = judged(param_share, study, Cell("planted", None, 6.0), "table2-param-share")
+    assert elsewhere.outcome is Outcome.INCONCLUSIVE and "prints no number" in elsewhere.reason
 
 
 def test_a_share_that_fits_both_sigmas_is_supported() -> None:
     study = PlantedStudy({("gsm8k", ""): planted(0, 40, [(0, 3), (1, 5)], scale=0.01)})
-    _, verdict = judged(param_share, study, Cell("planted", None, 3.0), "table2-param-share")
+    _, verdict = judged(param_share, study, Cell("llama2-7b", None, 3.0), "table2-param-share")
     assert verdict.outcome is Outcome.SUPPORTED, verdict.reason
 
 
@@ -132,10 +134,14 @@ def test_what_is_measured_is_what_training_gives(study: Study) -> None:
     again = enhance(study.lm, NeuronMask(~mask.values), examples, recipe, zeroed=mask)
     assert np.array_equal(found.losses[index], again.losses)
     for place, epoch in enumerate(arms.EPOCHS):
-        with enhanced(study.lm, again.at[epoch]):
-            outcomes = evaluate(study.lm, study.result(Items("emotion")).prepared)
-        assert np.array_equal(found.score["emotion"][index, place], outcomes.score)
-        assert np.allclose(found.nll["emotion"][index, place], outcomes.nll)
+        for name in ("gsm8k", "emotion"):
+            with enhanced(study.lm, again.at[epoch]):
+                outcomes = evaluate(study.lm, study.result(Items(name)).prepared)
+            if name == "gsm8k" or epoch == arms.LAST:
+                assert np.array_equal(found.score[name][index, place], outcomes.score)
+                assert np.allclose(found.nll[name][index, place], outcomes.nll)
+            else:  # what was not trained on is scored after the last epoch alone
+                assert np.isnan(found.score[name][index, place]).all()
     assert np.isnan(found.nll["gsm8k"][found.indices(UNIFORM), 0]).all()
     assert np.isfinite(found.nll["gsm8k"][:, -1]).all()
 

@@ -102,13 +102,16 @@ def test_measured_is_what_erasing_gives(tmp_path: Path, monkeypatch: pytest.Monk
         items = study.result(Items(dataset))
         np.testing.assert_array_equal(items.base["score"], evaluate(study.lm, items.prepared).score)
         for arm in (LOCATED, LAYER):
-            members = found.arms.sets[arm][-1]
+            members = found.arms.sets[arm][len(found.of(dataset, arm)) - 1]
             with erased(study.lm, NeuronMask(members)):
                 oracle = evaluate(study.lm, items.prepared)
             np.testing.assert_allclose(found.of(dataset, arm, "nll")[-1], oracle.nll, atol=1e-5)
             np.testing.assert_array_equal(found.of(dataset, arm)[-1], oracle.score)
     per_layer = found.arms.located.per_layer
     assert all(NeuronMask(one).per_layer == per_layer for one in found.arms.sets[LAYER])
+    everywhere = erasure_sets.located_anywhere(study, 2.0)
+    assert everywhere.sum() > found.arms.located.count
+    assert not any((found.arms.sets[arm] & everywhere).any() for arm in RANDOM_ARMS)
     assert set(found.outcomes["two"]) == set(erasure_sets.ON_OTHERS)
 
 

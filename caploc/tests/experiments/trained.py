@@ -16,7 +16,7 @@ from caploc.tests.experiments.planted import PAPER
 
 DATASETS = ("gsm8k", "emotion", "code25k", "imdb")
 TRAINED = DATASETS[:3]
-ITEMS, TEXTS = 60, 30
+ITEMS, TEXTS = 240, 30
 
 
 class TrainedStudy(Study):

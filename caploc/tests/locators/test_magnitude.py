@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from caploc.architectures import ARCHITECTURES
 from caploc.errors import OptionError
-from caploc.locators.magnitude import Magnitude, magnitude, random_sets
+from caploc.locators.magnitude import Magnitude, disjoint_sets, magnitude, random_sets
 from caploc.neurons import NeuronMask
 from caploc.tests.attribution.test_exactness import random_example, small_model
 
@@ -168,3 +168,14 @@ def test_bad_options_are_refused() -> None:
         sizes.random_like(crowded, 1, 0)
     with pytest.raises(OptionError, match="no examples to measure magnitudes on"):
         magnitude(small_model("llama", torch.float32), [])
+
+
+def test_disjoint_sets_have_nothing_that_is_located() -> None:
+    mask, apart = torch.zeros(2, 20, dtype=torch.bool), torch.zeros(2, 20, dtype=torch.bool)
+    mask[:, :4], apart[0, 4:10], apart[1, 4:19] = True, True, True
+    sets, short = disjoint_sets(NeuronMask(mask), apart, 50, 0)
+    assert (sets.sum(2) == 4).all() and not (sets & mask).any() and not (sets[:, 0] & apart[0]).any()
+    assert short == [1]  # one neuron is left beside what others locate
+    torch.testing.assert_close(sets[:5], disjoint_sets(NeuronMask(mask), apart, 5, 0)[0])
+    anywhere, _ = disjoint_sets(NeuronMask(mask), apart, 5, 0, by_layer=False)
+    assert (anywhere.sum((1, 2)) == 8).all() and not (anywhere & (mask | apart)).any()

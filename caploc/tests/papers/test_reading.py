@@ -285,4 +285,6 @@ def test_what_a_claim_counts_as_follows_from_its_rule_and_sources_unless_it_says
         == "reading"
     )
     with pytest.raises(PaperError, match="'table1-overlap' repeats: there is no claim 'none'"):
-        parse_paper(changed(COMMON, 'rule = { kind = "above_twin', 'repeats = "none"\nrule = { kind = "above_twin'))
+        parse_paper(
+            changed(COMMON, 'rule = { kind = "above_twin', 'repeats = "none"\nrule = { kind = "above_twin')
+        )

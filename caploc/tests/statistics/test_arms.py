@@ -54,10 +54,22 @@ def test_independent_datasets_add_up_in_squares() -> None:
         Pair(name, name, answers(seed, 1, 60, 0.8), answers(seed + 9, 1, 60))
         for seed, name in enumerate("ab")
     ]
-    whole, parts = effect_of(pairs), [effect_of([one]) for one in pairs]
+    whole, parts = effect_of(pairs, scores=False), [effect_of([one], scores=False) for one in pairs]
     assert whole.estimate == pytest.approx(np.mean([one.estimate for one in parts]))
     below = math.hypot(*(one.estimate - one.interval.low for one in parts)) / 2
     assert whole.interval.low == pytest.approx(whole.estimate - below)
+
+
+def test_more_change_never_shows_less_of_it() -> None:
+    """Of two datasets: no item changed, then one, two, three."""
+
+    def low(changed: int) -> float:
+        after = np.ones((3, 100))
+        after[:, :changed] = 0
+        return effect_of([Pair("x", name, after, np.ones((1, 100))) for name in "ab"]).interval90.low
+
+    ends = [low(changed) for changed in range(4)]
+    assert ends == sorted(ends, reverse=True) and -0.05 < ends[0] < 0
 
 
 def test_items_tested_after_several_trainings_are_not_counted_twice() -> None:

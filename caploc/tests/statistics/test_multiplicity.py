@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from caploc import statistics
+from caploc.statistics import draws_for, few_draws, holm
 from caploc.tests.statistics.samples import alternatives, p_values
 
 
@@ -127,3 +128,16 @@ def test_more_data_finds_less() -> None:
     assert effects == sorted(effects, reverse=True)
     effects = [statistics.minimum_detectable_effect(n=n, sd=1.0) for n in (2, 5, 50, 400)]
     assert effects == sorted(effects, reverse=True)
+
+
+@pytest.mark.parametrize("family", [1, 5, 6, 12])
+def test_draws_follow_from_the_family(family: int) -> None:
+    draws = draws_for(100, 0.05, family)
+    assert draws >= 100 and holm([1 / (1 + draws)] * family)[0] < 0.05
+    assert few_draws(draws, 0.05, family) == []
+
+
+def test_a_run_with_few_draws_says_how_many_would_do() -> None:
+    assert draws_for(20, 0.05, 5) == 20
+    (told,) = few_draws(20, 0.05, 5)
+    assert "give --draws 100" in told and few_draws(100, 0.05, 5) == []
