@@ -314,7 +314,7 @@ def test_command_line_trains_and_reports_what_is_missed(
     monkeypatch.setitem(make.RECIPES, "tiny-llama", short)
     monkeypatch.setattr(evaluate, "accuracies", lambda *_: dict.fromkeys(evaluate.TASKS, 0.5))
     assert make.main(["--only", "data", "--only", "tiny-llama", "--out", str(tmp_path)]) == 1
-    assert "fixtures.make: tiny-llama: facts 50.0 %, required 85 %" in capsys.readouterr().err
+    assert "fixtures.make: tiny-llama: facts 50.0 %, required 95 %" in capsys.readouterr().err
     written = json.loads((tmp_path / "card.json").read_text(encoding="utf-8"))["models"]
     assert [(name, entry["steps"]) for name, entry in written.items()] == [
         ("tiny-llama", 2),
