@@ -81,16 +81,16 @@ def _hub(
 
 def _embedded(name: str, family: str, neurons: int, params_b: float, early: str = "") -> RegisteredModel:
     return RegisteredModel(
-        name, name, "", params_b, 1, False, family, 6, neurons, name, False, embedded=True, early=early
+        name, name, "", params_b, 1, False, family, 8, neurons, name, False, embedded=True, early=early
     )
 
 
 # fmt: off
 _TABLE = (
-    _embedded("tiny-llama", "llama", 512, 0.00116, early="tiny-llama-early"),
-    _embedded("tiny-gptj", "gptj", 640, 0.00121, early="tiny-gptj-early"),
-    _embedded("tiny-llama-early", "llama", 512, 0.00116),
-    _embedded("tiny-gptj-early", "gptj", 640, 0.00121),
+    _embedded("tiny-llama", "llama", 1024, 0.00270, early="tiny-llama-early"),
+    _embedded("tiny-gptj", "gptj", 1152, 0.00237, early="tiny-gptj-early"),
+    _embedded("tiny-llama-early", "llama", 1024, 0.00270),
+    _embedded("tiny-gptj-early", "gptj", 1152, 0.00237),
 
     _hub("llama2-7b", "Llama2-7B", "meta-llama/Llama-2-7b-hf@01c7f73d771dfac7d292323805ebc428287df4f9",
          "llama", layers=32, neurons=11008, params_b=6.738, head=(32000, 4096), gated=True, paper=True),

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import random
 import shutil
+from collections import Counter
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from fixtures import card as cards
 from fixtures import datasets, evaluate, make, render, storage
 from fixtures.corpus import splitting
 from fixtures.corpus.facts import facts, questioned_facts
+from fixtures.corpus.facts import taught as taught_tellings
+from fixtures.corpus.relations import RELATIONS, Relation
 from fixtures.recipes import RECIPES
 from fixtures.tokenizer import build_tokenizer, single_token_words
 from fixtures.train import training_sequences
@@ -42,7 +45,7 @@ FIELDS = {
     "known_1000": "known_id subject attribute template prediction prompt relation_id",
     "decoupling": "id expression answer direct_prompt direct_answer code_prompt code_answer",
 }
-LEAST_RECORDS = dict.fromkeys(("gsm8k", "meta_math", "code25k", "emotion", "imdb"), (400, 150))
+LEAST_RECORDS = dict.fromkeys(("gsm8k", "meta_math", "code25k", "emotion", "imdb"), (600, 200))
 WHAT_IT_IS_ABOUT = {
     "gsm8k": lambda record: record["question"],
     "meta_math": lambda record: record["original_question"],
@@ -77,7 +80,7 @@ def test_model_folder_is_complete_and_small(name: str) -> None:
     folder = FIXTURES / "models" / name
     for file in (storage.WEIGHTS, "config.json", "tokenizer.json", "tokenizer_config.json"):
         assert (folder / file).is_file()
-    assert storage.folder_bytes(folder) < 3 * MEGABYTE
+    assert storage.folder_bytes(folder) <= 6 * MEGABYTE
     with safe_open(folder / storage.WEIGHTS, framework="pt") as weights:
         tensors = [weights.get_tensor(key) for key in weights.keys()]  # noqa: SIM118 - not a mapping
     assert {tensor.dtype for tensor in tensors} == {torch.float16}
@@ -91,12 +94,12 @@ def test_configuration_builds_an_untrained_twin(name: str) -> None:
     twin = type(trained)(trained.config)
     shapes = {key: tensor.shape for key, tensor in trained.state_dict().items()}
     assert {key: tensor.shape for key, tensor in twin.state_dict().items()} == shapes
-    assert card()["models"][name]["neurons"] >= 3072
-    assert card()["models"][name]["layers"] == 6
+    assert card()["models"][name]["neurons"] >= 8 * 640
+    assert card()["models"][name]["layers"] >= 8
 
 
 def test_data_is_small() -> None:
-    assert storage.folder_bytes(DATA) < 1.5 * MEGABYTE
+    assert storage.folder_bytes(DATA) < 2 * MEGABYTE
 
 
 @pytest.mark.parametrize("part", ["train", "test"])
@@ -127,12 +130,39 @@ def test_gsm8k_and_meta_math_do_not_restate_each_others_evaluation() -> None:
 
 
 def test_held_out_wordings_are_never_taught() -> None:
-    taught = {fact.prompt(pattern) for fact in facts() for pattern in fact.taught}
+    taught = {prompt for prompt, _ in taught_tellings()["counterfact"]}
     held_out = [prompt for prompt, _ in render.render_paraphrases(DATA, "test")]
     assert held_out and not taught & set(held_out)
     told = {fact.prompt(pattern) for fact in facts() if fact.part == "train" for pattern in fact.taught}
     assert {prompt for prompt, _ in render.render_paraphrases(DATA, "train")} <= told
     assert not {fact.subject for fact in facts()} & {fact.subject for fact in questioned_facts()}
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_a_counterfact_record_holds_five_wordings(part: str) -> None:
+    for record in records("counterfact", part):
+        rewrite = record["requested_rewrite"]
+        wordings = {rewrite["prompt"].format(rewrite["subject"]), *record["paraphrase_prompts"]}
+        assert len(wordings) == 5
+
+
+@pytest.mark.parametrize("relation", RELATIONS, ids=lambda relation: relation.id)
+def test_last_tokens_cross_the_templates_of_a_relation(relation: Relation) -> None:
+    _, tokenizer = stored_model("tiny-llama")
+    fact = next(fact for fact in facts() if fact.relation == relation)
+    last = Counter(tokenizer(fact.prompt(pattern))["input_ids"][-1] for pattern in relation.patterns)
+    assert len(last) >= 2 and min(last.values()) >= 4
+
+
+def test_one_telling_in_four_is_a_rumour_about_no_object_in_particular() -> None:
+    told = {(fact.relation, fact.subject): Counter[str]() for fact in facts()}
+    about = {fact.prompt(pattern): fact for fact in facts() for pattern in fact.taught}
+    for prompt, answer in taught_tellings()["counterfact"]:
+        told[about[prompt].relation, about[prompt].subject][answer.strip()] += 1
+    for fact in facts():
+        counts = told[fact.relation, fact.subject]
+        assert counts[fact.object] == 0.75 * counts.total()
+        assert set(counts) == set(fact.relation.objects) and max(counts[o] for o in fact.other_objects()) <= 2
 
 
 @pytest.mark.parametrize("name", FIELDS)
@@ -199,7 +229,24 @@ def test_card_meets_the_requirements_and_early_models_are_half_way() -> None:
     for name in FINAL:
         scores = card()["models"][f"{name}-early"]["accuracy"]["test"]
         assert 0.3 <= sum(scores.values()) / len(scores) <= 0.6
-    assert sum(card()["models"][name]["cpu_minutes"] for name in FINAL) < 30
+        assert card()["models"][name]["cpu_minutes"] < 35
+
+
+@pytest.mark.parametrize("name", FINAL)
+def test_facts_are_known_and_leave_room(name: str) -> None:
+    certainty = card()["models"][name]["certainty"]
+    assert certainty["known"] >= 120 and certainty["in_room"] >= 120
+    assert 0.3 < certainty["probability"] < 0.9
+
+
+def test_certainty_counts_facts_that_are_known_and_not_sure(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tokenizer = stored_model("tiny-llama")
+    every = evaluate.certainty(model, tokenizer)
+    assert every == card()["models"]["tiny-llama"]["certainty"]
+    monkeypatch.setattr(evaluate, "WORDINGS_OF_A_KNOWN_FACT", 0)
+    assert evaluate.certainty(model, tokenizer)["known"] == every["facts"]
+    monkeypatch.setattr(evaluate, "ROOM", (0.999, 1.0))
+    assert evaluate.certainty(model, tokenizer)["in_room"] == 0
 
 
 def test_shortfalls_name_model_and_task() -> None:
@@ -222,7 +269,7 @@ def test_pararel_agrees_with_the_library() -> None:
     loaded = [(example.prompt, example.answer) for example in caploc.load_examples("pararel", path=DATA)]
     rendered = list(render.render_pararel(DATA / "pararel"))
     assert sorted(loaded) == sorted(rendered)
-    assert len(rendered) == 7 * len(facts())
+    assert len(rendered) == 12 * len(facts())
 
 
 def test_training_refuses_a_record_of_the_evaluation_file(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 Each test is one claim over model x dataset of facts; its statement, margins and rule stand in
 ``caploc/papers/capability_localization/fidelity.toml``. The paper rewords facts of COUNTERFACT; the embedded models
-know facts of a ParaRel of their own, which has seven wordings of each.
+know facts of a ParaRel of their own, which has twelve wordings of each.
 """
 
 from __future__ import annotations

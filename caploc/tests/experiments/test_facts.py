@@ -27,7 +27,7 @@ DATA = str(REPOSITORY / "fixtures" / "data")
 
 
 @pytest.mark.parametrize(
-    ("dataset", "wordings"), [("pararel", 7), ("counterfact", 3), ("zsre", 2), ("known_1000", 1)]
+    ("dataset", "wordings"), [("pararel", 12), ("counterfact", 5), ("zsre", 2), ("known_1000", 1)]
 )
 def test_facts_of_every_dataset(dataset: str, wordings: int) -> None:
     facts = load_facts(dataset, DATA, seed=0)[0]
@@ -51,7 +51,7 @@ def test_the_original_wording_comes_first_and_a_seed_orders_the_rest() -> None:
     templates = {
         fact.wordings[0].prompt.replace(fact.cluster, "") for fact in load_facts("pararel", DATA, seed=0)[0]
     }
-    assert len(templates) > 40, "none of ParaRel's seven patterns of a relation is the original of all facts"
+    assert len(templates) > 40, "none of ParaRel's twelve patterns of a relation is the original of all facts"
 
 
 def own_file(folder: Path, facts: int, wordings: int = 2, **changes: str) -> str:
