@@ -46,16 +46,16 @@ RANDOM_ARMS = (LAYER, UNIFORM, MAGNITUDE)
 RANKED = "by layer, first items"
 FEW_SETS = 12
 """Random sets that are evaluated on all items of the dataset located on."""
-BESIDE = 5
+BESIDE = 3
 """Random sets of the arms that stand beside a verdict."""
 ON_OTHERS: Mapping[str, int] = MappingProxyType({LOCATED: 1, LAYER: 6, MAGNITUDE: 2, LARGEST: 1})
 """The arms that are evaluated on other datasets than the one located on, and on general text, and how many of their
 sets: those by layer are enough for a p value, whose smallest is 1 / 7 to the power of the datasets located on, those
 by magnitude for a mean to stand beside it."""
-RANK_ITEMS = 60
+RANK_ITEMS = 40
 """Items on which all random sets by layer are tried. The first ``FEW_SETS`` are tried on all items, and tell how large
-an effect is; the rest serve the rank of the located set, which is exact on any items: on 60 of them a loss of 15 points
-stands out from sets that cost a few, and so the many sets that a small p asks for cost a third as much."""
+an effect is; the rest serve the rank of the located set, which is exact on any items: on 40 of them a loss of 15 points
+stands out from sets that cost a few, and so the many sets that a small p asks for cost a fifth as much."""
 LEVEL = 0.05
 """Below which the rank of a located set must lie, after Holm over the study's datasets: so many sets are drawn."""
 AT_ONCE = 50
