@@ -43,8 +43,8 @@ SEEDS = 3
 RUNS: Mapping[str, int] = MappingProxyType(
     {LOCATED: SEEDS, RANDOM: 5, OTHERS: SEEDS, FROZEN: 1, UNIFORM: 1, NEAREST: 1}
 )
-"""Runs of each arm, one of those that only stand beside the paper's methods. Those of one set of neurons differ in the order of the examples, those of random arms in the set
-too: draw j has seed j mod ``SEEDS``."""
+"""Runs of each arm, one of those that only stand beside the paper's methods. Those of one set of neurons differ in the
+order of the examples, those of random arms in the set too: draw j has seed j mod ``SEEDS``."""
 KINDS: Mapping[str, str] = MappingProxyType(
     {LOCATED: LOCATED, RANDOM: RANDOM, OTHERS: OTHERS, FROZEN: FROZEN, UNIFORM: RANDOM, NEAREST: RANDOM}
 )
