@@ -23,16 +23,16 @@ from caploc.locators.causal_tracing.trace import draw_noise
 from caploc.neurons import ScoreSums
 from caploc.statistics.splits import draw_halves
 from caploc.store import Store
-from caploc.tests import recomputed
 from caploc.tests.experiments.planted import PAPER
+from caploc.tests.recomputed import circuits, edits, locating, reading
 
 SAMPLES = 16
 LONG = 4
 """Samples with answers of many tokens."""
 FACTS = facts_of("pararel")
-FEW, PRUNED, EDITED = 6, 2, 1
+FEW, PRUNED, EDITED = 5, 2, 1
 """Facts."""
-TRACED = 12
+TRACED = 8
 """Prompts traced with the audit's own noise."""
 
 
@@ -41,26 +41,26 @@ class Both:
     """A model twice."""
 
     study: Study
-    model: recomputed.Model
+    model: reading.Model
 
-    def asked(self, facts: FactSet) -> list[recomputed.Asked]:
+    def asked(self, facts: FactSet) -> list[reading.Asked]:
         """The prompts of ``facts``, tokenized anew."""
-        return [recomputed.asked(self.model, one.prompt, one.answer) for one in facts.examples]
+        return [reading.asked(self.model, one.prompt, one.answer) for one in facts.examples]
 
     def kept(self, facts: FactSet) -> np.ndarray:
         """The prompts that count, by anew asked answers."""
-        right = np.array([recomputed.log_probs(self.model, one)[1] for one in self.asked(facts)])
+        right = np.array([reading.log_probs(self.model, one)[1] for one in self.asked(facts)])
         return right & right[facts.first][facts.fact]
 
 
 @pytest.fixture(scope="module", params=["tiny-llama", "tiny-gptj"])
 def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
     name: str = request.param
-    margins = {**PAPER.margins, "fewest-facts": 4}
+    margins = {**PAPER.margins, "fewest-facts": 3}
     settings = StudySettings(samples=SAMPLES, margins=margins, store=Store(tmp_path_factory.mktemp("store")))
     facts = Study(name, settings).result(FACTS)
     study = Study(name, settings, results={FACTS: facts.head(FEW)})
-    yield Both(study, recomputed.load(name))
+    yield Both(study, reading.load(name))
     study.release()
 
 
@@ -73,7 +73,7 @@ def by_fact(facts: FactSet, found: list[set[int]], kept: np.ndarray) -> list[lis
 
 
 def test_data_are_read_and_chosen_alike(both: Both) -> None:
-    facts, anew = both.study.result(FACTS), recomputed.pararel()
+    facts, anew = both.study.result(FACTS), reading.pararel()
     assert [fact.id for fact in facts.facts] == [fact.id for fact in anew[:FEW]]
     for one, other in zip(facts.facts, anew, strict=False):
         assert [wording.prompt for wording in one.wordings] == list(other.prompts)
@@ -84,9 +84,7 @@ def test_data_are_read_and_chosen_alike(both: Both) -> None:
     assert facts.kept.tolist() == both.kept(facts).tolist()
     for dataset in (*both.study.settings.datasets, "zsre"):
         located = both.study.located(dataset).tokenized
-        chosen = [
-            recomputed.asked(both.model, *text) for text in recomputed.samples(both.model, dataset, SAMPLES)
-        ]
+        chosen = [reading.asked(both.model, *text) for text in reading.samples(both.model, dataset, SAMPLES)]
         assert [one.content for one in located] == [[one.start, *one.ids.tolist()] for one in chosen]
 
 
@@ -95,19 +93,17 @@ def test_knowledge_neurons_overlap_as_much(both: Both) -> None:
         both.study, Cell(both.study.model, "pararel"), PAPER.claim("fidelity-kn-overlap")
     )
     facts = both.study.result(FACTS)
-    found = [
-        recomputed.knowledge_neurons(recomputed.attribution(both.model, one)) for one in both.asked(facts)
-    ]
+    found = [locating.knowledge_neurons(locating.attribution(both.model, one)) for one in both.asked(facts)]
     assert found == places(both.study.result(LocatedFacts("kn", FACTS)).sets)
     kept = both.kept(facts)
-    anew = recomputed.of_wordings(by_fact(facts, found, kept))
+    anew = locating.of_wordings(by_fact(facts, found, kept))
     assert measured.value.estimate == pytest.approx(np.nanmean(anew), abs=1e-6)
     across: dict[tuple[int, int], list[float]] = {}
     for a, b in itertools.permutations(np.flatnonzero(kept), 2):
         first, second = (facts.facts[facts.fact[one]] for one in (a, b))
         if first.cluster != second.cluster and first.answer != second.answer:
             pair = (facts.fact[a], facts.fact[b])
-            across.setdefault(pair, []).append(recomputed.overlap(found[a], found[b]))
+            across.setdefault(pair, []).append(locating.overlap(found[a], found[b]))
     unrelated = np.mean([np.nanmean(values) for values in across.values()])
     assert measured.controls["unrelated facts"] == pytest.approx(unrelated, abs=1e-6)
 
@@ -118,27 +114,25 @@ def test_commonality_neurons_are_the_same(both: Both, dataset: str) -> None:
     entries = study.settings.store.compute_all(study.tasks(Scores(dataset))[:count])
     sums = [ScoreSums.from_arrays(entry.arrays) for entry in entries]
     shards = ShardSums.of(sums, [[number] for number in range(count)])
-    chosen = recomputed.samples(both.model, dataset, count)
-    scores = np.stack(
-        [recomputed.attribution(both.model, recomputed.asked(both.model, *text)) for text in chosen]
-    )
+    chosen = reading.samples(both.model, dataset, count)
+    scores = np.stack([locating.attribution(both.model, reading.asked(both.model, *text)) for text in chosen])
     audited = shards.totals.reshape(scores.shape)
     assert np.abs(audited - scores).max() < 1e-4 * np.abs(scores).max()
     generator = np.random.default_rng(7)
     orders = [generator.permutation(count) for _ in range(study.settings.draws)]
     for sigma in (3.0, 6.0):
-        located = recomputed.outside(scores.sum(0), sigma)
+        located = locating.outside(scores.sum(0), sigma)
         whole = masks(shards, [np.arange(count)], study.settings.threshold(sigma))[0]
         assert located == set(np.flatnonzero(whole).tolist()) != set()
         if count < SAMPLES:
             continue
         audit = study.result(Halves(dataset, sigma))
         splits = zip(*draw_halves(count, study.settings.draws, study.settings.seed), strict=True)
-        same = [recomputed.halves(scores, first, second, sigma) for first, second in splits]
+        same = [locating.halves(scores, first, second, sigma) for first, second in splits]
         overlaps, shares = zip(*same, strict=True)
         assert audit.all.overlap == pytest.approx(overlaps, abs=1e-6, nan_ok=True)
         assert audit.all.iou == pytest.approx(shares, abs=1e-6, nan_ok=True)
-        other = [recomputed.halves(scores, order[::2], order[1::2], sigma)[0] for order in orders]
+        other = [locating.halves(scores, order[::2], order[1::2], sigma)[0] for order in orders]
         interval = audit.mean().interval()
         assert interval.low < np.nanmean(other) < interval.high
 
@@ -155,20 +149,18 @@ def test_traced_layers_are_the_same(both: Both) -> None:
     for number, (example, one, entry) in enumerate(
         zip(facts.examples, both.asked(facts), entries, strict=True)
     ):
-        subject = recomputed.subject_tokens(both.model, example.prompt, example.subject or "")
+        subject = reading.subject_tokens(both.model, example.prompt, example.subject or "")
         shape = (10, len(subject), both.model.embedding.embedding_dim)
         if number < TRACED:
             noise = draw_noise(both.study.settings.seed, example.id, *shape)
-            restored, corrupted = recomputed.traced(both.model, one, subject, noise)
+            restored, corrupted = locating.traced(both.model, one, subject, noise)
             assert entry.arrays["restored"] == pytest.approx(restored, abs=1e-6)
             assert float(entry.arrays["corrupted"]) == pytest.approx(corrupted, abs=1e-6)
-            assert recomputed.best_layers(restored) == located[number]
+            assert locating.best_layers(restored) == located[number]
         drawn = torch.randn(shape, generator=generator, dtype=torch.float64)
-        other.append(recomputed.best_layers(recomputed.traced(both.model, one, subject, drawn)[0]))
+        other.append(locating.best_layers(locating.traced(both.model, one, subject, drawn)[0]))
     kept = both.kept(facts)
-    same, anew = (
-        np.nanmean(recomputed.of_wordings(by_fact(facts, found, kept))) for found in (located, other)
-    )
+    same, anew = (np.nanmean(locating.of_wordings(by_fact(facts, found, kept))) for found in (located, other))
     assert measured.value.estimate == pytest.approx(same, abs=1e-6)
     assert measured.value.interval is not None
     assert measured.value.interval[0] < anew < measured.value.interval[1]
@@ -177,11 +169,11 @@ def test_traced_layers_are_the_same(both: Both) -> None:
 def test_circuits_are_the_same(both: Both) -> None:
     spec = FirstFacts(FACTS, PRUNED)
     facts, located = both.study.result(spec), both.study.result(LocatedFacts("kc", spec))
-    circuits = recomputed.Circuits(both.model)
-    found = [circuits.locate(one) for one in both.asked(facts)]
+    pruned = circuits.Circuits(both.model)
+    found = [pruned.locate(one) for one in both.asked(facts)]
     assert found == places(located.sets)
     sets = by_fact(facts, found, both.kept(facts))
-    anew = float(np.nanmean(recomputed.of_wordings(sets)))
+    anew = float(np.nanmean(locating.of_wordings(sets)))
     audit = Agreements(facts, located.sets, facts.kept)
     assert audit.mean == pytest.approx(anew, abs=1e-6)
     identical = [
@@ -196,11 +188,11 @@ def test_edits_take_alike_at_every_layer(both: Both) -> None:
     study, spec = both.study, EditsByLayer("zsre")
     editable = study.result(Editable("zsre"))
     entries = study.settings.store.compute_all(study.tasks(spec)[:EDITED])
-    anew = {edit.fact.id: edit for edit in recomputed.zsre()}
-    texts = ["".join(one) for one in recomputed.samples(both.model, "zsre", SAMPLES)]
+    anew = {edit.fact.id: edit for edit in reading.zsre()}
+    texts = ["".join(one) for one in reading.samples(both.model, "zsre", SAMPLES)]
     for dataset in study.settings.datasets:
-        texts += ["".join(one) for one in recomputed.samples(both.model, dataset, SAMPLES)]
-    moments = recomputed.second_moments(both.model, texts, ridge_of(study.lm))
+        texts += ["".join(one) for one in reading.samples(both.model, dataset, SAMPLES)]
+    moments = edits.second_moments(both.model, texts, ridge_of(study.lm))
     prefixes = study.result(Prefixes())
     for number, entry in zip(editable.edited[:EDITED], entries, strict=True):
         edit = anew[editable.requests[number].id]
@@ -208,7 +200,7 @@ def test_edits_take_alike_at_every_layer(both: Both) -> None:
         for token, layers in (("last-subject", (0, 3, 7)), ("last-prompt", (2,))):
             for layer in layers:
                 moment, at_subject = moments[layer], token == "last-subject"
-                found = recomputed.edited(both.model, edit, layer, moment, prefixes, at_subject)
+                found = edits.edited(both.model, edit, layer, moment, prefixes, at_subject)
                 row = dict(zip(STORED, entry.arrays[token][1 + layer], strict=True))
                 assert found == pytest.approx((row["new"], row["true"]), abs=5e-3), (token, layer)
                 assert float(found.new > found.true) == row["efficacy"]
