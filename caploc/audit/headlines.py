@@ -13,7 +13,7 @@ from typing import Any
 
 from caploc.audit.results import Result, Status
 from caploc.audit.text import measured, number, plural, unit_sign
-from caploc.papers import Claim
+from caploc.papers import Claim, Paper
 
 WIDTH, LINE, MARGIN = 280, 9, 8
 """Of a drawing, in its own units: how wide it is, how high the line of a cell, and the space at its edges."""
@@ -230,6 +230,18 @@ def headlines(
             if own_here or derived_here:
                 rows.append(HeadlineRow(claim, model, own_here, derived_here, axis))
         found.append(Headline(claim, rows))
+    return found
+
+
+def telling(paper: Paper) -> set[str]:
+    """The headline claims, and those from whose verdicts that of a headline claim follows."""
+    found = set[str]()
+    left = [claim.id for claim in paper.claims.values() if claim.headline]
+    while left:
+        claim = paper.claims[left.pop()]
+        if claim.id not in found:
+            found.add(claim.id)
+            left += claim.rule.reads
     return found
 
 

@@ -1,8 +1,9 @@
 """The ledger on disk, and the record of a run: what was planned, what each test reported, and how the two agree.
 
 A ledger is JSON Lines, one line a finding, written as it happens; the truth that reports are made from. Line types:
-``provenance`` (the first line), ``planned`` (every cell that was collected), ``finding``, and at the end of a run
-``cell`` (one for each that ended without a finding) and ``summary``. Strict JSON: no nan, ASCII only.
+``provenance`` (the first line), ``planned`` (every cell that was collected), ``finding``, while the run goes on
+``phases`` (the order that its processes keep to), and at the end of a run ``cell`` (one for each that ended without a
+finding) and ``summary``. Strict JSON: no nan, ASCII only.
 
 The first line's ``status`` is "started" until the run ends, then "finished" or "interrupted": a run that was killed
 never passes for one that finished.
@@ -44,6 +45,7 @@ STARTED, FINISHED, INTERRUPTED = "started", "finished", "interrupted"
 CRASHED = "its worker process died while it ran"
 NEVER_RAN = "the run ended before it was run"
 ERROR = Status.ERROR.value
+PHASES = "phases"
 WITHOUT_FINDING = "the test ended without a finding"
 
 
@@ -77,10 +79,18 @@ class Ledger:
             if self.head().get("status") != STARTED:
                 self.tidy()
                 return
-            with self.path.open("ab+") as file:
-                file.seek(-1, os.SEEK_END)
-                torn = file.read(1) != b"\n"
-                file.write((b"\n" if torn else b"") + _line(entry))
+            self._add(entry)
+
+    def settle(self, what: str, decide: Callable[[], Any]) -> Any:
+        """What the first process of the run that asks ``decide``s of a matter, for all of them, as JSON data."""
+        with self._locked():
+            settled = [line["settled"] for line in self.read() if line.get("type") == what]
+            if settled:
+                return settled[0]
+            found = decide()
+            if self.head():
+                self._add({"type": what, "settled": found})
+            return found
 
     def finish(self, head: Mapping[str, Any], lines: Iterable[Mapping[str, Any]]) -> bool:
         """Completes the first line by ``head`` and replaces all others; False, and nothing is done, where another run
@@ -111,6 +121,12 @@ class Ledger:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(str(self._lock_path)):
             yield
+
+    def _add(self, entry: Mapping[str, Any]) -> None:
+        with self.path.open("ab+") as file:
+            file.seek(-1, os.SEEK_END)
+            torn = file.read(1) != b"\n"
+            file.write((b"\n" if torn else b"") + _line(entry))
 
     def _first_line(self) -> dict[str, Any]:
         with suppress(OSError, StopIteration):
@@ -183,6 +199,19 @@ class TestReports:
         return Result(planned, Status.MISSING, WITHOUT_FINDING if self.finished else NEVER_RAN)
 
 
+@dataclass(frozen=True)
+class SoFar:
+    """What is known in the middle of a run: the results of the cells that have ended, and what follows from them.
+
+    A verdict that follows from others needs all of their cells, and corrected p values the whole family: both are left
+    out where a cell is pending.
+    """
+
+    results: list[Result]
+    derived: list[Result]
+    planned: int
+
+
 class RunRecord:
     """What the process that controls a run knows of it.
 
@@ -245,6 +274,30 @@ class RunRecord:
         """Takes in one report of one test."""
         if (cell := self.cell_of(report)) is not None:
             self._reports.setdefault(cell, TestReports()).add(report)
+
+    @cached_property
+    def _phases(self) -> Mapping[str, int]:
+        """The phase of each cell by its node id, where that is not 0."""
+        lines = (line["settled"] for line in self.ledger.read() if line.get("type") == PHASES)
+        found: Mapping[str, int] = next(lines, {})
+        return found
+
+    @property
+    def phase(self) -> int | None:
+        """The phase that the run is in, the first with a cell that has not ended; None once all have."""
+        pending = (self._phases.get(cell.nodeid, 0) for cell in self.tests if not self._ended(cell))
+        return min(pending, default=None)
+
+    def _ended(self, cell: Planned) -> bool:
+        return cell.nodeid in self._reports and self._reports[cell.nodeid].finished
+
+    def so_far(self, papers: Mapping[str, Paper]) -> SoFar:
+        """The run as it stands."""
+        pending = [cell for cell in self.tests if not self._ended(cell)]
+        ended = [self._reports[cell.nodeid].end(cell, None) for cell in self.tests if self._ended(cell)]
+        results = corrected(ended, papers, pending)
+        follows = [one for paper in papers.values() for one in derived(results, paper, pending)]
+        return SoFar(results, follows, len(self.tests))
 
     def finish(self, papers: Mapping[str, Paper], interrupted: bool) -> None:
         """Reconciles reports with the plan and with what was written, corrects p values within their families, draws

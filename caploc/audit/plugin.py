@@ -25,7 +25,8 @@ from caploc.audit.expectations import (
     load_expectations,
     record_expectations,
 )
-from caploc.audit.ledger import Ledger, RunRecord, start_ledger
+from caploc.audit.headlines import telling
+from caploc.audit.ledger import PHASES, Ledger, RunRecord, start_ledger
 from caploc.audit.options import MARKERS, add_options
 from caploc.audit.places import (
     CLAIMS,
@@ -206,6 +207,7 @@ class Audit:
             found.append(Coverage.of(paper, [one for one in plan if one.paper == key], pending))
         return found
 
+    @pytest.hookimpl(tryfirst=True)  # before a worker says in what order its tests stand
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         plan = _cells(session.items)
         if plan and self.runs:
@@ -219,24 +221,54 @@ class Audit:
                 raise pytest.UsageError(
                     f"cannot write the ledger {self.ledger.path}: {error}; name a writable place with --html"
                 ) from error
+            if self.worker and not session.testsfailed:
+                self._put_in_phases(session.items)
+
+    def _put_in_phases(self, items: list[pytest.Item]) -> None:
+        """Plans what has to be computed and sorts the tests by phase, within a phase headline claims first; all
+        processes of a run go by the plan of the first one, since what the others find in the store may be more."""
+        headline = {(key, claim) for key, paper in self.papers.items() for claim in telling(paper)}
+        cells = {item: item.stash[PLANNED] for item in items if PLANNED in item.stash}
+        first = {
+            item for item, one in cells.items() if (one.paper, one.claim) in headline and not one.cell.variant
+        }
+        fewest = 2 * self.config.workerinput["workercount"] if self.worker else 1  # type: ignore[attr-defined]
+        self.run.plan(items)
+        phases = self.ledger.settle(PHASES, lambda: self.run.phases(first, fewest))
+        self.run.follow(phases)
+
+        def place(item: pytest.Item) -> tuple[int, bool]:
+            return (phases.get(cells[item].nodeid, 0), item not in first) if item in cells else (-1, False)
+
+        items.sort(key=place)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
         if not self.runs or session.testsfailed:
             return (yield)
         if self.worker:
-            self.run.compute(session.items)
             return (yield)
         reporter = self.config.pluginmanager.getplugin("terminalreporter")
         with ProgressLine(self.progress_folder, reporter) as self.progress_line:
-            if session.items:  # with workers, they collect and compute
-                self.run.compute(session.items)
+            if any(PLANNED in item.stash for item in session.items):  # with workers, they collect and compute
+                self._put_in_phases(session.items)
             return (yield)
 
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Computes what the tests of a phase need before the first of them begins, and the clock of its time limit."""
+        if PLANNED in item.stash:
+            self.run.compute(item)
+        return (yield)
+
     @pytest.hookimpl(tryfirst=True)  # before the terminal shows anything of a test
-    def pytest_runtest_logstart(self) -> None:
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
         if self.progress_line is not None:
-            self.progress_line.close()
+            self.progress_line.pause(nodeid)
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        if self.progress_line is not None:
+            self.progress_line.resume(nodeid)
 
     def _check_expectations(self) -> None:
         try:

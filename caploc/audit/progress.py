@@ -1,7 +1,7 @@
 """How far the computing of a run has come: told by all its processes, shown in pytest's own terminal reporter.
 
-Each process keeps a small file of its own in a folder of the run; the process with the terminal reads them. Tests run
-only once everything is computed, so the terminal has nothing else to show meanwhile.
+Each process keeps a small file of its own in a folder of the run; the process with the terminal reads them. The line is
+gone while a test runs: then the terminal has something else to show.
 """
 
 from __future__ import annotations
@@ -66,6 +66,10 @@ class ProgressFile:
                 what=progress.what,
             )
 
+    def rest(self) -> None:
+        """A phase is computed: tests come next."""
+        self._tell(what="")
+
     def end(self, results: int, seconds: float) -> None:
         """Nothing is left to compute; so many missing results there are by now."""
         self._tell(results=results, seconds=seconds, ended=True)
@@ -86,9 +90,10 @@ class ProgressLine:
     def __init__(self, folder: Path, reporter: Any) -> None:
         self._folder, self._reporter = folder, reporter
         self._quiet = reporter is None or reporter.verbosity < 0
-        self._stop = threading.Event()
+        self._stop, self._looking = threading.Event(), threading.Lock()
+        self._tests = set[str]()
         self._thread = threading.Thread(target=self._watch, name="caploc-progress", daemon=True)
-        self._planned = self._ended = False
+        self._planned = self._ended = self._letters = False
         self._shown = ""
         self._share, self._since = -1.0, 0.0
 
@@ -104,8 +109,22 @@ class ProgressLine:
                 file.unlink()
             self._folder.rmdir()
 
+    def pause(self, test: str) -> None:
+        """Shows how far the computing has come, before anything of this test is written."""
+        with self._looking:
+            if not self._tests and not self._quiet and not self._ended:
+                self._look()
+                self._clear()
+            self._tests.add(test)
+
+    def resume(self, test: str) -> None:
+        """Goes on once no test runs."""
+        with self._looking:
+            self._tests.discard(test)
+            self._letters = True
+
     def close(self) -> None:
-        """Shows how the computing ended, before anything else is written; once is enough."""
+        """Shows how the computing ended; once is enough."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -116,7 +135,9 @@ class ProgressLine:
 
     def _watch(self) -> None:
         while not self._ended and not self._stop.wait(SECONDS_BETWEEN_LOOKS):
-            self._look()
+            with self._looking:
+                if not self._tests:
+                    self._look()
 
     def _look(self, last: bool = False) -> None:
         told = [one for one in map(_read, sorted(self._folder.glob("*.json"))) if one]
@@ -135,7 +156,7 @@ class ProgressLine:
             if results:
                 self._say(f"computed {plural(results, 'result')} in {duration(seconds)}")
             return
-        running = [one for one in told if "what" in one and not one.get("ended")]
+        running = [one for one in told if one.get("what") and not one.get("ended")]
         if running:
             self._show(max(running, key=lambda one: (one["share"] or 0.0, one["results"])))
 
@@ -148,6 +169,7 @@ class ProgressLine:
         line = f"computing: {done}{of_all}{time_left}; now {in_ascii(told['what'], LONGEST_TITLE)}"
         if self._reporter.isatty:
             if line != self._shown:
+                self._begin_line()
                 self._shown = line[: self._width]
                 self._reporter.rewrite(self._shown, erase=True)
         elif (share or 0.0) >= self._share + SHARE_BETWEEN_LINES or (
@@ -158,8 +180,20 @@ class ProgressLine:
 
     def _say(self, line: str) -> None:
         """A line of its own, seen at once in a log too."""
+        self._begin_line()
         self._reporter.write_line(line)
         self._reporter.flush()
+
+    def _begin_line(self) -> None:
+        """Leaves the letters that pytest wrote for tests where they are."""
+        if self._letters:
+            self._letters = False
+            if (
+                self._reporter.currentfspath
+            ):  # without workers: the name of a file comes before further letters
+                self._reporter.ensure_newline()
+            else:
+                self._reporter._tw.line()  # noqa: SLF001
 
     def _clear(self) -> None:
         """Takes the line that was written over away."""

@@ -10,7 +10,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
-from collections.abc import Generator, Iterable, Iterator, Mapping
+import os
+import time
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -55,16 +58,24 @@ MOST_FIGURES = 150
 """A page with more would open slowly; the ledger has the data of the rest."""
 MOST_ITEMS = 60
 LONGEST_TRACE = 100_000
+SECONDS_BETWEEN_PAGES = 20.0
+"""In the middle of a phase of the run; at its end the page is written anyway."""
 LONGEST_VALUE = 300
 
 
-def page(*runs: RunView, other_tests: bool = False, store: Store | None = None) -> str:
+def page(
+    *runs: RunView,
+    other_tests: bool = False,
+    store: Store | None = None,
+    so_far: tuple[int, int] | None = None,
+) -> str:
     """Everything between the title and pytest-html's own table, which is hidden unless there are ``other_tests``.
 
-    ``store`` keeps the figures, so that a run that measures nothing new draws nothing either.
+    ``store`` keeps the figures, so that a run that measures nothing new draws nothing either. ``so_far``: of a run that
+    has not ended yet, how many cells have, and of how many; the page says so before all else.
     """
     papers = {run: _paper(run, other_tests, store) for run in runs}
-    return _render("page", papers=papers, other_tests=other_tests)
+    return _render("page", papers=papers, other_tests=other_tests, so_far=so_far)
 
 
 def _paper(run: RunView, other_tests: bool, store: Store | None) -> Markup:
@@ -230,6 +241,8 @@ class HtmlReport:
         self._audit = audit
         self._frame: Any = None
         self._logs: dict[str, Log] = {}
+        self._phase: int | None = None
+        self._written = 0.0
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self, session: pytest.Session) -> None:
@@ -254,15 +267,49 @@ class HtmlReport:
         trace = "\n".join([report.longreprtext, *(text for _, text in report.sections)]) if error else ""
         self._logs[cell] = Log(log.seconds + report.duration, log.trace or trace[:LONGEST_TRACE])
 
+    def pytest_runtest_logstart(self) -> None:
+        """The first test: so far there is nothing to show."""
+        if self._phase is None:
+            self._phase, self._written = self._audit.record.phase, time.monotonic()
+
+    @pytest.hookimpl(trylast=True)  # when pytest-html has taken in the test
+    def pytest_runtest_logfinish(self) -> None:
+        """Writes the page as it stands, at the end of a phase of the run or if it is old."""
+        phase = self._audit.record.phase
+        late = time.monotonic() > self._written + SECONDS_BETWEEN_PAGES
+        if phase is None or not (late or phase != self._phase):
+            return
+        now = self._audit.record.so_far(self._audit.papers)
+        if now.results:
+            with suppress(OSError), self._put_in_place() as writer:  # the last page says what is wrong
+                summary = self._frame.additional_summary["prefix"]
+                summary.append(self._page(now.results, now.derived, (len(now.results), now.planned)))
+                writer._generate_report()  # noqa: SLF001 - what it does at the end, and with an option after each test
+                summary.clear()
+        self._phase, self._written = phase, time.monotonic()
+
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self) -> Generator[None, Any, Any]:
-        """Fences the page once pytest-html has written it."""
-        result = yield
-        for path in (
-            path for path in self._audit.ledger.reports if path.suffix != ".json" and path.is_file()
-        ):
-            path.write_bytes(fenced(path.read_bytes().decode()).encode())
-        return result
+        with self._put_in_place():
+            return (yield)
+
+    @contextmanager
+    def _put_in_place(self) -> Iterator[Any]:
+        """What pytest-html writes meanwhile is fenced and then replaces the page in one go: a page is whole, or none,
+        whenever the process is killed."""
+        plugins = self._audit.config.pluginmanager.get_plugins()
+        writer: Any = next(one for one in plugins if hasattr(one, "_report_path"))
+        place = writer._report_path  # noqa: SLF001 - the one place that it writes to
+        aside = place.with_name(f".{place.name}.new")
+        writer._report_path = aside  # noqa: SLF001
+        try:
+            yield writer
+            if aside.is_file():
+                aside.write_bytes(fenced(aside.read_bytes().decode()).encode())
+                os.replace(aside, place)
+        finally:
+            writer._report_path = place  # noqa: SLF001 - the terminal names it
+            aside.unlink(missing_ok=True)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_html_report_title(self, report: Any) -> None:
@@ -285,19 +332,20 @@ class HtmlReport:
     @pytest.hookimpl(optionalhook=True)
     def pytest_html_results_summary(self, prefix: list[str]) -> None:
         record = self._audit.record
-        if not record.results:
-            return
-        head = next(iter(record.ledger.read()), {})
+        if record.results:
+            prefix.append(self._page(record.results, record.derived))
+
+    def _page(
+        self, results: Sequence[Result], derived: Sequence[Result], so_far: tuple[int, int] | None = None
+    ) -> str:
+        head = next(iter(self._audit.ledger.read()), {})
         runs: list[RunView] = []
         for key, paper in self._audit.papers.items():
-            own, derived = (
-                [one for one in results if one.planned.paper == key]
-                for results in (record.results, record.derived)
-            )
+            own, follows = ([one for one in of if one.planned.paper == key] for of in (results, derived))
             if own:
                 prefix_of_ids = f"{key}-" if runs else ""
-                runs.append(RunView(paper, own, derived, self._logs, head, prefix_of_ids))
+                runs.append(RunView(paper, own, follows, self._logs, head, prefix_of_ids))
         from caploc.store import Store
 
-        other_tests = bool(self._frame.data["tests"])
-        prefix.append(page(*runs, other_tests=other_tests, store=Store(self._audit.settings.store)))
+        other_tests, store = bool(self._frame.data["tests"]), Store(self._audit.settings.store)
+        return page(*runs, other_tests=other_tests, store=store, so_far=so_far)

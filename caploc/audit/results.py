@@ -258,19 +258,22 @@ def _decided(results: Iterable[Result], variant: bool) -> Iterable[Result]:
 # ------------------------------------------------------------------------------------------- correction for many tests
 
 
-def corrected(results: Sequence[Result], papers: Mapping[str, Paper]) -> list[Result]:
+def corrected(
+    results: Sequence[Result], papers: Mapping[str, Paper], pending: Iterable[Planned] = ()
+) -> list[Result]:
     """The results, in order; those with a p value get ``p_holm``, ``p_by``, ``tests`` and ``after_holm``.
 
     A family is every cell of one group of a paper's claims, one model and one reading of the paper in this run: the
     tests among which a reader may pick the one that came out well. Holm bounds the chance of any false rejection among
-    them, Benjamini and Yekutieli the expected share of false ones, both whatever their dependence.
+    them, Benjamini and Yekutieli the expected share of false ones, both whatever their dependence. A family with a
+    ``pending`` cell, which has not ended yet, is left as it is.
     """
-    families: dict[tuple[str, str, str, str], list[int]] = defaultdict(list)
+    families: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    incomplete = {_family(planned, papers) for planned in pending}
     for place, result in enumerate(results):
-        claim = claim_of(result.planned, papers)
-        if result.p is not None and claim is not None:
-            cell = result.planned.cell
-            families[result.planned.paper, claim.group, cell.model, cell.variant].append(place)
+        family = _family(result.planned, papers)
+        if result.p is not None and family and family not in incomplete:
+            families[family].append(place)
     filled = list(results)
     for places in families.values():
         for place, result in zip(
@@ -278,6 +281,12 @@ def corrected(results: Sequence[Result], papers: Mapping[str, Paper]) -> list[Re
         ):
             filled[place] = result
     return filled
+
+
+def _family(planned: Planned, papers: Mapping[str, Paper]) -> tuple[str, ...]:
+    """The family that a cell belongs to; empty for a claim that no paper lists."""
+    claim = claim_of(planned, papers)
+    return (planned.paper, claim.group, planned.cell.model, planned.cell.variant) if claim else ()
 
 
 def _corrected(family: Sequence[Result], papers: Mapping[str, Paper]) -> list[Result]:
@@ -301,12 +310,16 @@ def _filled(result: Result, p_holm: float, p_by: float, tests: int, papers: Mapp
 # ------------------------------------------------------------------------------------ verdicts that follow from others
 
 
-def derived(results: Sequence[Result], paper: Paper) -> list[Result]:
+def derived(results: Sequence[Result], paper: Paper, pending: Iterable[Planned] = ()) -> list[Result]:
     """A result for each claim that follows from others and each model in which one of those has a cell, in the paper's
     order; cells under other readings of the paper are left out.
 
-    A cell that erred or is missing might have ended in any way: it counts as inconclusive.
+    A cell that erred or is missing might have ended in any way: it counts as inconclusive. What follows from a claim
+    with a ``pending`` cell, which has not ended yet, is left out.
     """
+    unsettled = {
+        (one.claim, one.cell.model) for one in pending if one.paper == paper.key and not one.cell.variant
+    }
     own = [
         result for result in results if result.planned.paper == paper.key and not result.planned.cell.variant
     ]
@@ -319,7 +332,9 @@ def derived(results: Sequence[Result], paper: Paper) -> list[Result]:
             if result.planned.cell.model == model:
                 cells.setdefault(result.planned.claim, []).append(_judged(result))
         for claim in _sources_first(paper):
-            if not cells.keys().isdisjoint(claim.rule.claims):
+            if any((source, model) in unsettled for source in claim.rule.reads):
+                unsettled.add((claim.id, model))
+            elif not cells.keys().isdisjoint(claim.rule.claims):
                 result = _derived(paper, claim, model, cells)
                 found[claim.id, model] = result
                 cells[claim.id] = [_judged(result)]

@@ -1,15 +1,19 @@
 """A run's three acts: what its cells need is planned, then computed, and only then is each cell measured and judged.
 
+The second and the third are played in phases, so that a first report stands early (`phases`).
+
 Signals that ask a process to end, as ``timeout``, schedulers and closed terminals send them, end a run as Ctrl-C does:
 with its ledger, reports and summary.
 """
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -25,11 +29,13 @@ from caploc.findings import Finding
 from caploc.fingerprints import content_hashes, pinned
 
 if TYPE_CHECKING:
-    from caploc.experiments.specs import Need
+    from caploc.experiments.specs import Need, Plan
     from caploc.experiments.study import Study
     from caploc.papers import Paper
 
 
+PHASES = 8
+"""At most so many phases of about equal work; each ends with a report. More of them would load models more often."""
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGXCPU)
 
 
@@ -108,48 +114,85 @@ class Run:
         self._data = {path: known for files in data.values() for path, known in files.items()}
         self._studies, self._kept = Studies(settings), KeptFindings(settings, data)
         self._defects: dict[pytest.Item, Exception] = {}
+        self._needs: dict[pytest.Item, list[Need]] = {}
+        self._plan: Plan | None = None
+        self._phase_of: Mapping[str, int] = {}
+        self._left: list[int] = []
+        self._seconds = 0.0
 
-    def needs(self, items: Sequence[pytest.Item]) -> list[Need]:
-        """What the cells of these tests need, in their order. An exception is kept for the cell's own test."""
-        found: list[Need] = []
-        for item in items:
-            planned, request = item.stash[PLANNED], item.stash[REQUEST]
-            paper = self._papers(planned.paper)
-            if not (request.model or request.each) or planned.claim not in paper.claims:
-                continue
-            try:
-                studies = self._studies.all_of(request, paper)
-                experiment = item.stash[CLAIM_TEST].load()
-                subject = studies if request.each else studies[0]
-                found += experiment.needs(subject, planned.cell, paper.claim(planned.claim))
-            except Exception as error:  # noqa: BLE001 - raised again by `finding`
-                self._defects[item] = error
-        return found
+    def _needed(self, item: pytest.Item) -> list[Need]:
+        """What the cell of this test needs. An exception is kept for the cell's own test."""
+        planned, request = item.stash[PLANNED], item.stash[REQUEST]
+        paper = self._papers(planned.paper)
+        if not (request.model or request.each) or planned.claim not in paper.claims:
+            return []
+        try:
+            studies = self._studies.all_of(request, paper)
+            experiment = item.stash[CLAIM_TEST].load()
+            subject = studies if request.each else studies[0]
+            return list(experiment.needs(subject, planned.cell, paper.claim(planned.claim)))
+        except Exception as error:  # noqa: BLE001 - raised again by `finding`
+            self._defects[item] = error
+            return []
 
-    def compute(self, items: Sequence[pytest.Item]) -> None:
-        """Computes what the store lacks of all that these tests need; other processes of the run share the work."""
+    def plan(self, items: Sequence[pytest.Item]) -> None:
+        """Takes note of what these tests need, and of what of it the store lacks."""
         cells = [item for item in items if PLANNED in item.stash and will_run(item)]
         new = [item for item in cells if not self._kept.has(item, self._paper(item))]
         kept = len(cells) - len(new)
         with pinned(self._data):
-            needs = self.needs(new)
-            if not needs:
-                if kept:
-                    self._progress.plan(None, kept, len(cells))
-                    self._progress.end(0, 0.0)
-                return
-            from caploc.experiments.specs import Plan
-            from caploc.store import StoreError
+            self._needs = {item: self._needed(item) for item in new}
+            needs = [need for found in self._needs.values() for need in found]
+            if needs:
+                from caploc.experiments.specs import Plan
 
-            # an error is that of the cells that need the result: each meets it again when it is measured
-            plan = Plan(needs, ignore=(Exception,))
-            self._progress.plan(plan.outlook, kept, len(cells))
-            began, results = time.monotonic(), 0
-            try:
-                with suppress(StoreError):  # every cell meets it
-                    results = plan.compute(self._progress.progress)
-            finally:
-                self._progress.end(results, time.monotonic() - began)
+                # an error is that of the cells that need the result: each meets it again when it is measured
+                self._plan = Plan(needs, ignore=(Exception,))
+                self._progress.plan(self._plan.outlook, kept, len(cells))
+            elif kept:
+                self._progress.plan(None, kept, len(cells))
+
+    def phases(self, telling: Collection[pytest.Item], fewest: int) -> dict[str, int]:
+        """The phase of each cell of the plan by its node id, as `phases` has it; 0 for all others."""
+        if self._plan is None:
+            return {}
+        found = phases(
+            {item: self._plan.missing(needs) for item, needs in self._needs.items()}, telling, fewest
+        )
+        return {item.stash[PLANNED].nodeid: phase for item, phase in found.items() if phase}
+
+    def follow(self, phase_of: Mapping[str, int]) -> None:
+        """From now on `compute` goes by these phases, which the processes of the run have agreed on."""
+        self._phase_of = phase_of
+        self._left = sorted({self._phase(item) for item in self._needs} - {0})
+        if not self._left:
+            self._progress.end(0, 0.0)
+
+    def compute(self, item: pytest.Item) -> None:
+        """Computes what the store lacks of all phases up to that of this test, unless this was done before; other
+        processes of the run share the work."""
+        while self._plan is not None and self._left and self._left[0] <= self._phase(item):
+            self._compute_next(self._plan)
+
+    def _compute_next(self, plan: Plan) -> None:
+        from caploc.store import StoreError
+
+        phase, ended = self._left.pop(0), False
+        needs = [need for item, found in self._needs.items() if self._phase(item) == phase for need in found]
+        began, results = time.monotonic(), 0
+        try:
+            with pinned(self._data), suppress(StoreError):  # every cell meets it
+                results = plan.compute(self._progress.progress, needs)
+            ended = bool(self._left)
+        finally:
+            self._seconds += time.monotonic() - began
+            if ended:
+                self._progress.rest()
+            else:
+                self._progress.end(results, self._seconds)
+
+    def _phase(self, item: pytest.Item) -> int:
+        return self._phase_of.get(item.stash[PLANNED].nodeid, 0) if PLANNED in item.stash else 0
 
     def finding(self, item: pytest.Item) -> Finding:
         """The finding of a test's cell: that of an earlier run, or made from results that were computed before."""
@@ -178,6 +221,32 @@ class Run:
         with pinned(self._data):
             measurement = experiment(studies if request.each else studies[0], planned.cell, claim)
         return assemble(claim, planned.cell, measurement, studies)
+
+
+def phases(
+    missing: Mapping[pytest.Item, Mapping[Any, float]], telling: Collection[pytest.Item], fewest: int
+) -> dict[pytest.Item, int]:
+    """In which phase each cell is judged, given what has to be computed for it and how much work that is.
+
+    Phase 0 lacks nothing. Then ``telling`` cells come before others, and cheap ones before dear; the order is cut into
+    at most `PHASES` phases of about equal work. A cell that needs nothing more than those before it is judged with
+    them. The last phase has at least ``fewest`` cells: a process that is given none of them would not help to compute.
+    """
+    total = sum({one: flops for found in missing.values() for one, flops in found.items()}.values())
+    order = sorted(missing, key=lambda item: (item not in telling, sum(missing[item].values())))
+    when: dict[Any, int] = {}
+    done, phase = 0.0, 1
+    for item in order:
+        new = {one: flops for one, flops in missing[item].items() if one not in when}
+        done += sum(new.values())
+        phase = max(phase, min(PHASES, math.ceil(PHASES * done / total))) if total else 1
+        when |= dict.fromkeys(new, phase)
+    found = {item: max((when[one] for one in missing[item]), default=0) for item in order}
+    sizes = Counter(phase for phase in found.values() if phase)
+    late = sorted(sizes)
+    while len(late) > 1 and sum(sizes[phase] for phase in sizes if phase >= late[-1]) < fewest:
+        late.pop()
+    return {item: min(phase, late[-1]) if phase else 0 for item, phase in found.items()}
 
 
 def data_hashes(settings: AuditSettings) -> dict[str, dict[str, str]]:

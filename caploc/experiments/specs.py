@@ -181,6 +181,8 @@ class Plan:
         self._after: dict[tuple[Study, Spec[Any]], list[Spec[Any]]] = {}
         self._tasks: dict[tuple[Study, Spec[Any]], list[Task]] = {}
         self._missing_flops: dict[tuple[Study, Spec[Any]], float] = {}
+        self._computed: set[tuple[Study, Spec[Any]]] = set()
+        self._tally: _Tally | None = None
         depth: dict[tuple[Study, Spec[Any]], int] = {}
         for study, spec in needs:
             self._place(study, spec, depth)
@@ -249,19 +251,43 @@ class Plan:
     def _in_order(self) -> Iterator[tuple[Study, Spec[Any]]]:
         return ((study, spec) for study, stages in self.stages.items() for stage in stages for spec in stage)
 
-    def compute(self, report: Report = lambda progress: None) -> int:
+    def missing(self, needs: Iterable[Need]) -> dict[tuple[Study, Spec[Any]], float]:
+        """What the stores lack of the needs and of what they rest on, each with its floating-point operations."""
+        if self.outlook.stored == self.outlook.results:
+            return {}
+        return {one: self._missing_flops[one] for one in self._all(needs) if one in self._missing_flops}
+
+    def _all(self, needs: Iterable[Need]) -> set[tuple[Study, Spec[Any]]]:
+        """The needs and all that they rest on."""
+        found: set[tuple[Study, Spec[Any]]] = set()
+        left: list[tuple[Study, Spec[Any]]] = [(need.study, need.spec) for need in needs]
+        while left:
+            study, spec = left.pop()
+            if (study, spec) not in found:
+                found.add((study, spec))
+                left += ((study, one) for one in self._after[study, spec])
+        return found
+
+    def compute(self, report: Report = lambda progress: None, needs: Iterable[Need] | None = None) -> int:
         """Computes what the stores lack, study by study and stage by stage; returns how many missing results there are
         now, whichever process computed them.
+
+        ``needs``: some of the plan's, which are computed alone, with what they rest on; the rest may follow later. The
+        first call's ``report`` is told of the whole plan.
 
         Processes that compute the same plan share its tasks (`caploc.store.Store.compute_all`). A study's weights are
         let go of before the next one's are loaded. What was finished before an exception stays.
         """
-        tally = _Tally(self.outlook, report)
+        if self._tally is None:
+            self._tally = _Tally(self.outlook, report)
+        asked = set(self._after) if needs is None else self._all(needs)
+        asked -= self._computed
         for study, stages in self.stages.items():
             for stage in stages:
-                self._compute(study, stage, tally)
+                self._compute(study, [spec for spec in stage if (study, spec) in asked], self._tally)
             study.release()
-        return tally.results
+        self._computed |= asked
+        return self._tally.results
 
     def _compute(self, study: Study, stage: Sequence[Spec[Any]], tally: _Tally) -> None:
         store, missing, kinds = study.settings.store, dict[str, Compute](), dict[str, str]()

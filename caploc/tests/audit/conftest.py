@@ -1,6 +1,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +17,16 @@ import torch  # noqa: F401
 
 import caploc.experiments.evidence
 import caploc.tests.audit.claimed  # noqa: F401
+from caploc.tests.tiny import REPOSITORY
 
 # pytester forgets what a test imported, and neither torch nor numpy can be imported twice: they are imported above
 
 PAPER = "capability_localization"
 WITHOUT_MODELS = "from caploc.tests.audit.claimed import pytest_configure, pytest_unconfigure\n"
 PRELUDE = "import os\nfrom caploc.tests.audit.claimed import *\n"
+
+
+Start = Callable[..., subprocess.Popen[str]]
 
 
 class ClaimsRun:
@@ -69,3 +79,36 @@ def _refuse(constant: str) -> None:
 def claims_run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> ClaimsRun:
     monkeypatch.setenv("CAPLOC_STORE", str(pytester.path / "store"))
     return ClaimsRun(pytester)
+
+
+@pytest.fixture
+def start(claims_run: ClaimsRun) -> Iterator[Start]:
+    """Starts the audit of the project's tests in processes of its own, which are a group of their own."""
+    running: list[subprocess.Popen[str]] = []
+
+    def begin(*arguments: str) -> subprocess.Popen[str]:
+        run = subprocess.Popen(
+            [sys.executable, "-m", "pytest", "--model=tiny-llama", "--dataset=gsm8k", "--sigma=6", "--seed=1",
+             "--store=store", "--html=reports/run.html", *arguments],
+            cwd=claims_run.pytester.path,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )  # fmt: skip
+        running.append(run)
+        return run
+
+    yield begin
+    for run in running:
+        if run.poll() is None:
+            os.killpg(run.pid, signal.SIGKILL)
+        run.communicate()
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    limit = time.monotonic() + 300  # on a busy machine
+    while not condition():
+        assert time.monotonic() < limit, "what was waited for never came"
+        time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""Computing before the tests: what the terminal says of it, and whose error an error is."""
+"""Computing before the tests that need it: what the terminal says of it, and whose error an error is."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def computed(claims_run: ClaimsRun) -> list[str]:
     return (claims_run.pytester.path / "computed.log").read_text(encoding="ascii").split()
 
 
-def test_what_several_cells_need_is_computed_once_and_before_any_test(claims_run: ClaimsRun) -> None:
+def test_what_several_cells_need_is_computed_once_and_before_the_tests(claims_run: ClaimsRun) -> None:
     claims_run.write(SOURCE.replace('BROKEN = "emotion"', "BROKEN = None"))
     run = claims_run(*SETTINGS)
     run.assert_outcomes(passed=4)
