@@ -72,9 +72,21 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(
             f"--record-expectations needs the default settings; leave out {', '.join(settings.departures)}"
         )
-    if config.getoption("claim_coverage"):
+    _check_plan(config)
+    if config.getoption("claim_coverage") or config.getoption("plan"):
         config.option.collectonly = True
     config.pluginmanager.register(Audit(config, settings), "caploc-audit")
+
+
+def _check_plan(config: pytest.Config) -> None:
+    """Options that ask a run for something make no sense where nothing runs."""
+    if not config.getoption("plan"):
+        return
+    for other in ("claim_coverage", "record_expectations"):
+        if config.getoption(other):
+            raise pytest.UsageError(
+                f"--plan runs nothing, so --{other.replace('_', '-')} makes no sense beside it; leave one of them out"
+            )
 
 
 class Audit:
@@ -96,6 +108,7 @@ class Audit:
         self.ledger = Ledger(path, given.get("caploc_run") or uuid.uuid4().hex, reports)
         self.record = RunRecord(self.ledger)
         self.coverage: list[Coverage] = []
+        self.planned: list[pytest.Item] | None = None
         self.progress_line: ProgressLine | None = None
         if html is not None and not self.worker:
             from caploc.audit.report import HtmlReport
@@ -206,7 +219,12 @@ class Audit:
             found.append(Coverage.of(paper, [one for one in plan if one.paper == key], pending))
         return found
 
+    @pytest.hookimpl(tryfirst=True)  # before the terminal lists the tests
     def pytest_collection_finish(self, session: pytest.Session) -> None:
+        if self.config.getoption("plan"):
+            self.planned = list(session.items)
+            session.items.clear()  # the plan is shown in the tests' place
+            return
         plan = _cells(session.items)
         if plan and self.runs:
             self._check_expectations()
@@ -273,6 +291,8 @@ class Audit:
         if self.coverage and session.exitstatus in _NOTHING_RAN:
             bad = any(one.problems() for one in self.coverage)
             session.exitstatus = pytest.ExitCode.TESTS_FAILED if bad else pytest.ExitCode.OK
+        if self.planned and session.exitstatus in _NOTHING_RAN:
+            session.exitstatus = pytest.ExitCode.OK
         if self.worker or not self.runs:
             return
         self.record.finish(self.papers, interrupted=session.exitstatus not in _RAN)
@@ -301,6 +321,16 @@ class Audit:
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         for coverage in self.coverage:
             write_coverage(terminalreporter, coverage)
+        if self.planned:
+            from caploc.audit.planning import write_plan  # here: rates are simulated with scipy
+
+            run = Run(
+                self.settings,
+                self.papers.__getitem__,
+                ProgressFile(self.progress_folder, "plan"),
+                data_hashes(self.settings),
+            )
+            write_plan(terminalreporter, self.planned, self.settings, self.papers, run)
         if self.record.results:
             audited = {result.planned.paper for result in self.record.results}
             papers = [paper for key, paper in self.papers.items() if key in audited]

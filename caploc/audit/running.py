@@ -126,6 +126,17 @@ class Run:
                 self._defects[item] = error
         return found
 
+    def operations(self, items: Sequence[pytest.Item]) -> dict[pytest.Item, float]:
+        """The floating-point operations that each test's cell lacks in the store, those that cells share counted for
+        the first of them; none for one that was measured before. Nothing is computed."""
+        new = [item for item in items if not self._kept.has(item, self._paper(item))]
+        with pinned(self._data):
+            from caploc.experiments.specs import Plan
+
+            needs = [self.needs([item]) for item in new]
+            plan = Plan((one for group in needs for one in group), ignore=(Exception,))
+            return dict.fromkeys(items, 0.0) | dict(zip(new, plan.shared_out(needs), strict=True))
+
     def compute(self, items: Sequence[pytest.Item]) -> None:
         """Computes what the store lacks of all that these tests need; other processes of the run share the work."""
         cells = [item for item in items if PLANNED in item.stash and will_run(item)]

@@ -249,6 +249,21 @@ class Plan:
     def _in_order(self) -> Iterator[tuple[Study, Spec[Any]]]:
         return ((study, spec) for study, stages in self.stages.items() for stage in stages for spec in stage)
 
+    def shared_out(self, groups: Iterable[Iterable[Need]]) -> list[float]:
+        """The floating-point operations that the needs of each group lack, of those that this plan was made of: what
+        several groups rest on counts for the first of them."""
+        _ = self.outlook
+        counted: set[tuple[Study, Spec[Any]]] = set()
+
+        def missing(study: Study, spec: Spec[Any]) -> float:
+            if (study, spec) in counted:
+                return 0.0
+            counted.add((study, spec))
+            first = sum(missing(study, one) for one in self._after.get((study, spec), ()))
+            return first + self._missing_flops.get((study, spec), 0.0)
+
+        return [sum(missing(study, spec) for study, spec in needs) for needs in groups]
+
     def compute(self, report: Report = lambda progress: None) -> int:
         """Computes what the stores lack, study by study and stage by stage; returns how many missing results there are
         now, whichever process computed them.
