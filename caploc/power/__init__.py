@@ -3,24 +3,23 @@
     settings -> Sizes -> Design (how a cell's numbers arise) -> simulated data -> the experiment's own statistics
              -> Measurement -> the claim's own rule -> Rates
 
-`designs` draws data of a given truth from a simple model and passes them through `caploc.statistics`; `simulated` says
-which truths a rule is asked about and counts its verdicts; `experiments` names the design of each experiment, one line
-each.
+`designs`, `items` and `halves` draw data of a given truth from simple models, of facts, evaluation items and examples,
+and pass them through `caploc.statistics`; `truths` says which truths a rule is asked about, `measured` puts
+measurements together, `simulated` counts verdicts; `experiments` names the design of each experiment, one line each.
 No weight is read, and no result of a run: margins and sizes can be judged before numbers are seen.
 """
 
 from __future__ import annotations
 
-from caploc.power.designs import Arms, Counted, Design, Doses, Halves, Level, Paired, Proportion, SetsDrawn
+from caploc.power.designs import Counted, Design
 from caploc.power.experiments import DESIGNS, Sizes, design_of
 from caploc.power.simulated import (
-    ELSEWHERE,
     NO_SAMPLING,
     RUNS,
     TRUTHS,
     Rates,
-    Truths,
     kept_rates,
+    known_rates,
     more_units,
     rates,
     truths_of,
@@ -28,24 +27,16 @@ from caploc.power.simulated import (
 
 __all__ = [
     "DESIGNS",
-    "ELSEWHERE",
     "NO_SAMPLING",
     "RUNS",
     "TRUTHS",
-    "Arms",
     "Counted",
     "Design",
-    "Doses",
-    "Halves",
-    "Level",
-    "Paired",
-    "Proportion",
     "Rates",
-    "SetsDrawn",
     "Sizes",
-    "Truths",
     "design_of",
     "kept_rates",
+    "known_rates",
     "more_units",
     "rates",
     "truths_of",

@@ -1,8 +1,7 @@
-"""Which truths a rule is asked about, and how often it then says SUPPORTED and REFUTED.
+"""How often a rule says SUPPORTED and REFUTED where it should, and where it should not.
 
-For each kind of rule `TRUTHS` says what holds at its null, at the effect that it is meant to detect and at the
-opposite, and how a measurement is put together of a design's samples. Samples are drawn once a truth and combined
-anew for every simulated measurement: its parts are of different tasks, so they are independent.
+Samples are drawn once a truth and combined anew for every simulated measurement: its parts are of different tasks, so
+they are independent. Few runs decide a rate near 0 or 1, more the others.
 """
 
 from __future__ import annotations
@@ -14,58 +13,37 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import norm
 
 from caploc import findings, rules, statistics
-from caploc.findings import (
-    AnyPart,
-    Bound,
-    Cell,
-    Count,
-    Effect,
-    Finding,
-    Measurement,
-    Number,
-    Outcome,
-    Part,
-    Reading,
-    Test,
-)
+from caploc.findings import Cell, Finding, Measurement, Outcome
 from caploc.fingerprints import file_hash, fingerprint
-from caploc.papers import Claim, PrintedCell, PrintedFor, PrintedNumber
-from caploc.power.designs import Design, Doses, Halves
+from caploc.papers import Claim, PrintedFor
+from caploc.power import measured, truths
+from caploc.power.designs import Design, Layers
+from caploc.power.halves import Grown, Halves, draws_grown
+from caploc.power.measured import Draw
+from caploc.power.truths import Truth, Truths, printed_of, quoted_of
 from caploc.rules import judge
-from caploc.rules.printed import HUNDREDTHS
 from caploc.statistics import Effect as Sampled
-from caploc.statistics import binomial_interval, holm
+from caploc.statistics import binomial_interval
 from caploc.store import Store
 
-RUNS = 100
-"""Simulated measurements of each truth, for a plan; `python -m caploc.benchmarks statistics` takes more."""
-EXTREME_RUNS = 10
+RUNS, FIRST_RUNS, EXTREME_RUNS = 120, 40, 10
+"""Simulated measurements of each truth: the first of them alone where they tell the rate from its mark; and where a
+verdict need only be seen to be possible."""
+COSTLY_RUNS = 60, 25
+"""Of designs of examples."""
+WANTED, MOST_ERRORS = 0.8, 0.05
+"""The marks: the power that a cell ought to have, and the error rate that it must not exceed."""
+LEAST_POWER = 0.1
+"""Below it, which is more than an error rate, and as far below 1, a power does not say how many units another takes."""
 CELL = Cell("simulated", "simulated", 6.0)
-HERE = PrintedFor((CELL.model,), CELL.dataset)
-STEP = 0.05
-"""The rise a dose that a trend is meant to detect: five points of the score, the least loss that counts."""
-
-Take = Callable[["float | None"], Sampled]
-
-
-@dataclass(frozen=True)
-class Truths:
-    """True sizes of what a rule judges, one a part or one for all: ``null`` where SUPPORTED would be false, ``stated``
-    what it is meant to detect, where REFUTED would be false, ``opposite`` where REFUTED is right, ``best`` and
-    ``worst`` what data that agree perfectly would show, by which it is seen whether a verdict can be reached at all."""
-
-    null: tuple[float | None, ...]
-    stated: tuple[float | None, ...]
-    opposite: tuple[float | None, ...]
-    best: tuple[float | None, ...]
-    worst: tuple[float | None, ...]
 
 
 @dataclass(frozen=True)
 class Rates:
-    """How often, of ``runs``: ``power``: SUPPORTED at the stated effect; ``against``: REFUTED at the opposite."""
+    """How often: ``power``: SUPPORTED at the ``stated`` effect; ``against``: REFUTED at the opposite."""
 
     power: float
     against: float
@@ -80,7 +58,18 @@ class Rates:
     def calibrated(self) -> bool:
         """Whether neither error rate is above 5 %, as far as so many runs tell (the rate's exact 99.8 % interval)."""
         errors = (self.false_supported, self.false_refuted)
-        return all(binomial_interval(round(one * self.runs), self.runs, 0.998).low <= 0.05 for one in errors)
+        return all(
+            binomial_interval(round(one * self.runs), self.runs, 0.998).low <= MOST_ERRORS for one in errors
+        )
+
+    @property
+    def words(self) -> str:
+        """For reports."""
+        at = "" if self.stated is None else f" at {self.stated:.3g}"
+        return (
+            f"power {self.power:.0%}{at}, refuted at the opposite {self.against:.0%}; false SUPPORTED "
+            f"{self.false_supported:.0%}, false REFUTED {self.false_refuted:.0%}"
+        ).replace("%", " %")
 
 
 @dataclass(frozen=True)
@@ -88,198 +77,39 @@ class Asked:
     """What `TRUTHS` holds of a kind of rule."""
 
     truths: Callable[[Claim, Design], Truths]
-    measure: Callable[[Claim, Design, tuple[float | None, ...], Take], Measurement]
+    measure: Callable[[Claim, Design, Truth, Draw], Measurement]
 
 
-# ---------------------------------------------------------------------------------------- from samples to measurements
-
-
-def _part(kind: type[AnyPart], one: Sampled, p: float | None = None) -> AnyPart:
-    wide, narrow = one.interval, one.interval90
-    return kind(one.estimate, (wide.low, wide.high), (narrow.low, narrow.high), p, n=one.items)
-
-
-def _spread(truth: tuple[float | None, ...], parts: int) -> list[float | None]:
-    """A truth for every part; the last one given is that of the rest."""
-    return [truth[min(place, len(truth) - 1)] for place in range(parts)]
-
-
-def _effects(claim: Claim, design: Design, truth: tuple[float | None, ...], take: Take) -> Measurement:
-    found = [take(one) for one in _spread(truth, design.comparisons)]
-    p = holm([one.p for one in found])
-    parts = {f"part {i}": _part(Effect, one, float(p[i])) for i, one in enumerate(found)}
-    least = min(found, key=lambda one: one.estimate)
-    return Measurement("difference", _part(Effect, least, least.p), parts)
-
-
-def _value(claim: Claim, design: Design, truth: tuple[float | None, ...], take: Take) -> Measurement:
-    """One level, and beside it, for rules that ask for it, the overlap of unrelated items, which lies .15 lower."""
-    one = take(truth[0])
-    shift = lambda by: Effect(by, (by - 0.05, by + 0.05), (by - 0.04, by + 0.04))  # noqa: E731
-    parts: dict[str, Part] = {"baseline gap": shift(0.15), "corrected overlap": _part(Bound, one)}
-    return Measurement("level", _part(Bound, one), parts)
-
-
-def _bounds(names: tuple[str, ...]) -> Callable[..., Measurement]:
-    def measure(claim: Claim, design: Design, truth: tuple[float | None, ...], take: Take) -> Measurement:
-        found = [take(one) for one in _spread(truth, len(names))]
-        parts = {name: _part(Bound, one) for name, one in zip(names, found, strict=True)}
-        return Measurement("levels", _part(Bound, found[0]), parts)
-
-    return measure
-
-
-def _numbers(kind: type[Part]) -> Callable[..., Measurement]:
-    def measure(claim: Claim, design: Design, truth: tuple[float | None, ...], take: Take) -> Measurement:
-        one = take(truth[0])
-        parts = {} if kind is Number else {"reading": _part(kind, one)}
-        return Measurement("number", _part(Bound, one), parts)
-
-    return measure
-
-
-def _difference(claim: Claim, design: Design, truth: tuple[float | None, ...], take: Take) -> Measurement:
-    own, scrambled = take(truth[0]), take(truth[-1])
-    parts = {"scrambled gap": _part(Effect, scrambled), "permutation": Test(p=own.p)}
-    return Measurement("difference", _part(Effect, own), parts)
-
-
-def _specificity(claim: Claim, design: Design, truth: tuple[float | None, ...], take: Take) -> Measurement:
-    own, other = take(truth[0]), take(truth[1])
-    parts = {"own": _part(Effect, own, own.p), "other": _part(Effect, other, other.p)}
-    return Measurement("difference", _part(Effect, own), parts)
-
-
-def _best_of(claim: Claim, design: Design, truth: tuple[float | None, ...], take: Take) -> Measurement:
-    found = [take(one) for one in _spread(truth, max(3, design.comparisons))]
-    parts: dict[str, Part] = {str(i): _part(Effect, one, one.p) for i, one in enumerate(found)}
-    # the p value of all epochs together, which share their items: that of the middle one
-    parts["best"] = Test(p=sorted(one.p for one in found)[len(found) // 2])
-    return Measurement("difference", _part(Effect, found[0]), parts)
-
-
-def _doses(claim: Claim, design: Design, truth: tuple[float | None, ...], take: Take) -> Measurement:
-    one = take(truth[0])
-    return Measurement(
-        "rise", Count(one.estimate), {"trend": Test(p=one.p_items), "reversal": Test(p=one.p_sets)}
-    )
-
-
-# ----------------------------------------------------------------------------------------------- truths by kind of rule
-
-
-def _of_comparison(claim: Claim, design: Design) -> Truths:
-    """One part without an effect among others that have it; all of them; the reverse."""
-    size = float(claim.rule.detectable or 0)
-    nothing = None if design.random_null else 0.0
-    return Truths((nothing, size), (size,), (-size,), (design.high,), (-design.high,))
-
-
-def _of_the_best(claim: Claim, design: Design) -> Truths:
-    """Ahead nowhere, everywhere, and behind everywhere."""
-    found = _of_comparison(claim, design)
-    return replace(found, null=found.null[:1])
-
-
-def _of_specificity(claim: Claim, design: Design) -> Truths:
-    size, beyond = float(claim.rule.detectable or 0), claim.rule.parameters["other_refuted"]
-    nothing = None if design.random_null else 0.0
-    return Truths((nothing, 0.0), (size, 0.0), (-size, beyond), (design.high, 0.0), (-design.high, 0.0))
-
-
-def _of_equivalence(claim: Claim, design: Design) -> Truths:
-    """The smallest difference that is none is the margin itself: as few parts there as leave the share unmet."""
-    margin, parts = claim.rule.parameters["margin"], design.comparisons
-    equal = math.ceil(claim.rule.parameters["share"] * parts - 1e-9) - 1
-    null = (0.0,) * equal + (margin,) * (parts - equal)
-    return Truths(null, (0.0,), (3 * margin,), (0.0,), (design.high,))
-
-
-def _of_harmlessness(claim: Claim, design: Design) -> Truths:
-    margin = claim.rule.parameters["margin"]
-    return Truths((-margin,), (0.0,), (-3 * margin,), (0.0,), (-design.high,))
-
-
-def _of_level(claim: Claim, design: Design, names: tuple[str, str], above: bool) -> Truths:
-    """SUPPORTED on one side of a threshold: the stated level is what the paper prints, or where it prints none on that
-    side half-way to the end of the scale; the opposite is half-way to the other end."""
-    supported, refuted = (claim.rule.parameters[name] for name in names)
-    top, bottom = (design.high, design.low) if above else (design.low, design.high)
-    printed = [_as_fraction(number) for number in _printed(claim)]
-    right = [one for one in printed if (one > supported) is above and one != supported]
-    middle = float(np.median(right)) if right else (supported + top) / 2
-    if not design.low <= middle <= design.high:
-        middle = (supported + top) / 2
-    return Truths((supported,), (middle,), ((refuted + bottom) / 2,), (top,), (bottom,))
-
-
-def _of_both(claim: Claim, design: Design) -> Truths:
-    parameters = claim.rule.parameters
-    line, fall = parameters["overlap_supported_above"], parameters["iou_refuted_below"]
-    return Truths((line, 1.0), ((1 + line) / 2,), (fall / 2,), (1.0,), (0.0,))
-
-
-def _of_band(claim: Claim, design: Design) -> Truths:
-    low, high = claim.rule.parameters["supported_low"], claim.rule.parameters["supported_high"]
-    outside = (claim.rule.parameters["refuted_high"] + design.high) / 2
-    return Truths((high,), ((low + high) / 2,), (outside,), ((low + high) / 2,), (design.high,))
-
-
-def _of_printed(claim: Claim, design: Design) -> Truths:
-    """The printed number, the end of its margin, and three margins further."""
-    printed = list(claim.numbers) if claim.rule.kind == "readings" else _printed(claim)
-    value = _as_fraction(printed[0]) if printed else (design.low + design.high) / 2
-    margin = claim.margin
-    width = (
-        0.05 if margin is None else margin.value if margin.kind == "absolute" else value * (margin.value - 1)
-    )
-    inward = -1 if value + 3 * width > design.high else 1
-    far = float(np.clip(value + 3 * inward * width, design.low, design.high))
-    other = design.low if value > (design.low + design.high) / 2 else design.high
-    return Truths((value + inward * width,), (value,), (far,), (value,), (other,))
-
-
-def _of_doses(claim: Claim, design: Design) -> Truths:
-    return Truths((0.0,), (STEP,), (-STEP,), (0.4,), (-0.4,))
-
-
-def _printed(claim: Claim) -> list[PrintedCell | PrintedNumber]:
-    return [*claim.cells, *claim.numbers]
-
-
-def _as_fraction(number: PrintedNumber | PrintedCell) -> float:
-    return float(number.printed) / (100 if number.unit in HUNDREDTHS else 1)
-
-
-_ABOVE = partial(_of_level, names=("supported_above", "refuted_below"), above=True)
-_BELOW = partial(_of_level, names=("supported_below", "refuted_above"), above=False)
+_above = partial(truths.of_level, names=("supported_above", "refuted_below"), above=True)
+_below = partial(truths.of_level, names=("supported_below", "refuted_above"), above=False)
 
 TRUTHS: Mapping[str, Asked] = {
-    "comparison": Asked(_of_comparison, _effects),
-    "plain_difference": Asked(_of_comparison, _effects),
-    "difference": Asked(_of_comparison, _difference),
-    "specificity": Asked(_of_specificity, _specificity),
-    "best_of": Asked(_of_the_best, _best_of),
-    "equivalence": Asked(_of_equivalence, _effects),
-    "non_inferiority": Asked(_of_harmlessness, _effects),
-    "lower_bound": Asked(_ABOVE, _value),
-    "lower_bounds": Asked(_ABOVE, _bounds(("rise", "fall"))),
-    "both": Asked(_of_both, _bounds(("overlap", "iou"))),
-    "interval_below": Asked(_BELOW, _value),
-    "overlap_below": Asked(_BELOW, _value),
-    "corrected_overlap": Asked(_BELOW, _value),
-    "within": Asked(_of_band, _value),
-    "agreement": Asked(_of_printed, _numbers(Number)),
-    "readings": Asked(_of_printed, _numbers(Reading)),
-    "monotone": Asked(_of_doses, _doses),
+    "comparison": Asked(truths.of_comparison, measured.effects),
+    "plain_difference": Asked(truths.of_comparison, measured.plain),
+    "difference": Asked(truths.of_difference, measured.difference),
+    "printed_or_direction": Asked(truths.of_comparison, measured.direction),
+    "specificity": Asked(truths.of_specificity, measured.specificity),
+    "best_of": Asked(truths.of_the_best, measured.best_of),
+    "equivalence": Asked(truths.of_equivalence, measured.effects),
+    "non_inferiority": Asked(truths.of_harmlessness, measured.effects),
+    "no_more": Asked(truths.of_no_more, measured.no_more),
+    "partition": Asked(truths.of_partition, measured.partition),
+    "lower_bound": Asked(_above, measured.value),
+    "lower_bounds": Asked(_above, measured.bounds),
+    "above_twin": Asked(truths.of_twin, measured.twin),
+    "both": Asked(truths.of_twin, measured.twin),
+    "interval_below": Asked(_below, measured.value),
+    "corrected_overlap": Asked(_below, measured.corrected),
+    "identity_below": Asked(truths.of_identity, measured.identity),
+    "recall_below": Asked(truths.of_recall, measured.recall),
+    "within": Asked(truths.of_band, measured.value),
+    "agreement": Asked(truths.of_printed, measured.number),
+    "readings": Asked(truths.of_printed, measured.reading),
+    "monotone": Asked(truths.of_doses, measured.doses),
+    "trend": Asked(truths.of_trend, measured.trend),
+    "above_chance": Asked(truths.of_chance, measured.chances),
 }
 """How each kind of rule is simulated."""
-ELSEWHERE: Mapping[str, str] = {
-    "above_chance": "overlap against chance, simulated on planted scores by the tests",
-    "partition": "equivalence of partitions, simulated on planted scores by the tests",
-    "trend": "convergence, simulated on planted scores by the tests",
-}
-"""Kinds of rules whose data no design here draws, and where their error rates are looked at instead."""
 NO_SAMPLING: Mapping[str, str] = {
     "upper_bound": "a share of neurons, without sampling error",
     "one_reading": "shares of neurons, without sampling error",
@@ -296,19 +126,27 @@ def truths_of(claim: Claim, design: Design) -> Truths:
     return TRUTHS[claim.rule.kind].truths(claim, design)
 
 
-def rates(claim: Claim, design: Design, runs: int = RUNS) -> Rates:
-    """The claim's rule on simulated measurements of this design, in a cell for which its printed numbers count."""
-    truths = truths_of(claim, design)
-    share = partial(_share, replace(claim, printed_for=HERE), design, count=runs)
-    extreme = partial(_share, replace(claim, printed_for=HERE), design, count=EXTREME_RUNS)
+def rates(claim: Claim, design: Design, runs: int | None = None, covered: bool = True) -> Rates:
+    """The claim's rule on simulated measurements of this design. ``covered``: in a cell for which its printed numbers
+    count."""
+    asked = truths_of(claim, design)
+    here = CELL.model if covered else f"not {CELL.model}"
+    claim = replace(claim, printed_for=PrintedFor((here,), CELL.dataset))
+    most, first = COSTLY_RUNS if isinstance(design, Halves) else (RUNS, FIRST_RUNS)
+    runs = runs or most
+    share = partial(_share, claim, design, runs=(min(first, runs), runs), covered=covered)
+    error = partial(share, mark=MOST_ERRORS)
+    extreme = partial(_share, claim, design, runs=(EXTREME_RUNS, EXTREME_RUNS), covered=covered)
+    power, against = share(asked.stated, Outcome.SUPPORTED), share(asked.opposite, Outcome.REFUTED)
+    levels = (1.0,) if isinstance(design, Halves) and draws_grown(design) else (0.0, 1.0)
     return Rates(
-        power=share(truths.stated, Outcome.SUPPORTED),
-        against=share(truths.opposite, Outcome.REFUTED),
-        false_supported=share(truths.null, Outcome.SUPPORTED),
-        false_refuted=share(truths.stated, Outcome.REFUTED),
-        can_support=any(extreme(truths.best, Outcome.SUPPORTED, noise=noise) for noise in (0.0, 1.0)),
-        can_refute=any(extreme(truths.worst, Outcome.REFUTED, noise=noise) for noise in (0.0, 1.0)),
-        stated=truths.stated[0],
+        power=power,
+        against=against,
+        false_supported=max(error(one, Outcome.SUPPORTED) for one in asked.nulls),
+        false_refuted=error(asked.stated, Outcome.REFUTED),
+        can_support=power > 0 or any(extreme(asked.best, Outcome.SUPPORTED, noise=noise) for noise in levels),
+        can_refute=against > 0 or any(extreme(asked.worst, Outcome.REFUTED, noise=noise) for noise in levels),
+        stated=asked.shown,
         runs=runs,
     )
 
@@ -316,57 +154,111 @@ def rates(claim: Claim, design: Design, runs: int = RUNS) -> Rates:
 def _share(
     claim: Claim,
     design: Design,
-    truth: tuple[float | None, ...],
+    truth: Truth,
     outcome: Outcome,
-    count: int,
+    runs: tuple[int, int],
+    covered: bool,
     noise: float = 1.0,
+    mark: float = WANTED,
 ) -> float:
-    """How often the outcome is this one. Every sample of a bank is taken equally often, in another order a part."""
+    """How often the outcome is this one, of the first of ``runs``, or of more where those do not tell it from the
+    mark (the rate's exact 99 % interval)."""
+    first, most = runs
+    found = _outcomes(claim, design, truth, first, noise, covered).count(outcome)
+    likely = binomial_interval(found, first, 0.99)
+    if first == most or found in (0, first) or not likely.low < mark < likely.high:
+        return found / first
+    return _outcomes(claim, design, truth, most, noise, covered).count(outcome) / most
+
+
+def _outcomes(
+    claim: Claim, design: Design, truth: Truth, count: int, noise: float, covered: bool
+) -> list[Outcome]:
+    """Every sample of a bank is taken equally often, in another order a part."""
     rng = np.random.default_rng([7, count])
-    orders: dict[float | None, list[int]] = {}
+    orders: dict[tuple[Design, float | None], list[int]] = {}
 
-    def take(one: float | None) -> Sampled:
-        bank = _bank(design, one, noise, count)
-        if not orders.get(one):
-            orders[one] = rng.permutation(count).tolist()
-        return bank[orders[one].pop()]
+    def take(design: Design, one: float | None) -> Sampled | Grown:
+        # of few samples a share is so uncertain that "so many of several" would not be told
+        enough = count * (min(4, design.comparisons) if isinstance(design, Layers) else 1)
+        bank = _bank(design, one, noise).first(enough)
+        if not orders.get((design, one)):
+            orders[design, one] = rng.permutation(enough).tolist()
+        return bank[orders[design, one].pop()]
 
-    measure, found = TRUTHS[claim.rule.kind].measure, 0
-    printed = _printed(claim)
-    quoted = str(printed[0].printed) if printed and claim.rule.kind == "agreement" else None
-    for _ in range(count):
-        measured = measure(claim, design, truth, take)
-        found += judge(claim, Finding(claim.id, CELL, measured, published=quoted)).outcome is outcome
-    return found / count
-
-
-@lru_cache(maxsize=512)
-def _bank(design: Design, truth: float | None, noise: float, count: int) -> list[Sampled]:
-    """Samples of one truth, the same for all rules that judge this design."""
-    rng = np.random.default_rng([8, *np.frombuffer(repr((design, truth, noise)).encode(), np.uint8)])
-    return [design.sample(truth, rng, noise) for _ in range(count)]
+    measure, draw = TRUTHS[claim.rule.kind].measure, Draw(take, design, rng, noise, covered)
+    printed = quoted_of(claim)
+    quoted = str(printed.printed) if printed and claim.rule.kind == "agreement" else None
+    return [
+        judge(claim, Finding(claim.id, CELL, measure(claim, design, truth, draw), published=quoted)).outcome
+        for _ in range(count)
+    ]
 
 
-def kept_rates(claim: Claim, design: Design, store: Store) -> Rates:
+class _Bank:
+    """Samples of one truth, drawn as they are asked for."""
+
+    def __init__(self, design: Design, truth: float | None, noise: float) -> None:
+        self._rng = np.random.default_rng(
+            [8, *np.frombuffer(repr((design, truth, noise)).encode(), np.uint8)]
+        )
+        self._design, self._truth, self._noise = design, truth, noise
+        self._found: list[Sampled | Grown] = []
+
+    def first(self, count: int) -> list[Sampled | Grown]:
+        """So many samples."""
+        while len(self._found) < count:
+            self._found.append(self._one())
+        return self._found[:count]
+
+    def _one(self) -> Sampled | Grown:
+        if isinstance(self._design, Halves) and draws_grown(self._design):
+            return self._design.grown(self._truth or 0.0, self._rng)
+        return self._design.sample(self._truth, self._rng, self._noise)
+
+
+def _bank(design: Design, truth: float | None, noise: float) -> _Bank:
+    """The same for all rules that judge this design, however their p values are corrected."""
+    return _kept_bank(
+        design if isinstance(design, Layers) else replace(design, comparisons=1, family=1), truth, noise
+    )
+
+
+_kept_bank = lru_cache(maxsize=1024)(_Bank)
+
+
+def kept_rates(claim: Claim, design: Design, store: Store, covered: bool = True) -> Rates:
     """`rates`, kept in the store under a hash of the rule, the design and the code of both."""
-    key = fingerprint(
+    key = _key(claim, design, covered)
+    entry = store.get(key)
+    if entry is None:
+        found = asdict(rates(claim, design, covered=covered))
+        entry = store.put(key, {}, found, f"rates of the rule of {claim.id}")
+    return Rates(**entry.meta)
+
+
+def known_rates(claim: Claim, design: Design, store: Store, covered: bool = True) -> Rates | None:
+    """`kept_rates` where they were simulated before; None where they were not."""
+    entry = store.get(_key(claim, design, covered))
+    return None if entry is None else Rates(**entry.meta)
+
+
+def _key(claim: Claim, design: Design, covered: bool) -> str:
+    return fingerprint(
         {
             "what": "rates",
             "code": _code(),
             "kind": claim.rule.kind,
             "rule": {**claim.rule.parameters, "detectable": claim.rule.detectable},
             "level": claim.level,
+            "covered": covered,
+            "printed": [[one.printed, one.unit] for one in printed_of(claim)],
             "truths": asdict(truths_of(claim, design)),
             "margin": None if claim.margin is None else [claim.margin.kind, float(claim.margin.value)],
             "design": type(design).__name__,
             "sizes": asdict(design),
         }
     )
-    entry = store.get(key)
-    if entry is None:
-        found = asdict(rates(claim, design))
-        entry = store.put(key, {}, found, f"rates of the rule of {claim.id}")
-    return Rates(**entry.meta)
 
 
 @lru_cache
@@ -380,13 +272,30 @@ def _code() -> str:
     return fingerprint([file_hash(file) for file in files])
 
 
-def more_units(claim: Claim, design: Design, wanted: float = 0.8, most: int = 4096) -> int | None:
-    """The fewest units, of a few sizes upwards, that give the power ``wanted``; None where ``most`` are too few."""
-    tries = {math.ceil(design.units * factor) for factor in (1.5, 2, 3, 4, 8, 16)}
-    for units in sorted(one for one in tries if one <= most):
-        larger = design.with_units(units)
-        if isinstance(design, Halves | Doses) and units > most // 4:
+def more_units(
+    claim: Claim, design: Design, found: Rates, covered: bool = True, most: int = 5000
+) -> int | None:
+    """About how many units give the power `WANTED`, to two digits; None where ``most`` are too few.
+
+    Extrapolated from the power that was ``found``: an interval reaches a threshold as often as a normal estimate whose
+    standard error falls with the root of the number of units. Where next to nothing was found, larger numbers are
+    simulated first.
+    """
+    power, units = found.power, design.units
+    while not LEAST_POWER < power < 1 - LEAST_POWER:
+        units *= 4
+        if power > 0.5 or units > (design.units * 4 if isinstance(design, Halves) else most):
             return None
-        if rates(claim, larger, runs=60).power >= wanted:
-            return units
-    return None
+        power = rates(claim, design.with_units(units), FIRST_RUNS, covered).power
+        if power >= WANTED:
+            power = min(power, 1 - LEAST_POWER)
+            break
+    two_sided = claim.rule.kind in ("equivalence", "agreement", "readings", "within", "partition")
+    reached, needed = (
+        norm.isf(0.025) + norm.ppf((1 + one) / 2 if two_sided else one) for one in (power, WANTED)
+    )
+    wanted = units * (needed / reached) ** 2 if reached > 0 else math.inf
+    if not wanted <= most:
+        return None
+    digits = 10 ** max(0, math.floor(math.log10(wanted)) - 1)
+    return math.ceil(wanted / digits) * digits
