@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from caploc.audit.cells import CLAIM_TEST, PLANNED, REQUEST, will_run
-from caploc.audit.claims import Reference
+from caploc.audit.claims import ClaimTest, Reference
+from caploc.audit.results import Result
 from caploc.audit.settings import AuditSettings
 from caploc.audit.text import duration, in_ascii, plural
 from caploc.rules import RULES
@@ -122,6 +123,40 @@ def _rows(
     for row in [row for row in rows if row.rates is not None and not row.powered][:MOST_SIMULATED_AGAIN]:
         row.advice = _advice(row)
     return rows
+
+
+def rates_of(
+    results: Iterable[Result],
+    experiments: Mapping[str, str],
+    settings: AuditSettings,
+    papers: Mapping[str, Paper],
+) -> dict[tuple[str, str], Rates]:
+    """The rates of every claim and model whose cells were judged, by the names of claims' ``experiments``, where a
+    plan has left them in the store: a report simulates nothing."""
+    from caploc.power import NO_SAMPLING, Counted, Sizes, design_of, known_rates
+    from caploc.store import Store
+
+    store, found = Store(settings.store), dict[tuple[str, str], Rates]()
+    for result in results:
+        cell, name = result.planned.cell, result.planned.claim
+        paper, device = papers.get(result.planned.paper), (result.finding or {}).get("settings", {})
+        claim = paper.claims.get(name) if paper else None
+        if claim is None or (name, cell.model) in found or claim.rule.kind in NO_SAMPLING:
+            continue
+        gpu = str(device.get("device", "cpu")).startswith("cuda")
+        sizes = Sizes.of(settings.samples, settings.draws, len(settings.datasets), gpu)
+        design = design_of(experiments.get(name, ""), sizes, name, cell.dataset is None)
+        if design is None or isinstance(design, Counted) or _nothing_to_judge(claim, cell):
+            continue
+        rates = known_rates(claim, design, store, claim.covers(cell) or bool(claim.cells))
+        if rates is not None:
+            found[name, cell.model] = rates
+    return found
+
+
+def experiment_of(declared: ClaimTest) -> str:
+    """The name of a claim test's experiment, as its module and function."""
+    return _experiment(declared.experiment)
 
 
 def _advice(row: Row) -> str:

@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from caploc.audit.auditor import Auditor, Context, report_verdict
-from caploc.audit.cells import PLANNED, group_by_model, parametrize, plan_item, skip_without_gpu, will_run
+from caploc.audit.cells import (
+    CLAIM_TEST,
+    PLANNED,
+    group_by_model,
+    parametrize,
+    plan_item,
+    skip_without_gpu,
+    will_run,
+)
 from caploc.audit.coverage import Coverage, PendingError, load_pending, write_coverage
 from caploc.audit.expectations import (
     Expectation,
@@ -36,6 +44,7 @@ from caploc.audit.places import (
     one_folder_each,
     project_of_run,
 )
+from caploc.audit.planning import experiment_of
 from caploc.audit.progress import ProgressFile, ProgressLine
 from caploc.audit.results import Planned, Result, Status, claim_of
 from caploc.audit.running import Run, data_hashes, end_undisturbed, interruptible
@@ -109,6 +118,8 @@ class Audit:
         self.record = RunRecord(self.ledger)
         self.coverage: list[Coverage] = []
         self.planned: list[pytest.Item] | None = None
+        self.experiments: dict[str, str] = {}
+        """Claim -> the name of the experiment that its tests run."""
         self.progress_line: ProgressLine | None = None
         if html is not None and not self.worker:
             from caploc.audit.report import HtmlReport
@@ -225,6 +236,11 @@ class Audit:
             self.planned = list(session.items)
             session.items.clear()  # the plan is shown in the tests' place
             return
+        self.experiments = {
+            item.stash[PLANNED].claim: experiment_of(item.stash[CLAIM_TEST])
+            for item in session.items
+            if PLANNED in item.stash and CLAIM_TEST in item.stash
+        }
         plan = _cells(session.items)
         if plan and self.runs:
             self._check_expectations()

@@ -20,6 +20,7 @@ import pytest
 from markupsafe import Markup, escape
 
 from caploc.audit import views
+from caploc.audit.planning import rates_of
 from caploc.audit.plots import Theme, draw, plots_version, size
 from caploc.audit.results import Result, Status, Tally
 from caploc.audit.text import duration, plural, visible, visible_lines
@@ -289,6 +290,7 @@ class HtmlReport:
             return
         head = next(iter(record.ledger.read()), {})
         runs: list[RunView] = []
+        every = rates_of(record.results, self._audit.experiments, self._audit.settings, self._audit.papers)
         for key, paper in self._audit.papers.items():
             own, derived = (
                 [one for one in results if one.planned.paper == key]
@@ -296,7 +298,7 @@ class HtmlReport:
             )
             if own:
                 prefix_of_ids = f"{key}-" if runs else ""
-                runs.append(RunView(paper, own, derived, self._logs, head, prefix_of_ids))
+                runs.append(RunView(paper, own, derived, self._logs, head, prefix_of_ids, every))
         from caploc.store import Store
 
         other_tests = bool(self._frame.data["tests"])

@@ -43,7 +43,7 @@ class Sizes:
     Attributes:
         examples: that a dataset is located with; ``rivals``: that every method locates with.
         facts: of the methods that are cheap a fact; ``traced``, ``fewer``: of causal tracing and of circuits;
-            ``single``: of which every neuron is tried alone; ``edited``: that are edited, ``editable`` from which they are.
+            ``single``: of which every neuron is tried alone; ``edited``: that are edited, of the ``editable``.
         items: that a dataset is evaluated on; ``texts``: of general text.
         draws: random sets and splits; ``datasets``: how many are in the run; ``trained``: that are trained on;
             ``runs``: of training.

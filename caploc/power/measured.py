@@ -124,8 +124,8 @@ def no_more(claim: Claim, design: Design, truth: Truth, draw: Draw) -> Measureme
 
 
 def direction(claim: Claim, design: Design, truth: Truth, draw: Draw) -> Measurement:
-    """The direction in its parts; where the paper prints numbers for the cell, those too, of shares that are as printed,
-    each with Wilson's interval."""
+    """The direction in its parts; where the paper prints numbers for the cell, those too, of shares that are as
+    printed, each with Wilson's interval."""
     found = effects(claim, design, truth, draw)
     numbers: dict[str, Part] = {}
     for one in (n for n in claim.numbers if draw.covered and n.unit in HUNDREDTHS):
