@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from caploc import statistics
-from caploc.audit.claims import ClaimTest
+from caploc.benchmarks.statistics.rules import FOLDER, claimed, table_of_rules
 from caploc.papers import Claim, load_paper
 from caploc.power import (
     DESIGNS,
@@ -203,7 +203,7 @@ def test_every_experiment_of_the_claims_states_its_design() -> None:
     folder = Path(__file__).parents[3] / "claims" / "capability_localization"
     if not folder.is_dir():
         pytest.skip("claims/ comes with the repository, not with an installed package")
-    named = _experiments(folder)
+    named = {name: (test, CLAIMS[test.claim].rule.kind) for test, name in claimed(folder)}
     missing = {
         name
         for name, (test, kind) in named.items()
@@ -231,23 +231,11 @@ def test_sizes_are_those_that_experiments_take() -> None:
     assert (asked.examples, asked.facts, asked.items, asked.edited) == (30, 30, 30, 30)
 
 
-def _experiments(folder: Path) -> dict[str, tuple[ClaimTest, str]]:
-    """Name of an experiment -> its test and its claim's kind of rule."""
-    import importlib.util
-
-    found = {}
-    for file in folder.glob("test_*.py"):
-        spec = importlib.util.spec_from_file_location(f"_{file.stem}", file)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        for test in vars(module).values():
-            for mark in (
-                getattr(test, "pytestmark", []) if callable(test) and hasattr(test, "__code__") else []
-            ):
-                declared = mark.args[0] if mark.name == "claim" else None
-                if isinstance(declared, ClaimTest):
-                    reference = declared.experiment
-                    name = f"{reference.module.rpartition('.')[2]}.{reference.name}"
-                    found[name] = (declared, CLAIMS[declared.claim].rule.kind)
-    return found
+def test_the_benchmark_has_a_row_a_claim_and_says_what_would_do() -> None:
+    if not FOLDER.is_dir():
+        pytest.skip("claims/ comes with the repository, not with an installed package")
+    rows = {row["claim"]: row for row in table_of_rules(20, ["fidelity-ordering", "table3-base"]).rows}
+    assert set(rows) == {"fidelity-ordering", "table3-base"}
+    weak = rows["fidelity-ordering"]
+    assert weak["sizes"] == "20 facts" and weak["power %"] < 80 and weak["for 80 %"] > 20
+    assert rows["table3-base"]["sizes"] == "700 items (paper's models)"
