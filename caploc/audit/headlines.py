@@ -9,11 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from caploc.audit.results import Result, Status
 from caploc.audit.text import measured, number, plural, unit_sign
 from caploc.papers import Claim, Paper
+
+if TYPE_CHECKING:
+    from caploc.power import Rates
 
 WIDTH, LINE, MARGIN = 280, 9, 8
 """Of a drawing, in its own units: how wide it is, how high the line of a cell, and the space at its edges."""
@@ -106,6 +110,7 @@ class HeadlineRow:
     tested: Sequence[Result]
     derived: Sequence[Result]
     axis: Axis | None
+    rates: Rates | None = None
 
     @cached_property
     def _findings(self) -> list[Mapping[str, Any]]:
@@ -170,13 +175,8 @@ class HeadlineRow:
 
     @property
     def power(self) -> str:
-        """The power at the stated effect, where the findings' settings have it."""
-        found = [_power((one.finding or {}).get("settings") or {}) for one in self.tested]
-        known = [value for value in found if value is not None]
-        if not known:
-            return ""
-        low, high = f"{100 * min(known):.0f}", f"{100 * max(known):.0f}"
-        return f"{low if low == high else f'{low} to {high}'} %"
+        """The rule's power at its stated effect and how often its verdicts are false, where they were simulated."""
+        return "" if self.rates is None else self.rates.words
 
     @property
     def why(self) -> str:
@@ -206,7 +206,11 @@ class Headline:
 
 
 def headlines(
-    claims: Iterable[Claim], tested: Iterable[Result], derived: Iterable[Result], models: Sequence[str]
+    claims: Iterable[Claim],
+    tested: Iterable[Result],
+    derived: Iterable[Result],
+    models: Sequence[str],
+    rates: Mapping[tuple[str, str], Rates] = MappingProxyType({}),
 ) -> list[Headline]:
     """The headline claims that the run has something on, in the paper's order; cells under other readings stand in
     the table of cells alone."""
@@ -228,7 +232,9 @@ def headlines(
                 [one for one in of if one.planned.cell.model == model] for of in (cells, inferred)
             )
             if own_here or derived_here:
-                rows.append(HeadlineRow(claim, model, own_here, derived_here, axis))
+                rows.append(
+                    HeadlineRow(claim, model, own_here, derived_here, axis, rates.get((claim.id, model)))
+                )
         found.append(Headline(claim, rows))
     return found
 
@@ -261,9 +267,3 @@ def _printed(claim: Claim) -> list[float]:
     every = claim.cells or claim.numbers
     values = sorted({float(one.value) / _SCALES[one.unit] for one in every if one.unit in _SCALES})
     return values if len(values) <= 3 else [values[0], values[-1]]
-
-
-def _power(settings: Mapping[str, Any]) -> float | None:
-    given = settings.get("power")
-    given = given.get("power") if isinstance(given, Mapping) else given
-    return float(given) if isinstance(given, (int, float)) and 0 <= given <= 1 else None

@@ -115,6 +115,16 @@ def add_options(parser: pytest.Parser) -> None:
         "dataset or two; -k names readings too: -k 'scope-layer or not -s6-'.",
     )
     group.addoption(
+        "--plan",
+        action="store_true",
+        default=False,
+        help="run nothing: say of every claim, at the sizes its cells would have, whether SUPPORTED and REFUTED can be "
+        "reached by any data, how often they would be at the effect that its rule is meant to detect (power) and at "
+        "the opposite, how often either would be false, and the time and memory that the cells take; where the power "
+        "is below 80 percent, which option would do. Rates are simulated: no model runs. With -v a line a cell. Add "
+        "--model, --dataset, -k, --samples and --draws as for the run that it is about.",
+    )
+    group.addoption(
         "--claim-coverage",
         action="store_true",
         default=False,

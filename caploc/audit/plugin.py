@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from caploc.audit.auditor import Auditor, Context, report_verdict
-from caploc.audit.cells import PLANNED, group_by_model, parametrize, plan_item, skip_without_gpu, will_run
+from caploc.audit.cells import (
+    CLAIM_TEST,
+    PLANNED,
+    group_by_model,
+    parametrize,
+    plan_item,
+    skip_without_gpu,
+    will_run,
+)
 from caploc.audit.coverage import Coverage, PendingError, load_pending, write_coverage
 from caploc.audit.expectations import (
     Expectation,
@@ -37,6 +45,7 @@ from caploc.audit.places import (
     one_folder_each,
     project_of_run,
 )
+from caploc.audit.planning import experiment_of
 from caploc.audit.progress import ProgressFile, ProgressLine
 from caploc.audit.results import Planned, Result, Status, claim_of
 from caploc.audit.running import Run, data_hashes, end_undisturbed, interruptible
@@ -73,9 +82,21 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(
             f"--record-expectations needs the default settings; leave out {', '.join(settings.departures)}"
         )
-    if config.getoption("claim_coverage"):
+    _check_plan(config)
+    if config.getoption("claim_coverage") or config.getoption("plan"):
         config.option.collectonly = True
     config.pluginmanager.register(Audit(config, settings), "caploc-audit")
+
+
+def _check_plan(config: pytest.Config) -> None:
+    """Options that ask a run for something make no sense where nothing runs."""
+    if not config.getoption("plan"):
+        return
+    for other in ("claim_coverage", "record_expectations"):
+        if config.getoption(other):
+            raise pytest.UsageError(
+                f"--plan runs nothing, so --{other.replace('_', '-')} makes no sense beside it; leave one of them out"
+            )
 
 
 class Audit:
@@ -97,6 +118,9 @@ class Audit:
         self.ledger = Ledger(path, given.get("caploc_run") or uuid.uuid4().hex, reports)
         self.record = RunRecord(self.ledger)
         self.coverage: list[Coverage] = []
+        self.planned: list[pytest.Item] | None = None
+        self.experiments: dict[str, str] = {}
+        """Claim -> the name of the experiment that its tests run."""
         self.progress_line: ProgressLine | None = None
         if html is not None and not self.worker:
             from caploc.audit.report import HtmlReport
@@ -207,8 +231,19 @@ class Audit:
             found.append(Coverage.of(paper, [one for one in plan if one.paper == key], pending))
         return found
 
-    @pytest.hookimpl(tryfirst=True)  # before a worker says in what order its tests stand
+    @pytest.hookimpl(
+        tryfirst=True
+    )  # before the terminal lists the tests, and a worker says in what order they stand
     def pytest_collection_finish(self, session: pytest.Session) -> None:
+        if self.config.getoption("plan"):
+            self.planned = list(session.items)
+            session.items.clear()  # the plan is shown in the tests' place
+            return
+        self.experiments = {
+            item.stash[PLANNED].claim: experiment_of(item.stash[CLAIM_TEST])
+            for item in session.items
+            if PLANNED in item.stash and CLAIM_TEST in item.stash
+        }
         plan = _cells(session.items)
         if plan and self.runs:
             self._check_expectations()
@@ -305,6 +340,8 @@ class Audit:
         if self.coverage and session.exitstatus in _NOTHING_RAN:
             bad = any(one.problems() for one in self.coverage)
             session.exitstatus = pytest.ExitCode.TESTS_FAILED if bad else pytest.ExitCode.OK
+        if self.planned and session.exitstatus in _NOTHING_RAN:
+            session.exitstatus = pytest.ExitCode.OK
         if self.worker or not self.runs:
             return
         self.record.finish(self.papers, interrupted=session.exitstatus not in _RAN)
@@ -333,6 +370,16 @@ class Audit:
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         for coverage in self.coverage:
             write_coverage(terminalreporter, coverage)
+        if self.planned:
+            from caploc.audit.planning import write_plan  # here: rates are simulated with scipy
+
+            run = Run(
+                self.settings,
+                self.papers.__getitem__,
+                ProgressFile(self.progress_folder, "plan"),
+                data_hashes(self.settings),
+            )
+            write_plan(terminalreporter, self.planned, self.settings, self.papers, run)
         if self.record.results:
             audited = {result.planned.paper for result in self.record.results}
             papers = [paper for key, paper in self.papers.items() if key in audited]

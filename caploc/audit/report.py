@@ -23,6 +23,7 @@ import pytest
 from markupsafe import Markup, escape
 
 from caploc.audit import views
+from caploc.audit.planning import rates_of
 from caploc.audit.plots import Theme, draw, plots_version, size
 from caploc.audit.results import Result, Status, Tally
 from caploc.audit.text import duration, plural, visible, visible_lines
@@ -340,11 +341,12 @@ class HtmlReport:
     ) -> str:
         head = next(iter(self._audit.ledger.read()), {})
         runs: list[RunView] = []
+        every = rates_of(results, self._audit.experiments, self._audit.settings, self._audit.papers)
         for key, paper in self._audit.papers.items():
             own, follows = ([one for one in of if one.planned.paper == key] for of in (results, derived))
             if own:
                 prefix_of_ids = f"{key}-" if runs else ""
-                runs.append(RunView(paper, own, follows, self._logs, head, prefix_of_ids))
+                runs.append(RunView(paper, own, follows, self._logs, head, prefix_of_ids, every))
         from caploc.store import Store
 
         other_tests, store = bool(self._frame.data["tests"]), Store(self._audit.settings.store)

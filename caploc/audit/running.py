@@ -29,7 +29,7 @@ from caploc.findings import Finding
 from caploc.fingerprints import content_hashes, pinned
 
 if TYPE_CHECKING:
-    from caploc.experiments.specs import Need, Plan
+    from caploc.experiments.specs import Need, Plan, Spec
     from caploc.experiments.study import Study
     from caploc.papers import Paper
 
@@ -134,6 +134,24 @@ class Run:
         except Exception as error:  # noqa: BLE001 - raised again by `finding`
             self._defects[item] = error
             return []
+
+    def operations(self, items: Sequence[pytest.Item]) -> dict[pytest.Item, float]:
+        """The floating-point operations that each test's cell lacks in the store, those that cells share counted for
+        the first of them; none for one that was measured before. Nothing is computed."""
+        found = dict.fromkeys(items, 0.0)
+        counted: set[tuple[Study, Spec[Any]]] = set()
+        with pinned(self._data):
+            from caploc.experiments.specs import Plan
+
+            needs = {
+                item: self._needed(item) for item in items if not self._kept.has(item, self._paper(item))
+            }
+            plan = Plan((one for group in needs.values() for one in group), ignore=(Exception,))
+            for item, group in needs.items():
+                missing = plan.missing(group)
+                found[item] = sum(flops for one, flops in missing.items() if one not in counted)
+                counted |= missing.keys()
+        return found
 
     def plan(self, items: Sequence[pytest.Item]) -> None:
         """Takes note of what these tests need, and of what of it the store lacks."""

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from caploc.audit.headlines import Headline, headlines
 from caploc.audit.results import STANDINGS, Flip, Result, Status, Tally, flips, scores
@@ -53,6 +53,9 @@ _COORDINATES = ("model", "dataset", "quantity", "sigma", "method", "epoch")
 _CONTRADICTIONS_FIRST = ("REFUTED", "ERROR", "MISSING", "INCONCLUSIVE", "SUPPORTED", "MEASURED", "NOT RUN")
 _SHOWN_ELSEWHERE = ("models", "datasets", "departures")
 
+if TYPE_CHECKING:
+    from caploc.power import Rates
+
 
 @dataclass(frozen=True)
 class Log:
@@ -70,6 +73,7 @@ class RunView:
         logs: by node id.
         head: the ledger's first line.
         prefix: begins the page's ids of this paper, so that those of several papers differ.
+        rates: by claim and model, where they were simulated (`caploc.audit.planning.rates_of`).
     """
 
     paper: Paper
@@ -78,6 +82,12 @@ class RunView:
     logs: Mapping[str, Log] = field(default_factory=dict)
     head: Mapping[str, Any] = field(default_factory=dict)
     prefix: str = ""
+    rates: Mapping[tuple[str, str], Rates] = field(default_factory=dict)
+
+    def rates_of(self, claim: str) -> dict[str, Rates]:
+        """The simulated rates of a claim's rule, by model; one line where they are the same for all."""
+        found = {model: rates for (name, model), rates in self.rates.items() if name == claim}
+        return {", ".join(found): next(iter(found.values()))} if len(set(found.values())) == 1 else found
 
     @cached_property
     def tally(self) -> Tally:
@@ -129,7 +139,7 @@ class RunView:
     @cached_property
     def headlines(self) -> list[Headline]:
         """The claims that a reader of the paper comes for, if its files name any that this run has cells of."""
-        return headlines(self.paper.claims.values(), self.results, self.derived, self.models)
+        return headlines(self.paper.claims.values(), self.results, self.derived, self.models, self.rates)
 
     @cached_property
     def checks(self) -> list[Check]:

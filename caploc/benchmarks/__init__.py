@@ -144,6 +144,7 @@ _TABLE = (
                 "proportions": "the same for proportions and paired differences of them, enumerated",
                 "levels": "how often each test rejects a null hypothesis that holds",
                 "power": "how often the minimum detectable effect is found",
+                "rules": "power and both error rates of every claim's rule at default sizes",
                 "times": "what a call costs",
             }
         ),

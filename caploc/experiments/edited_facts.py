@@ -64,14 +64,14 @@ from caploc.statistics import defined_mean, largest_mean_p
 from caploc.store import Entry
 from caploc.streams import Stream, stream
 
-CPU_EDITED, GPU_EDITED = 96, 200
+CPU_EDITED, GPU_EDITED = 120, 200
 """Facts that are edited, unless ``--samples`` says how many; as many as `EDITED_SHARE` of the facts that are taken.
 
-96 show layers equal within 10 points where one edit of ten ends otherwise, and a difference of 30 points, in at least
-80 % of studies (``caploc/tests/experiments/test_reliability_rome.py``).
+120 show half of seven layers equal within 10 points where one edit of ten ends otherwise, and a difference of 30
+points, in at least 80 % of studies (``caploc/tests/experiments/test_reliability_rome.py``).
 """
 UNTRAINED_FACTS = 4
-EDITED_SHARE = 2 / 3
+EDITED_SHARE = 0.7
 
 SUBJECT: Token = "last-subject"
 PROMPT: Token = "last-prompt"

@@ -20,7 +20,7 @@ from caploc.statistics import Effect as Compared
 
 
 def _part(kind: type[AnyPart], estimate: float, interval: Interval, over: str = "", **fields: Any) -> AnyPart:
-    method = f"95 %, {interval.kind}" + (f" over {over}" if over else "")
+    method = f"{100 * interval.level:.4g} %, {interval.kind}" + (f" over {over}" if over else "")
     return kind(float(estimate), _ends(interval), method=method, **fields)
 
 

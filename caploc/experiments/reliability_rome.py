@@ -165,7 +165,8 @@ def rome_layers_equal(one: EditedEverywhere, study: Study, cell: Cell, claim: Cl
     margin, seed = float(claim.rule.parameters["margin"]), study.settings.seed
     success = one.edits.success()
     own = success[:, one.layer]
-    compared = _by_layer(one, SUBJECT, seed)
+    level = stats.free_level(len(one.others), float(claim.rule.parameters["share"]))
+    compared = _by_layer(one, SUBJECT, seed, level)
     overall = stats.compare_pairs(own, success[:, one.others].mean(1), clusters=one.edits.clusters, seed=seed)
     equal = stats.holm([stats.equivalence_p(own, success[:, layer], margin) for layer in one.others])
     half, near = range(one.edits.num_layers // 2), (one.layer - 1, one.layer + 1)
@@ -173,7 +174,9 @@ def rome_layers_equal(one: EditedEverywhere, study: Study, cell: Cell, claim: Cl
         "all layers": _share_equal(compared, one.others, margin),
         "the first half of the model": _share_equal(compared, half, margin),
         "the neighbours": _share_equal(compared, near, margin),
-        "all layers, last prompt token": _share_equal(_by_layer(one, PROMPT, seed), one.others, margin),
+        "all layers, last prompt token": _share_equal(
+            _by_layer(one, PROMPT, seed, level), one.others, margin
+        ),
     }
     at_prompt = one.edits.success(PROMPT).mean(0)
     return Measurement(
@@ -188,7 +191,7 @@ def rome_layers_equal(one: EditedEverywhere, study: Study, cell: Cell, claim: Cl
             ),
             **{f"TOST, layer-{layer}": Test(p=float(p)) for layer, p in zip(one.others, equal, strict=True)},
         },
-        notes=_too_few(len(success), margin),
+        notes=_too_few(len(success), margin, level),
         plots=[_layer_curve(one)],
     )
 
@@ -231,11 +234,13 @@ def _ipp(one: EditedEverywhere, token: Token, seed: int) -> stats.Ipp:
     return stats.ipp(success[:, one.layer], success[:, one.others].T, clusters=one.edits.clusters, seed=seed)
 
 
-def _by_layer(one: EditedEverywhere, token: Token, seed: int) -> dict[int, stats.Effect]:
-    """By other layer, the located one's success minus its."""
+def _by_layer(one: EditedEverywhere, token: Token, seed: int, level: float) -> dict[int, stats.Effect]:
+    """By other layer, the located one's success minus its, with intervals of this level."""
     success = one.edits.success(token)
     return {
-        layer: stats.compare_successes(success[:, one.layer], success[:, layer], one.edits.clusters, seed)
+        layer: stats.compare_successes(
+            success[:, one.layer], success[:, layer], one.edits.clusters, seed, level
+        )
         for layer in one.others
     }
 
@@ -243,17 +248,17 @@ def _by_layer(one: EditedEverywhere, token: Token, seed: int) -> dict[int, stats
 def _share_equal(compared: Mapping[int, stats.Effect], layers: Iterable[int], margin: float) -> float:
     """Of those of ``layers`` that are compared, the share shown to be equal."""
     chosen = [compared[layer] for layer in layers if layer in compared]
-    return float(np.mean([effect.interval90.inside(-margin, margin) for effect in chosen]))
+    return float(np.mean([effect.interval.inside(-margin, margin) for effect in chosen]))
 
 
-def _too_few(facts: int, margin: float) -> list[str]:
+def _too_few(facts: int, margin: float, level: float) -> list[str]:
     """Whether so many facts could show equality at all, said where they could not."""
-    least = stats.mcnemar_from_counts(0, 0, facts, level=0.9).interval
+    least = stats.mcnemar_from_counts(0, 0, facts, level=level).interval
     if least.inside(-margin, margin):
         return []
     return [
         f"{facts} edited facts are too few to show two layers equal within {margin:g}, even if all end alike "
-        f"(90 % interval to {least.high:.3f})"
+        f"({100 * level:.3g} % interval to {least.high:.3f})"
     ]
 
 

@@ -216,20 +216,25 @@ class Specificity(Comparison, kind="specificity"):
 
 
 class Equivalence(Rule, kind="equivalence"):
-    """Parts that are an Effect: at least ``share`` of them have their 90 % interval within ``margin`` of 0 / so many
-    lie wholly outside it that the share cannot be reached."""
+    """Parts that are an Effect: at least ``share`` of them have their interval within ``margin`` of 0 / so many lie
+    wholly outside it that the share cannot be reached. Of all parts, their 90 % interval; of a share below 1, their
+    ``interval``, which must hold for as many of them as are free to be or not to be equal
+    (`caploc.statistics.free_level`), or some of several that are not would pass by accident."""
 
     margin: NonNegative
     share: Share
 
     def judge(self, claim: Claim, finding: Finding) -> Verdict:
         margin = self.margin
-        spans = [interval(finding, name, one, "interval90") for name, one in parts(finding, Effect).items()]
+        field, called = (
+            ("interval90", "90 % interval") if self.share == 1 else ("interval", "simultaneous interval")
+        )
+        spans = [interval(finding, name, one, field) for name, one in parts(finding, Effect).items()]
         needed = math.ceil(self.share * len(spans) - ROUNDING)
         inside = [one for one in spans if one.within(margin)]
         outside = [one for one in spans if one.low >= margin or one.high <= -margin]
         count = (
-            f"{len(inside)} of {len(spans)} 90 % interval{'' if len(spans) == 1 else 's'} "
+            f"{len(inside)} of {len(spans)} {called}{'' if len(spans) == 1 else 's'} "
             f"{'lies' if len(inside) == 1 else 'lie'} within {num(margin)} of 0 ({needed} needed)"
         )
         if len(inside) >= needed:

@@ -100,7 +100,7 @@ def rank_among_draws(pairs: Sequence[Pair]) -> float:
     return permutation_p(float(np.mean([one.first.mean() for one in pairs])), drawn)
 
 
-def sets_p(pairs: Sequence[Pair], seed: int) -> float:
+def sets_p(pairs: Sequence[Pair], seed: int, flips: int = FLIPS) -> float:
     """p of the null that in each row (trained or located on one dataset) located is a new random set."""
     values: list[float] = []
     located: list[bool] = []
@@ -112,7 +112,7 @@ def sets_p(pairs: Sequence[Pair], seed: int) -> float:
         values += [float(np.mean([pair.first.mean() for pair in own])), *draws.tolist()]
         located += [True] + [False] * fewest
         strata += [row] * (1 + fewest)
-    return stratified_permutation(values, located, strata, alternative="greater", seed=seed).p
+    return stratified_permutation(values, located, strata, alternative="greater", draws=flips, seed=seed).p
 
 
 def resampled_changes(

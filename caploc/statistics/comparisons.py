@@ -131,16 +131,21 @@ def compare_pairs(
     return _effect(a - b, cluster_codes(a.size, clusters), seed, resamples, flips)
 
 
-def compare_successes(first: np.ndarray, second: np.ndarray, clusters: np.ndarray, seed: int) -> Effect:
+def compare_successes(
+    first: np.ndarray, second: np.ndarray, clusters: np.ndarray, seed: int, level: float | None = None
+) -> Effect:
     """`compare_pairs` of outcomes 0 and 1, whose intervals are at least McNemar's (Bonett & Price 2012).
 
     Where hardly an item ends differently, a bootstrap has next to no width, however few items there are: two dozen that
-    all agree would pass for equivalence within any margin.
+    all agree would pass for equivalence within any margin. ``level``: of ``interval``, if not 95 %.
     """
     effect = compare_pairs(first, second, clusters=clusters, seed=seed)
+    own = effect.interval
+    if level is not None:
+        own = bootstrap_mean(first - second, level, seed=seed, clusters=clusters)
     return replace(
         effect,
-        interval=at_least_mcnemar(effect.interval, first, second),
+        interval=at_least_mcnemar(own, first, second),
         interval90=at_least_mcnemar(effect.interval90, first, second),
     )
 
@@ -152,7 +157,13 @@ def at_least_mcnemar(interval: Interval, first: np.ndarray, second: np.ndarray) 
     return at_least(over_facts, replace(own, kind="Bonett-Price"))
 
 
-def change_of_random(base: np.ndarray, random: np.ndarray, clusters: Sequence[str], seed: int = 0) -> Change:
+def change_of_random(
+    base: np.ndarray,
+    random: np.ndarray,
+    clusters: Sequence[str],
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Change:
     """Mean over sets of ``random [sets, items]`` minus ``base [items]``.
 
     The estimand is the mean over all random sets and items, so intervals come from a two-way bootstrap: sets and
@@ -163,8 +174,8 @@ def change_of_random(base: np.ndarray, random: np.ndarray, clusters: Sequence[st
     differences = random - base
     codes = cluster_codes(base.size, list(clusters))
     generator = stream(Stream.TWO_WAY, seed)
-    sets = multinomial_weights(generator, len(random))
-    units = multinomial_weights(generator, int(codes.max()) + 1)[:, codes]
+    sets = multinomial_weights(generator, len(random), resamples)
+    units = multinomial_weights(generator, int(codes.max()) + 1, resamples)[:, codes]
     items = units / units.sum(1, keepdims=True)
     drawn = np.einsum("rs,si,ri->r", sets, differences, items, optimize=True)
     found = Change(

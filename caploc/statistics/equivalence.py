@@ -80,6 +80,19 @@ def equivalence_p(first: np.ndarray, second: np.ndarray, margin: float) -> float
     return tost_from_summary(float(centre), float(error), np.inf, margin).p
 
 
+def free_level(parts: int, share: float, alpha: float = 0.05) -> float:
+    """The level of intervals by which a ``share`` of so many parts is shown to lie within a margin, or shown not to.
+
+    That fewer than k of m parts are equal is rejected if k of them are, each at alpha / (m - k + 1): of the parts that
+    are not equal, one at least is among any k (a partial conjunction; Benjamini & Heller 2008). That k are equal, in
+    the same way, if m - k + 1 lie outside at alpha / k. For all of the parts this is the 90 % interval of two one-sided
+    tests.
+    """
+    needed = math.ceil(share * parts - 1e-9)
+    free = parts - needed + 1
+    return 1 - 2 * alpha / (max(free, needed) if needed < parts else free)
+
+
 def _checked_margin(margin: float, alpha: float) -> tuple[float, float]:
     margin, alpha = finite_number("margin", margin), fraction("alpha", alpha)
     if not margin > 0:

@@ -1,5 +1,5 @@
 """The statistics benchmark: do the intervals cover (``intervals``), do the tests keep their level (``nulls``) and
-detect the effects that they should, and what does a call cost?"""
+detect the effects that they should, do the claims' ``rules``, and what does a call cost?"""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ __all__ = [
     "measure_levels",
     "measure_power",
     "measure_proportions",
+    "measure_rules",
     "measure_times",
 ]
 
@@ -94,6 +95,13 @@ def measure_power(sizes: Sizes, options: Options) -> Iterator[Table]:
         ERROR_NOTE,
     ]
     yield table
+
+
+def measure_rules(sizes: Sizes, options: Options) -> Iterator[Table]:
+    """One row per claim: the rates of its rule at default sizes."""
+    from caploc.benchmarks.statistics.rules import table_of_rules  # experiments, which need torch
+
+    yield table_of_rules(None if sizes is FULL else 10)
 
 
 def _tests(units: int) -> Iterator[tuple[str, float, Callable[[np.random.Generator], float]]]:

@@ -212,3 +212,45 @@ def test_expectations_speak_of_the_embedded_models_together(claims_run: ClaimsRu
     other = claims_run.pytester.runpytest_inprocess("--sigma=6", f"--model={order}", "--dataset=gsm8k")
     other.assert_outcomes(failed=1)
     other.stdout.no_fnmatch_line("*moved*")
+
+
+EFFECTS = """
+import pytest
+from caploc.audit.claims import Module
+
+@claim("table3-spares-general-text", Module("caploc.experiments.erasure").spares_text)
+def test_spared(): ...
+
+@claim("fidelity-ordering", Module("caploc.experiments.fidelity").ordering, over="facts", dataset="pararel")
+def test_order(): ...
+
+@claim("table3-base", Module("caploc.experiments.erasure").base)
+def test_base(): ...
+"""
+
+
+def test_a_plan_says_what_can_be_decided_and_runs_nothing(claims_run: ClaimsRun) -> None:
+    """A row a claim with its reach, power and error rates; where the power is low, an option that helps; no ledger."""
+    claims_run.write(EFFECTS)
+    run = claims_run("--plan")
+    assert run.ret == pytest.ExitCode.OK
+    run.stdout.fnmatch_lines(
+        [
+            "*plan: nothing was run*",
+            "claim * cells * supp * ref * power * against * false s * false r * time",
+            "fidelity-ordering *yes*%*%*%*%*",
+            "*20 facts at 0.1; about --samples * gives 80 %",
+            "*cells: * judged from samples*",
+            "*cannot reach one of the verdicts*",
+        ]
+    )
+    run.stdout.fnmatch_lines(["*measured only: the paper prints no number for this model*"])
+    assert not (claims_run.pytester.path / "reports").exists()
+
+
+@pytest.mark.parametrize("also", ["--claim-coverage", "--record-expectations"])
+def test_a_plan_beside_what_asks_for_a_run_is_told(claims_run: ClaimsRun, also: str) -> None:
+    claims_run.write(EFFECTS)
+    run = claims_run("--plan", also)
+    assert run.ret == pytest.ExitCode.USAGE_ERROR
+    run.stderr.fnmatch_lines([f"*--plan runs nothing*{also}*"])

@@ -17,6 +17,7 @@ from caploc.audit.report import Figure, Figures, page, section
 from caploc.audit.results import Planned, Result, Status
 from caploc.audit.views import Evidence, RunView
 from caploc.findings import PRINTED, Cell
+from caploc.power import Rates
 from caploc.store import Store
 from caploc.tests.audit.thousand import NOTES, PAPER, thousand, view
 
@@ -173,14 +174,26 @@ SVG = "{http://www.w3.org/2000/svg}"
 MEASURED = {"estimate": 0.47, "interval": [0.43, 0.51], "unit": "fraction", "chance": 0.02}
 
 
+RATES = {("fidelity-kn-overlap", "tiny-llama"): Rates(0.9, 0.8, 0.02, 0.0, True, True, 0.373)}
+"""What a plan has simulated."""
+
+
 def headline_rows(*results: Result, derived: Sequence[Result] = ()) -> tuple[Any, str]:
-    text = section("headlines", RunView(PAPER, results, derived))
+    text = section("headlines", RunView(PAPER, results, derived, rates=RATES))
     return tree(text), text
+
+
+def test_the_rates_of_a_rule_stand_beside_it() -> None:
+    shown = section("claims", RunView(PAPER, [result("fidelity-kn-overlap", Status.REFUTED)], rates=RATES))
+    assert "<dt>rates</dt><dd>tiny-llama: power 90 % at 0.373, refuted at the opposite 80 %;" in shown
+    assert "<dt>rates</dt>" not in section(
+        "claims", RunView(PAPER, [result("fidelity-kn-overlap", Status.REFUTED)])
+    )
 
 
 def test_a_headline_claim_has_a_row_a_model_with_its_number_on_an_axis() -> None:
     shown, _ = headline_rows(
-        result("fidelity-kn-overlap", Status.REFUTED, finding={**MEASURED, "settings": {"power": 0.9}}),
+        result("fidelity-kn-overlap", Status.REFUTED, finding=MEASURED),
         result("fidelity-kn-overlap", Status.SUPPORTED, "tiny-gptj", finding={**MEASURED, "estimate": 0.3}),
         result("table1-overlap", Status.SUPPORTED, finding=MEASURED),  # no headline
         result("print-sigma-labels", Status.REFUTED, PRINTED),
@@ -192,7 +205,12 @@ def test_a_headline_claim_has_a_row_a_model_with_its_number_on_an_axis() -> None
         "printed 37.3 % or 27.5 %; fidelity-kn-overlap",
     ]
     assert [texts(row, "div") for row in card.findall("div")] == [
-        ["tiny-llama", ANY, "\u2717 REFUTED 47.00 [43.00, 51.00] %chance 2.00 %; power 90 %"],
+        [
+            "tiny-llama",
+            ANY,
+            "\u2717 REFUTED 47.00 [43.00, 51.00] %chance 2.00 %; power 90 % at 0.373, refuted at the opposite 80 %; "
+            "false SUPPORTED 2 %, false REFUTED 0 %",
+        ],
         ["tiny-gptj", ANY, "\u2713 SUPPORTED 30.00 [43.00, 51.00] %chance 2.00 %"],
     ]
     (link,) = card.findall("div[1]//a")

@@ -73,7 +73,7 @@ def test_the_layer_is_located_on_facts_that_are_not_edited() -> None:
     known[-6:] = False
     study = edit_study(successes(ALIKE, 40), known=known)
     found, traces = study.result(Editable("zsre")), study.result(FactTraces("zsre"))
-    assert found.edited.tolist() == list(range(36)) and found.others.tolist() == list(range(36, 54))
+    assert found.edited.tolist() == list(range(37)) and found.others.tolist() == list(range(37, 54))
     traces.restored[:] = 0
     traces.restored[:36, 4] = traces.restored[36:54, 1] = traces.restored[54:, 3] = 1
     claim = PAPER.claim(EQUAL)
@@ -163,7 +163,7 @@ def test_facts_that_no_layer_edits_are_a_floor_effect(claim: str) -> None:
     assert verdict.reason == "floor effect: none of 30 facts can be edited in any layer"
 
 
-@pytest.mark.parametrize(("known", "reason"), [(10, "does not know the facts"), (20, "24 are needed, 16 to")])
+@pytest.mark.parametrize(("known", "reason"), [(10, "does not know the facts"), (20, "23 are needed, 16 to")])
 def test_too_few_known_facts(known: int, reason: str) -> None:
     study = edit_study(successes(ALIKE, 24), known=np.arange(36) < known)
     _, verdict = run(reliability_rome.rome_layers_equal, study, EQUAL, dataset="zsre")

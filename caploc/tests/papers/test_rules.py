@@ -206,7 +206,7 @@ def test_the_examples_reach_every_outcome_of_every_rule() -> None:
             "equivalence",
             {},
             {},
-            ("1 of 2 90 % intervals lies within 0.05 of 0 (1 needed)", "one [-0.04, 0.01]"),
+            ("1 of 2 simultaneous intervals lies within 0.05 of 0 (1 needed)", "one [-0.04, 0.01]"),
         ),
         ("non_inferiority", {}, {}, ("above -0.02", "one [-0.01, 0.01]")),
         ("monotone", {}, {}, ("trend p 0.001, below 0.05", "reversal 0.9")),

@@ -1,0 +1,307 @@
+"""Which truths each kind of rule is asked about: at its null, at the effect that it is meant to detect, and opposite.
+
+A truth is a size for every part of a measurement, in the order in which `caploc.power.measured` takes them; the last
+one given is that of the rest. Of designs of examples (`caploc.power.halves`) it is the noise that a sample is under.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from caploc.experiments.commonality_halves import LEAST_AGREEMENT
+from caploc.papers import Claim, PrintedCell, PrintedNumber
+from caploc.power.designs import Design
+from caploc.power.halves import GRID, Halves, Quantity, draws_grown
+from caploc.power.items import TextLoss
+from caploc.rules.printed import HUNDREDTHS
+
+Truth = tuple[float | None, ...]
+STEP = 0.05
+"""The rise a dose that a trend is meant to detect: five points of the score, the least loss that counts."""
+NOTHING = GRID[-1]
+"""So much noise that halves share nothing, as those of a twin in which no neuron stands out."""
+WELL_ABOVE_CHANCE = 0.3
+
+
+@dataclass(frozen=True)
+class Truths:
+    """True sizes of what a rule judges: ``nulls`` where SUPPORTED would be false, the worst of which counts; ``stated``
+    what it is meant to detect, where REFUTED would be false; ``opposite`` where REFUTED is right; ``best`` and
+    ``worst`` what data that agree perfectly would show, by which it is seen whether a verdict can be reached at all.
+    ``shown``: the stated size in the quantity's own unit."""
+
+    nulls: tuple[Truth, ...]
+    stated: Truth
+    opposite: Truth
+    best: Truth
+    worst: Truth
+    shown: float | None = None
+
+    @classmethod
+    def simple(cls, null: Truth, stated: Truth, opposite: Truth, best: Truth, worst: Truth) -> Truths:
+        """With one null, and the first part's size to show."""
+        return cls((null,), stated, opposite, best, worst, stated[0])
+
+
+def of_comparison(claim: Claim, design: Design) -> Truths:
+    """One part without an effect among others that have it; all of them; the reverse."""
+    size = _detectable(claim)
+    if isinstance(design, Halves) and draws_grown(design):
+        high = _size(design, 0.5 + size / 2, "overlap", design.units)
+        return Truths(
+            ((high, high),),
+            (high, _size(design, 0.5 - size / 2, "overlap", design.units)),
+            (NOTHING, high),
+            (GRID[0], NOTHING),
+            (NOTHING, GRID[0]),
+            size,
+        )  # fmt: skip
+    nothing = None if design.random_null else 0.0
+    return Truths.simple((nothing, size), (size,), (-size,), (design.high,), (-design.high,))
+
+
+def of_the_best(claim: Claim, design: Design) -> Truths:
+    """Ahead nowhere, everywhere, and behind everywhere."""
+    size = _detectable(claim)
+    nothing = None if design.random_null else 0.0
+    return Truths.simple((nothing,), (size,), (-size,), (design.high,), (-design.high,))
+
+
+def of_chance(claim: Claim, design: Design) -> Truths:
+    """One pair that shares what chance gives among others that share more; none shares more."""
+    size = _detectable(claim)
+    return Truths.simple((None, size), (size,), (None,), (design.high,), (None,))
+
+
+def of_difference(claim: Claim, design: Halves) -> Truths:
+    """Samples of: the dataset, the nearest other text, scrambled text, and the untrained twin."""
+    n, parameters = design.units, claim.rule.parameters
+    own = _size(design, 0.8, "overlap", n)
+    here = design.at(own, "overlap", n)
+    other = _size(design, here - _detectable(claim), "overlap", n)
+    alike = _at_least(design, here - parameters["twin_margin"], n)
+    return Truths(
+        ((own, own, NOTHING, NOTHING), (own, other, own, NOTHING), (own, other, NOTHING, alike)),
+        (own, other, NOTHING, NOTHING),
+        (other, GRID[0], NOTHING, NOTHING),
+        (GRID[0], NOTHING),
+        (NOTHING, GRID[0]),
+        _detectable(claim),
+    )  # fmt: skip
+
+
+def of_twin(claim: Claim, design: Halves) -> Truths:
+    """Samples of the dataset and of its untrained twin; of ``both``, overlap and IoU of the same samples."""
+    parameters, n, paper = claim.rule.parameters, design.units, max(design.paper, design.units)
+    bounds: dict[Quantity, str] = (
+        {"overlap": "overlap_", "iou": "iou_"} if claim.rule.kind == "both" else {quantity_of(claim): ""}
+    )
+    at_null, stated, opposite, shown = [], [], [], 0.0
+    for quantity, before in bounds.items():
+        supported, refuted = parameters[f"{before}supported_above"], parameters[f"{before}refuted_below"]
+        wanted = _stated_level(claim, supported, 1.0) if len(bounds) == 1 else (1 + supported) / 2
+        at_null.append(design.size_for(supported, quantity, paper, below=True))
+        stated.append(_size(design, wanted, quantity, paper))
+        opposite.append(_opposite(design, refuted, quantity, paper))
+        shown = wanted
+    own = min(stated)
+    margin = parameters[f"{next(iter(bounds.values()))}twin_margin"]
+    alike = _at_least(design, design.at(own, "overlap", n) - margin, n)
+    return Truths(
+        ((min(at_null), NOTHING), (own, alike)),
+        (own, NOTHING),
+        (max(opposite), NOTHING),
+        (GRID[0], NOTHING),
+        (max(opposite), NOTHING),
+        shown,
+    )
+
+
+def of_trend(claim: Claim, design: Halves) -> Truths:
+    """What the last doubling up to the paper's number adds: less than the rule asks for after a rise, just as much, and
+    more than that; where nothing stands out nothing rises."""
+    n, paper = design.units, max(design.paper, design.units)
+    gains = np.array([design.at(s, "overlap", paper) - design.at(s, "overlap", paper // 2) for s in GRID])
+    rises = np.array([design.at(s, "overlap", n) - design.at(s, "overlap", max(8, n // 8)) for s in GRID])
+    most = claim.rule.parameters["last_supported_below"]
+    rising = [i for i in range(len(GRID)) if rises[i] > 0.1 and gains[i] < most] or [int(gains.argmin())]
+    stated = min(rising, key=lambda i: abs(gains[i] - most / 3))
+    null = min(
+        (i for i in range(len(GRID)) if gains[i] >= most), key=lambda i: gains[i], default=len(GRID) - 1
+    )
+    bounded = [
+        i for i in range(len(GRID)) if n >= paper or design.at(GRID[i], "overlap", n) > 1.1 * LEAST_AGREEMENT
+    ]
+    sizes = [GRID[i] for i in (null, stated, max(bounded, key=lambda i: gains[i]))]
+    return Truths(
+        ((sizes[0],), (NOTHING,)), (sizes[1],), (sizes[2],), (sizes[1],), (sizes[2],), float(gains[stated])
+    )
+
+
+def of_specificity(claim: Claim, design: Design) -> Truths:
+    """No effect on its own kind; an effect there alone; effects on others that are too large."""
+    size, parameters = _detectable(claim), claim.rule.parameters
+    nothing = None if design.random_null else 0.0
+    far = min(2.0 if isinstance(design, TextLoss) else 1.0, 2 * parameters["other_refuted"])
+    return Truths(
+        ((nothing, 0.0), (size, parameters["other_margin"])),
+        (size, 0.0),
+        (size, far),
+        (design.high, 0.0),
+        (0.0, far),
+        size,
+    )
+
+
+def of_equivalence(claim: Claim, design: Design) -> Truths:
+    """The smallest difference that is none is the margin itself: as few parts there as leave the share unmet."""
+    margin, parts = claim.rule.parameters["margin"], design.comparisons
+    equal = math.ceil(claim.rule.parameters["share"] * parts - 1e-9) - 1
+    null = (0.0,) * equal + (margin,) * (parts - equal)
+    return Truths.simple(null, (0.0,), (3 * margin,), (0.0,), (design.high,))
+
+
+def of_partition(claim: Claim, design: Design) -> Truths:
+    """Structured halves that agree less by the margin, by nothing, and by far more."""
+    margin = claim.rule.parameters["margin"]
+    return Truths.simple((margin,), (0.0,), (4 * margin,), (0.0,), (0.8,))
+
+
+def of_harmlessness(claim: Claim, design: Design) -> Truths:
+    """One part at the margin among others without harm; none harmed; all harmed by far more."""
+    margin = claim.rule.parameters["margin"]
+    return Truths.simple((-margin, 0.0), (0.0,), (-5 * margin,), (0.0,), (-design.high,))
+
+
+def of_no_more(claim: Claim, design: Design) -> Truths:
+    """How much more they share, and how far what is located lies above chance."""
+    margin = claim.rule.parameters["margin"]
+    return Truths(
+        ((margin, WELL_ABOVE_CHANCE), (0.0, 0.0)),
+        (0.0, WELL_ABOVE_CHANCE),
+        (3 * margin, WELL_ABOVE_CHANCE),
+        (0.0, 1.0),
+        (1.0, 1.0),
+        0.0,
+    )
+
+
+def of_level(claim: Claim, design: Design, names: tuple[str, str], above: bool) -> Truths:
+    """SUPPORTED on one side of a threshold: the stated level is what the paper prints, or where it prints none on that
+    side half-way to the end of the scale; the opposite is half-way to the other end."""
+    supported, refuted = (claim.rule.parameters[name] for name in names)
+    top, bottom = (design.high, design.low) if above else (design.low, design.high)
+    middle = _stated_level(claim, supported, top)
+    if not design.low <= middle <= design.high:
+        middle = (supported + top) / 2
+    return Truths.simple((supported,), (middle,), ((refuted + bottom) / 2,), (top,), (bottom,))
+
+
+def of_identity(claim: Claim, design: Design) -> Truths:
+    """The share of identical pairs, and the corrected overlap: both low; one of them at its threshold; both high."""
+    identical, similar = claim.rule.parameters["identical"], claim.rule.parameters["similar"]
+    printed = _stated_level(claim, identical, 0.0)
+    return Truths(
+        ((identical, similar / 2), (printed, similar)),
+        (printed, similar / 2),
+        ((1 + identical) / 2, (1 + similar) / 2),
+        (0.0, similar / 2),
+        (1.0, 1.0),
+        printed,
+    )
+
+
+def of_recall(claim: Claim, design: Design) -> Truths:
+    """The recall of circuits, and that of controls."""
+    supported, refuted = claim.rule.parameters["supported_below"], claim.rule.parameters["refuted_above"]
+    printed = _stated_level(claim, supported, 0.0)
+    return Truths(
+        ((supported, 0.0), (printed, 1.0)),
+        (printed, printed / 2),
+        ((1 + refuted) / 2, 0.0),
+        (0.0, 0.0),
+        (1.0, 0.0),
+        printed,
+    )
+
+
+def of_band(claim: Claim, design: Design) -> Truths:
+    """The upper end of the range, its middle, and far outside."""
+    low, high = claim.rule.parameters["supported_low"], claim.rule.parameters["supported_high"]
+    outside = (claim.rule.parameters["refuted_high"] + design.high) / 2
+    return Truths.simple((high,), ((low + high) / 2,), (outside,), ((low + high) / 2,), (design.high,))
+
+
+def of_printed(claim: Claim, design: Design) -> Truths:
+    """The printed number, the end of its margin, and three margins further."""
+    quoted = quoted_of(claim)
+    value = as_fraction(quoted) if quoted else (design.low + design.high) / 2
+    margin = claim.margin
+    width = (
+        0.05 if margin is None else margin.value if margin.kind == "absolute" else value * (margin.value - 1)
+    )
+    inward = -1 if value + 3 * width > design.high else 1
+    far = float(np.clip(value + 3 * inward * width, design.low, design.high))
+    other = design.low if value > (design.low + design.high) / 2 else design.high
+    return Truths.simple((value + inward * width,), (value,), (far,), (value,), (other,))
+
+
+def of_doses(claim: Claim, design: Design) -> Truths:
+    """No rise, `STEP` a dose, and as steep a fall."""
+    return Truths.simple((0.0,), (STEP,), (-STEP,), (0.4,), (-0.4,))
+
+
+def printed_of(claim: Claim) -> list[PrintedCell | PrintedNumber]:
+    """What the paper prints for the claim, table cells first."""
+    return [*claim.cells, *claim.numbers]
+
+
+def quoted_of(claim: Claim) -> PrintedCell | PrintedNumber | None:
+    """The printed number that a simulated one is held against: of table cells the middle one, else the first."""
+    if claim.cells and claim.rule.kind != "readings":
+        return sorted(claim.cells, key=lambda one: one.value)[len(claim.cells) // 2]
+    return next(iter(claim.numbers), None)
+
+
+def as_fraction(number: Any) -> float:
+    """A printed number in the unit of findings."""
+    return float(number.printed) / (100 if number.unit in HUNDREDTHS else 1)
+
+
+def _stated_level(claim: Claim, supported: float, end: float) -> float:
+    """The median of what is printed on the supported side, or else half-way to the end of the scale."""
+    printed = [as_fraction(one) for one in printed_of(claim)]
+    right = [one for one in printed if (one > supported) is (end > supported) and one != supported]
+    return float(np.median(right)) if right else (supported + end) / 2
+
+
+def _detectable(claim: Claim) -> float:
+    return float(claim.rule.detectable or 0)
+
+
+def quantity_of(claim: Claim) -> Quantity:
+    """Which of the two agreements of Table 1 a claim is about."""
+    return "iou" if "iou" in claim.id else "overlap"
+
+
+def _size(design: Halves, wanted: float, quantity: Quantity, examples: int) -> float:
+    return design.size_for(wanted, quantity, examples)
+
+
+def _opposite(design: Halves, refuted: float, quantity: Quantity, paper: int) -> float:
+    """Half-way to no agreement; but if halves of what there is then agree by less than half, which bounds nothing from
+    above, so much noise that they still agree by a little more."""
+    half = _size(design, refuted / 2, quantity, paper)
+    bounded = _at_least(design, 1.1 * LEAST_AGREEMENT, design.units)
+    there = design.at(bounded, quantity, paper)
+    return bounded if design.units < paper and there < refuted else half
+
+
+def _at_least(design: Halves, wanted: float, examples: int) -> float:
+    """The most noise under which halves of so many examples agree by ``wanted`` at least."""
+    enough = [size for size in GRID if design.at(size, "overlap", examples) >= wanted]
+    return enough[-1] if enough else GRID[0]
