@@ -350,7 +350,9 @@ def _own_pairs(
 ) -> list[stats.Pair]:
     """Each dataset trained on, tested on itself."""
     return [
-        stats.Pair(name, name, one.of(first, name, epoch, what), one.of(second, name, epoch, what))
+        stats.Pair(
+            name, name, one.of(first, name, epoch, what), one.of(second, name, epoch, what), what == "score"
+        )
         for name, one in trained.by_dataset.items()
     ]
 

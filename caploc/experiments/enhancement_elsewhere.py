@@ -44,7 +44,7 @@ def enhancement_loss(trained: Trained, study: Study, cell: Cell, claim: Claim) -
     """
     seed = study.settings.seed
     pairs = _losses(trained, RANDOM)
-    found = effect_of(pairs, drawn=True, scores=False, seed=seed)
+    found = effect_of(pairs, drawn=True, seed=seed)
     shown: dict[str, Aside] = {
         f"random minus located, {pair.tested}": float(pair.differences.mean()) for pair in pairs
     }
@@ -75,7 +75,7 @@ def enhancement_loss(trained: Trained, study: Study, cell: Cell, claim: Claim) -
 def _losses(trained: Trained, rival: str) -> list[Pair]:
     """Located against a rival, minus the loss, so that the rival's runs are the second arm and the sign is right."""
     return [
-        Pair(name, name, -one.of(LOCATED, name, LAST, "nll"), -one.of(rival, name, LAST, "nll"))
+        Pair(name, name, -one.of(LOCATED, name, LAST, "nll"), -one.of(rival, name, LAST, "nll"), False)
         for name, one in trained.by_dataset.items()
     ]
 
@@ -216,7 +216,7 @@ def harmless_updating(trained: Trained, study: Study, cell: Cell, claim: Claim) 
     }
     texts = {
         f"general text after {name}": effect_of(
-            [Pair(name, "text", -one.texts_of(LOCATED, LAST), -one.base_text[None])], scores=False, seed=seed
+            [Pair(name, "text", -one.texts_of(LOCATED, LAST), -one.base_text[None], False)], seed=seed
         )
         for name, one in trained.by_dataset.items()
         if len(one.base_text)
@@ -250,7 +250,13 @@ def harmless_updating(trained: Trained, study: Study, cell: Cell, claim: Claim) 
 def _pairs(trained: Trained, first: str, second: str, what: str = "score") -> list[Pair]:
     """All pairs of a dataset trained on and another one tested, after the last epoch."""
     return [
-        Pair(name, tested, _outcomes(one, first, tested, what), _outcomes(one, second, tested, what))
+        Pair(
+            name,
+            tested,
+            _outcomes(one, first, tested, what),
+            _outcomes(one, second, tested, what),
+            what == "score",
+        )
         for name, one in trained.by_dataset.items()
         for tested in one.datasets
         if tested != name

@@ -39,13 +39,15 @@ from caploc.streams import Stream, stream
 class Pair:
     """Outcomes of two arms trained on one dataset and tested on one: ``first [runs, items]``, ``second [runs, items]``.
 
-    What was not trained, such as the base, has one run.
+    What was not trained, such as the base, has one run. ``scores``: whether outcomes differ by 1 at most, as scores do
+    and nats do not.
     """
 
     trained: str
     tested: str
     first: np.ndarray
     second: np.ndarray
+    scores: bool = True
 
     @property
     def differences(self) -> np.ndarray:
@@ -57,7 +59,6 @@ def effect_of(
     pairs: Sequence[Pair],
     *,
     drawn: bool = False,
-    scores: bool = True,
     seed: int = 0,
     resamples: int = RESAMPLES,
     flips: int = FLIPS,
@@ -66,7 +67,7 @@ def effect_of(
 
     Items of one tested dataset are the same in all its pairs and are resampled and flipped together; runs of one
     trained dataset likewise. Intervals are at least `adjusted_interval`'s of each tested dataset, joined, so that items
-    that all end alike make no point of them; ``scores`` False for losses, which are not between 0 and 1. ``p_sets`` of
+    that all end alike make no point of them; not where outcomes are no scores, since nats have no limits. ``p_sets`` of
     the result is None: see `rank_among_draws`.
     """
     tested = _by_tested(pairs)
@@ -82,7 +83,8 @@ def effect_of(
         above = [one.high - centre for centre, one in zip(centres, items, strict=True)]
         kind = f"{items[0].kind} over items" + (", joined with t over runs" if error > 0 else "")
         found = Interval(mean - math.hypot(runs, *below), mean + math.hypot(runs, *above), level, kind)
-        return at_least(found, _adjusted(tested, shares, level)) if scores else found
+        bounded = all(pair.scores for pair in pairs)
+        return at_least(found, _adjusted(tested, shares, level)) if bounded else found
 
     pooled = np.concatenate([values / len(values) for values in tested])
     pooled *= len(pooled)  # whose mean is the estimate

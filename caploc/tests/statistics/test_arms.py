@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -54,7 +55,8 @@ def test_independent_datasets_add_up_in_squares() -> None:
         Pair(name, name, answers(seed, 1, 60, 0.8), answers(seed + 9, 1, 60))
         for seed, name in enumerate("ab")
     ]
-    whole, parts = effect_of(pairs, scores=False), [effect_of([one], scores=False) for one in pairs]
+    pairs = [replace(one, scores=False) for one in pairs]
+    whole, parts = effect_of(pairs), [effect_of([one]) for one in pairs]
     assert whole.estimate == pytest.approx(np.mean([one.estimate for one in parts]))
     below = math.hypot(*(one.estimate - one.interval.low for one in parts)) / 2
     assert whole.interval.low == pytest.approx(whole.estimate - below)

@@ -130,8 +130,10 @@ def arms_that_differ_by_item_alone(rng: np.random.Generator) -> float:
     for name in "ab":
         difference = rng.standard_t(3, 14)
         first, second = rng.normal(size=(2, 3, 14))
-        pairs.append(statistics.Pair(name, name, first - first.mean(0) + difference, second - second.mean(0)))
-    return statistics.effect_of(pairs, scores=False, seed=_seed(rng), resamples=60, flips=99).p
+        pairs.append(
+            statistics.Pair(name, name, first - first.mean(0) + difference, second - second.mean(0), False)
+        )
+    return statistics.effect_of(pairs, seed=_seed(rng), resamples=60, flips=99).p
 
 
 def three_arms_alike(rng: np.random.Generator) -> float:
