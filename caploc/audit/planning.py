@@ -96,7 +96,8 @@ def _rows(
     from caploc.power import NO_SAMPLING, Counted, Sizes, design_of, kept_rates
     from caploc.store import Store
 
-    store, found = Store(settings.store), dict[object, Row]()
+    store = Store(settings.store)
+    found: dict[object, Row] = {}
     for item in items:
         planned, request, declared = item.stash[PLANNED], item.stash[REQUEST], item.stash[CLAIM_TEST]
         paper = papers.get(planned.paper)
@@ -137,7 +138,8 @@ def rates_of(
     from caploc.power import NO_SAMPLING, Counted, Sizes, design_of, known_rates
     from caploc.store import Store
 
-    store, found = Store(settings.store), dict[tuple[str, str], Rates]()
+    store = Store(settings.store)
+    found: dict[tuple[str, str], Rates] = {}
     for result in results:
         cell, name = result.planned.cell, result.planned.claim
         paper, device = papers.get(result.planned.paper), (result.finding or {}).get("settings", {})

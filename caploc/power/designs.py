@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 from scipy import stats as distributions
@@ -151,13 +151,12 @@ class Level(Design):
 class Proportion(Design):
     """The share of ``unit`` that are right, with the exact binomial interval or, of facts, Wilson's."""
 
-    method: str = "exact"
+    method: Literal["exact", "wilson"] = "exact"
 
     def sample(self, truth: float | None, rng: np.random.Generator, noise: float = 1.0) -> stats.Effect:
         share = float(np.clip(truth or 0.0, 0, 1))
         right = int(rng.binomial(self.units, share)) if noise else round(share * self.units)
-        method = "wilson" if self.method == "wilson" else "exact"
-        wide, narrow = (stats.binomial_interval(right, self.units, one, method) for one in (0.95, 0.90))
+        wide, narrow = (stats.binomial_interval(right, self.units, one, self.method) for one in (0.95, 0.90))
         return level_of(right / self.units, wide, narrow, self.units)
 
     @property
@@ -179,7 +178,7 @@ class Correlation(Design):
         )
         at, error = math.atanh(np.clip(found, -0.999, 0.999)), 1.03 / math.sqrt(self.units - 3)
         wide, narrow = (
-            stats.Interval(*map(math.tanh, (at - z * error, at + z * error)), level, "Fisher")
+            stats.Interval(math.tanh(at - z * error), math.tanh(at + z * error), level, "Fisher")
             for z, level in ((1.96, 0.95), (1.645, 0.90))
         )
         return level_of(found, wide, narrow, self.units)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from caploc.power.designs import (
     Choices,
@@ -119,7 +120,7 @@ def _wordings(facts: str) -> Make:
     return lambda sizes: Level(getattr(sizes, facts), low=-0.43, bounded=True)
 
 
-def _arms(drawn: bool, parts: int = 1, average: bool = False, **more: int) -> Make:
+def _arms(drawn: bool, parts: int = 1, average: bool = False, **more: Any) -> Make:
     def make(sizes: Sizes) -> Design:
         trained = sizes.trained if average else 1
         family = 1 if average or not drawn else sizes.trained
@@ -128,7 +129,7 @@ def _arms(drawn: bool, parts: int = 1, average: bool = False, **more: int) -> Ma
     return make
 
 
-def _elsewhere(drawn: bool, parts: int = 1, ranked: bool = False, **more: int) -> Make:
+def _elsewhere(drawn: bool, parts: int = 1, ranked: bool = False, **more: Any) -> Make:
     """Trained on some datasets, tested on the others."""
     return lambda sizes: Arms(
         sizes.items, parts, runs=sizes.runs, trained=sizes.trained,

@@ -133,7 +133,6 @@ def direction(claim: Claim, design: Design, truth: Truth, draw: Draw) -> Measure
         ends = binomial_interval(right, design.units, method="wilson")
         numbers[one.key] = Number(right / design.units, (ends.low, ends.high))
     return replace(found, parts={**found.parts, **numbers})
-    return found
 
 
 def specificity(claim: Claim, design: Design, truth: Truth, draw: Draw) -> Measurement:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.stats import norm
@@ -76,7 +77,7 @@ class Rates:
 class Asked:
     """What `TRUTHS` holds of a kind of rule."""
 
-    truths: Callable[[Claim, Design], Truths]
+    truths: Callable[[Claim, Any], Truths]
     measure: Callable[[Claim, Design, Truth, Draw], Measurement]
 
 

@@ -41,7 +41,7 @@ def test_every_claim_of_the_inventory_is_there() -> None:
     wanted = {entry["id"]: entry["group"] for entry in inventory()["claim"]}
     assert len(wanted) == 84
     assert {name: PAPER.claim(name).group for name in wanted} == wanted
-    # what the paper does not claim stands in families of ours or is a control; others are a claim's parts, a dataset each
+    # what the paper does not claim stands in families of ours or is a control; others are parts of a claim
     parts = {"table2-numbers-code25k", "table2-located-beats-random-each", "table3-located-hurts-more-each"}
     added = {name: claim for name, claim in PAPER.claims.items() if name not in {*wanted, *parts}}
     of_ours = {name for name, claim in added.items() if claim.group in ("D-table1", "L-consistency")}
