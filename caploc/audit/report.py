@@ -289,7 +289,7 @@ class HtmlReport:
                 summary.clear()
         self._phase, self._written = phase, time.monotonic()
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    @pytest.hookimpl(wrapper=True, trylast=True)  # ends before the terminal names the page
     def pytest_sessionfinish(self) -> Generator[None, Any, Any]:
         with self._put_in_place():
             return (yield)
