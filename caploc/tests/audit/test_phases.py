@@ -114,6 +114,7 @@ def test_a_first_page_stands_before_the_dear_cells_are_computed(
     (folder / "hold").unlink()
     shown, _ = run.communicate(timeout=300)
     assert run.returncode == 0, shown
+    assert "run.html" in shown and ".new" not in shown
     assert computed(folder) == ["cheap", "dear"]
     assert "still running" not in page_of(folder)
     lines = claims_run.ledger("run.jsonl")
