@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from caploc.audit.results import Result, Status
 from caploc.audit.text import measured, number, plural, unit_sign
-from caploc.papers import Claim, Paper
+from caploc.papers import Claim
 
 if TYPE_CHECKING:
     from caploc.power import Rates
@@ -236,18 +236,6 @@ def headlines(
                     HeadlineRow(claim, model, own_here, derived_here, axis, rates.get((claim.id, model)))
                 )
         found.append(Headline(claim, rows))
-    return found
-
-
-def telling(paper: Paper) -> set[str]:
-    """The headline claims, and those from whose verdicts that of a headline claim follows."""
-    found = set[str]()
-    left = [claim.id for claim in paper.claims.values() if claim.headline]
-    while left:
-        claim = paper.claims[left.pop()]
-        if claim.id not in found:
-            found.add(claim.id)
-            left += claim.rule.reads
     return found
 
 

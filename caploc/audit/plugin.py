@@ -33,7 +33,6 @@ from caploc.audit.expectations import (
     load_expectations,
     record_expectations,
 )
-from caploc.audit.headlines import telling
 from caploc.audit.ledger import PHASES, Ledger, RunRecord, start_ledger
 from caploc.audit.options import MARKERS, add_options
 from caploc.audit.places import (
@@ -47,7 +46,7 @@ from caploc.audit.places import (
 )
 from caploc.audit.planning import experiment_of
 from caploc.audit.progress import ProgressFile, ProgressLine
-from caploc.audit.results import Planned, Result, Status, claim_of
+from caploc.audit.results import Planned, Result, Status, claim_of, telling
 from caploc.audit.running import Run, data_hashes, end_undisturbed, interruptible
 from caploc.audit.settings import AuditSettings, read_settings
 from caploc.audit.summary import provenance

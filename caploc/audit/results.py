@@ -367,3 +367,15 @@ def _judged(result: Result) -> Judged:
     erred = result.status in (Status.ERROR, Status.MISSING)
     outcome = Outcome.INCONCLUSIVE if erred else Outcome(result.status.value)
     return Judged.of(outcome, result.finding)
+
+
+def telling(paper: Paper) -> set[str]:
+    """The headline claims, and those from whose verdicts that of a headline claim follows."""
+    found = set[str]()
+    left = [claim.id for claim in paper.claims.values() if claim.headline]
+    while left:
+        claim = paper.claims[left.pop()]
+        if claim.id not in found:
+            found.add(claim.id)
+            left += claim.rule.reads
+    return found

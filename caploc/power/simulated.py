@@ -29,6 +29,7 @@ from caploc.rules import judge
 from caploc.statistics import Effect as Sampled
 from caploc.statistics import binomial_interval
 from caploc.store import Store
+from caploc.streams import Stream, stream
 
 RUNS, FIRST_RUNS, EXTREME_RUNS = 120, 40, 10
 """Simulated measurements of each truth: the first of them alone where they tell the rate from its mark; and where a
@@ -176,7 +177,7 @@ def _outcomes(
     claim: Claim, design: Design, truth: Truth, count: int, noise: float, covered: bool
 ) -> list[Outcome]:
     """Every sample of a bank is taken equally often, in another order a part."""
-    rng = np.random.default_rng([7, count])
+    rng = stream(Stream.SIMULATED_PARTS, count)
     orders: dict[tuple[Design, float | None], list[int]] = {}
 
     def take(design: Design, one: float | None) -> Sampled | Grown:

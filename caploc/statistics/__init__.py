@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from caploc.statistics.arms import Pair, effect_of, rank_among_draws, resampled_changes, sets_p
 from caploc.statistics.best import Best, Ipp, against_the_best, best_of, ipp, largest_mean_p
-from caploc.statistics.checks import StatisticsError
+from caploc.statistics.checks import StatisticsError, draws_for, few_draws, minimum_draws
 from caploc.statistics.comparisons import (
     Change,
     DoseResponse,
@@ -74,12 +74,9 @@ from caploc.statistics.intervals import (
 )
 from caploc.statistics.multiplicity import (
     benjamini_yekutieli,
-    draws_for,
-    few_draws,
     holm,
     minimum_detectable_difference,
     minimum_detectable_effect,
-    minimum_draws,
 )
 from caploc.statistics.permutation import (
     McNemar,

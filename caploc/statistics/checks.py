@@ -1,10 +1,12 @@
-"""What every statistic asks of its input: finite arrays, parameters that make sense, and labels of clusters."""
+"""What every statistic asks of its input: finite arrays, parameters that make sense, labels of clusters, and as
+many random draws as a small p value takes."""
 
 from __future__ import annotations
 
 import math
 import operator
 from collections.abc import Collection, Sequence, Sized
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -108,3 +110,36 @@ def cluster_rows(rows: int, clusters: Clusters) -> list[np.ndarray]:
     """The row numbers of each cluster, in order of first appearance."""
     codes = cluster_codes(rows, clusters)
     return np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
+
+
+def minimum_draws(level: float, comparisons: int = 1) -> int:
+    """The fewest random draws m with which the smallest p, 1 / (1 + m), can stay at or below `level` after Holm.
+
+    Holm multiplies the smallest of `comparisons` p values by their number. For two-sided p values, whose smallest is
+    2 / (1 + m), double the comparisons. Raises `StatisticsError`.
+    """
+    level = fraction("level", level)
+    whole_number("comparisons", comparisons, at_least=1)
+    # exact in the decimals the user wrote, so that level 0.05 gives 19 and not 20
+    draws = math.ceil(comparisons / Fraction(str(level))) - 1
+    while comparisons * (1 / (1 + draws)) > level:
+        draws += 1
+    return max(1, draws)
+
+
+def draws_for(asked: int, level: float, comparisons: int, usual: int = 100) -> int:
+    """How many random draws to make where ``asked`` for: as many more as it takes for the smallest rank p to lie below
+    ``level`` after `holm` over so many comparisons; fewer than the ``usual`` number are taken as they were asked for.
+    """
+    return asked if asked < usual else max(asked, 1 + minimum_draws(level, comparisons))
+
+
+def few_draws(draws: int, level: float, comparisons: int) -> list[str]:
+    """Says, where so few draws cannot bring a rank p below ``level`` after `holm`, how many can."""
+    needed = 1 + minimum_draws(level, comparisons)
+    if draws >= needed:
+        return []
+    over = f", Holm-corrected over {comparisons} datasets," if comparisons > 1 else ""
+    return [
+        f"SUPPORTED is out of reach: with {draws} random sets no p{over} lies below {level:g}; give --draws {needed}"
+    ]

@@ -1,10 +1,9 @@
-"""Several tests of one family: their p values corrected, the random draws that a correction asks for, and the effect
-that could have been found: what a test that found nothing can still say."""
+"""Several tests of one family: their p values corrected, and the effect that could have been found: what a test that
+found nothing can still say."""
 
 from __future__ import annotations
 
 import math
-from fractions import Fraction
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -19,39 +18,6 @@ from caploc.statistics.checks import (
     whole_number,
 )
 from caploc.statistics.permutation import ALTERNATIVES, Alternative
-
-
-def minimum_draws(level: float, comparisons: int = 1) -> int:
-    """The fewest random draws m with which the smallest p, 1 / (1 + m), can stay at or below `level` after `holm`.
-
-    Holm multiplies the smallest of `comparisons` p values by their number. For two-sided p values, whose smallest is
-    2 / (1 + m), double the comparisons. Raises `StatisticsError`.
-    """
-    level = fraction("level", level)
-    whole_number("comparisons", comparisons, at_least=1)
-    # exact in the decimals the user wrote, so that level 0.05 gives 19 and not 20
-    draws = math.ceil(comparisons / Fraction(str(level))) - 1
-    while holm([1 / (1 + draws)] + [1.0] * (comparisons - 1))[0] > level:
-        draws += 1
-    return max(1, draws)
-
-
-def draws_for(asked: int, level: float, comparisons: int, usual: int = 100) -> int:
-    """How many random draws to make where ``asked`` for: as many more as it takes for the smallest rank p to lie below
-    ``level`` after `holm` over so many comparisons; fewer than the ``usual`` number are taken as they were asked for.
-    """
-    return asked if asked < usual else max(asked, 1 + minimum_draws(level, comparisons))
-
-
-def few_draws(draws: int, level: float, comparisons: int) -> list[str]:
-    """Says, where so few draws cannot bring a rank p below ``level`` after `holm`, how many can."""
-    needed = 1 + minimum_draws(level, comparisons)
-    if draws >= needed:
-        return []
-    over = f", Holm-corrected over {comparisons} datasets," if comparisons > 1 else ""
-    return [
-        f"SUPPORTED is out of reach: with {draws} random sets no p{over} lies below {level:g}; give --draws {needed}"
-    ]
 
 
 def holm(p_values: ArrayLike) -> np.ndarray:

@@ -97,7 +97,8 @@ def test_a_subject_that_shares_a_token_is_refused() -> None:
         0
     ].prompt
     offsets = lm.tokenizer(prompt, return_offsets_mapping=True)["offset_mapping"]
-    first, second = [index for index, (start, stop) in enumerate(offsets) if stop - start >= 3][:2]
+    inside = [not prompt[start].isspace() and stop - start >= 3 for start, stop in offsets]
+    first, second = [index for index, long in enumerate(inside) if long][:2]
     begin, end = offsets[first][0], offsets[second][1]
     assert subject_tokens(lm, fact(prompt, prompt[begin:end])) == range(first, second + 1)
     for inner in (prompt[begin + 1 : end], prompt[begin : end - 1], prompt[begin + 1 : end - 1]):

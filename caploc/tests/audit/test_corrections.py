@@ -125,7 +125,7 @@ def test_a_run_corrects_what_its_rules_decided_by(claims_run: ClaimsRun) -> None
     claims_run.write(
         """
 P = {"gsm8k": 0.03, "emotion": 0.04}
-PARTS = {"scrambled gap": Effect(.25, (.2, .3), (.21, .29))}
+PARTS = {"scrambled gap": Effect(.25, (.2, .3), (.21, .29)), "twin gap": Effect(.5, (.4, .6), (.42, .58))}
 
 @claim("table1-commonality", measured(lambda study, cell, claim: Measurement(
     "gap", Bound(.4, (.3, .5)), PARTS | {"permutation": Test(p=P[cell.dataset])})))

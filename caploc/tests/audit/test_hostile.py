@@ -30,9 +30,11 @@ DRAWN = list(range(12))
 
 
 def hostile(text, part, **more):
+    read = {"at full size": part, "twin gap": Effect(.5, (.4, .6))}
     return Measurement(
-        text, part, {text: Effect(.1, p=.1, unit=text, method=text)}, asides={text: 1.}, controls={text: 1.}, n=27,
-        notes=[text, text], settings={text: text, "data_fingerprint": {text: text}, "model_fingerprint": text}, **more)
+        text, part, {text: Effect(.1, p=.1, unit=text, method=text), **read}, asides={text: 1.}, controls={text: 1.},
+        n=27, notes=[text, text],
+        settings={text: text, "data_fingerprint": {text: text}, "model_fingerprint": text}, **more)
 
 
 def measure(study, cell, claim):

@@ -43,7 +43,8 @@ def test_a_compact_entry_a_cell(claims_run: ClaimsRun) -> None:
         "sigma": 6.0,
         "variant": "",
         "status": "SUPPORTED",
-        "reason": "overlap: interval [0.85, 0.95] lies above 0.8",
+        "reason": "at full size: interval [0.85, 0.95] lies above 0.8; "
+        "twin gap [0.4, 0.6] over the untrained twin lies above 0.25",
         "estimate": (0.85 + 0.95) / 2,
         "interval": [0.85, 0.95],
         "unit": "fraction",

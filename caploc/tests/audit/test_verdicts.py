@@ -42,7 +42,7 @@ def test_each_end_is_told_apart(claims_run: ClaimsRun) -> None:
             "ledger: reports/ledger.jsonl",
         ]
     )
-    run.stdout.fnmatch_lines(["overlap: interval ?0.1, 0.2? lies below 0.5", "REFUTED *test_refuted*"])
+    run.stdout.fnmatch_lines(["at full size: interval ?0.1, 0.2? lies below 0.5*", "REFUTED *test_refuted*"])
     run.stdout.no_fnmatch_line("*audit.check()*")  # a verdict needs no traceback
     lines = {line["planned"]["test"].split("[")[0]: line for line in claims_run.ledger() if "planned" in line}
     ends = {name: (line["type"], line["status"]) for name, line in lines.items()}
@@ -103,7 +103,10 @@ def test_misuse_is_an_error_of_ours_and_never_a_verdict(
     ("found", "message"),
     [
         ("None", "'NoneType' object has no attribute"),
-        ("Measurement('overlap', Bound(.9))", None),
+        (
+            "Measurement('overlap', Bound(.9), {'at full size': Bound(.9), 'twin gap': Effect(.5, (.4, .6))})",
+            None,
+        ),
         ("overlap(.1, .2, asides={'odd': object()})", "REFUTED"),
         ("overlap(.1, .2, parts={'odd': object()})", "'object' object has no attribute"),
     ],

@@ -143,7 +143,9 @@ def _finding(claim: str, cell: Cell, part: float) -> Finding:
     lists = {"completeness_error": [part / 3] * 6, "completeness_gap": [part / 7] * 6, "points": [20.0] * 6}
     drawn = claim in CLAIMS[:2] and cell.sigma == 3 and cell.dataset in DATASETS[:2] and not cell.variant
     parts: dict[str, Part] = {
-        "random": Effect(part, (part - 0.5, part - 0.4), (part - 0.49, part - 0.41), part / 20, n=80)
+        "random": Effect(part, (part - 0.5, part - 0.4), (part - 0.49, part - 0.41), part / 20, n=80),
+        "at full size": Bound(part, (part - 0.05, part + 0.05)),
+        "twin gap": Effect(0.5, (0.4, 0.6)),
     }
     found = Measurement(
         f"overlap of {claim}, {cell.label}",

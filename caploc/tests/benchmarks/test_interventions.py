@@ -36,7 +36,7 @@ def test_edits_are_printed_and_written(tmp_path: Path, capsys: pytest.CaptureFix
     fast, success = json.loads(file.read_text())["benchmarks"]["editing"]
     assert [row["model"] for row in fast["rows"]] == ["random-llama-2x32", "tiny-llama"] * len(editing.TOKENS)
     layers = [row["layer"] for row in success["rows"]]
-    assert layers == [None, *range(6), *range(6)]
+    assert layers == [None, *range(8), *range(8)]
     assert success["rows"][0]["efficacy %"] == 0
 
 
@@ -143,7 +143,7 @@ def test_sets_are_of_one_size_in_one_layer_and_differ() -> None:
     contest = erasure.Contest(
         erasure.Case("tiny-llama", "gsm8k", "generate()", neurons=7, layer=3), erasure.QUICK
     )
-    assert contest.sets.sum(2).tolist() == [[0, 0, 0, 7, 0, 0]] * erasure.QUICK.sets
+    assert contest.sets.sum(2).tolist() == [[0, 0, 0, 7, 0, 0, 0, 0]] * erasure.QUICK.sets
     assert not torch.equal(contest.sets[0], contest.sets[1])
 
 
