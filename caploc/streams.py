@@ -76,6 +76,10 @@ class Stream(Enum):
     RUNS = 63, "bootstrap samples of one dataset's runs of training, in all cells of a row"
     DATASET_TYPES = 64, "permutations of the datasets' types"
     DATASETS = 65, "permutations of a model's datasets (Mantel)"
+    SIMULATED_SAMPLES = (
+        82,
+        "samples of a stated truth, of a design that follows the seed, for the rates of a rule",
+    )
     SIMULATED_PARTS = 81, "orders in which simulated samples make up measurements, for the rates of a rule"
 
     # interventions

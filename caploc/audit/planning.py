@@ -21,7 +21,6 @@ from caploc.audit.claims import ClaimTest, Reference
 from caploc.audit.results import Result
 from caploc.audit.settings import AuditSettings
 from caploc.audit.text import duration, in_ascii, plural
-from caploc.rules import RULES
 
 if TYPE_CHECKING:
     from caploc.audit.running import Run
@@ -193,7 +192,7 @@ def _nothing_to_judge(claim: Claim, cell: Cell) -> str | None:
         if one.dataset == column:
             at = {"dataset": column, "method": one.method, "epoch": one.epoch, "quantity": one.quantity}
             parts[one.id] = Number(at=at)
-    if isinstance(claim.rule, RULES["readings"]):
+    if claim.rule.kind == "readings":
         parts = {"a reading": Reading()}
     published = claim.published(cell, column)
     return claim.rule.nothing_to_judge(

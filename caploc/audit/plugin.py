@@ -256,18 +256,18 @@ class Audit:
                     f"cannot write the ledger {self.ledger.path}: {error}; name a writable place with --html"
                 ) from error
             if self.worker and not session.testsfailed:
+                self.run.plan(session.items)
                 self._put_in_phases(session.items)
 
     def _put_in_phases(self, items: list[pytest.Item]) -> None:
-        """Plans what has to be computed and sorts the tests by phase, within a phase headline claims first; all
-        processes of a run go by the plan of the first one, since what the others find in the store may be more."""
+        """Sorts the tests by the phase of the plan, within a phase headline claims first; all processes of a run go by
+        the plan of the first one, since what the others find in the store may be more."""
         headline = {(key, claim) for key, paper in self.papers.items() for claim in telling(paper)}
         cells = {item: item.stash[PLANNED] for item in items if PLANNED in item.stash}
         first = {
             item for item, one in cells.items() if (one.paper, one.claim) in headline and not one.cell.variant
         }
         fewest = 2 * self.config.workerinput["workercount"] if self.worker else 1  # type: ignore[attr-defined]
-        self.run.plan(items)
         phases = self.ledger.settle(PHASES, lambda: self.run.phases(first, fewest))
         self.run.follow(phases)
 
@@ -285,6 +285,7 @@ class Audit:
         reporter = self.config.pluginmanager.getplugin("terminalreporter")
         with ProgressLine(self.progress_folder, reporter) as self.progress_line:
             if any(PLANNED in item.stash for item in session.items):  # with workers, they collect and compute
+                self.run.plan(session.items)
                 self._put_in_phases(session.items)
             return (yield)
 

@@ -190,24 +190,23 @@ class Run:
         """Computes what the store lacks of all phases up to that of this test, unless this was done before; other
         processes of the run share the work."""
         while self._plan is not None and self._left and self._left[0] <= self._phase(item):
-            self._compute_next(self._plan)
+            from caploc.store import StoreError
 
-    def _compute_next(self, plan: Plan) -> None:
-        from caploc.store import StoreError
-
-        phase, ended = self._left.pop(0), False
-        needs = [need for item, found in self._needs.items() if self._phase(item) == phase for need in found]
-        began, results = time.monotonic(), 0
-        try:
-            with pinned(self._data), suppress(StoreError):  # every cell meets it
-                results = plan.compute(self._progress.progress, needs)
-            ended = bool(self._left)
-        finally:
-            self._seconds += time.monotonic() - began
-            if ended:
-                self._progress.rest()
-            else:
-                self._progress.end(results, self._seconds)
+            phase, ended = self._left.pop(0), False
+            needs = [
+                need for one, found in self._needs.items() if self._phase(one) == phase for need in found
+            ]
+            began, results = time.monotonic(), 0
+            try:
+                with pinned(self._data), suppress(StoreError):  # every cell meets it
+                    results = self._plan.compute(self._progress.progress, needs)
+                ended = bool(self._left)
+            finally:
+                self._seconds += time.monotonic() - began
+                if ended:
+                    self._progress.rest()
+                else:
+                    self._progress.end(results, self._seconds)
 
     def _phase(self, item: pytest.Item) -> int:
         return self._phase_of.get(item.stash[PLANNED].nodeid, 0) if PLANNED in item.stash else 0

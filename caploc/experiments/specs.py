@@ -202,13 +202,6 @@ class Plan:
             depth[study, spec] = max((self._place(study, one, depth) for one in first), default=-1) + 1
         return depth[study, spec]
 
-    def _tasks_of(self, study: Study, spec: Spec[Any]) -> list[Task] | None:
-        """None where there is no such result."""
-        try:
-            return study.tasks(spec)
-        except self._ignore:
-            return None
-
     def __len__(self) -> int:
         return sum(len(stage) for stages in self.stages.values() for stage in stages)
 
@@ -229,8 +222,9 @@ class Plan:
                 continue
             share = 1.0
             if ready:
-                tasks = self._tasks_of(study, spec)
-                if tasks is None:  # there is no such result
+                try:
+                    tasks = study.tasks(spec)
+                except self._ignore:  # there is no such result
                     complete.add((study, spec))
                     continue
                 self._tasks[study, spec] = tasks
@@ -300,8 +294,9 @@ class Plan:
 
         for spec in stage:
             known = self._missing_flops.get((study, spec))
-            tasks = self._tasks.pop((study, spec), None) or self._tasks_of(study, spec)
-            if tasks is None:
+            try:
+                tasks = self._tasks.pop((study, spec), None) or study.tasks(spec)
+            except self._ignore:
                 tally.drop(known)
                 continue
             lacking = {task.key: task for task in tasks if not store.has(task.key)}

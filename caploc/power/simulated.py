@@ -13,7 +13,6 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from scipy.stats import norm
 
 from caploc import findings, rules, statistics
@@ -201,9 +200,7 @@ class _Bank:
     """Samples of one truth, drawn as they are asked for."""
 
     def __init__(self, design: Design, truth: float | None, noise: float) -> None:
-        self._rng = np.random.default_rng(
-            [8, *np.frombuffer(repr((design, truth, noise)).encode(), np.uint8)]
-        )
+        self._rng = stream(Stream.SIMULATED_SAMPLES, 0, *repr((design, truth, noise)).encode())
         self._design, self._truth, self._noise = design, truth, noise
         self._found: list[Sampled | Grown] = []
 
