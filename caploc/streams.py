@@ -77,10 +77,14 @@ class Stream(Enum):
     DATASET_TYPES = 64, "permutations of the datasets' types"
     DATASETS = 65, "permutations of a model's datasets (Mantel)"
     SIMULATED_SAMPLES = (
-        82,
-        "samples of a stated truth, of a design that follows the seed, for the rates of a rule",
+        None,
+        "samples of a stated truth, for the rates of a rule; the design follows the seed",
     )
-    SIMULATED_PARTS = 81, "orders in which simulated samples make up measurements, for the rates of a rule"
+    SIMULATED_PARTS = (
+        None,
+        "orders in which simulated samples make up measurements; their count follows the seed",
+    )
+    SIMULATED_NOISE = None, "noise on planted scores, for the overlap that it leaves"
 
     # interventions
     BATCHES = 5021, "the order of training examples"

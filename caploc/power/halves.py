@@ -19,6 +19,7 @@ from caploc.experiments.commonality_halves import Beyond, bound_beyond, differen
 from caploc.findings import Effect, Measurement, Part, Test
 from caploc.power.designs import Design, level_of, seed_of
 from caploc.statistics.splits import Subsets
+from caploc.streams import Stream, stream
 
 Quantity = Literal["overlap", "iou"]
 SPLITS, ORDERS = stats.splits.LEFT_OUT_SPLITS, 20
@@ -147,7 +148,7 @@ def shards_of(scores: np.ndarray) -> stats.Shards:
 @lru_cache
 def agreement_by_noise(quantity: Quantity, examples: int) -> np.ndarray:
     """How far the halves of so many examples agree under every noise of the grid; falling."""
-    rng = np.random.default_rng(0)
+    rng = stream(Stream.SIMULATED_NOISE, 0)
     found = []
     for size in GRID:
         means = size / math.sqrt(examples / 2) * rng.standard_normal((2, 60, NEURONS))

@@ -176,7 +176,7 @@ def _outcomes(
     claim: Claim, design: Design, truth: Truth, count: int, noise: float, covered: bool
 ) -> list[Outcome]:
     """Every sample of a bank is taken equally often, in another order a part."""
-    rng = stream(Stream.SIMULATED_PARTS, count)
+    rng = stream(Stream.SIMULATED_PARTS, 7, count)
     orders: dict[tuple[Design, float | None], list[int]] = {}
 
     def take(design: Design, one: float | None) -> Sampled | Grown:
@@ -200,7 +200,7 @@ class _Bank:
     """Samples of one truth, drawn as they are asked for."""
 
     def __init__(self, design: Design, truth: float | None, noise: float) -> None:
-        self._rng = stream(Stream.SIMULATED_SAMPLES, 0, *repr((design, truth, noise)).encode())
+        self._rng = stream(Stream.SIMULATED_SAMPLES, 8, *repr((design, truth, noise)).encode())
         self._design, self._truth, self._noise = design, truth, noise
         self._found: list[Sampled | Grown] = []
 

@@ -285,7 +285,7 @@ def test_a_card_says_where_a_claim_stands_and_what_decides_it() -> None:
     )
     assert (
         facts["rule"]
-        == "lower_bound, supported above 0.9, refuted below 0.9, agrees with a printed number within 0.05"
+        == "above_twin, supported above 0.9, refuted below 0.9, twin margin 0.25, agrees with a printed number within 0.05"
     )
     assert facts["test"].endswith("; level 0.05")
     assert "Taken: std; else: variance (--sensitivity varies dispersion)" in facts["ambiguities"]

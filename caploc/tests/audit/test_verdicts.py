@@ -103,10 +103,7 @@ def test_misuse_is_an_error_of_ours_and_never_a_verdict(
     ("found", "message"),
     [
         ("None", "'NoneType' object has no attribute"),
-        (
-            "Measurement('overlap', Bound(.9), {'at full size': Bound(.9), 'twin gap': Effect(.5, (.4, .6))})",
-            None,
-        ),
+        ("Measurement('overlap', Bound(.9))", "lacks the part 'at full size'"),
         ("overlap(.1, .2, asides={'odd': object()})", "REFUTED"),
         ("overlap(.1, .2, parts={'odd': object()})", "'object' object has no attribute"),
     ],

@@ -109,8 +109,8 @@ def test_which_key_is_edited_and_in_which_direction(key: Any) -> None:
 
 @pytest.mark.parametrize("name", EMBEDDED)
 def test_edits_take_at_the_last_prompt_token(name: str) -> None:
-    """In the last two layers every edit of a few takes; the facts are told in twelve wordings and are firm, so that some
-    layers in the middle turn two in five (python -m caploc.benchmarks editing --only success)."""
+    """In the last two layers every edit of a few takes; facts told in twelve wordings are firm, so that some layers in
+    the middle turn two in five (python -m caploc.benchmarks editing --only success)."""
     lm, covariance = _embedded(name)
     editing = Editing(token="last-prompt", prefixes=draw_prefixes(lm, (4, 8)))
     requests = load_edits("counterfact", DATA, "evaluate", limit=5)
