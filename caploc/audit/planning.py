@@ -92,7 +92,7 @@ def _rows(
     papers: Mapping[str, Paper],
     operations: Mapping[pytest.Item, float],
 ) -> list[Row]:
-    from caploc.power import NO_SAMPLING, Counted, Sizes, design_of, kept_rates
+    from caploc.power import kept_rates
     from caploc.store import Store
 
     store = Store(settings.store)
@@ -103,21 +103,13 @@ def _rows(
         claim = paper.claims.get(planned.claim) if paper else None
         if claim is None:
             continue
-        model, cell = request.each[0].model if request.each else request.model, planned.cell
-        gpu = bool(model) and settings.placement(model)[0].startswith("cuda")
-        sizes = Sizes.of(settings.samples, settings.draws, len(settings.datasets), gpu)
-        design = design_of(_experiment(declared.experiment), sizes, claim.id, cell.dataset is None)
-        covered, why = claim.covers(cell) or bool(claim.cells), NO_SAMPLING.get(claim.rule.kind) or ""
-        if not why and (nothing := _nothing_to_judge(claim, cell)):
-            why = f"measured only: {nothing}"
-        elif not why and design is None:
-            why = "no design is stated for this experiment: caploc/power/experiments.py"
-        elif not why and isinstance(design, Counted):
-            why = design.shown
+        model = request.each[0].model if request.each else request.model
+        device = settings.placement(model)[0] if model else "cpu"
+        design, covered, why = _designed(claim, planned.cell, experiment_of(declared), settings, device)
         key = (planned.paper, claim.id, design, covered, why)
         if key not in found:
-            found[key] = Row(claim, None if why else design, why, covered)
-            if not why and design is not None:
+            found[key] = Row(claim, design, why, covered)
+            if design is not None:
                 found[key].rates = kept_rates(claim, design, store, covered)
         found[key].cells.append((planned.test, operations.get(item, 0.0)))
     rows = list(found.values())
@@ -134,31 +126,56 @@ def rates_of(
 ) -> dict[tuple[str, str], Rates]:
     """The rates of every claim and model whose cells were judged, by the names of claims' ``experiments``, where a
     plan has left them in the store: a report simulates nothing."""
-    from caploc.power import NO_SAMPLING, Counted, Sizes, design_of, known_rates
+    from caploc.power import known_rates
     from caploc.store import Store
 
     store = Store(settings.store)
+    looked_up: dict[object, Rates | None] = {}
     found: dict[tuple[str, str], Rates] = {}
     for result in results:
         cell, name = result.planned.cell, result.planned.claim
-        paper, device = papers.get(result.planned.paper), (result.finding or {}).get("settings", {})
+        paper, used = papers.get(result.planned.paper), (result.finding or {}).get("settings", {})
         claim = paper.claims.get(name) if paper else None
-        if claim is None or (name, cell.model) in found or claim.rule.kind in NO_SAMPLING:
+        if claim is None or (name, cell.model) in found:
             continue
-        gpu = str(device.get("device", "cpu")).startswith("cuda")
-        sizes = Sizes.of(settings.samples, settings.draws, len(settings.datasets), gpu)
-        design = design_of(experiments.get(name, ""), sizes, name, cell.dataset is None)
-        if design is None or isinstance(design, Counted) or _nothing_to_judge(claim, cell):
+        device = str(used.get("device", "cpu"))
+        design, covered, _ = _designed(claim, cell, experiments.get(name, ""), settings, device)
+        if design is None:
             continue
-        rates = known_rates(claim, design, store, claim.covers(cell) or bool(claim.cells))
+        key = (result.planned.paper, name, design, covered)
+        if key not in looked_up:
+            looked_up[key] = known_rates(claim, design, store, covered)
+        rates = looked_up[key]
         if rates is not None:
             found[name, cell.model] = rates
     return found
 
 
+def _designed(
+    claim: Claim, cell: Cell, experiment: str, settings: AuditSettings, device: str
+) -> tuple[Design | None, bool, str]:
+    """The design that a cell's numbers arise by on this device, and whether the printed numbers are about the cell; no
+    design, and why, where nothing is simulated."""
+    from caploc.power import NO_SAMPLING, Counted, Sizes, design_of
+
+    covered, why = claim.covers(cell) or bool(claim.cells), NO_SAMPLING.get(claim.rule.kind, "")
+    if not why and (nothing := _nothing_to_judge(claim, cell)):
+        why = f"measured only: {nothing}"
+    if why:
+        return None, covered, why
+    sizes = Sizes.of(settings.samples, settings.draws, len(settings.datasets), device.startswith("cuda"))
+    design = design_of(experiment, sizes, claim.id, cell.dataset is None)
+    if design is None:
+        return None, covered, "no design is stated for this experiment: caploc/power/experiments.py"
+    return (None, covered, design.shown) if isinstance(design, Counted) else (design, covered, "")
+
+
 def experiment_of(declared: ClaimTest) -> str:
     """The name of a claim test's experiment, as its module and function."""
-    return _experiment(declared.experiment)
+    one = declared.experiment
+    if isinstance(one, Reference):
+        return f"{one.module.rpartition('.')[2]}.{one.name}"
+    return str(getattr(one, "name", ""))
 
 
 def _advice(row: Row) -> str:
@@ -198,12 +215,6 @@ def _nothing_to_judge(claim: Claim, cell: Cell) -> str | None:
     return claim.rule.nothing_to_judge(
         claim, Finding(claim.id, cell, Measurement("", parts=parts), published)
     )
-
-
-def _experiment(one: Any) -> str:
-    if isinstance(one, Reference):
-        return f"{one.module.rpartition('.')[2]}.{one.name}"
-    return str(getattr(one, "name", ""))
 
 
 def _skip_reason(item: pytest.Item) -> str:

@@ -230,9 +230,8 @@ class Audit:
             found.append(Coverage.of(paper, [one for one in plan if one.paper == key], pending))
         return found
 
-    @pytest.hookimpl(
-        tryfirst=True
-    )  # before the terminal lists the tests, and a worker says in what order they stand
+    # before the terminal lists the tests, and before a worker says in what order they stand
+    @pytest.hookimpl(tryfirst=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         if self.config.getoption("plan"):
             self.planned = list(session.items)

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import ClassVar, Literal
 
 import numpy as np
+from scipy import stats as distributions
 
 from caploc import statistics as stats
 from caploc.experiments.commonality_halves import Beyond, bound_beyond, difference_of, gained
@@ -180,9 +181,11 @@ def from_other_text(own: Grown, other: Grown, scrambled: Grown, twin: Grown) -> 
     """As `caploc.experiments.commonality.commonality`; p of the exchanged shards by the jackknife's own t."""
     gap = own.gap(other)
     found = own.halves.mean() - other.halves.mean()
-    from scipy.stats import t
-
-    p = float(t.sf(found.value / found.error, stats.splits.LEFT_OUT - 1)) if found.error else 0.0
+    p = (
+        float(distributions.t.sf(found.value / found.error, stats.splits.LEFT_OUT - 1))
+        if found.error
+        else 0.0
+    )
     parts: dict[str, Part] = {
         "scrambled gap": own.gap(scrambled),
         "twin gap": own.gap(twin),

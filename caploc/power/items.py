@@ -8,6 +8,8 @@ from typing import ClassVar
 import numpy as np
 
 from caploc import statistics as stats
+from caploc.experiments.enhancement_arms import RANDOM, RUNS, SEEDS
+from caploc.experiments.erasure_sets import FEW_SETS, RANK_ITEMS
 from caploc.power.designs import FLIPS, RESAMPLES, Design, Paired, seed_of
 
 
@@ -22,8 +24,8 @@ class SetsDrawn(Design):
     """
 
     draws: int = 100
-    tried: int = 12
-    ranked: int = 60
+    tried: int = FEW_SETS
+    ranked: int = RANK_ITEMS
     pooled: int = 1
     between: float = 0.1
     own: float = 0.4
@@ -74,7 +76,7 @@ class RandomChange(Design):
     """What ``tried`` random sets change on average, of ``pooled`` datasets (`change_of_random`, `average_change`):
     an item changes under a set with the probability ``changed``, and more often in truth's direction."""
 
-    tried: int = 12
+    tried: int = FEW_SETS
     pooled: int = 1
     changed: float = 0.01
     unit: ClassVar[str] = "items"
@@ -103,8 +105,8 @@ class Arms(Design):
     ``elsewhere``, on so many others; ``ranked``: p of the sets beside that of items (`sets_p`). Runs differ in truth by
     ``between``."""
 
-    runs: int = 3
-    others: int = 5
+    runs: int = SEEDS
+    others: int = RUNS[RANDOM]
     trained: int = 1
     elsewhere: int = 0
     drawn: bool = False
@@ -158,7 +160,8 @@ class TextLoss(Design):
         texts = self.spread * noise * rng.standard_normal(self.texts)
         changes = [
             stats.Change(
-                float(lost.mean()), *(self._ends(lost, level, seed_of(rng)) for level in (0.95, 0.90))
+                float(lost.mean()),
+                *(stats.bootstrap_mean(lost, level, RESAMPLES, seed_of(rng)) for level in (0.95, 0.90)),
             )
             for lost in (answers, texts)
         ]
@@ -167,9 +170,6 @@ class TextLoss(Design):
             [*answers, *texts], labels, alternative="greater", draws=FLIPS, seed=seed_of(rng)
         ).p
         return stats.Effect(more.estimate, more.interval, more.interval90, p, None, None, self.units, 0)
-
-    def _ends(self, lost: np.ndarray, level: float, seed: int) -> stats.Interval:
-        return stats.bootstrap_mean(lost, level, RESAMPLES, seed)
 
     @property
     def second(self) -> Design:

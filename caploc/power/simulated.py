@@ -15,7 +15,8 @@ from typing import Any
 
 from scipy.stats import norm
 
-from caploc import findings, rules, statistics
+from caploc import findings, rules, statistics, streams
+from caploc.experiments import commonality_halves
 from caploc.findings import Cell, Finding, Measurement, Outcome
 from caploc.fingerprints import file_hash, fingerprint
 from caploc.papers import Claim, PrintedFor
@@ -252,7 +253,7 @@ def _key(claim: Claim, design: Design, covered: bool) -> str:
             "level": claim.level,
             "covered": covered,
             "printed": [[one.printed, one.unit] for one in printed_of(claim)],
-            "truths": asdict(truths_of(claim, design)),
+            "quantity": truths.quantity_of(claim),
             "margin": None if claim.margin is None else [claim.margin.kind, float(claim.margin.value)],
             "design": type(design).__name__,
             "sizes": asdict(design),
@@ -264,10 +265,8 @@ def _key(claim: Claim, design: Design, covered: bool) -> str:
 def _code() -> str:
     """A hash of the code that rates follow from."""
     folders = [Path(file).parent for file in (__file__, rules.__file__, statistics.__file__) if file]
-    files = [
-        Path(findings.__file__ or ""),
-        *(file for folder in folders for file in sorted(folder.glob("*.py"))),
-    ]
+    single = [Path(one.__file__ or "") for one in (findings, commonality_halves, streams)]
+    files = [*single, *(file for folder in folders for file in sorted(folder.glob("*.py")))]
     return fingerprint([file_hash(file) for file in files])
 
 

@@ -51,10 +51,10 @@ def of_comparison(claim: Claim, design: Design) -> Truths:
     """One part without an effect among others that have it; all of them; the reverse."""
     size = _detectable(claim)
     if isinstance(design, Halves) and draws_grown(design):
-        high = _size(design, 0.5 + size / 2, "overlap", design.units)
+        high = design.size_for(0.5 + size / 2, "overlap", design.units)
         return Truths(
             ((high, high),),
-            (high, _size(design, 0.5 - size / 2, "overlap", design.units)),
+            (high, design.size_for(0.5 - size / 2, "overlap", design.units)),
             (NOTHING, high),
             (GRID[0], NOTHING),
             (NOTHING, GRID[0]),
@@ -80,9 +80,9 @@ def of_chance(claim: Claim, design: Design) -> Truths:
 def of_difference(claim: Claim, design: Halves) -> Truths:
     """Samples of: the dataset, the nearest other text, scrambled text, and the untrained twin."""
     n, parameters = design.units, claim.rule.parameters
-    own = _size(design, 0.8, "overlap", n)
+    own = design.size_for(0.8, "overlap", n)
     here = design.at(own, "overlap", n)
-    other = _size(design, here - _detectable(claim), "overlap", n)
+    other = design.size_for(here - _detectable(claim), "overlap", n)
     alike = _at_least(design, here - parameters["twin_margin"], n)
     return Truths(
         ((own, own, NOTHING, NOTHING), (own, other, own, NOTHING), (own, other, NOTHING, alike)),
@@ -105,7 +105,7 @@ def of_twin(claim: Claim, design: Halves) -> Truths:
         supported, refuted = parameters[f"{before}supported_above"], parameters[f"{before}refuted_below"]
         wanted = _stated_level(claim, supported, 1.0) if len(bounds) == 1 else (1 + supported) / 2
         at_null.append(design.size_for(supported, quantity, paper, below=True))
-        stated.append(_size(design, wanted, quantity, paper))
+        stated.append(design.size_for(wanted, quantity, paper))
         opposite.append(_opposite(design, refuted, quantity, paper))
         shown = wanted
     own = min(stated)
@@ -288,14 +288,10 @@ def quantity_of(claim: Claim) -> Quantity:
     return "iou" if "iou" in claim.id else "overlap"
 
 
-def _size(design: Halves, wanted: float, quantity: Quantity, examples: int) -> float:
-    return design.size_for(wanted, quantity, examples)
-
-
 def _opposite(design: Halves, refuted: float, quantity: Quantity, paper: int) -> float:
     """Half-way to no agreement; but if halves of what there is then agree by less than half, which bounds nothing from
     above, so much noise that they still agree by a little more."""
-    half = _size(design, refuted / 2, quantity, paper)
+    half = design.size_for(refuted / 2, quantity, paper)
     bounded = _at_least(design, 1.1 * LEAST_AGREEMENT, design.units)
     there = design.at(bounded, quantity, paper)
     return bounded if design.units < paper and there < refuted else half

@@ -43,7 +43,7 @@ LARGE: dict[str, Design] = {
     "difference": EXAMPLES,
     "printed_or_direction": Paired(2500, comparisons=2, bounded=True),
     "specificity": Paired(1500, spread=0.2),
-    "best_of": SetsDrawn(300, draws=199),
+    "best_of": SetsDrawn(300, draws=199, ranked=60),
     "equivalence": Paired(300, comparisons=2, spread=0.2),
     "non_inferiority": Paired(1200, comparisons=2, spread=0.2),
     "no_more": Paired(150, bounded=True),
