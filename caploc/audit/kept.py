@@ -99,6 +99,7 @@ class KeptFindings:
                 "numbers": [settings.samples, settings.draws, settings.seed, settings.steps],
                 "sigmas": settings.sigmas,
                 "reading": settings.reading.settings,
+                "scorings": settings.scorings,
             }
         )
 

@@ -49,6 +49,15 @@ def add_options(parser: pytest.Parser) -> None:
         action="append",
     )
     option(
+        "--scoring",
+        "NAME=KIND",
+        "how answers to a dataset are scored: label (the likeliest of the answers there are), tokens (the share of the "
+        "answer's tokens predicted rightly, teacher forced), exact, number, bleu or chrf (of the text that the model "
+        "writes). Repeatable. Default: the paper's for its datasets; for a file of your own label, if its answers are "
+        "2 to 20 that come back five times on average, else tokens.",
+        action="append",
+    )
+    option(
         "--sigma",
         "S",
         "threshold of eq. (8), in standard deviations: a neuron is located if its score lies further than S "

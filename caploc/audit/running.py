@@ -93,6 +93,7 @@ class Studies:
             method=Method(settings.steps, reading.quadrature),
             reading=reading,
             margins=paper.margins,
+            scorings=dict(settings.scorings),
             store=Store(settings.store),
         )
 

@@ -95,7 +95,8 @@ class AuditSettings:
     ``samples`` None means 80 on a CPU and the paper's number on a GPU; ``store`` None the user's cache folder.
     ``device`` and ``dtype`` may be "auto": see `placement`. ``reading`` is how the whole run reads the paper;
     ``sensitivity`` adds cells under other readings.
-    ``papers``: names or folders, empty for all that caploc has. ``departures`` lists what may change a number.
+    ``papers``: names or folders, empty for all that caploc has. ``scorings``: dataset and how it is scored, where that
+    is not left to the dataset. ``departures`` lists what may change a number.
     """
 
     models: tuple[ModelRequest, ...]
@@ -112,6 +113,7 @@ class AuditSettings:
     reading: Reading = field(default_factory=Reading)
     sensitivity: bool = False
     papers: tuple[str, ...] = ()
+    scorings: tuple[tuple[str, str], ...] = ()
     departures: tuple[str, ...] = ()
 
     @property
@@ -196,6 +198,8 @@ def read_settings(option: Callable[[str], Any]) -> AuditSettings:
     departures += [
         f"--dataset {dataset.label}={visible(dataset.path)}" for dataset in datasets if dataset.path
     ]
+    scorings = _scorings(option("scoring") or [], [dataset.label for dataset in datasets])
+    departures += [f"--scoring {name}={kind}" for name, kind in scorings]
     models = option("model")
     return AuditSettings(
         models=request_models(_split(models, _exists)) if models else default_models(),
@@ -212,6 +216,7 @@ def read_settings(option: Callable[[str], Any]) -> AuditSettings:
         reading=reading,
         sensitivity=bool(option("sensitivity")),
         papers=_papers(option("paper")),
+        scorings=scorings,
         departures=tuple(departures),
     )
 
@@ -322,6 +327,28 @@ def _papers(values: list[str] | None) -> tuple[str, ...]:
                 "--paper", value, f"the paper {key} is given twice, as {found[key]} too; give one of them"
             )
     return tuple(found.values())
+
+
+def _scorings(values: list[str], datasets: Collection[str]) -> tuple[tuple[str, str], ...]:
+    """Dataset and scoring of ``--scoring NAME=KIND``."""
+    if not values:
+        return ()
+    from caploc.evaluation import SCORINGS  # here: it imports torch
+
+    found: dict[str, str] = {}
+    for value in _split(values, lambda _: False):
+        name, equals, kind = value.partition("=")
+        if not equals:
+            raise _wrong("--scoring", value, "must be NAME=KIND, as in sums=tokens")
+        if name not in datasets:
+            raise _wrong(
+                "--scoring", value, f"{name} is not among the run's datasets ({', '.join(datasets)})"
+            )
+        if kind not in SCORINGS:
+            raise _wrong("--scoring", value, f"unknown kind; choose one of {', '.join(SCORINGS)}")
+        if found.setdefault(name, kind) != kind:
+            raise _wrong("--scoring", value, f"{name} is given {found[name]} too; give it once")
+    return tuple(found.items())
 
 
 def _sigmas(values: list[str] | None) -> tuple[float, ...]:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from transformers import PreTrainedTokenizerBase
 
 from caploc.datasets import DATASETS
-from caploc.errors import DatasetError, OptionError, UnknownNameError, UnscorableError
+from caploc.errors import DatasetError, ExampleError, OptionError, UnknownNameError, UnscorableError
 from caploc.evaluation.generating import Ends, Writer
 from caploc.evaluation.numbers import final_answer, same_answer
 from caploc.examples import Example, Exclusion, TokenizedExample, fit, tokenize
@@ -26,6 +26,8 @@ LABELS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """Dataset -> its labels, where the answers are labels."""
 _DEFAULTS_OF_TASKS = {"program": "tokens"}
+MOST_LABELS = 20
+"""More different answers than these are not taken for labels, unless they are named."""
 
 
 @dataclass(frozen=True)
@@ -91,13 +93,28 @@ SCORINGS: Mapping[str, Scoring] = MappingProxyType({entry.name: entry for entry 
 
 
 def default_scoring(dataset: str, answers: list[str], labelled: bool) -> str:
-    """The scoring of a dataset that none was named for; ``labelled``: labels were given."""
+    """The scoring of a dataset that none was named for; ``labelled``: labels were given.
+
+    A dataset of the user's own is scored by label where its answers are a closed set (`closed_set`), else by tokens: a
+    model that answers right and then goes on writing scores 0 on free texts.
+    """
     if labelled:
         return "label"
+    if dataset not in DATASETS:
+        return "label" if closed_set(answers) else "tokens"
     if dataset == "gsm8k" and all(answer in LETTERS for answer in answers):
         return "option"  # its form "choice"
-    own = DATASETS[dataset].scoring if dataset in DATASETS else None
-    return own or _DEFAULTS_OF_TASKS.get(task_of(dataset), "exact")
+    return DATASETS[dataset].scoring or _DEFAULTS_OF_TASKS.get(task_of(dataset), "exact")
+
+
+def closed_set(answers: Sequence[str]) -> tuple[str, ...]:
+    """The different answers, in order, if they are labels to choose from; else none.
+
+    Labels are 2 to ``MOST_LABELS`` answers that come back: each of them twice at least, and five times on average.
+    """
+    counts = Counter(answer.strip() for answer in answers)
+    few = 2 <= len(counts) <= MOST_LABELS and len(answers) >= 5 * len(counts)
+    return tuple(sorted(counts)) if few and min(counts.values()) > 1 else ()
 
 
 def task_of(dataset: str) -> str:
@@ -191,8 +208,10 @@ def prepare(
     Args:
         dataset: a registry name, which decides the scoring and the labels where none are given, or any other.
         scoring: one of ``SCORINGS``. None: number for gsm8k (option in its form "choice"), meta_math and
-            gsm8k_backward; label for emotion, imdb and wherever ``labels`` are given; tokens for programs; else exact.
-        labels: the answers there can be, with or without the answers' leading space.
+            gsm8k_backward; label for emotion, imdb and wherever ``labels`` are given; tokens for programs; exact for
+            facts; for a dataset of one's own label if its answers are a `closed_set`, else tokens.
+        labels: the answers there can be, with or without the answers' leading space. None: those of the registry, for a
+            dataset of one's own all that ``examples`` give.
         max_new_tokens: of a generated text. None: twice the longest reference and 8 more.
         limit: take the first so many that are not left out.
 
@@ -215,7 +234,12 @@ def prepare(
     if max_new_tokens is not None and (isinstance(max_new_tokens, bool) or max_new_tokens < 1):
         raise OptionError(f"max_new_tokens must be at least 1, got {max_new_tokens}; None chooses")
     chosen = _scoring(dataset, examples, scoring, labels is not None)
+    labels_open = scoring is None and labels is None and dataset not in DATASETS
+    if labels is None and chosen.name.startswith("label") and dataset not in DATASETS:
+        labels = sorted({example.answer.strip() for example in examples})
     names = _labels(dataset, chosen, labels)
+    if names and labels_open and not _told_apart(lm, dataset, examples[0], names):
+        chosen, names = SCORINGS["tokens"], ()
     for example in examples if names else ():
         if example.answer.strip() not in names:
             raise DatasetError(
@@ -304,6 +328,16 @@ def _labels(dataset: str, scoring: Scoring, given: Sequence[str] | None) -> tupl
             f"{dataset}: labels must be two or more different words, got {', '.join(map(repr, labels))}; correct them"
         )
     return labels
+
+
+def _told_apart(lm: LanguageModel, dataset: str, example: Example, labels: tuple[str, ...]) -> bool:
+    """Whether the likelihoods of labels that nobody named can tell them apart."""
+    head = example.answer[: len(example.answer) - len(example.answer.lstrip())]
+    try:
+        _candidates(lm, dataset, example, head, labels)
+    except (OptionError, ExampleError):
+        return False
+    return True
 
 
 def _scorable(

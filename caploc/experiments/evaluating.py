@@ -62,7 +62,12 @@ class EvaluationItems:
     @property
     def floor(self) -> str | None:
         """The floor effect that hides any loss, in words; None where there is something to lose."""
-        return floor_effect(self.dataset, self.base["score"], self.chance, self.least_loss, self.level)
+        why = floor_effect(self.dataset, self.base["score"], self.chance, self.least_loss, self.level)
+        if why is None or self.prepared.scoring.reads != "text":
+            return why
+        forced = f"{self.base['exact'].mean():.1%}".replace("%", " %")
+        remedy = f"--scoring {self.dataset}=tokens"
+        return f"{why}; teacher forced it predicts every token of {forced} of the answers ({remedy})"
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -71,7 +76,10 @@ class EvaluationItems:
 
     @property
     def notes(self) -> Sequence[str]:
-        return [f"{len(self)} items of {self.dataset}", *self.left_out]
+        items = f"{self.prepared.items} items of {self.dataset}"
+        if self.dataset not in DATASETS:
+            items = f"{items}, scored by {self.prepared.scoring.name}: {self.prepared.scoring.summary}"
+        return [items, *self.left_out]
 
 
 @dataclass(frozen=True)
@@ -90,7 +98,9 @@ class PreparedItems(Spec[EvaluationItems]):
         wanted = _wanted(study, dataset)
         examples, notes = _examples(study, dataset, wanted)
         try:
-            prepared = prepare(study.lm, dataset, examples, limit=wanted)
+            prepared = prepare(
+                study.lm, dataset, examples, study.settings.scorings.get(dataset), limit=wanted
+            )
         except UnfitError as error:
             raise NotRunError(str(error)) from error
         fewest = int(margin("fewest-items"))

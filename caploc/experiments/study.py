@@ -52,7 +52,8 @@ class StudySettings:
 
     ``samples`` per dataset: None for the paper's own number on a GPU (section 5.3) and ``CPU_SAMPLES`` on a CPU.
     ``data_root`` None: the embedded data for embedded models, else the hub. ``files`` maps a dataset of the user's own
-    to its file. ``draws`` counts random splits. ``margins`` are the audited paper's (`caploc.papers.Paper.margins`).
+    to its file, ``scorings`` one to how it is scored. ``draws`` counts random splits. ``margins`` are the audited
+    paper's (`caploc.papers.Paper.margins`).
 
     ``reading`` says how the paper is read; its quadrature, path and value replace those of ``method`` where they depart
     from the default. Path "neuron" costs a run for every neuron, so it locates with ``neuron_path_samples`` at most.
@@ -71,6 +72,7 @@ class StudySettings:
     reading: Reading = field(default_factory=Reading)
     neuron_path_samples: int | None = 24
     margins: Mapping[str, float] = field(default_factory=dict)
+    scorings: Mapping[str, str] = field(default_factory=dict)
     store: Store = field(default_factory=Store)
 
     def margin(self, name: str) -> float:

@@ -79,6 +79,10 @@ def read(**options: Any) -> AuditSettings:
         ("--sigma=-1", "--sigma -1: must be a number above 0"),
         ("--sigma=", "--sigma : must be a number above 0"),
         ("--device=cuda:1234567890", "--device cuda:1234567890: must be auto, cpu, cuda or cuda:N"),
+        ("--scoring=gsm8k", "--scoring gsm8k: must be NAME=KIND, as in sums=tokens"),
+        ("--scoring=sums=tokens", "--scoring sums=tokens: sums is not among the run's datasets (gsm8k, "),
+        ("--scoring=gsm8k=nice", "--scoring gsm8k=nice: unknown kind; choose one of number, label, "),
+        ("--scoring=imdb=label,imdb=exact", "--scoring imdb=exact: imdb is given label too; give it once"),
         ("--dtype=a\nb", "--dtype a?nb: unknown; choose one of"),
     ],
 )  # fmt: skip

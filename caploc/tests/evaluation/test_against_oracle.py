@@ -50,7 +50,7 @@ def test_every_family_equals_the_oracle(family: str, kind: str) -> None:
         prepared = prepare(lm, "mine", some, labels=LABELS)
     else:
         some = examples(lm, 5, seed=1)
-        prepared = prepare(lm, "mine", some, max_new_tokens=9)
+        prepared = prepare(lm, "mine", some, "exact", max_new_tokens=9)
     check(lm, prepared, some, sets(lm, seed=1), batch=60)
 
 
@@ -79,7 +79,7 @@ def test_the_references_reach_every_case() -> None:
     """What is compared above holds texts that end, that do not, that are right, and that stray half-way."""
     lm = tiny_ending_lm("llama", torch.float64, seed=3)
     some = examples(lm, 40, seed=1)
-    prepared = prepare(lm, "mine", some, max_new_tokens=9)
+    prepared = prepare(lm, "mine", some, "exact", max_new_tokens=9)
     made = evaluate(lm, prepared, sets(lm, seed=1))
     tokens = evaluate(lm, prepare(lm, "mine", some, scoring="tokens"))
     assert 0 < made.exact.mean() < 1 and 0 < made.ended.mean() < 1 and 0 < made.score.mean() < 1
@@ -88,7 +88,7 @@ def test_the_references_reach_every_case() -> None:
 
 def test_without_sets_is_the_empty_set() -> None:
     lm = tiny_ending_lm("gptj", torch.float64, seed=0)
-    prepared = prepare(lm, "mine", examples(lm, 6, seed=2), max_new_tokens=9)
+    prepared = prepare(lm, "mine", examples(lm, 6, seed=2), "exact", max_new_tokens=9)
     plain = evaluate(lm, prepared)
     empty = evaluate(lm, prepared, torch.zeros(2, lm.num_layers, lm.num_neurons, dtype=torch.bool))
     for name in ("score", "nll", "exact", "ended"):

@@ -48,7 +48,7 @@ def test_the_model_is_left_as_it_was_found_also_after_an_error(monkeypatch: pyte
     lm.layers[0].eval()
     before = {name: tensor.clone() for name, tensor in lm.model.state_dict().items()}
     modes = [module.training for module in lm.model.modules()]
-    prepared = prepare(lm, "mine", examples(lm, 4, seed=0, own=False), max_new_tokens=4)
+    prepared = prepare(lm, "mine", examples(lm, 4, seed=0, own=False), "exact", max_new_tokens=4)
 
     def broken(*args: Any, **kwargs: Any) -> Any:
         raise RuntimeError("broken")
@@ -123,7 +123,7 @@ def _prepared(lm: LanguageModel, scoring: str) -> Prepared:
     if scoring == "label":
         labels = ("abc", "abd", "bca", "c")
         return prepare(lm, "mine", labelled(labels, 7, seed=1), labels=labels)
-    return prepare(lm, "mine", examples(lm, 7, seed=1, own=False), max_new_tokens=9)
+    return prepare(lm, "mine", examples(lm, 7, seed=1, own=False), "exact", max_new_tokens=9)
 
 
 def _run_out(monkeypatch: pytest.MonkeyPatch, most: int) -> None:

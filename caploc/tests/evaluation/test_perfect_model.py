@@ -188,7 +188,7 @@ def reasons(lm: LanguageModel, dataset: str, answers: list[str], **options: Any)
 
 def test_what_a_tokenizer_changes_is_left_out_and_said() -> None:
     pieces, letters = model_with(word_piece, True), model_with(characters, True)
-    (spaced,) = reasons(pieces, "mine", [" rome", " 1,234"])
+    (spaced,) = reasons(pieces, "mine", [" rome", " 1,234"], scoring="exact")
     assert spaced == (
         "example 'e1': with word_piece, the tokens of its answer ' 1,234' read '1, 234', which is not right by 'exact'"
     )
@@ -205,7 +205,7 @@ def test_a_tokenizer_that_can_write_no_answer_is_refused() -> None:
 
 
 def test_answers_longer_than_a_text_may_be_are_left_out() -> None:
-    (reason,) = reasons(tiny_lm(), "mine", [" ab", " abcde"], max_new_tokens=3)
+    (reason,) = reasons(tiny_lm(), "mine", [" ab", " abcde"], scoring="exact", max_new_tokens=3)
     assert "'e1': its answer has 6 tokens, a text may have 3" in reason
 
 
@@ -217,10 +217,10 @@ def test_without_an_end_of_sequence_texts_end_at_a_line_break_or_not_at_all(
     lm = model_with(kind, ends=False)
     answer = "\nx = 1\n\ny = 2"  # has the only end that a text of another dataset could have
     with pytest.raises(UnscorableError, match="whose texts never end"):
-        reasons(lm, "mine", [answer, " Question: 5\n\nQuestion: 5"])
+        reasons(lm, "mine", [answer, " Question: 5\n\nQuestion: 5"], scoring="exact")
     if kind is word_piece:
         with pytest.raises(UnscorableError, match="whose texts never end"):
-            reasons(lm, "mine", [" rome"])
+            reasons(lm, "mine", [" rome"], scoring="exact")
         return
     prepared = prepare(lm, "counterfact", [Example("one", "how many?", " apples")])
     (item,), writer = prepared.all_items, Writer(lm, prepared.ends, prepared.max_new_tokens)

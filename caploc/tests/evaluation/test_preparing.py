@@ -47,12 +47,33 @@ def refused(
         ("emotion", " joy", "label"),
         ("imdb", " positive", "label"),
         ("counterfact", " rome", "exact"),
-        ("mine", " rome", "exact"),
+        ("mine", " rome", "tokens"),
     ],
 )
 def test_default_scorings(lm: LanguageModel, dataset: str, answer: str, scoring: str) -> None:
     prepared = prepare(lm, dataset, [Example("one", "question", answer)])
     assert prepared.scoring.name == scoring and prepared.items == 1 and prepared.ids == ["one"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "scoring"),
+    [
+        ([" joy"] * 6 + [" fear"] * 4, "label"),
+        ([" joy"] * 6 + [" fear"] * 3, "tokens"),  # fewer than five a label
+        ([" joy"] * 19 + [" fear"], "tokens"),  # one that never comes back
+        ([" joy"] * 10, "tokens"),  # nothing to choose from
+        ([f" {number}" for number in range(21) for _ in range(5)], "tokens"),
+        ([" jo", " joy"] * 5, "tokens"),  # begin with the same tokens: likelihoods cannot tell them apart
+    ],
+)
+def test_ones_own_data_are_scored_by_label_where_answers_are_a_closed_set(
+    lm: LanguageModel, answers: list[str], scoring: str
+) -> None:
+    some = [Example(str(number), "x", answer) for number, answer in enumerate(answers)]
+    prepared = prepare(lm, "mine", some)
+    assert prepared.scoring.name == scoring
+    assert prepared.labels == (("fear", "joy") if scoring == "label" else ())
+    assert prepare(lm, "mine", some, "label_text" if len(set(answers)) > 1 else "exact").items
 
 
 def test_labels_given_decide_the_scoring(lm: LanguageModel) -> None:
@@ -70,7 +91,7 @@ def test_chance_is_the_better_of_two_ways_to_guess(lm: LanguageModel) -> None:
     some = [Example(str(n), "x", " ab" if n < 4 else " cd") for n in range(5)]
     assert prepare(lm, "mine", some, labels=("ab", "cd")).chance == pytest.approx(0.8)
     assert prepare(lm, "mine", some[3:], labels=("ab", "cd", "e")).chance == pytest.approx(0.5)
-    assert prepare(lm, "mine", some).chance == 0
+    assert prepare(lm, "mine", some, "exact").chance == 0
     tokens = [Example("a", "x", "aab"), Example("b", "x", "b")]
     assert prepare(lm, "mine", tokens, scoring="tokens").chance == pytest.approx((1 / 3 + 1) / 2)
 
@@ -103,7 +124,8 @@ def test_bad_input_is_one_clear_line(lm: LanguageModel) -> None:
     one = [Example("e", "x", " joy")]
     assert "no items" in refused(OptionError, lm, "emotion", [])
     assert "'nice'" in refused(UnknownNameError, lm, "emotion", one, scoring="nice")
-    assert "pass labels" in refused(OptionError, lm, "mine", one, scoring="label")
+    assert "pass labels" in refused(OptionError, lm, "counterfact", one, scoring="label")
+    assert "two or more different" in refused(OptionError, lm, "mine", one, scoring="label")
     assert "' joy' of 'e' is none of the labels (a, b)" in refused(
         DatasetError, lm, "mine", one, labels=["a", "b"]
     )

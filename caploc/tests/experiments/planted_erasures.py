@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
+from caploc.evaluation import SCORINGS
 from caploc.experiments.erasure import FEW_NEURONS, LOWER_SIGMA
 from caploc.experiments.erasure_sets import (
     FEW_SETS,
@@ -41,7 +42,9 @@ LEAST_LOSS = PAPER.margins["least-loss"]
 
 def items_of(dataset: str, score: np.ndarray, chance: float = 0.0) -> EvaluationItems:
     """Items that the untouched model scores so on."""
-    prepared = SimpleNamespace(chance=chance, settings={"scoring": "planted"}, items=len(score))
+    prepared = SimpleNamespace(
+        chance=chance, settings={"scoring": "planted"}, items=len(score), scoring=SCORINGS["tokens"]
+    )
     base = {"score": score, "nll": 1 - score, "exact": score == 1, "ended": np.ones(len(score), bool)}
     clusters = [str(i) for i in range(len(score))]
     return EvaluationItems(dataset, cast(Any, prepared), clusters, base, dataset, LEAST_LOSS)

@@ -17,7 +17,7 @@ from caploc import locators
 from caploc.attribution.engine import attribute
 from caploc.circuits import DecomposedModel, attribute_edges
 from caploc.circuits.graph import mlps_of
-from caploc.evaluation import Outcomes
+from caploc.evaluation import SCORINGS, Outcomes
 from caploc.examples import Example, tokenize
 from caploc.experiments import rival_sets, rivals
 from caploc.experiments.evaluating import EvaluationItems, Items
@@ -82,7 +82,7 @@ def ahead() -> Evidences:
 
 
 def items_of(score: np.ndarray) -> EvaluationItems:
-    prepared: Any = SimpleNamespace(chance=0.0, settings={}, items=len(score))
+    prepared: Any = SimpleNamespace(chance=0.0, settings={}, items=len(score), scoring=SCORINGS["tokens"])
     return EvaluationItems("gsm8k", prepared, [], {"score": score}, "f" * 64, 0.05)
 
 
