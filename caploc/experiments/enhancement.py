@@ -154,14 +154,14 @@ def located_beats_random(trained: Trained, study: Study, cell: Cell, claim: Clai
     """Claims ``table2-located-beats-random``, on average, and ``table2-located-beats-random-each``, on a dataset, p
     then Holm-corrected over datasets: scores after the last epoch.
 
-    Random neurons are matched by layer; see `caploc.statistics.arms` for the sampling error of five draws. Those
+    Random neurons are matched by layer; see `caploc.statistics.arms` for the sampling error of few draws. Those
     nearest in magnitude and uniform ones stand beside, as do the rank among the draws and nats a token.
     """
     seed = study.settings.seed
     found = _by_dataset(trained, LOCATED, RANDOM, seed, drawn=True)
     shown: dict[str, Aside] = {}
     for arm in (NEAREST, UNIFORM):
-        if all(one.indices(arm) for one in trained.by_dataset.values()):
+        if trained.has(arm):
             shown |= asides(_by_dataset(trained, LOCATED, arm, seed), f"minus {arm}, ")
     losses = _by_dataset(trained, RANDOM, LOCATED, seed, what="nll")
     shown |= {f"nats a token, {name}": one.estimate for name, one in losses.items()}
@@ -201,7 +201,7 @@ def located_beats_others(trained: Trained, study: Study, cell: Cell, claim: Clai
         difference(last.estimate, last.interval),
         effects(found),
         effect_size=last.effect_size,
-        asides=asides(minus(FROZEN), "minus the others, located frozen, "),
+        asides=asides(minus(FROZEN), "minus the others, located frozen, ") if trained.has(FROZEN) else {},
         floor=trained.divergence(LOCATED, OTHERS),
     )
 
@@ -220,21 +220,24 @@ def located_best_average(trained: Trained, study: Study, cell: Cell, claim: Clai
 
     seed = study.settings.seed
     best = stats.best_of({arm: arrays(arm) for arm in METHODS}, seed)
-    fair = stats.best_of({arm: arrays(arm) for arm in (LOCATED, RANDOM, FROZEN)}, seed)
+    shown: dict[str, Aside] = {}
+    if trained.has(FROZEN):
+        fair = stats.best_of({arm: arrays(arm) for arm in (LOCATED, RANDOM, FROZEN)}, seed)
+        frozen = "located frozen in the others' arm"
+        leads = zip(EPOCHS, fair.estimates, strict=True)
+        shown = {f"{frozen}, {after(epoch)}": one for epoch, one in leads} | {
+            f"best, {frozen}": Test(p=fair.p)
+        }
     columns = zip(EPOCHS, best.estimates, best.intervals, best.intervals90, strict=True)
     parts: dict[str, Part] = {
         after(epoch): effect(stats.Change(estimate, interval, interval90))
         for epoch, estimate, interval, interval90 in columns
     }
-    frozen = "located frozen in the others' arm"
     return Measurement(
         f"average score after {LAST} epochs, located minus the better rival",
         difference(best.estimates[-1], best.intervals[-1], "items and runs, the better rival chosen anew"),
         {**parts, "best": Test(p=best.p)},
-        asides={
-            **{f"{frozen}, {after(epoch)}": one for epoch, one in zip(EPOCHS, fair.estimates, strict=True)},
-            f"best, {frozen}": Test(p=fair.p),
-        },
+        asides=shown,
         floor=trained.divergence(*METHODS),
     )
 

@@ -48,7 +48,8 @@ def enhancement_loss(trained: Trained, study: Study, cell: Cell, claim: Claim) -
     shown: dict[str, Aside] = {
         f"random minus located, {pair.tested}": float(pair.differences.mean()) for pair in pairs
     }
-    for arm in (OTHERS, FROZEN):
+    beside = [arm for arm in (OTHERS, FROZEN) if trained.has(arm)]
+    for arm in beside:
         means = [pair.differences.mean() for pair in _losses(trained, arm)]
         shown[f"{arm} minus located"] = float(np.mean(means))
     area = _area(trained, RANDOM) - _area(trained, LOCATED)
@@ -63,7 +64,7 @@ def enhancement_loss(trained: Trained, study: Study, cell: Cell, claim: Claim) -
         controls={
             **{
                 arm: float(np.mean([one.of(arm, name, LAST, "nll").mean() for name, one in every]))
-                for arm in (LOCATED, RANDOM, OTHERS, FROZEN)
+                for arm in (LOCATED, RANDOM, *beside)
             },
             BASE: float(np.mean([one.base_nll[name].mean() for name, one in every])),
         },
@@ -176,9 +177,11 @@ def table4_located_best(trained: Trained, study: Study, cell: Cell, claim: Claim
         "minus all but located": effect_of(_pairs(trained, LOCATED, OTHERS), seed=seed),
         "minus base": effect_of(changes, seed=seed),
     }
-    others = {FROZEN: effect_of(_pairs(trained, LOCATED, FROZEN), seed=seed)}
-    if all(one.indices(NEAREST) for one in trained.by_dataset.values()):
-        others[NEAREST] = effect_of(_pairs(trained, LOCATED, NEAREST), seed=seed)
+    others = {
+        arm: effect_of(_pairs(trained, LOCATED, arm), seed=seed)
+        for arm in (FROZEN, NEAREST)
+        if trained.has(arm)
+    }
     if other_types := [one for one in changes if _type(one.tested) != _type(one.trained)]:
         others["base, datasets of another type"] = effect_of(other_types, seed=seed)
     losses = {
@@ -227,7 +230,7 @@ def harmless_updating(trained: Trained, study: Study, cell: Cell, claim: Claim) 
         )
         for name, one in trained.by_dataset.items()
         for arm in (RANDOM, OTHERS, FROZEN)
-        if len(one.base_text) and one.indices(arm)
+        if len(one.base_text) and one.has(arm)
     }
     parts = {name: effect(one) for name, one in scores.items()}
     parts |= {name: effect(one, unit="nats") for name, one in texts.items()}

@@ -15,11 +15,13 @@ import numpy as np
 from caploc.datasets import DATASETS
 from caploc.evaluation import evaluate, text_loss
 from caploc.experiments.enhancement_arms import (
+    ELSEWHERE,
     EPOCHS,
     GRID,
     HELD_OUT_EVERY,
     LAST,
     LOCATED,
+    PILOT_SHARE,
     PRINTED_RATE,
     RANDOM,
     RUNS,
@@ -29,10 +31,12 @@ from caploc.experiments.enhancement_arms import (
     LearningRates,
     Rates,
     Run,
+    TrainingExamples,
     epochs_of,
     recipe_of,
     runs_of,
     tokens_of,
+    trained_at,
     training_examples,
     training_flops,
     training_key,
@@ -65,10 +69,11 @@ class Enhancements:
 
     Attributes:
         runs: which arm, set and seed each is.
-        score, nll: by evaluated dataset ``[R, E, I]``; nan after epochs that the arm is not scored after, on other
-            datasets than the one trained on after all but the last, and from the epoch on that a diverged run did not
-            reach.
-        text: ``[R, E, texts]`` nats a token of general text, after the last epoch; no texts where none could be had.
+        score, nll: by evaluated dataset ``[R, E, I]``; nan after epochs that the arm is not scored after, from the
+            epoch on that a diverged run did not reach, and on other datasets than the one trained on after all epochs
+            but the last and of all but an arm's first `ELSEWHERE` runs.
+        text: ``[R, E, texts]`` nats a token of general text, of the same runs after the last epoch; no texts where
+            none could be had.
         base_score, base_nll, base_text: the same of the untouched model, without runs and epochs.
         chance: by dataset, the score of guessing.
         losses: of each run, nats a token of every step.
@@ -109,22 +114,30 @@ class Enhancements:
         ]
 
     def of(self, arm: str, dataset: str, epoch: int, what: str = "score") -> np.ndarray:
-        """``[runs, items]`` of an arm's runs after ``epoch``; ``what``: score or nll. Raises as `required`."""
+        """``[runs, items]`` of an arm's runs that were scored there after ``epoch``; ``what``: score or nll. Raises as
+        `required`."""
         values: np.ndarray = getattr(self, what)[dataset]
-        return np.asarray(values[self.required(arm), EPOCHS.index(epoch)])
+        return np.asarray(values[self.required(arm, dataset), EPOCHS.index(epoch)])
 
     def texts_of(self, arm: str, epoch: int) -> np.ndarray:
         """``[runs, texts]`` nats a token of general text."""
-        return np.asarray(self.text[self.required(arm), EPOCHS.index(epoch)])
+        return np.asarray(self.text[self.required(arm, ""), EPOCHS.index(epoch)])
 
-    def required(self, arm: str) -> list[int]:
-        """As `indices`. Raises FloorError where there are none, as all diverged."""
+    def required(self, arm: str, dataset: str | None = None) -> list[int]:
+        """As `indices`, of those scored on ``dataset``, None being the one trained on. Raises FloorError where there
+        are none, as all diverged."""
         found = self.indices(arm)
+        if dataset not in (None, self.trained_on):
+            found = [index for index in found if scored_elsewhere(self.runs, index)]
         if not found:
             raise FloorError(
                 f"every run of the arm {arm!r} on {self.trained_on} diverged: the rate is too high"
             )
         return found
+
+    def has(self, arm: str) -> bool:
+        """Whether the arm was trained, and a run of it that was scored everywhere did not diverge."""
+        return any(scored_elsewhere(self.runs, index) for index in self.indices(arm))
 
     @property
     def lost(self) -> list[tuple[Run, int]]:
@@ -167,6 +180,7 @@ class Enhanced(Spec[Enhancements]):
     def after(self, study: Study) -> Iterable[Spec[Any]]:
         yield EnhancedArms(self.dataset, self.sigma)
         yield LearningRates(self.dataset, self.sigma)
+        yield TrainingExamples(self.dataset)
         yield from map(Items, study.available())
         yield BaseText()
 
@@ -175,7 +189,8 @@ class Enhanced(Spec[Enhancements]):
         rates = study.result(LearningRates(self.dataset, self.sigma)).chosen
         return [
             (run, arms[arm], recipe_of(rates[arm], epochs_of(arm), run.seed))
-            for arm in arms
+            for arm in trained_at(study, self.sigma)
+            if arm in arms
             for run in runs_of(arm, study.settings.seed)
         ]
 
@@ -186,15 +201,24 @@ class Enhanced(Spec[Enhancements]):
         further = {
             "items": {name: one.fingerprint for name, one in tested.items()},
             "texts": list(texts),
-            "elsewhere": "last",
+            "trained on": self.dataset,
         }
-        for run, arm, recipe in runs:
-            mask = arm.sets[run.draw]
-            key = training_key(study, "enhancement", mask, arm.zeroed, recipe, further, training=examples)
-            yield Task(key, partial(self._trained, study, mask, arm.zeroed, recipe))
+        names = [run for run, _, _ in runs]
+        for index, (run, arm, recipe) in enumerate(runs):
+            mask, elsewhere = arm.sets[run.draw], scored_elsewhere(names, index)
+            key = training_key(
+                study,
+                "enhancement",
+                mask,
+                arm.zeroed,
+                recipe,
+                {**further, "elsewhere": elsewhere},
+                training=examples,
+            )
+            yield Task(key, partial(self._trained, study, mask, arm.zeroed, recipe, elsewhere))
 
     def _trained(
-        self, study: Study, mask: NeuronMask, zeroed: NeuronMask | None, recipe: Recipe
+        self, study: Study, mask: NeuronMask, zeroed: NeuronMask | None, recipe: Recipe, elsewhere: bool
     ) -> tuple[Arrays, Mapping[str, Any]]:
         lm, tested, texts = study.weights(), _tested(study), study.result(GeneralText())
         trained = enhance(lm, mask, training_examples(study, self.dataset), recipe, zeroed=zeroed)
@@ -206,8 +230,9 @@ class Enhanced(Spec[Enhancements]):
         arrays["text"] = np.full((len(EPOCHS), len(texts)), np.nan)
         for epoch, difference in trained.at.items():
             with enhanced(lm, difference):
-                scored = tested if epoch == LAST else {self.dataset: tested[self.dataset]}
-                _score(lm, scored, texts if epoch == LAST else (), arrays, EPOCHS.index(epoch))
+                everywhere = elsewhere and epoch == LAST
+                scored = tested if everywhere else {self.dataset: tested[self.dataset]}
+                _score(lm, scored, texts if everywhere else (), arrays, EPOCHS.index(epoch))
         return {**arrays, "losses": trained.losses}, {"diverged": trained.diverged}
 
     def read(self, study: Study, entries: Iterator[Entry]) -> Enhancements:
@@ -242,9 +267,15 @@ class Enhanced(Spec[Enhancements]):
         once = sum(evaluation_flops(study, items) for items in found.values())
         own = evaluation_flops(study, found[self.dataset]) if self.dataset in found else 0.0
         return sum(
-            count * (training_flops(study, self.dataset, LAST) + once + (len(epochs_of(arm)) - 1) * own)
-            for arm, count in RUNS.items()
+            RUNS[arm] * (training_flops(study, self.dataset, LAST) + len(epochs_of(arm)) * own)
+            + min(RUNS[arm], ELSEWHERE) * (once - own)
+            for arm in trained_at(study, self.sigma)
         )
+
+
+def scored_elsewhere(runs: Sequence[Run], index: int) -> bool:
+    """Whether the run at ``index`` is one of its arm's first `ELSEWHERE`, which are scored on all datasets."""
+    return [one.arm for one in runs[:index]].count(runs[index].arm) < ELSEWHERE
 
 
 def trained_datasets(study: Study) -> list[str]:
@@ -294,6 +325,10 @@ class Trained:
         """How many items all datasets trained on have."""
         return sum(len(one.base_score[name]) for name, one in self.by_dataset.items())
 
+    def has(self, arm: str) -> bool:
+        """Whether every dataset has such runs, as `Enhancements.has`."""
+        return all(one.has(arm) for one in self.by_dataset.values())
+
     def divergence(self, *arms: str) -> str | None:
         """Why a measurement that rests on ``arms`` is uninformative: some of their runs diverged. They are left out,
         and leaving out what went wrong favours the arm."""
@@ -318,7 +353,8 @@ class Trained:
             "optimizer": "Adam, constant rate, no decay",
             "trained_weights": "rows into the MLP, column out of it",
             "training_examples": {name: one.examples for name, one in self.by_dataset.items()},
-            "runs": dict(RUNS),
+            "runs": {arm: len(self._one.indices(arm)) for arm in RUNS},
+            "runs_elsewhere": ELSEWHERE,
             "learning_rates": {name: dict(one.rates.chosen) for name, one in self.by_dataset.items()},
             "data_fingerprint": fingerprint([one.data_fingerprint for one in self.by_dataset.values()])[:16],
             **{name: value for name, value in self._one.recipe.items() if name not in ("lr", "seed")},
@@ -342,7 +378,8 @@ class Trained:
         if self._one.rates.pilots:
             notes.append(
                 f"the printed rate {PRINTED_RATE:g} hardly moves so small a model: each arm has that rate of the grid "
-                f"with the lowest loss on every {HELD_OUT_EVERY}th locating example in a pilot of as many epochs"
+                f"with the lowest loss on every {HELD_OUT_EVERY}th locating example in a pilot of as many updates on a "
+                f"{PILOT_SHARE}th of the examples"
             )
         for name, one in self.by_dataset.items():
             paper = DATASETS[name].paper_samples if name in DATASETS else None
@@ -356,7 +393,10 @@ class Trained:
                 )
         if not set(PAPER_DATASETS) <= set(self.by_dataset):
             notes.append(f"trained on {', '.join(self.by_dataset)}; Table 2 has {', '.join(PAPER_DATASETS)}")
-        notes.append(f"{SEEDS} seeds of {LOCATED} and of the others, {RUNS[RANDOM]} random draws")
+        notes.append(
+            f"{SEEDS} seeds of {LOCATED} and of the others, {RUNS[RANDOM]} random draws, {ELSEWHERE} runs of each on "
+            "other datasets; the paper prints one run of each"
+        )
         return notes
 
     @property
