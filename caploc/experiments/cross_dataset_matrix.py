@@ -256,7 +256,7 @@ class TrainingMatrix(Spec[Matrix]):
                     left_out[f"tested on {column}"] = why
                     continue
                 nearest = np.empty((0, len(base)))
-                if found.has(NEAREST):
+                if found.indices(NEAREST):
                     nearest = found.of(NEAREST, column, LAST)
                 located, random = (found.of(arm, column, LAST) for arm in (LOCATED, RANDOM))
                 changes[row, column] = Change(base, located, random, nearest)

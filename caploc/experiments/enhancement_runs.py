@@ -15,17 +15,16 @@ import numpy as np
 from caploc.datasets import DATASETS
 from caploc.evaluation import evaluate, text_loss
 from caploc.experiments.enhancement_arms import (
-    ELSEWHERE,
     EPOCHS,
     GRID,
     HELD_OUT_EVERY,
     LAST,
     LOCATED,
+    METHODS,
     PILOT_SHARE,
     PRINTED_RATE,
     RANDOM,
     RUNS,
-    SEEDS,
     Arm,
     EnhancedArms,
     LearningRates,
@@ -69,11 +68,10 @@ class Enhancements:
 
     Attributes:
         runs: which arm, set and seed each is.
-        score, nll: by evaluated dataset ``[R, E, I]``; nan after epochs that the arm is not scored after, from the
-            epoch on that a diverged run did not reach, and on other datasets than the one trained on after all epochs
-            but the last and of all but an arm's first `ELSEWHERE` runs.
-        text: ``[R, E, texts]`` nats a token of general text, of the same runs after the last epoch; no texts where
-            none could be had.
+        score, nll: by evaluated dataset ``[R, E, I]``; nan after epochs that the arm is not scored after, on other
+            datasets than the one trained on after all but the last, and from the epoch on that a diverged run did not
+            reach.
+        text: ``[R, E, texts]`` nats a token of general text, after the last epoch; no texts where none could be had.
         base_score, base_nll, base_text: the same of the untouched model, without runs and epochs.
         chance: by dataset, the score of guessing.
         losses: of each run, nats a token of every step.
@@ -114,30 +112,22 @@ class Enhancements:
         ]
 
     def of(self, arm: str, dataset: str, epoch: int, what: str = "score") -> np.ndarray:
-        """``[runs, items]`` of an arm's runs that were scored there after ``epoch``; ``what``: score or nll. Raises as
-        `required`."""
+        """``[runs, items]`` of an arm's runs after ``epoch``; ``what``: score or nll. Raises as `required`."""
         values: np.ndarray = getattr(self, what)[dataset]
-        return np.asarray(values[self.required(arm, dataset), EPOCHS.index(epoch)])
+        return np.asarray(values[self.required(arm), EPOCHS.index(epoch)])
 
     def texts_of(self, arm: str, epoch: int) -> np.ndarray:
         """``[runs, texts]`` nats a token of general text."""
-        return np.asarray(self.text[self.required(arm, ""), EPOCHS.index(epoch)])
+        return np.asarray(self.text[self.required(arm), EPOCHS.index(epoch)])
 
-    def required(self, arm: str, dataset: str | None = None) -> list[int]:
-        """As `indices`, of those scored on ``dataset``, None being the one trained on. Raises FloorError where there
-        are none, as all diverged."""
+    def required(self, arm: str) -> list[int]:
+        """As `indices`. Raises FloorError where there are none, as all diverged."""
         found = self.indices(arm)
-        if dataset not in (None, self.trained_on):
-            found = [index for index in found if scored_elsewhere(self.runs, index)]
         if not found:
             raise FloorError(
                 f"every run of the arm {arm!r} on {self.trained_on} diverged: the rate is too high"
             )
         return found
-
-    def has(self, arm: str) -> bool:
-        """Whether the arm was trained, and a run of it that was scored everywhere did not diverge."""
-        return any(scored_elsewhere(self.runs, index) for index in self.indices(arm))
 
     @property
     def lost(self) -> list[tuple[Run, int]]:
@@ -203,22 +193,13 @@ class Enhanced(Spec[Enhancements]):
             "texts": list(texts),
             "trained on": self.dataset,
         }
-        names = [run for run, _, _ in runs]
-        for index, (run, arm, recipe) in enumerate(runs):
-            mask, elsewhere = arm.sets[run.draw], scored_elsewhere(names, index)
-            key = training_key(
-                study,
-                "enhancement",
-                mask,
-                arm.zeroed,
-                recipe,
-                {**further, "elsewhere": elsewhere},
-                training=examples,
-            )
-            yield Task(key, partial(self._trained, study, mask, arm.zeroed, recipe, elsewhere))
+        for run, arm, recipe in runs:
+            mask = arm.sets[run.draw]
+            key = training_key(study, "enhancement", mask, arm.zeroed, recipe, further, training=examples)
+            yield Task(key, partial(self._trained, study, mask, arm.zeroed, recipe))
 
     def _trained(
-        self, study: Study, mask: NeuronMask, zeroed: NeuronMask | None, recipe: Recipe, elsewhere: bool
+        self, study: Study, mask: NeuronMask, zeroed: NeuronMask | None, recipe: Recipe
     ) -> tuple[Arrays, Mapping[str, Any]]:
         lm, tested, texts = study.weights(), _tested(study), study.result(GeneralText())
         trained = enhance(lm, mask, training_examples(study, self.dataset), recipe, zeroed=zeroed)
@@ -230,9 +211,8 @@ class Enhanced(Spec[Enhancements]):
         arrays["text"] = np.full((len(EPOCHS), len(texts)), np.nan)
         for epoch, difference in trained.at.items():
             with enhanced(lm, difference):
-                everywhere = elsewhere and epoch == LAST
-                scored = tested if everywhere else {self.dataset: tested[self.dataset]}
-                _score(lm, scored, texts if everywhere else (), arrays, EPOCHS.index(epoch))
+                scored = tested if epoch == LAST else {self.dataset: tested[self.dataset]}
+                _score(lm, scored, texts if epoch == LAST else (), arrays, EPOCHS.index(epoch))
         return {**arrays, "losses": trained.losses}, {"diverged": trained.diverged}
 
     def read(self, study: Study, entries: Iterator[Entry]) -> Enhancements:
@@ -267,15 +247,9 @@ class Enhanced(Spec[Enhancements]):
         once = sum(evaluation_flops(study, items) for items in found.values())
         own = evaluation_flops(study, found[self.dataset]) if self.dataset in found else 0.0
         return sum(
-            RUNS[arm] * (training_flops(study, self.dataset, LAST) + len(epochs_of(arm)) * own)
-            + min(RUNS[arm], ELSEWHERE) * (once - own)
+            RUNS[arm] * (training_flops(study, self.dataset, LAST) + once + (len(epochs_of(arm)) - 1) * own)
             for arm in trained_at(study, self.sigma)
         )
-
-
-def scored_elsewhere(runs: Sequence[Run], index: int) -> bool:
-    """Whether the run at ``index`` is one of its arm's first `ELSEWHERE`, which are scored on all datasets."""
-    return [one.arm for one in runs[:index]].count(runs[index].arm) < ELSEWHERE
 
 
 def trained_datasets(study: Study) -> list[str]:
@@ -326,8 +300,8 @@ class Trained:
         return sum(len(one.base_score[name]) for name, one in self.by_dataset.items())
 
     def has(self, arm: str) -> bool:
-        """Whether every dataset has such runs, as `Enhancements.has`."""
-        return all(one.has(arm) for one in self.by_dataset.values())
+        """Whether the arm was trained on every dataset, and not all of its runs diverged."""
+        return all(one.indices(arm) for one in self.by_dataset.values())
 
     def divergence(self, *arms: str) -> str | None:
         """Why a measurement that rests on ``arms`` is uninformative: some of their runs diverged. They are left out,
@@ -354,7 +328,6 @@ class Trained:
             "trained_weights": "rows into the MLP, column out of it",
             "training_examples": {name: one.examples for name, one in self.by_dataset.items()},
             "runs": {arm: len(self._one.indices(arm)) for arm in RUNS},
-            "runs_elsewhere": ELSEWHERE,
             "learning_rates": {name: dict(one.rates.chosen) for name, one in self.by_dataset.items()},
             "data_fingerprint": fingerprint([one.data_fingerprint for one in self.by_dataset.values()])[:16],
             **{name: value for name, value in self._one.recipe.items() if name not in ("lr", "seed")},
@@ -393,10 +366,8 @@ class Trained:
                 )
         if not set(PAPER_DATASETS) <= set(self.by_dataset):
             notes.append(f"trained on {', '.join(self.by_dataset)}; Table 2 has {', '.join(PAPER_DATASETS)}")
-        notes.append(
-            f"{SEEDS} seeds of {LOCATED} and of the others, {RUNS[RANDOM]} random draws, {ELSEWHERE} runs of each on "
-            "other datasets; the paper prints one run of each"
-        )
+        runs = ", ".join(f"{RUNS[arm]} of {arm}" for arm in METHODS)
+        notes.append(f"training runs: {runs}; the paper prints one of each")
         return notes
 
     @property
