@@ -368,6 +368,9 @@ class Trained:
             notes.append(f"trained on {', '.join(self.by_dataset)}; Table 2 has {', '.join(PAPER_DATASETS)}")
         runs = ", ".join(f"{RUNS[arm]} of {arm}" for arm in METHODS)
         notes.append(f"training runs: {runs}; the paper prints one of each")
+        absent = [arm for arm in RUNS if arm not in METHODS and not self.has(arm)]
+        if absent:
+            notes.append(f"not trained here, though nothing rests on it: {'; '.join(absent)}")
         return notes
 
     @property
