@@ -83,6 +83,7 @@ def cell_parameters(
     if declared.over == "datasets":
         only = declared.dataset
         datasets = [dataset for dataset in settings.datasets if only in (None, dataset.label)]
+        datasets = [dataset for dataset in datasets if dataset.label in declared.preferred] or datasets
         if not datasets and only is not None:
             datasets = [DatasetRequest(only)]
             left_out.append(f"about {only}; add --dataset {only}")

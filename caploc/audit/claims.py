@@ -80,6 +80,7 @@ class ClaimTest:
     experiment: Any
     over: Over = "datasets"
     dataset: str | None = None
+    preferred: tuple[str, ...] = ()
     sigma: float | None = None
     all_sigmas: bool = False
     across: bool = False
@@ -101,6 +102,7 @@ def claim(
     *,
     over: Over = "datasets",
     dataset: str | None = None,
+    preferred: tuple[str, ...] = (),
     sigma: float | None = None,
     all_sigmas: bool = False,
     across: bool = False,
@@ -116,6 +118,7 @@ def claim(
             datasets. ``models``: sigma, over all models. ``facts``: model x dataset of single facts. ``print``: what
             the paper prints, without a model; the experiment then takes (paper, claim).
         dataset: the only dataset that the claim is about; with ``facts`` the one taken where the run names none.
+        preferred: the datasets that the claim has cells for where a run has any of them; else all of the run.
         sigma: the only sigma that the claim is about.
         all_sigmas: one cell for all sigmas, those of the run or those that the claim names.
         across: the numbers depend on which other datasets are in the run.
@@ -123,7 +126,16 @@ def claim(
         by_model: other claims for some models, where the paper words one a model.
     """
     declared = ClaimTest(
-        claim_id, experiment, over, dataset, sigma, all_sigmas, across, embedded, dict(by_model or {})
+        claim_id,
+        experiment,
+        over,
+        dataset,
+        preferred,
+        sigma,
+        all_sigmas,
+        across,
+        embedded,
+        dict(by_model or {}),
     )
 
     def decorate(function: Callable[[], None]) -> Callable[..., None]:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from caploc.experiments.commonality_halves import overlap_matrix
-from caploc.experiments.enhancement_arms import LAST, LOCATED, NEAREST, RANDOM, RUNS
+from caploc.experiments.enhancement_arms import LAST, LOCATED, NEAREST, RANDOM
 from caploc.experiments.enhancement_runs import Enhanced, Enhancements, trained_datasets
 from caploc.experiments.erasure_sets import LARGEST, LAYER, MAGNITUDE, Erased
 from caploc.experiments.erasure_sets import LOCATED as ERASED
@@ -248,7 +248,7 @@ class TrainingMatrix(Spec[Matrix]):
                 "checkpoint": study.model,
                 "checkpoint fingerprint": study.lm.fingerprint[:16],
                 "epochs": LAST,
-                "runs": {arm: RUNS[arm] for arm in (LOCATED, RANDOM, NEAREST)},
+                "runs": {arm: len(found.indices(arm)) for arm in (LOCATED, RANDOM, NEAREST)},
             }
             for column in found.datasets:
                 base = found.base_score[column]

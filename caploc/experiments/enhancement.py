@@ -154,14 +154,14 @@ def located_beats_random(trained: Trained, study: Study, cell: Cell, claim: Clai
     """Claims ``table2-located-beats-random``, on average, and ``table2-located-beats-random-each``, on a dataset, p
     then Holm-corrected over datasets: scores after the last epoch.
 
-    Random neurons are matched by layer; see `caploc.statistics.arms` for the sampling error of five draws. Those
+    Random neurons are matched by layer; see `caploc.statistics.arms` for the sampling error of few draws. Those
     nearest in magnitude and uniform ones stand beside, as do the rank among the draws and nats a token.
     """
     seed = study.settings.seed
     found = _by_dataset(trained, LOCATED, RANDOM, seed, drawn=True)
     shown: dict[str, Aside] = {}
     for arm in (NEAREST, UNIFORM):
-        if all(one.indices(arm) for one in trained.by_dataset.values()):
+        if trained.has(arm):
             shown |= asides(_by_dataset(trained, LOCATED, arm, seed), f"minus {arm}, ")
     losses = _by_dataset(trained, RANDOM, LOCATED, seed, what="nll")
     shown |= {f"nats a token, {name}": one.estimate for name, one in losses.items()}
@@ -201,14 +201,15 @@ def located_beats_others(trained: Trained, study: Study, cell: Cell, claim: Clai
         difference(last.estimate, last.interval),
         effects(found),
         effect_size=last.effect_size,
-        asides=asides(minus(FROZEN), "minus the others, located frozen, "),
+        asides=asides(minus(FROZEN), "minus the others, located frozen, ") if trained.has(FROZEN) else {},
         floor=trained.divergence(LOCATED, OTHERS),
     )
 
 
 @_on_able
 def located_best_average(trained: Trained, study: Study, cell: Cell, claim: Claim) -> Measurement:
-    """Claim ``table2-located-best-average``: the located neurons' average minus the better of the two other methods'.
+    """Claim ``table2-located-best-average``: the located neurons' average minus the better of the two other methods',
+    in every column and on average over the columns.
 
     The columns are the numbers of epochs at the cell's sigma. Random stands with the mean of its draws, as the table
     has one number for it. With the located neurons frozen in place of zeroed it stands beside.
@@ -220,21 +221,29 @@ def located_best_average(trained: Trained, study: Study, cell: Cell, claim: Clai
 
     seed = study.settings.seed
     best = stats.best_of({arm: arrays(arm) for arm in METHODS}, seed)
-    fair = stats.best_of({arm: arrays(arm) for arm in (LOCATED, RANDOM, FROZEN)}, seed)
+    mean, narrow = best.mean, best.mean.interval90
+    shown: dict[str, Aside] = {}
+    if trained.has(FROZEN):
+        fair = stats.best_of({arm: arrays(arm) for arm in (LOCATED, RANDOM, FROZEN)}, seed)
+        frozen = "located frozen in the others' arm"
+        leads = zip(EPOCHS, fair.estimates, strict=True)
+        shown = {f"{frozen}, {after(epoch)}": one for epoch, one in leads} | {
+            f"best, {frozen}": Test(p=fair.p)
+        }
     columns = zip(EPOCHS, best.estimates, best.intervals, best.intervals90, strict=True)
     parts: dict[str, Part] = {
         after(epoch): effect(stats.Change(estimate, interval, interval90))
         for epoch, estimate, interval, interval90 in columns
     }
-    frozen = "located frozen in the others' arm"
     return Measurement(
         f"average score after {LAST} epochs, located minus the better rival",
         difference(best.estimates[-1], best.intervals[-1], "items and runs, the better rival chosen anew"),
-        {**parts, "best": Test(p=best.p)},
-        asides={
-            **{f"{frozen}, {after(epoch)}": one for epoch, one in zip(EPOCHS, fair.estimates, strict=True)},
-            f"best, {frozen}": Test(p=fair.p),
+        {
+            **parts,
+            "best": Test(p=best.p),
+            "mean lead": bound(mean.estimate, mean.interval, interval90=(narrow.low, narrow.high)),
         },
+        asides=shown,
         floor=trained.divergence(*METHODS),
     )
 
@@ -256,11 +265,10 @@ def small_portion_suffices(trained: Trained, study: Study, cell: Cell, claim: Cl
     over: dict[str, list[stats.Pair]] = {}
     for name, one in kept.items():
         scores, base = one.of(LOCATED, name, LAST), one.base_score[name][None]
-        room = f"the base leaves {1 - base.mean():.1%} to be gained on {name}".replace("%", " %")
-        if 1 - base.mean() <= claim.margins["least-gain"]:
-            notes.append(f"ceiling effect: {room}, so it is left out")
+        if (ceiling := _ceiling(name, one, claim)) is not None:
+            notes.append(ceiling)
             continue
-        notes.append(room)
+        notes.append(_room(name, one))
         found[f"{name}, over base"] = _over(name, scores, base, study.settings.seed)
         over.setdefault("over base", []).append(stats.Pair(name, name, scores, base))
         shown |= _mcnemar(f"{name}, over base", scores, base)
@@ -313,8 +321,8 @@ def _tested_on(trained: Trained, cell: Cell) -> str:
 
 
 def with_an_ability(trained: Trained, claim: Claim) -> Trained:
-    """The datasets on which the base or some method after the last epoch is above chance: where all guess, arms cannot
-    be told apart.
+    """The datasets on which the base or some method after the last epoch is above chance, and the base leaves more than
+    the least gain that counts: where all guess, or all are right, arms cannot be told apart.
 
     Raises:
         FloorError: none is left.
@@ -323,6 +331,9 @@ def with_an_ability(trained: Trained, claim: Claim) -> Trained:
     level = float(claim.margins["above-chance-level"])
     notes: list[str] = []
     for name, one in trained.by_dataset.items():
+        if (ceiling := _ceiling(name, one, claim)) is not None:
+            notes.append(ceiling)
+            continue
         means = [one.base_score[name], *(one.of(method, name, LAST).mean(0) for method in METHODS)]
         if any(stats.above_chance(mean, one.chance[name], level=level) for mean in means):
             found[name] = one
@@ -335,6 +346,17 @@ def with_an_ability(trained: Trained, claim: Claim) -> Trained:
     if not found:
         raise FloorError("; ".join(notes))
     return replace(trained, by_dataset=found, left_out=notes)
+
+
+def _ceiling(name: str, one: Enhancements, claim: Claim) -> str | None:
+    """Why no gain that counts can show on a dataset, in words; None where one can."""
+    if 1 - one.base_score[name].mean() > claim.margins["least-gain"]:
+        return None
+    return f"ceiling effect: {_room(name, one)}, so it is left out"
+
+
+def _room(name: str, one: Enhancements) -> str:
+    return f"the base leaves {1 - one.base_score[name].mean():.1%} to be gained on {name}".replace("%", " %")
 
 
 # ------------------------------------------------------------------------------------------------- scores and effects

@@ -20,19 +20,22 @@ from caploc.experiments.enhancement_arms import (
     HELD_OUT_EVERY,
     LAST,
     LOCATED,
+    METHODS,
+    PILOT_SHARE,
     PRINTED_RATE,
     RANDOM,
     RUNS,
-    SEEDS,
     Arm,
     EnhancedArms,
     LearningRates,
     Rates,
     Run,
+    TrainingExamples,
     epochs_of,
     recipe_of,
     runs_of,
     tokens_of,
+    trained_at,
     training_examples,
     training_flops,
     training_key,
@@ -167,6 +170,7 @@ class Enhanced(Spec[Enhancements]):
     def after(self, study: Study) -> Iterable[Spec[Any]]:
         yield EnhancedArms(self.dataset, self.sigma)
         yield LearningRates(self.dataset, self.sigma)
+        yield TrainingExamples(self.dataset)
         yield from map(Items, study.available())
         yield BaseText()
 
@@ -175,7 +179,8 @@ class Enhanced(Spec[Enhancements]):
         rates = study.result(LearningRates(self.dataset, self.sigma)).chosen
         return [
             (run, arms[arm], recipe_of(rates[arm], epochs_of(arm), run.seed))
-            for arm in arms
+            for arm in trained_at(study, self.sigma)
+            if arm in arms
             for run in runs_of(arm, study.settings.seed)
         ]
 
@@ -186,7 +191,7 @@ class Enhanced(Spec[Enhancements]):
         further = {
             "items": {name: one.fingerprint for name, one in tested.items()},
             "texts": list(texts),
-            "elsewhere": "last",
+            "trained on": self.dataset,
         }
         for run, arm, recipe in runs:
             mask = arm.sets[run.draw]
@@ -242,8 +247,8 @@ class Enhanced(Spec[Enhancements]):
         once = sum(evaluation_flops(study, items) for items in found.values())
         own = evaluation_flops(study, found[self.dataset]) if self.dataset in found else 0.0
         return sum(
-            count * (training_flops(study, self.dataset, LAST) + once + (len(epochs_of(arm)) - 1) * own)
-            for arm, count in RUNS.items()
+            RUNS[arm] * (training_flops(study, self.dataset, LAST) + once + (len(epochs_of(arm)) - 1) * own)
+            for arm in trained_at(study, self.sigma)
         )
 
 
@@ -294,6 +299,10 @@ class Trained:
         """How many items all datasets trained on have."""
         return sum(len(one.base_score[name]) for name, one in self.by_dataset.items())
 
+    def has(self, arm: str) -> bool:
+        """Whether the arm was trained on every dataset, and not all of its runs diverged."""
+        return all(one.indices(arm) for one in self.by_dataset.values())
+
     def divergence(self, *arms: str) -> str | None:
         """Why a measurement that rests on ``arms`` is uninformative: some of their runs diverged. They are left out,
         and leaving out what went wrong favours the arm."""
@@ -318,7 +327,7 @@ class Trained:
             "optimizer": "Adam, constant rate, no decay",
             "trained_weights": "rows into the MLP, column out of it",
             "training_examples": {name: one.examples for name, one in self.by_dataset.items()},
-            "runs": dict(RUNS),
+            "runs": {arm: len(self._one.indices(arm)) for arm in RUNS},
             "learning_rates": {name: dict(one.rates.chosen) for name, one in self.by_dataset.items()},
             "data_fingerprint": fingerprint([one.data_fingerprint for one in self.by_dataset.values()])[:16],
             **{name: value for name, value in self._one.recipe.items() if name not in ("lr", "seed")},
@@ -342,7 +351,8 @@ class Trained:
         if self._one.rates.pilots:
             notes.append(
                 f"the printed rate {PRINTED_RATE:g} hardly moves so small a model: each arm has that rate of the grid "
-                f"with the lowest loss on every {HELD_OUT_EVERY}th locating example in a pilot of as many epochs"
+                f"with the lowest loss on every {HELD_OUT_EVERY}th locating example in a pilot of as many updates on a "
+                f"{PILOT_SHARE}th of the examples"
             )
         for name, one in self.by_dataset.items():
             paper = DATASETS[name].paper_samples if name in DATASETS else None
@@ -356,7 +366,11 @@ class Trained:
                 )
         if not set(PAPER_DATASETS) <= set(self.by_dataset):
             notes.append(f"trained on {', '.join(self.by_dataset)}; Table 2 has {', '.join(PAPER_DATASETS)}")
-        notes.append(f"{SEEDS} seeds of {LOCATED} and of the others, {RUNS[RANDOM]} random draws")
+        runs = ", ".join(f"{RUNS[arm]} of {arm}" for arm in METHODS)
+        notes.append(f"training runs: {runs}; the paper prints one of each")
+        absent = [arm for arm in RUNS if arm not in METHODS and not self.has(arm)]
+        if absent:
+            notes.append(f"not trained here, though nothing rests on it: {'; '.join(absent)}")
         return notes
 
     @property

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from caploc.experiments.enhancement_arms import OTHERS, RUNS
 from caploc.power.designs import (
     Choices,
     Correlation,
@@ -23,7 +24,7 @@ from caploc.power.designs import (
     SharedNeurons,
 )
 from caploc.power.halves import DatasetPairs, Halves, Partitions
-from caploc.power.items import Arms, Doses, RandomChange, SetsDrawn, TextLoss
+from caploc.power.items import Arms, Doses, Others, RandomChange, SetsDrawn, TextLoss
 from caploc.statistics import draws_for
 
 LEVEL = 0.05
@@ -188,15 +189,19 @@ DESIGNS: Mapping[str, Make] = {
     "decoupling.commonality": lambda sizes: Paired(sizes.facts, comparisons=4),
     "enhancement.table2_numbers": _score,
     "enhancement.located_beats_random": _arms(True),
-    "enhancement.located_beats_others": _arms(False, 3, average=True, others=3),
+    "enhancement.located_beats_others": _arms(False, 3, average=True, others=RUNS[OTHERS]),
     "enhancement.located_best_average": _arms(True, 3, average=True),
     "enhancement.small_portion_suffices": _arms(False, 2, others=0),
     "enhancement.param_share": _count("a share of neurons, without sampling error"),
     "enhancement_elsewhere.enhancement_loss": _arms(True, average=True),
     "enhancement_elsewhere.table4_numbers": _score,
     "enhancement_elsewhere.table4_located_best": _elsewhere(True, 3),
-    "enhancement_elsewhere.harmless_updating": lambda sizes: Arms(
-        sizes.items, sizes.trained * max(1, sizes.datasets - 1), runs=sizes.runs, others=0
+    "enhancement_elsewhere.harmless_updating": lambda sizes: Others(
+        sizes.items,
+        runs=sizes.runs,
+        trained=sizes.trained,
+        elsewhere=max(1, sizes.datasets - 1),
+        texts=sizes.texts,
     ),
     "erasure.base": _score,
     "erasure.erase": _score,

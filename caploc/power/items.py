@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from caploc import statistics as stats
 from caploc.experiments.enhancement_arms import RANDOM, RUNS, SEEDS
+from caploc.experiments.enhancement_elsewhere import SIMULTANEOUS
 from caploc.experiments.erasure_sets import FEW_SETS, RANK_ITEMS
 from caploc.power.designs import FLIPS, RESAMPLES, Design, Paired, seed_of
 
@@ -103,7 +105,7 @@ class Arms(Design):
     """Arms of training (`effect_of`), by seed and item: ``runs`` of the first and ``others`` of the second, which may
     be ``drawn``, and is the base where ``others`` is 0. ``trained`` datasets, each tested on itself or, with
     ``elsewhere``, on so many others; ``ranked``: p of the sets beside that of items (`sets_p`). Runs differ in truth by
-    ``between``."""
+    ``between``. ``level``: of the wider interval."""
 
     runs: int = SEEDS
     others: int = RUNS[RANDOM]
@@ -112,6 +114,7 @@ class Arms(Design):
     drawn: bool = False
     ranked: bool = False
     between: float = 0.02
+    level: float = 0.95
     unit: ClassVar[str] = "items"
     random_null: ClassVar[bool] = True
 
@@ -128,7 +131,14 @@ class Arms(Design):
                 stats.Pair(f"row {row}", f"dataset {column}", *self._outcomes(runs, truth or 0.0, rng, noise))
                 for column in (range(self.elsewhere) if self.elsewhere else [row])
             ]
-        found = stats.effect_of(pairs, drawn=self.drawn, seed=seed_of(rng), resamples=RESAMPLES, flips=FLIPS)
+        found = stats.effect_of(
+            pairs,
+            drawn=self.drawn,
+            seed=seed_of(rng),
+            resamples=max(RESAMPLES, math.ceil(2 / (1 - self.level))),
+            flips=FLIPS,
+            level=self.level,
+        )
         return replace(found, p_sets=stats.sets_p(pairs, seed_of(rng), FLIPS)) if self.ranked else found
 
     def _outcomes(
@@ -142,6 +152,28 @@ class Arms(Design):
         order = np.argsort(np.argsort(latent, axis=-1), axis=-1) / max(1, self.units - 1)
         right = (order >= 1 - share[:, None]).astype(float)
         return right[: self.runs], right[self.runs :]
+
+
+@dataclass(frozen=True)
+class Others(Arms):
+    """What ``elsewhere`` datasets gain over the base by each of ``trained`` trainings, all together, and ``texts`` of
+    general text, whose change spreads by ``spread``."""
+
+    texts: int = 24
+    spread: float = 0.02
+    others: int = 0
+    random_null: ClassVar[bool] = False
+
+    @property
+    def second(self) -> Design:
+        """What general text loses."""
+        return Paired(self.texts, spread=self.spread)
+
+    @property
+    def single(self) -> Others:
+        """One pair of datasets, with an interval that holds for all of them together."""
+        pairs = self.trained * self.elsewhere
+        return replace(self, trained=1, elsewhere=1, level=1 - SIMULTANEOUS / pairs)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from caploc.findings import AnyPart, Bound, Chance, Count, Effect, Measurement, 
 from caploc.papers import Claim
 from caploc.power.designs import Design
 from caploc.power.halves import Grown, above_twin, draws_grown, from_other_text, growth
+from caploc.power.items import Others
 from caploc.power.truths import Truth, as_fraction, quantity_of
 from caploc.rules.printed import HUNDREDTHS, DecidingReading
 from caploc.statistics import Effect as Sampled
@@ -55,6 +56,19 @@ def effects(claim: Claim, design: Design, truth: Truth, draw: Draw) -> Measureme
     parts = {f"part {i}": _part(Effect, one, float(p[i])) for i, one in enumerate(found)}
     least = min(found, key=lambda one: one.estimate)
     return Measurement("difference", _part(Effect, least, least.p), parts)
+
+
+def harmless(claim: Claim, design: Design, truth: Truth, draw: Draw) -> Measurement:
+    """What other datasets and general text lose, and of every pair of datasets a Bound; of other designs `effects`."""
+    if not isinstance(design, Others):
+        return effects(claim, design, truth, draw)
+    mean, text = draw.effect(truth[0]), draw.effect(truth[1], design.second)
+    single = {
+        f"pair {i}": _part(Bound, draw.effect(truth[0], design.single))
+        for i in range(design.trained * design.elsewhere)
+    }
+    parts = {"other datasets": _part(Effect, mean), "general text": _part(Effect, text), **single}
+    return Measurement("difference", _part(Effect, mean), parts)
 
 
 def plain(claim: Claim, design: Design, truth: Truth, draw: Draw) -> Measurement:
@@ -143,10 +157,11 @@ def specificity(claim: Claim, design: Design, truth: Truth, draw: Draw) -> Measu
 
 
 def best_of(claim: Claim, design: Design, truth: Truth, draw: Draw) -> Measurement:
-    """Three columns; p is that of all together, which share their items: that of the middle one."""
+    """Three columns; p and lead of all together, which share their items, are those of the middle one."""
     found = [draw.effect(one) for one in _spread(truth, max(3, design.comparisons))]
     parts: dict[str, Part] = {str(i): _part(Effect, one, one.p) for i, one in enumerate(found)}
     parts["best"] = Test(p=sorted(one.p for one in found)[len(found) // 2])
+    parts["mean lead"] = _part(Bound, sorted(found, key=lambda one: one.estimate)[len(found) // 2])
     return Measurement("difference", _part(Effect, found[0]), parts)
 
 

@@ -93,7 +93,7 @@ TRUTHS: Mapping[str, Asked] = {
     "specificity": Asked(truths.of_specificity, measured.specificity),
     "best_of": Asked(truths.of_the_best, measured.best_of),
     "equivalence": Asked(truths.of_equivalence, measured.effects),
-    "non_inferiority": Asked(truths.of_harmlessness, measured.effects),
+    "non_inferiority": Asked(truths.of_harmlessness, measured.harmless),
     "no_more": Asked(truths.of_no_more, measured.no_more),
     "partition": Asked(truths.of_partition, measured.partition),
     "lower_bound": Asked(_above, measured.value),

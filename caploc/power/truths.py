@@ -16,7 +16,7 @@ from caploc.experiments.commonality_halves import LEAST_AGREEMENT
 from caploc.papers import Claim, PrintedCell, PrintedNumber
 from caploc.power.designs import Design
 from caploc.power.halves import GRID, Halves, Quantity, draws_grown
-from caploc.power.items import TextLoss
+from caploc.power.items import Others, TextLoss
 from caploc.rules.printed import HUNDREDTHS
 
 Truth = tuple[float | None, ...]
@@ -25,6 +25,8 @@ STEP = 0.05
 NOTHING = GRID[-1]
 """So much noise that halves share nothing, as those of a twin in which no neuron stands out."""
 WELL_ABOVE_CHANCE = 0.3
+PRINTED_HARM = 0.0558
+"""What other datasets lose on average by the most harmful training that Table 4 prints."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ class Truths:
 
 
 def of_comparison(claim: Claim, design: Design) -> Truths:
-    """One part without an effect among others that have it; all of them; the reverse."""
+    """One part without an effect among others that have it; all of them; the reverse, or where the rule says what the
+    least effect is, none."""
     size = _detectable(claim)
     if isinstance(design, Halves) and draws_grown(design):
         high = design.size_for(0.5 + size / 2, "overlap", design.units)
@@ -61,14 +64,16 @@ def of_comparison(claim: Claim, design: Design) -> Truths:
             size,
         )  # fmt: skip
     nothing = None if design.random_null else 0.0
-    return Truths.simple((nothing, size), (size,), (-size,), (design.high,), (-design.high,))
+    opposite = nothing if "least_effect" in claim.rule.parameters else -size
+    return Truths.simple((nothing, size), (size,), (opposite,), (design.high,), (-design.high,))
 
 
 def of_the_best(claim: Claim, design: Design) -> Truths:
-    """Ahead nowhere, everywhere, and behind everywhere."""
+    """Ahead nowhere, everywhere, and behind everywhere, or where the rule says what the least lead is, nowhere."""
     size = _detectable(claim)
     nothing = None if design.random_null else 0.0
-    return Truths.simple((nothing,), (size,), (-size,), (design.high,), (-design.high,))
+    opposite = nothing if "least_lead" in claim.rule.parameters else -size
+    return Truths.simple((nothing,), (size,), (opposite,), (design.high,), (-design.high,))
 
 
 def of_chance(claim: Claim, design: Design) -> Truths:
@@ -174,6 +179,11 @@ def of_partition(claim: Claim, design: Design) -> Truths:
 def of_harmlessness(claim: Claim, design: Design) -> Truths:
     """One part at the margin among others without harm; none harmed; all harmed by far more."""
     margin = claim.rule.parameters["margin"]
+    if isinstance(design, Others):
+        low = (-design.high, 0.0)
+        return Truths(
+            ((-margin, 0.0), (0.0, -margin)), (0.0, 0.0), (-PRINTED_HARM, 0.0), (0.0, 0.0), low, 0.0
+        )
     return Truths.simple((-margin, 0.0), (0.0,), (-5 * margin,), (0.0,), (-design.high,))
 
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from caploc.findings import Effect, Finding, Number, Outcome, Test, Verdict
+from caploc.findings import Bound, Effect, Finding, Number, Outcome, Test, Verdict
 from caploc.rules.base import (
     Comparison,
     NonNegative,
@@ -120,13 +120,15 @@ class PlainDifference(Comparison, kind="plain_difference"):
 
 class EveryEffect(Comparison, kind="comparison"):
     """Parts that are an Effect: all lie above 0 with p below the level and are not equivalent to 0 within
-    ``equivalence_margin`` / one lies at or below 0, or is equivalent to 0."""
+    ``equivalence_margin`` / one lies at or below 0, is equivalent to 0, or does not lie above 0 and is shown (by its
+    90 % interval) to be smaller than ``least_effect``, where that is given: the smallest that the claim can mean."""
 
     equivalence_margin: NonNegative
+    least_effect: NonNegative | None = None
 
     def judge(self, claim: Claim, finding: Finding) -> Verdict:
         verdicts = [
-            _effect(claim, finding, name, one, self.equivalence_margin)
+            _effect(claim, finding, name, one, self.equivalence_margin, self.least_effect)
             for name, one in parts(finding, Effect).items()
         ]
         found = {
@@ -156,9 +158,11 @@ class EveryEffect(Comparison, kind="comparison"):
 class BestOf(Comparison, kind="best_of"):
     """Parts that are an Effect, each the best rival subtracted: at least ``share`` of the estimates lie above 0, with
     the p value of the part ``best`` (a Test: how often chance alone puts as many ahead) below the level, and no
-    interval lies below 0 / one interval lies below 0."""
+    interval lies below 0 / one interval lies below 0, or, with ``least_lead``, the part ``mean lead`` (a Bound, over
+    all of them) does not lie above 0 and is shown (by its 90 % interval) to be smaller than that."""
 
     share: Share
+    least_lead: NonNegative | None = None
 
     def judge(self, claim: Claim, finding: Finding) -> Verdict:
         effects = parts(finding, Effect)
@@ -171,6 +175,16 @@ class BestOf(Comparison, kind="best_of"):
                 Outcome.REFUTED,
                 f"{len(behind)} of {len(spans)} intervals below 0, behind the best rival: {listed(behind)}",
             )
+        if self.least_lead is not None:
+            lead = part(finding, "mean lead", Bound)
+            wide, narrow = (interval(finding, "mean lead", lead, one) for one in ("interval", "interval90"))
+            if wide.low <= 0 and narrow.high < self.least_lead:
+                ends_shown = span(narrow.low, narrow.high, self.least_lead)
+                return Verdict(
+                    Outcome.REFUTED,
+                    f"no lead over the best rival: {wide.shown(0)} contains 0, and its 90 % interval {ends_shown} lies "
+                    f"below {num(self.least_lead)}",
+                )
         ahead = sum(value > 0 for value in estimates)
         shown = (
             f"ahead of the best rival in {ahead} of {len(spans)} ({num(self.share)} needed), p {num(p, claim.level)} "
@@ -254,26 +268,29 @@ class Equivalence(Rule, kind="equivalence"):
 
 
 class NonInferiority(Rule, kind="non_inferiority"):
-    """Parts that are an Effect: every interval lies above ``-margin`` / one lies wholly below it."""
+    """Parts that are an Effect: every interval lies above ``-margin``, and of parts that are a Bound, whose intervals
+    hold for all of them together, none lies wholly below it / one of either kind lies wholly below it."""
 
     margin: NonNegative
 
     def judge(self, claim: Claim, finding: Finding) -> Verdict:
         bound = -self.margin
         spans = [interval(finding, name, one) for name, one in parts(finding, Effect).items()]
-        below = [one.shown(bound) for one in spans if one.high < bound]
+        single = [interval(finding, name, one) for name, one in finding.measurement.of(Bound).items()]
+        below = [one.shown(bound) for one in (*spans, *single) if one.high < bound]
         if below:
             return Verdict(Outcome.REFUTED, f"below {num(bound)}: {listed(below)}")
         open_ = [one.shown(bound) for one in spans if one.low <= bound]
         if open_:
             return Verdict(Outcome.INCONCLUSIVE, f"may lie below {num(bound)}: {listed(open_)}")
         worst = min(spans, key=lambda one: one.low)
-        return Verdict(
-            Outcome.SUPPORTED,
+        shown = (
             f"{worst.shown(bound)} lies above {num(bound)}"
             if len(spans) == 1
-            else f"all {len(spans)} intervals lie above {num(bound)}, the lowest is {worst.shown(bound)}",
+            else f"all {len(spans)} intervals lie above {num(bound)}, the lowest is {worst.shown(bound)}"
         )
+        none = f"; of {len(single)} parts none is shown to lie below it" if single else ""
+        return Verdict(Outcome.SUPPORTED, shown + none)
 
 
 class Partition(Rule, kind="partition"):
@@ -357,8 +374,11 @@ class PrintedOrDirection(AgreesWithPrinted, Comparison, kind="printed_or_directi
         return _ps(finding, *finding.measurement.of(Effect))
 
 
-def _effect(claim: Claim, finding: Finding, name: str, one: Effect, margin: float) -> Verdict:
-    """Whether one part is an effect: above 0, with a p below the level, and not equivalent to 0."""
+def _effect(
+    claim: Claim, finding: Finding, name: str, one: Effect, margin: float, least: float | None = None
+) -> Verdict:
+    """Whether one part is an effect: above 0, with a p below the level, and not equivalent to 0; ``least``: the
+    smallest that counts."""
     wide, narrow = interval(finding, name, one), interval(finding, name, one, "interval90")
     p = number(finding, name, one, "p")
     shown = f"{wide.shown(0)}, one-sided p {num(p, claim.level)}"
@@ -368,6 +388,12 @@ def _effect(claim: Claim, finding: Finding, name: str, one: Effect, margin: floa
         ends_shown = span(narrow.low, narrow.high, margin, -margin)
         return Verdict(
             Outcome.REFUTED, f"{shown}: the 90 % interval {ends_shown} lies within {num(margin)} of 0"
+        )
+    if least is not None and wide.low <= 0 and narrow.high < least:
+        ends_shown = span(narrow.low, narrow.high, least)
+        return Verdict(
+            Outcome.REFUTED,
+            f"{shown}: the interval contains 0, and the 90 % interval {ends_shown} lies below {num(least)}",
         )
     if wide.low > 0 and p < claim.level:
         return Verdict(

@@ -62,8 +62,9 @@ def effect_of(
     seed: int = 0,
     resamples: int = RESAMPLES,
     flips: int = FLIPS,
+    level: float = 0.95,
 ) -> Effect:
-    """The mean over ``pairs`` (at least one) of their differences.
+    """The mean over ``pairs`` (at least one) of their differences; ``level``: of the wider interval.
 
     Items of one tested dataset are the same in all its pairs and are resampled and flipped together; runs of one
     trained dataset likewise. Intervals are at least `adjusted_interval`'s of each tested dataset, joined, so that items
@@ -92,7 +93,7 @@ def effect_of(
     test = paired_permutation(pooled, alternative="greater", draws=flips, seed=seed)
     size = mean / spread if spread > 0 else None
     draws = sum(len(one.second) for one in pairs) if drawn else 0
-    return Effect(mean, joined(0.95), joined(0.90), test.p, None, size, len(pooled), draws)
+    return Effect(mean, joined(level), joined(0.90), test.p, None, size, len(pooled), draws)
 
 
 def rank_among_draws(pairs: Sequence[Pair]) -> float:
@@ -167,7 +168,9 @@ def _adjusted(tested: Sequence[np.ndarray], shares: Sequence[float], level: floa
 
 
 def _error_of_runs(pairs: Sequence[Pair], drawn: bool) -> tuple[float, float]:
-    """The standard error that runs add, and its degrees of freedom."""
+    """The standard error that runs add, and its degrees of freedom, by Welch's second approximation (1947, Biometrika
+    34), which allows for the variances' own error: with few runs an arm the first has too few. Never more than all
+    variances have together."""
     terms: list[tuple[float, int]] = []
     for name in dict.fromkeys(one.trained for one in pairs):
         own = [one for one in pairs if one.trained == name]
@@ -178,6 +181,6 @@ def _error_of_runs(pairs: Sequence[Pair], drawn: bool) -> tuple[float, float]:
     total = sum(variance for variance, _ in terms)
     if total <= 0:
         return 0.0, math.inf
-    return math.sqrt(total), total**2 / sum(
-        variance**2 / freedom for variance, freedom in terms if variance > 0
-    )
+    found = [(variance, freedom) for variance, freedom in terms if variance > 0]
+    freedom = total**2 / sum(variance**2 / (own + 2) for variance, own in found) - 2
+    return math.sqrt(total), min(freedom, sum(own for _, own in found))

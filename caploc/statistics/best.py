@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from caploc.statistics.checks import Clusters, StatisticsError, cluster_codes
-from caploc.statistics.comparisons import FLIPS, Effect
+from caploc.statistics.comparisons import FLIPS, Change, Effect
 from caploc.statistics.intervals import RESAMPLES, Interval, percentile_interval
 from caploc.statistics.permutation import permutation_p
 from caploc.streams import Stream, stream
@@ -50,12 +50,14 @@ def against_the_best(rivals: Sequence[Effect]) -> Effect:
 
 @dataclass(frozen=True)
 class Best:
-    """By how much the first arm is ahead of the best other one: in each column with its intervals, and p over all."""
+    """By how much the first arm is ahead of the best other one: in each column and on average over the columns, with
+    intervals, and p over all."""
 
     estimates: Sequence[float]
     intervals: Sequence[Interval]
     intervals90: Sequence[Interval]
     p: float
+    mean: Change
 
 
 def best_of(
@@ -85,11 +87,13 @@ def best_of(
             for begin in range(0, flips, AT_ONCE)
         ]
     )
+    mean = drawn.mean(1)
     return Best(
         observed.tolist(),
         [percentile_interval(column, 0.95) for column in drawn.T],
         [percentile_interval(column, 0.90) for column in drawn.T],
         permutation_p(float(observed.mean()), null),
+        Change(float(observed.mean()), percentile_interval(mean, 0.95), percentile_interval(mean, 0.90)),
     )
 
 

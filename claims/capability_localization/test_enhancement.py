@@ -10,6 +10,9 @@ from caploc.audit.claims import claim, experiments
 
 enhancement, elsewhere = experiments.enhancement, experiments.enhancement_elsewhere
 
+TABLE_2 = ("gsm8k", "emotion", "code25k")
+"""What the paper trains on; a run without any of them trains on all that it has."""
+
 
 @claim("table2-numbers", enhancement.table2_numbers, over="model", across=True)
 def test_enhanced_scores() -> None:
@@ -31,12 +34,12 @@ def test_enhanced_scores_on_code25k() -> None:
     """Table 2, Code25K, where located and random lie 0.67 to 2.67 points apart."""
 
 
-@claim("table2-located-beats-random-each", enhancement.located_beats_random, across=True)
+@claim("table2-located-beats-random-each", enhancement.located_beats_random, preferred=TABLE_2, across=True)
 def test_located_beats_random_on_a_dataset() -> None:
     """Section 5.4: "effectively improve the performance of the current task"."""
 
 
-@claim("table2-small-portion-suffices", enhancement.small_portion_suffices, across=True)
+@claim("table2-small-portion-suffices", enhancement.small_portion_suffices, preferred=TABLE_2, across=True)
 def test_a_small_portion_suffices_on_a_dataset() -> None:
     """Table 2, rows "located", against Table 3's base."""
 

@@ -45,7 +45,8 @@ class Enhancement:
         recipe: how it was trained.
         at: by epoch, for those of ``recipe.keep`` that were reached, the trained difference.
         losses: each step's training loss before its update, nats a token; the last may be no number if it diverged.
-        held_out: by epoch, 0 being the untrained model, the loss on the held-out examples; empty if there are none.
+        held_out: by epoch, 0 being the untrained model and then those of ``recipe.keep``, the loss on the held-out
+            examples; empty if there are none.
         steps_per_epoch: so that losses can be drawn over epochs.
         diverged: the number of updates after which training was given up; None if it went to its end.
     """
@@ -88,7 +89,7 @@ def enhance(
     Args:
         mask: the neurons, at least one. Any number up to all is served well.
         examples: what to train on.
-        held_out: other examples, whose loss is measured before training and after every epoch.
+        held_out: other examples, whose loss is measured before training and after the epochs that are kept.
         zeroed: neurons whose weights are 0 during training and in the trained model; with ``mask`` the others it is
             the paper's "w/o located".
         progress: a bar of steps.
@@ -162,9 +163,11 @@ class _Run:
 
     def _keep(self, trainer: Trainer, epoch: int) -> bool:
         """Measure and keep the model after ``epoch``; False if it has come to nothing."""
-        if not trainer.finite() or not self._measure(trainer, epoch):
+        if not trainer.finite():
             return False
         if epoch in self._recipe.keep:
+            if not self._measure(trainer, epoch):
+                return False
             self._at[epoch] = trainer.rows.difference(self._fingerprint, self._zeroed)
         return True
 

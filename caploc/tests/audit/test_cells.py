@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,18 @@ def test_the_fact_datasets_are_those_of_the_registry() -> None:
     facts = {name for name, entry in DATASETS.items() if entry.task == "fact"}
     assert {name for name in DATASETS if DatasetRequest.of(name, None).facts} == facts
     assert facts >= {"counterfact", "zsre", "pararel", "known_1000"} and facts.isdisjoint(DEFAULT_DATASETS)
+
+
+def test_claims_about_a_table_have_cells_for_its_datasets_alone_where_the_run_has_any() -> None:
+    declared = ClaimTest("", None, preferred=("gsm8k", "emotion", "code25k"))
+
+    def named(*datasets: str) -> list[str | None]:
+        requests = [DatasetRequest(name) for name in datasets]
+        settings = replace(_read(model=["tiny-llama"]), datasets=requests)
+        return [one.values[0].cell.dataset for one in cell_parameters(declared, settings, lambda _: ())]
+
+    assert named("imdb", "emotion", "meta_math", "gsm8k") == ["emotion", "gsm8k"]
+    assert named("imdb", "mine") == ["imdb", "mine"]
 
 
 def test_each_model_has_one_cell_whatever_the_datasets_and_sigmas(claims_run: ClaimsRun) -> None:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import pytest
 
 from caploc.experiments import enhancement
 from caploc.experiments import enhancement_elsewhere as elsewhere
-from caploc.experiments.enhancement_arms import FROZEN, LOCATED, METHODS, OTHERS, RANDOM
+from caploc.experiments.enhancement_arms import EPOCHS, FROZEN, LOCATED, METHODS, OTHERS, RANDOM
 from caploc.experiments.study import Experiment
-from caploc.findings import Cell, Effect, Finding, Number, Outcome, Verdict
+from caploc.findings import Bound, Cell, Effect, Finding, Number, Outcome, Verdict
 from caploc.papers import PrintedCell
 from caploc.tests.experiments.planted import PAPER, judged
-from caploc.tests.experiments.trained import TrainedStudy
+from caploc.tests.experiments.trained import ITEMS, TrainedStudy
 
 CLAIMS: Mapping[str, Experiment] = {
     "table2-numbers": enhancement.table2_numbers,
@@ -72,9 +73,9 @@ def test_verdict_follows_what_is_planted(
 
 
 @pytest.mark.parametrize("claim", [name for name in COMPARISONS if "harmless" not in name])
-def test_no_difference_is_never_support(claim: str) -> None:
-    outcome = run(claim, TrainedStudy(EQUAL, EQUAL))[1].outcome
-    assert outcome is (Outcome.INCONCLUSIVE if "best-average" in claim else Outcome.REFUTED)
+def test_no_difference_is_refuted(claim: str) -> None:
+    verdict = run(claim, TrainedStudy(EQUAL, EQUAL))[1]
+    assert verdict.outcome is Outcome.REFUTED, verdict.reason
 
 
 def test_harm_to_general_text_alone_refutes() -> None:
@@ -84,6 +85,29 @@ def test_harm_to_general_text_alone_refutes() -> None:
     )
     assert outcome is Outcome.REFUTED
     assert "general text" in reason
+
+
+@pytest.mark.parametrize(("lost", "expected"), [(0.15, Outcome.REFUTED), (0.02, Outcome.SUPPORTED)])
+def test_harm_to_a_single_dataset_is_not_hidden_by_the_average(lost: float, expected: Outcome) -> None:
+    """15 points on one of nine pairs are 1.7 on average, which alone would pass."""
+    even = {**AHEAD, LOCATED: 0.5, "base": 0.5}
+    study = TrainedStudy(AHEAD, even)
+    (found,) = (one for key, one in study._results.items() if (key.dataset, key.sigma) == ("gsm8k", 6.0))  # type: ignore[attr-defined]
+    located = found.indices(LOCATED)
+    right = np.flatnonzero(found.score["imdb"][located[0], -1])[: round(lost * ITEMS)]
+    found.score["imdb"][np.ix_(located, [len(EPOCHS) - 1], right)] = 0.0
+    finding, verdict = run("table4-harmless-updating", study)
+    assert estimate(finding) == pytest.approx(-lost / 9, abs=0.001)
+    assert verdict.outcome is expected, verdict.reason
+    assert ("imdb after gsm8k" in verdict.reason) is (expected is Outcome.REFUTED)
+
+
+def test_intervals_of_single_pairs_hold_for_all_of_them() -> None:
+    finding, _ = run("table4-harmless-updating", TrainedStudy(AHEAD, AHEAD, 0.01))
+    single = finding.measurement.of(Bound)
+    assert len(single) == 9 + 3
+    assert all("99.44 %" in one.method for name, one in single.items() if "general text" not in name)
+    assert all("98.33 %" in one.method for name, one in single.items() if "general text" in name)
 
 
 def test_an_accident_of_random_sets_is_no_support() -> None:
@@ -145,7 +169,7 @@ def test_a_dataset_that_gains_nothing_is_judged_by_itself() -> None:
     }
     each, pooled = "table2-located-beats-random-each", "table2-located-beats-random"
     assert run(each, study, dataset="gsm8k")[1].outcome is Outcome.SUPPORTED
-    assert run(each, study, dataset="emotion")[1].outcome is Outcome.INCONCLUSIVE
+    assert run(each, study, dataset="emotion")[1].outcome is Outcome.REFUTED
     assert run(pooled, study)[1].outcome is Outcome.SUPPORTED
     assert run("table2-small-portion-suffices", study, dataset="emotion")[1].outcome is Outcome.REFUTED
     assert run("table2-small-portion-suffices", study)[1].outcome is Outcome.SUPPORTED
@@ -180,6 +204,15 @@ def test_one_dataset_has_no_others() -> None:
 
 def test_a_base_that_leaves_nothing_to_gain_is_a_ceiling_and_no_refutation() -> None:
     finding, verdict = run("table2-small-portion-suffices", TrainedStudy({"base": 0.98, LOCATED: 0.98}))
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert finding.measurement.floor is not None and finding.measurement.floor.count("ceiling effect") == 3
+
+
+@pytest.mark.parametrize(
+    "claim", ["table2-located-beats-random", "table2-located-beats-wo-located", "table2-located-best-average"]
+)
+def test_arms_that_are_all_right_are_a_ceiling_and_no_refutation(claim: str) -> None:
+    finding, verdict = run(claim, TrainedStudy({"base": 0.96, **dict.fromkeys(METHODS, 0.96)}))
     assert verdict.outcome is Outcome.INCONCLUSIVE
     assert finding.measurement.floor is not None and finding.measurement.floor.count("ceiling effect") == 3
 

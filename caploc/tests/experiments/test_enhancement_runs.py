@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from caploc.attribution.method import Method
 from caploc.evaluation import evaluate
 from caploc.experiments import enhancement_arms as arms
 from caploc.experiments import enhancement_runs as runs
+from caploc.experiments import study as study_module
 from caploc.experiments.enhancement import param_share
 from caploc.experiments.enhancement_arms import (
     FROZEN,
@@ -26,7 +28,7 @@ from caploc.experiments.enhancement_arms import (
     EnhancedArms,
 )
 from caploc.experiments.enhancement_runs import Enhanced
-from caploc.experiments.evaluating import Items
+from caploc.experiments.evaluating import Items, PreparedItems
 from caploc.experiments.locating import Magnitudes, located_mask
 from caploc.experiments.specs import FloorError, Need, Plan
 from caploc.experiments.study import Study, StudySettings
@@ -58,9 +60,18 @@ def test_embedded_models_have_an_early_checkpoint_and_others_train_themselves() 
 
 def test_runs_of_random_arms_have_sets_of_their_own_and_seeds_in_turn() -> None:
     found = arms.runs_of(RANDOM, seed=7)
-    assert [run.draw for run in found] == [0, 1, 2, 3, 4]
-    assert [run.seed for run in found] == [7, 8, 9, 7, 8]
-    assert [(run.draw, run.seed) for run in arms.runs_of(OTHERS)] == [(0, 0), (0, 1), (0, 2)]
+    assert [run.draw for run in found] == [0, 1, 2]
+    assert [run.seed for run in found] == [7, 8, 9]
+    assert [(run.draw, run.seed) for run in arms.runs_of(OTHERS)] == [(0, 0), (0, 1)]
+
+
+def test_what_only_stands_beside_is_trained_at_the_sigma_that_has_figures() -> None:
+    study = Study("tiny-llama", StudySettings(sigmas=(3.0, 6.0)))
+    assert set(arms.trained_at(study, 3.0)) == set(arms.METHODS)
+    assert set(arms.trained_at(study, 6.0)) == {*arms.METHODS, FROZEN, NEAREST}
+    assert set(arms.trained_at(Study("7b", StudySettings(sigmas=(3.0, 6.0), device="cuda")), 3.0)) == set(
+        arms.RUNS
+    )
 
 
 def test_every_threshold_has_something_to_train_and_something_else() -> None:
@@ -126,7 +137,9 @@ def test_what_is_measured_is_what_training_gives(study: Study) -> None:
     before = study.lm.fingerprint
     found = study.result(Enhanced("gsm8k", SIGMA))
     assert study.lm.fingerprint == before
-    assert [run.arm for run in found.runs] == [arm for arm, count in FEW.items() for _ in range(count)]
+    assert [run.arm for run in found.runs] == [
+        arm for arm, count in FEW.items() for _ in range(count) if arm != UNIFORM
+    ]
     index = found.indices(OTHERS)[1]
     run, mask = found.runs[index], located_mask(study, "gsm8k", SIGMA)
     recipe = arms.recipe_of(found.rates.chosen[OTHERS], arms.EPOCHS, run.seed)
@@ -138,12 +151,42 @@ def test_what_is_measured_is_what_training_gives(study: Study) -> None:
             with enhanced(study.lm, again.at[epoch]):
                 outcomes = evaluate(study.lm, study.result(Items(name)).prepared)
             if name == "gsm8k" or epoch == arms.LAST:
+                assert not np.isnan(outcomes.score).any()
                 assert np.array_equal(found.score[name][index, place], outcomes.score)
                 assert np.allclose(found.nll[name][index, place], outcomes.nll)
             else:  # what was not trained on is scored after the last epoch alone
                 assert np.isnan(found.score[name][index, place]).all()
-    assert np.isnan(found.nll["gsm8k"][found.indices(UNIFORM), 0]).all()
+    assert not found.indices(UNIFORM)
+    assert np.isnan(found.nll["gsm8k"][found.indices(NEAREST), 0]).all()
     assert np.isfinite(found.nll["gsm8k"][:, -1]).all()
+
+
+def test_training_goes_on_to_examples_that_did_not_locate_and_are_not_tested(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other dataset is evaluated on a question that this one would be trained on."""
+    monkeypatch.setattr(study_module, "CPU_SAMPLES", 16)
+    questions = [{"question": f"{n}+1?", "answer": f"#### {n + 1}"} for n in range(10, 80)]
+    _write(tmp_path, "gsm8k", questions, 40)
+    shared = [{"query": q["question"], "response": q["answer"], "type": "x"} for q in questions[:40:2]]
+    _write(tmp_path, "meta_math", [*[{**one, "query": f"Say {one['query']}"} for one in shared], *shared], 20)
+    settings = replace(
+        _study(folder, tiny_lm()).settings,
+        samples=None,
+        data_root=str(tmp_path),
+        datasets=["gsm8k", "meta_math"],
+    )
+    made = Study("mine", settings, tiny_lm())
+    found, located = arms.training_examples(made, "gsm8k"), made.located("gsm8k").tokenized
+    assert [one.content for one in found[: len(located)]] == [one.content for one in located]
+    trained = {arms._prompt(one) for one in found}
+    assert len(located) < len(found) == len(trained) < 40
+    for name in ("gsm8k", "meta_math"):
+        items = made.result(PreparedItems(name)).prepared.all_items
+        assert not trained & {arms._prompt(one.tokens) for one in items}
+    monkeypatch.setattr(arms, "CPU_EXAMPLES", 5)
+    again = Study("mine", settings, tiny_lm())
+    assert len(arms.training_examples(again, "gsm8k")) == 5
 
 
 def test_arms_are_what_they_are_called(study: Study) -> None:
@@ -197,6 +240,7 @@ def _study(folder: Path, lm: LanguageModel) -> Study:
         samples=16,
         data_root=str(folder),
         datasets=["gsm8k", "emotion"],
+        sigmas=(SIGMA,),
         method=Method(steps=2),
         margins=PAPER.margins,
         store=Store(folder / "store"),
@@ -204,6 +248,6 @@ def _study(folder: Path, lm: LanguageModel) -> Study:
     return Study("mine", settings, lm)
 
 
-def _write(folder: Path, name: str, records: list[dict[str, object]]) -> None:
-    for part, some in (("train", records[:20]), ("test", records[20:])):
+def _write(folder: Path, name: str, records: Sequence[Mapping[str, object]], train: int = 20) -> None:
+    for part, some in (("train", records[:train]), ("test", records[train:])):
         (folder / f"{name}_{part}.jsonl").write_text("".join(json.dumps(one) + "\n" for one in some))

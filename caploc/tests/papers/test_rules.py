@@ -9,9 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from caploc.findings import Chance, Count, Effect, Number, Outcome, Part, Reading
-from caploc.rules import decisive_p, judge
-from caploc.tests.papers.examples import JUDGED, NAN, a_test, bound, claim_of, effect, finding_of, pair
+from caploc.findings import Bound, Chance, Count, Effect, Number, Outcome, Part, Reading
+from caploc.rules import IncompleteFindingError, decisive_p, judge
+from caploc.tests.papers.examples import (
+    JUDGED,
+    NAN,
+    a_test,
+    bound,
+    claim_of,
+    effect,
+    finding_of,
+    pair,
+    rule_of,
+)
 
 S, R, U, M = Outcome.SUPPORTED, Outcome.REFUTED, Outcome.INCONCLUSIVE, Outcome.MEASURED
 
@@ -133,6 +143,8 @@ EXAMPLES: list[tuple[str, Outcome, dict[str, Part | None], dict[str, Any]]] = [
     ("non_inferiority", S, {}, {}),
     ("non_inferiority", U, {"one": effect(-0.02, 0.01)}, {}),
     ("non_inferiority", R, {"one": effect(-0.2, -0.021)}, {}),
+    ("non_inferiority", S, {"a pair": bound(-0.3, 0.1)}, {}),
+    ("non_inferiority", R, {"a pair": bound(-0.3, -0.021)}, {}),
     ("above_chance", S, {"b": pair(0.009, 0.04)}, {}),
     ("above_chance", U, {"b": pair(0.01, 0.01)}, {}),
     ("above_chance", U, {"b": pair(0.001, 0.05)}, {}),
@@ -218,6 +230,38 @@ def test_the_reason_names_the_numbers_and_thresholds(
 ) -> None:
     reason = judge(claim_of(kind), finding_of(kind, parts, **numbers)).reason
     assert all(text in reason for text in shown), reason
+
+
+@pytest.mark.parametrize(
+    ("one", "expected", "without"),
+    [
+        (effect(-0.2, 0.07), R, U),  # 8 points are excluded
+        (effect(-0.2, 0.08), U, U),
+        (effect(0.01, 0.07), S, S),  # shown, though small
+        (Effect(0.03, (-0.01, 0.09), (0.0, 0.079), 0.04), R, U),
+    ],
+)
+def test_what_is_not_shown_is_refuted_where_the_least_effect_that_counts_is_excluded(
+    one: Effect, expected: Outcome, without: Outcome
+) -> None:
+    finding = finding_of("comparison", {"three": one})
+    rule = rule_of("comparison").model_copy(update={"least_effect": 0.08})
+    verdict = judge(claim_of("comparison", rule=rule), finding)
+    assert verdict.outcome is expected
+    assert ("lies below 0.08" in verdict.reason) is (expected is R)
+    assert judge(claim_of("comparison"), finding).outcome is without
+
+
+def test_no_lead_on_average_is_refuted_where_the_least_is_excluded() -> None:
+    claim = claim_of("best_of", rule=rule_of("best_of").model_copy(update={"least_lead": 0.02}))
+
+    def verdict(low: float, high: float) -> Outcome:
+        lead = Bound(0.0, (low, 1.0), (low, high))
+        return judge(claim, finding_of("best_of", {"mean lead": lead})).outcome
+
+    assert (verdict(-0.1, 0.019), verdict(-0.1, 0.02), verdict(0.001, 0.019)) == (R, S, S)
+    with pytest.raises(IncompleteFindingError, match="mean lead"):
+        judge(claim, finding_of("best_of"))
 
 
 def test_many_parts_make_no_long_reason() -> None:

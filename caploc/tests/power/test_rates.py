@@ -25,10 +25,11 @@ from caploc.power import (
     known_rates,
     more_units,
     rates,
+    truths_of,
 )
 from caploc.power.designs import Layers, Level, Paired, Proportion, SharedNeurons
 from caploc.power.halves import GRID, Halves, Partitions, agreement_by_noise, shards_of
-from caploc.power.items import Doses, RandomChange, SetsDrawn
+from caploc.power.items import Arms, Doses, Others, RandomChange, SetsDrawn
 from caploc.rules import RULES
 from caploc.store import Store
 from caploc.tests.papers.examples import JUDGED, claim_of
@@ -138,12 +139,27 @@ def test_no_number_of_units_where_the_effect_is_too_small() -> None:
 
 
 def test_equivalence_needs_as_many_items_as_a_margin_of_two_points() -> None:
-    """If no item of 64 changes, two points cannot be excluded; of 300 they can."""
+    """If no item of 64 changes, three points cannot be excluded; of 300 they can."""
     claim: Claim = CLAIMS["table4-harmless-updating"]
     assert not rates(claim, Paired(64, binary=True, discordant=0.0), runs=20).can_support
     assert rates(claim, Paired(300, binary=True, discordant=0.0), runs=20).can_support
     assert not rates(CLAIMS["table3-random"], RandomChange(40, changed=0.0), runs=20).can_support
     assert rates(CLAIMS["table3-random"], RandomChange(200, changed=0.0), runs=20).power == 1
+
+
+def test_harm_is_found_and_its_absence_too() -> None:
+    claim = CLAIMS["table4-harmless-updating"]
+    found = rates(claim, Others(800, trained=3, elsewhere=4, runs=5, between=0.005, texts=60), runs=40)
+    assert found.calibrated and found.power >= 0.8 and found.against >= 0.8, found
+
+
+def test_where_a_least_effect_is_stated_no_effect_is_the_opposite() -> None:
+    each = CLAIMS["table2-located-beats-random-each"]
+    design = Arms(400, runs=6, others=8, drawn=True, between=0.005)
+    found = rates(each, design, runs=60)
+    assert found.power >= 0.8 and found.against >= 0.8 and found.calibrated, found
+    plain = replace(each, rule=each.rule.model_copy(update={"least_effect": None}))
+    assert truths_of(plain, design).opposite == (-0.15,) and truths_of(each, design).opposite == (None,)
 
 
 def test_equivalence_of_a_share_of_the_parts_is_seldom_supported_by_accident() -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats as distributions
 
 from caploc.statistics import (
     Effect,
@@ -19,6 +20,7 @@ from caploc.statistics import (
     effect_of,
     rank_among_draws,
 )
+from caploc.statistics.arms import _error_of_runs
 
 
 def answers(seed: int, runs: int, items: int, share: float = 0.5, spread: float = 0.0) -> np.ndarray:
@@ -88,6 +90,22 @@ def test_between_runs_finds_the_planted_variance() -> None:
     assert np.mean([between_variance([answers(seed, 6, 200)]) for seed in range(200)]) < 0.001
 
 
+@pytest.mark.parametrize(("rows", "runs"), [(1, 3), (3, 3), (3, 2)])
+def test_intervals_of_few_runs_hold_as_often_as_they_say(rows: int, runs: int) -> None:
+    """Runs alone err: items are alike. Satterthwaite's own degrees of freedom miss 2 % of 3 rows of 2 runs, not 5."""
+    generator = np.random.default_rng(3)
+    missed = 0
+    for _ in range(4000):
+        shifts = generator.normal(0, 0.02, (rows, runs))
+        pairs = [
+            Pair(f"{row}", f"{row}", np.repeat(one[:, None], 2, 1), np.zeros((1, 2)))
+            for row, one in enumerate(shifts)
+        ]
+        error, freedom = _error_of_runs(pairs, False)
+        missed += abs(shifts.mean()) > error * distributions.t.isf(0.025, freedom)
+    assert 0.03 < missed / 4000 < 0.063
+
+
 def test_a_new_draw_is_rarely_above() -> None:
     """Located is one of the draws, which differ by 10 points: supported in at most 5 % of 200 studies."""
     above = 0
@@ -121,6 +139,13 @@ class TestBestOf:
         arms = self.arms(0.9, 0.5, 0.6)
         means = [np.mean([dataset.mean((0, 2)) for dataset in arm], axis=0) for arm in arms.values()]
         assert best_of(arms).estimates == pytest.approx((means[0] - np.maximum(*means[1:])).tolist())
+
+    def test_the_mean_lead_is_that_over_all_columns(self) -> None:
+        found = best_of(self.arms(0.8, 0.3, 0.6), resamples=200, flips=99)
+        assert found.mean.estimate == pytest.approx(np.mean(found.estimates))
+        # columns that are alike have one interval
+        assert found.mean.interval.low == pytest.approx(found.intervals[0].low)
+        assert found.mean.interval90.high == pytest.approx(found.intervals90[0].high)
 
     def test_p_is_small_for_a_lead_and_large_for_none(self) -> None:
         assert best_of(self.arms(0.9, 0.5, 0.6), flips=999).p < 0.01
