@@ -178,7 +178,9 @@ FURTHER: dict[str, Configure] = {
     "vaultgemma": _further(
         "vaultgemma", lambda n, h, k, w: {**_sliding(n, w), **_HEAD, "query_pre_attn_scalar": 8}
     ),
-    "minicpm3": _further("minicpm3", lambda n, h, k, w: {**_LATENT, "num_key_value_heads": h}),
+    "minicpm3": _further(
+        "minicpm3", lambda n, h, k, w: {**_LATENT, "num_key_value_heads": h, "scale_emb": 2}
+    ),
     "youtu": _further("youtu", lambda n, h, k, w: {**_LATENT, "num_key_value_heads": h}),
     "persimmon": _further("persimmon"),
     "biogpt": _further("biogpt"),
@@ -197,8 +199,8 @@ def config_of(family: str, layers: int, heads: int, key_heads: int, window: int)
 
 
 class in_float64(TorchFunctionMode):  # noqa: N801  read as ``with in_float64():``
-    """Within, nothing that is float64 is rounded through float32. Norms, rotary angles and softmaxes of many families are
-    cast there whatever the model's dtype, and two computations equal to 1e-16 can fall on two sides of a rounding."""
+    """Within, nothing that is float64 is rounded through float32. Norms, rotary angles and softmaxes of many families
+    are cast there whatever the model's dtype, and two computations equal to 1e-16 can fall on two sides of a rounding."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})

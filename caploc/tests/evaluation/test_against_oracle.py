@@ -34,7 +34,7 @@ def check(
     made = evaluate(lm, prepared, members, batch_tokens=batch)
     for index, one in enumerate(members):
         slow = evaluate_slowly(lm, prepared, some, one)
-        np.testing.assert_allclose(made.nll[index], slow["nll"], rtol=1e-9)
+        np.testing.assert_allclose(made.nll[index], slow["nll"], rtol=1e-9, atol=1e-15)
         for name in ("score", "exact", "ended"):
             np.testing.assert_array_equal(getattr(made, name)[index].astype(float), slow[name], err_msg=name)
 
