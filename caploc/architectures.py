@@ -63,24 +63,49 @@ def _gated(family: str) -> Architecture:
     )
 
 
+def _ungated(family: str) -> Architecture:
+    """Llama's layout without the gate: neurons are activation(up)."""
+    return Architecture(
+        family, "model.layers", ("mlp.up_proj",), "mlp.act_fn", "mlp.down_proj", "self_attn.o_proj"
+    )
+
+
+def _joined(family: str) -> Architecture:
+    """Phi-3's layout: gate and up are one projection."""
+    inputs, activation = ("mlp.gate_up_proj",), "mlp.activation_fn"
+    return Architecture(
+        family, "model.layers", inputs, activation, "mlp.down_proj", "self_attn.o_proj", gated=True
+    )
+
+
+_LIKE_LLAMA = (
+    "llama", "mistral", "ministral", "ministral3", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "vaultgemma",
+    "olmo", "olmo2", "olmo3", "smollm3", "granite", "cohere", "cohere2", "exaone4", "stablelm", "seed_oss", "ernie4_5",
+    "helium", "hunyuan_v1_dense", "hyperclovax", "diffllama", "minicpm3", "youtu", "internlm3", "cwm", "iquestcoder",
+)  # fmt: skip
+
 _TABLE = (
-    _gated("llama"),
-    _gated("mistral"),
-    _gated("qwen2"),
-    _gated("qwen3"),
-    _gated("gemma2"),
-    _gated("gemma3_text"),
-    _gated("olmo2"),
+    *map(_gated, _LIKE_LLAMA),
+    *map(_ungated, ("nemotron", "arcee", "apertus", "jais2")),
+    *map(_joined, ("phi3", "glm", "glm4")),
     Architecture("phi", "model.layers", ("mlp.fc1",), "mlp.activation_fn", "mlp.fc2", "self_attn.dense"),
+    Architecture("starcoder2", "model.layers", ("mlp.c_fc",), "mlp.act", "mlp.c_proj", "self_attn.o_proj"),
     Architecture(
-        "phi3",
-        "model.layers",
-        ("mlp.gate_up_proj",),
-        "mlp.activation_fn",
-        "mlp.down_proj",
-        "self_attn.o_proj",
-        gated=True,
+        "nanochat", "model.layers", ("mlp.fc1",), "mlp.activation_fn", "mlp.fc2", "self_attn.o_proj"
     ),
+    Architecture(
+        "persimmon",
+        "model.layers",
+        ("mlp.dense_h_to_4h",),
+        "mlp.act",
+        "mlp.dense_4h_to_h",
+        "self_attn.dense",
+    ),
+    Architecture("biogpt", "biogpt.layers", ("fc1",), "activation_fn", "fc2", "self_attn.out_proj"),
+    Architecture(
+        "modernbert-decoder", "model.layers", ("mlp.Wi",), "mlp.act", "mlp.Wo", "attn.Wo", gated=True
+    ),
+    Architecture("codegen", "transformer.h", ("mlp.fc_in",), "mlp.act", "mlp.fc_out", "attn.out_proj"),
     Architecture("gptj", "transformer.h", ("mlp.fc_in",), "mlp.act", "mlp.fc_out", "attn.out_proj"),
     Architecture("gpt2", "transformer.h", ("mlp.c_fc",), "mlp.act", "mlp.c_proj", "attn.c_proj"),
     Architecture(

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 
 from caploc.model.loading import LanguageModel, load_model, wrap
 from caploc.model.registry import REGISTRY
-from caploc.tests.attribution.families import CONFIGS, VOCABULARY, make_model
+from caploc.tests.attribution.families import VOCABULARY, config_of, make_model
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SHARED = REPOSITORY.parent / "shared"
@@ -52,12 +52,12 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 def tiny_lm(family: str = "llama", dtype: torch.dtype = torch.float32, seed: int = 0) -> LanguageModel:
     """A random model of ``family`` with the tokenizer above."""
-    return wrap(f"tiny-{family}", make_model(CONFIGS[family](*SHAPE), dtype, seed), tokenizer())
+    return wrap(f"tiny-{family}", make_model(config_of(family, *SHAPE), dtype, seed), tokenizer())
 
 
 def save_tiny(folder: Path, family: str = "llama", seed: int = 0) -> Path:
     """The same in a folder in Hugging Face format, in float32."""
-    make_model(CONFIGS[family](*SHAPE), torch.float32, seed).save_pretrained(folder)
+    make_model(config_of(family, *SHAPE), torch.float32, seed).save_pretrained(folder)
     tokenizer().save_pretrained(folder)
     return folder
 

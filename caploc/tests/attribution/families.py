@@ -8,8 +8,11 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
+    CodeGenConfig,
     Gemma2Config,
     Gemma3TextConfig,
     GPT2Config,
@@ -70,8 +73,10 @@ def _sliding_types(layers: int) -> list[str]:
     return ["sliding_attention" if index % 2 == 0 else "full_attention" for index in range(layers)]
 
 
+Configure = Callable[[int, int, int, int], PreTrainedConfig]
+
 # family -> (layers, heads, key heads, window) -> configuration; the window is where the family has one
-CONFIGS: dict[str, Callable[[int, int, int, int], PreTrainedConfig]] = {
+CONFIGS: dict[str, Configure] = {
     "llama": lambda n, h, k, w: LlamaConfig(**_llama_like(n, h, k)),
     "mistral": lambda n, h, k, w: MistralConfig(**_llama_like(n, h, k), sliding_window=w),
     "qwen2": lambda n, h, k, w: Qwen2Config(
@@ -116,6 +121,99 @@ CONFIGS: dict[str, Callable[[int, int, int, int], PreTrainedConfig]] = {
 }
 
 
+def _sliding(layers: int, window: int) -> dict[str, Any]:
+    return {"sliding_window": window, "layer_types": _sliding_types(layers)}
+
+
+_LATENT = {"q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 4, "v_head_dim": 8, "qk_nope_head_dim": 8}
+_HEAD = {"head_dim": 8}
+
+
+def _further(family: str, more: Callable[[int, int, int, int], dict[str, Any]] | None = None) -> Configure:
+    """A family whose configuration has Llama's fields, and ``more``."""
+
+    def configure(layers: int, heads: int, key_heads: int, window: int) -> PreTrainedConfig:
+        extra = more(layers, heads, key_heads, window) if more else {}
+        return AutoConfig.for_model(family, **{**_llama_like(layers, heads, key_heads), **extra})
+
+    return configure
+
+
+# families that differ from those above by what one row of the table says; attribution and erasure are tested on them
+FURTHER: dict[str, Configure] = {
+    "gemma": _further("gemma", lambda n, h, k, w: _HEAD),
+    "smollm3": _further("smollm3", lambda n, h, k, w: {"no_rope_layer_interval": 2}),
+    "olmo": _further("olmo"),
+    "olmo3": _further("olmo3", lambda n, h, k, w: _sliding(n, w)),
+    "granite": _further(
+        "granite",
+        lambda n, h, k, w: {
+            "embedding_multiplier": 3.0,
+            "residual_multiplier": 0.5,
+            "attention_multiplier": 0.2,
+            "logits_scaling": 2.0,
+        },
+    ),
+    "cohere": _further("cohere"),
+    "cohere2": _further("cohere2", lambda n, h, k, w: {**_sliding(n, w), **_HEAD}),
+    "glm": _further("glm", lambda n, h, k, w: _HEAD),
+    "glm4": _further("glm4", lambda n, h, k, w: _HEAD),
+    "exaone4": _further("exaone4", lambda n, h, k, w: _sliding(n, w)),
+    "ministral": _further("ministral", lambda n, h, k, w: {**_sliding(n, w), **_HEAD}),
+    "ministral3": _further("ministral3", lambda n, h, k, w: _HEAD),
+    "nemotron": _further("nemotron", lambda n, h, k, w: _HEAD),
+    "stablelm": _further("stablelm"),
+    "starcoder2": _further("starcoder2", lambda n, h, k, w: {"sliding_window": w}),
+    "seed_oss": _further("seed_oss", lambda n, h, k, w: _HEAD),
+    "ernie4_5": _further("ernie4_5", lambda n, h, k, w: _HEAD),
+    "helium": _further("helium", lambda n, h, k, w: _HEAD),
+    "hunyuan_v1_dense": _further("hunyuan_v1_dense", lambda n, h, k, w: _HEAD),
+    "arcee": _further("arcee"),
+    "apertus": _further("apertus"),
+    "diffllama": _further(
+        "diffllama", lambda n, h, k, w: {"num_attention_heads": 4, "num_key_value_heads": 2 * min(k, 2)}
+    ),
+    "codegen": lambda n, h, k, w: CodeGenConfig(**_gpt_like(n, 4), n_ctx=CONTEXT, rotary_dim=4),
+    "nanochat": _further("nanochat"),
+    "vaultgemma": _further(
+        "vaultgemma", lambda n, h, k, w: {**_sliding(n, w), **_HEAD, "query_pre_attn_scalar": 8}
+    ),
+    "minicpm3": _further(
+        "minicpm3", lambda n, h, k, w: {**_LATENT, "num_key_value_heads": h, "scale_emb": 2}
+    ),
+    "youtu": _further("youtu", lambda n, h, k, w: {**_LATENT, "num_key_value_heads": h}),
+    "persimmon": _further("persimmon"),
+    "biogpt": _further("biogpt"),
+    "jais2": _further("jais2"),
+    "hyperclovax": _further("hyperclovax"),
+    "internlm3": _further("internlm3", lambda n, h, k, w: _HEAD),
+    "cwm": _further("cwm", lambda n, h, k, w: {**_sliding(n, w), **_HEAD}),
+    "iquestcoder": _further("iquestcoder"),
+    "modernbert-decoder": _further("modernbert-decoder"),
+}
+
+
+def config_of(family: str, layers: int, heads: int, key_heads: int, window: int) -> PreTrainedConfig:
+    """The configuration of a small model of any family of the table."""
+    return {**CONFIGS, **FURTHER}[family](layers, heads, key_heads, window)
+
+
+class in_float64(TorchFunctionMode):  # noqa: N801  read as ``with in_float64():``
+    """Within, nothing that is float64 is rounded through float32. Norms, rotary angles and softmaxes of many families
+    are cast there whatever the model's dtype, and two computations equal to 1e-16 can fall on two sides of a rounding."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if any(isinstance(one, torch.Tensor) and one.dtype == torch.float64 for one in args):
+            if func is torch.Tensor.float:
+                return args[0]
+            if func in (torch.Tensor.to, torch.Tensor.type):
+                args = tuple(torch.float64 if one is torch.float32 else one for one in args)
+            if kwargs.get("dtype") is torch.float32:
+                kwargs["dtype"] = torch.float64
+        return func(*args, **kwargs)
+
+
 def gpt_neo_config() -> GPTNeoConfig:
     """The family that must be refused."""
     return GPTNeoConfig(
@@ -131,7 +229,7 @@ def gpt_neo_config() -> GPTNeoConfig:
 
 def make_model(config: PreTrainedConfig, dtype: torch.dtype, seed: int = 0) -> PreTrainedModel:
     """A random model whose attributions are far from zero: wider weights than default, biases and norms not trivial."""
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float64)
         for parameter in model.parameters():
@@ -139,7 +237,7 @@ def make_model(config: PreTrainedConfig, dtype: torch.dtype, seed: int = 0) -> P
                 parameter.data.normal_(0, 0.15)
             else:
                 parameter.data.add_(0.1 * torch.randn_like(parameter))
-    if dtype == torch.float64:
+    if dtype == torch.float64 and config.model_type in CONFIGS:
         _norms_in_float64(model)
     return model.to(dtype).eval()
 

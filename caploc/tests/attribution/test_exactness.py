@@ -16,21 +16,20 @@ from caploc.model.loading import LanguageModel, wrap
 from caploc.rows.model import RowModel
 from caploc.tests.attribution.families import (
     CONFIGS,
+    FURTHER,
     VOCABULARY,
+    config_of,
     gpt_neo_config,
+    in_float64,
     make_model,
-    softmax_in_float64,
 )
 from caploc.tests.oracles.attribution import captum_scores, reference_scores
-
-# These families' own code computes attention scores in float32 whatever the model's dtype.
-FLOAT32_ATTENTION = {"gptj", "gemma2"}
 
 
 def small_model(
     family: str, dtype: torch.dtype, shape: tuple[int, int, int, int] = (3, 4, 2, 5)
 ) -> LanguageModel:
-    return wrap(family, make_model(CONFIGS[family](*shape), dtype), tokenizer=None)  # type: ignore[arg-type]
+    return wrap(family, make_model(config_of(family, *shape), dtype), tokenizer=None)  # type: ignore[arg-type]
 
 
 def random_example(prompt: int, answer: int, seed: int = 0) -> TokenizedExample:
@@ -49,7 +48,7 @@ def relative_error(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 def test_every_family_of_the_table_is_tested() -> None:
-    assert set(CONFIGS) == set(ARCHITECTURES)
+    assert {*CONFIGS, *FURTHER} == set(ARCHITECTURES) and not {*CONFIGS} & {*FURTHER}
 
 
 @pytest.mark.parametrize("family", sorted(ARCHITECTURES))
@@ -57,8 +56,9 @@ def test_every_family_of_the_table_is_tested() -> None:
 def test_equals_the_oracle(family: str, dtype: torch.dtype) -> None:
     """The answer is longer than the sliding window, key heads are grouped, chunks cut layers in two."""
     lm, example, method = small_model(family, dtype), random_example(11, 9), Method(steps=5, chunk_tokens=30)
-    bound = 2e-6 if dtype == torch.float32 else 1e-6 if family in FLOAT32_ATTENTION else 1e-12
-    assert relative_error(packed(lm, example, method), reference_scores(lm, example, method)) <= bound
+    with in_float64():
+        error = relative_error(packed(lm, example, method), reference_scores(lm, example, method))
+    assert error <= (2e-6 if dtype == torch.float32 else 1e-12)
 
 
 @settings(max_examples=25, deadline=None)
@@ -82,9 +82,9 @@ def test_equals_the_oracle_whatever_the_shape(
         random_example(prompt, answer, seed=prompt),
         Method(steps, quadrature, chunk_tokens=chunk),
     )
-    with softmax_in_float64():
+    with in_float64():
         error = relative_error(packed(lm, example, method), reference_scores(lm, example, method))
-    assert error <= (1e-6 if family == "gptj" else 1e-12)  # GPT-J casts queries and keys to float32 itself
+    assert error <= 1e-12
 
 
 @pytest.mark.parametrize("family", ["llama", "gptj", "opt"])

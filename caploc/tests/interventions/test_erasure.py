@@ -17,7 +17,7 @@ from caploc.interventions import erased
 from caploc.interventions.activations import scaled
 from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask
-from caploc.tests.attribution.families import CONFIGS, softmax_in_float64
+from caploc.tests.attribution.families import CONFIGS, FURTHER, in_float64
 from caploc.tests.tiny import NEURONS, SHAPE, tiny_lm
 
 LAYERS = SHAPE[0]
@@ -31,7 +31,7 @@ def _model(family: str, dtype: torch.dtype = torch.float64) -> LanguageModel:
 
 
 def _logits(lm: LanguageModel) -> torch.Tensor:
-    with torch.no_grad(), softmax_in_float64():
+    with torch.no_grad(), in_float64():
         return lm.model(input_ids=IDS, use_cache=False).logits.detach().clone()
 
 
@@ -41,7 +41,7 @@ def _mask(seed: int, share: float = 0.3) -> NeuronMask:
     return NeuronMask(values)
 
 
-@pytest.mark.parametrize("family", CONFIGS)
+@pytest.mark.parametrize("family", [*CONFIGS, *FURTHER])
 @pytest.mark.parametrize("weights", ["all", "out"])
 def test_erased_is_silenced_at_every_position(family: str, weights: str) -> None:
     lm, mask = _model(family), _mask(3)
