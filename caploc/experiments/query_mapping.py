@@ -267,7 +267,7 @@ def _with_mapped(found: MappedFacts, measurement: Measurement) -> Measurement:
         measurement,
         n=measurement.n or len(found.mapped.query),
         draws=measurement.draws or CROSSED_DRAWS,
-        basis=[found, found.queries.facts],
+        basis=[found.queries, found],
         unused=OF_EQUATION_8,
     )
 
@@ -290,7 +290,8 @@ def _too_weak(found: MappedFacts, study: Study) -> str | None:
 
 @on_mapped
 def query_kn_mapping(found: MappedFacts, study: Study, cell: Cell, claim: Claim) -> Measurement:
-    """Claim ``ql-query-kn-mapping``: how much of the own neurons' effect as many of a neighbour have, equal last token."""
+    """Claim ``ql-query-kn-mapping``: how much of the own neurons' effect as many of a neighbour's have, equal last
+    tokens."""
     mapped = found.mapped
     value = found.kept(NEAR)
     falls = {

@@ -176,7 +176,7 @@ def kl_is_simplification(study: Study, cell: Cell, claim: Claim) -> Measurement:
         },
         n=len(np.unique(queries.fact[usable])),
         draws=CROSSED_DRAWS,
-        basis=[queries.facts],
+        basis=[queries],
         settings={"threshold": DEFAULT_CUT.threshold, "wordings": queries.facts.wordings},
         unused=OF_EQUATION_8,
     )

@@ -9,8 +9,9 @@ differ there whatever the model knows.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -141,6 +142,8 @@ class Queries:
     subject: np.ndarray
     answer: np.ndarray
     relation: np.ndarray
+    _made: dict[tuple[str, int, int], list[list[np.ndarray]]] = field(default_factory=dict, repr=False)
+    """Pseudo-facts, which do not depend on the sets."""
 
     @classmethod
     def of(cls, facts: FactSet, sets: LocatedSets) -> Queries:
@@ -156,8 +159,19 @@ class Queries:
         )
 
     def with_sets(self, sets: LocatedSets) -> Queries:
-        """The same prompts with other sets."""
-        return Queries(self.facts, sets, self.last, self.template, self.subject, self.answer, self.relation)
+        """The same prompts, and pseudo-facts, with other sets."""
+        return replace(self, sets=sets)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        return self.facts.settings
+
+    @property
+    def notes(self) -> Sequence[str]:
+        return [
+            *self.facts.left_out,
+            f"{len(self.facts)} facts in {self.facts.wordings} wordings that the model knows",
+        ]
 
     @property
     def fact(self) -> np.ndarray:
@@ -234,17 +248,32 @@ class Queries:
         """For each fact up to ``draws`` that do not exist: the prompts of its wordings, one each, asked about other
         facts of the relation, so that no pair of the ``kind`` (``same fact``, with or without a last token) is of one
         subject or answer. Fewer, or none, where the relation has too few of them, or the fact no such pair."""
-        asked = {one: np.flatnonzero(self.template == one) for one in np.unique(self.template).tolist()}
-        found: list[list[np.ndarray]] = []
-        for fact in range(len(self.facts)):
-            own = np.flatnonzero(self.fact == fact)
-            paired = self.pairs[kind][np.ix_(own, own)]
-            # the wordings of each last token apart: only those that are paired must be of different facts
-            blocks = connected_components(sparse.csr_matrix(paired), directed=False)[1]
-            generator = stream(Stream.PSEUDO_FACTS, seed, fact)
-            made = (self._made_up(own, blocks, asked, generator) for _ in range(draws if paired.any() else 0))
-            found.append([one for one in made if one is not None])
-        return found
+        if (kind, seed, draws) not in self._made:
+            self._made[kind, seed, draws] = [
+                self._pseudo(fact, kind, seed, draws) for fact in range(len(self.facts))
+            ]
+        return self._made[kind, seed, draws]
+
+    def _pseudo(self, fact: int, kind: str, seed: int, draws: int) -> list[np.ndarray]:
+        own = np.flatnonzero(self.fact == fact)
+        paired = self.pairs[kind][np.ix_(own, own)]
+        # the wordings of each last token apart: only those that are paired must be of different facts
+        blocks = connected_components(sparse.csr_matrix(paired), directed=False)[1].tolist()
+        asked = [
+            [
+                (int(self.subject[one]), int(self.answer[one]), int(one))
+                for one in self.asked[int(self.template[prompt])]
+            ]
+            for prompt in own
+        ]
+        generator = stream(Stream.PSEUDO_FACTS, seed, fact)
+        made = (_made_up(blocks, asked, generator) for _ in range(draws if paired.any() else 0))
+        return [np.array(one) for one in made if one is not None]
+
+    @cached_property
+    def asked(self) -> Sequence[np.ndarray]:
+        """The prompts of each template."""
+        return [np.flatnonzero(self.template == one) for one in range(int(self.template.max()) + 1)]
 
     def pseudo_overlap(self, kind: str, seed: int) -> np.ndarray:
         """``[F, draws]`` the mean overlap over the pairs of a ``kind`` in pseudo-facts, nan where there are fewer."""
@@ -257,32 +286,34 @@ class Queries:
                 found[fact, : len(made)] = self.overlap[prompts[:, first], prompts[:, second]].mean(1)
         return found
 
-    def _made_up(
-        self,
-        own: np.ndarray,
-        blocks: np.ndarray,
-        asked: Mapping[int, np.ndarray],
-        generator: np.random.Generator,
-        attempts: int = 5,
-    ) -> np.ndarray | None:
-        """Prompts, one a wording of ``own``, no two in one block of a subject or answer."""
-        for _ in range(attempts):
-            taken: list[int] = []
-            seen: set[tuple[int, str, int]] = set()
-            for place, prompt in enumerate(own.tolist()):
-                block, candidates = int(blocks[place]), asked[int(self.template[prompt])]
-                for one in candidates[generator.permutation(len(candidates))].tolist():
-                    marks = {
-                        (block, "subject", int(self.subject[one])),
-                        (block, "answer", int(self.answer[one])),
-                    }
-                    if not marks & seen:
-                        taken.append(one)
-                        seen |= marks
-                        break
-            if len(taken) == len(own):
-                return np.array(taken)
-        return None
+
+def _made_up(
+    blocks: Sequence[int],
+    asked: Sequence[Sequence[Sequence[int]]],
+    generator: np.random.Generator,
+    attempts: int = 5,
+) -> list[int] | None:
+    """Prompts, one of those (subject, answer, prompt) that are ``asked`` in each wording, drawn so that no two in one
+    of the ``blocks`` are of one subject or answer; None where none is found."""
+    for _ in range(attempts):
+        taken: list[int] = []
+        subjects: set[tuple[int, int]] = set()
+        answers: set[tuple[int, int]] = set()
+        for block, candidates in zip(blocks, asked, strict=True):
+            free = [
+                one
+                for one in candidates
+                if (block, one[0]) not in subjects and (block, one[1]) not in answers
+            ]
+            if not free:
+                break
+            subject, answer, prompt = free[int(generator.random() * len(free))]
+            subjects.add((block, subject))
+            answers.add((block, answer))
+            taken.append(prompt)
+        if len(taken) == len(blocks):
+            return taken
+    return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -371,7 +402,7 @@ def _completed(found: LocatedQueries, measurement: Measurement) -> Measurement:
         measurement,
         n=measurement.n or len(facts),
         draws=measurement.draws or RESAMPLES,
-        basis=[facts],
+        basis=[found.queries],
         settings={"threshold": DEFAULT_CUT.threshold, **measurement.settings},
         unused=OF_EQUATION_8,
     )
