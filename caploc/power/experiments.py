@@ -44,8 +44,8 @@ class Sizes:
     Attributes:
         examples: that a dataset is located with; ``rivals``: that every method locates with.
         facts: of the methods that are cheap a fact; ``traced``, ``fewer``: of causal tracing and of circuits;
-            ``single``: of which every neuron is tried alone; ``queries``: located in many wordings; ``edited``: that
-            are edited, of the ``editable``.
+            ``single``: of which every neuron is tried alone; ``queries``: located in many wordings, ``mapped``: whose
+            sets are scaled; ``edited``: that are edited, of the ``editable``.
         items: that a dataset is evaluated on; ``texts``: of general text.
         draws: random sets and splits; ``datasets``: how many are in the run; ``trained``: that are trained on;
             ``runs``: of training.
@@ -58,6 +58,7 @@ class Sizes:
     fewer: int
     single: int
     queries: int
+    mapped: int
     edited: int
     editable: int
     items: int
@@ -76,6 +77,7 @@ class Sizes:
             enhancement_runs,
             evaluating,
             facts,
+            query_mapping,
             rival_sets,
             study,
             wordings,
@@ -92,6 +94,7 @@ class Sizes:
             fewer=samples or (every if gpu else facts.CPU_FEWER_FACTS),
             single=min(taken, study.StudySettings.neuron_path_samples or taken),
             queries=samples or (every if gpu else wordings.CPU_QUERY_FACTS),
+            mapped=samples or (every if gpu else query_mapping.ForMapping.on_cpu),
             edited=edited,
             editable=samples or (every if gpu else math.ceil(edited / edited_facts.EDITED_SHARE)),
             items=samples or (PAPER_SAMPLES if gpu else evaluating.CPU_ITEMS),
@@ -152,6 +155,11 @@ def _erased(average: bool) -> Make:
 
 def _score(sizes: Sizes) -> Design:
     return Proportion(sizes.items)
+
+
+def _queries(sizes: Sizes) -> Design:
+    """The share of facts without a set of their own."""
+    return Proportion(sizes.queries, method="wilson")
 
 
 def _count(why: str) -> Make:
@@ -215,7 +223,20 @@ DESIGNS: Mapping[str, Make] = {
     "fidelity.rome_granularity": _count("a share of layers, without sampling error"),
     "fidelity.kc_granularity": lambda sizes: Level(sizes.fewer, high=100.0, concentration=19.0),
     "fidelity.kc_param_share": _shares_of_parameters,
-    "query_mapping.last_token": lambda sizes: Paired(sizes.queries, spread=0.3),
+    "query_consistency.classes_differ": _count("a split of the variable that is tested"),
+    "query_consistency.inconsistent_exists": _queries,
+    "query_consistency.inconsistent_otsu": lambda sizes: Paired(sizes.queries, spread=0.3, by_samples=True),
+    "query_consistency.inconsistent_size": lambda sizes: Paired(sizes.queries, binary=True, discordant=0.3),
+    "query_consistency.relation_spread": lambda sizes: Level(sizes.queries, high=0.5),
+    "query_consistency.three_locators": _queries,
+    "query_mapping.exclusive_neurons": lambda sizes: Level(
+        sizes.mapped, low=-2.0, high=2.0, concentration=50.0
+    ),
+    "query_mapping.gap_by_class": lambda sizes: Correlation(sizes.mapped),
+    "query_mapping.query_kn_mapping": lambda sizes: Level(sizes.mapped, high=2.0, concentration=19.0),
+    "query_overlap.kl_is_simplification": lambda sizes: Paired(sizes.queries, spread=0.1),
+    "query_overlap.last_token": lambda sizes: Paired(sizes.queries, spread=0.2),
+    "query_overlap.wording_effect": lambda sizes: Paired(sizes.queries, spread=0.1),
     "rivals.outperforms": lambda sizes: Paired(sizes.rivals, comparisons=2 * RIVALS),
     "completeness.ig_completeness": _count("a numerical error, without sampling error"),
     "premises.attribution_measures_contribution": lambda sizes: Level(

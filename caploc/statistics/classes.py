@@ -47,7 +47,8 @@ class OneMode:
 
     Attributes:
         eta2: ``[samples]`` Otsu's eta2 of each sample.
-        p_modes: Silverman's (1981) p of one mode: the share of samples that need as wide a kernel to show one mode.
+        p_modes: of one mode: the share of samples that need as wide a kernel as the values to show one mode, of those
+            with one mode (Silverman 1981) or of a uniform, the flattest density with one, whichever is larger.
     """
 
     eta2: np.ndarray
@@ -74,7 +75,10 @@ def one_mode(values: np.ndarray, seed: int, samples: int = MODE_SAMPLES) -> OneM
     drawn = generator.choice(data, (samples, len(data)))
     noise = width * generator.standard_normal(drawn.shape)
     drawn = data.mean() + (drawn - data.mean() + noise) / math.sqrt(1 + (width / spread) ** 2)
-    several = sum(_modes(row, width) > 1 for row in drawn)
+    # of a uniform, Silverman's test alone finds modes in one sample of ten at a level of 5 %
+    uniform = generator.random(drawn.shape)
+    uniform *= (spread / uniform.std(1))[:, None]
+    several = max(sum(_modes(row, width) > 1 for row in rows) for rows in (drawn, uniform))
     return OneMode(np.array([otsu(row).eta2 for row in drawn]), (1 + several) / (1 + samples))
 
 
