@@ -67,6 +67,13 @@ class Stream(Enum):
     SWAPPED_TASKS = 26, "which pairs of prompts swap their tasks"
     CHOICES = 31, "halves of the items, on one of which the best random choice is found"
 
+    CROSSED = 101, "bootstrap samples of subjects, and of the templates of each relation, crossed"
+    PSEUDO_FACTS = (
+        102,
+        "facts, one a wording, that make up one that does not exist; the fact follows the seed",
+    )
+    ONE_MODE = 103, "smoothed bootstrap samples of the narrowest density with one mode"
+
     # scores
     TWO_WAY = 51, "multinomial weights of random sets and of items, crossed"
     AVERAGE_SCORE = 52, "multinomial weights of the items of each dataset"

@@ -205,6 +205,7 @@ class Audit:
         parametrize(metafunc, self.settings, self.paper_of)
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        self._leave_other_papers(items)
         for item in items:
             plan_item(item, self.paper_of(item.path))
         self.folders = one_folder_each(items, PLANNED)
@@ -216,13 +217,28 @@ class Audit:
             self.coverage = self._covered(_cells(items))
             items.clear()  # the claims are listed in the tests' place
 
+    def _leave_other_papers(self, items: list[pytest.Item]) -> None:
+        """Takes out the tests of papers that caploc has and that ``--paper`` does not name."""
+        from caploc.papers import paper_names
+
+        others = set(paper_names()) - self.papers.keys()
+        left = [item for item in items if item.path.parent.name in others]
+        if left:
+            self.config.hook.pytest_deselected(items=left)
+            items[:] = [item for item in items if item.path.parent.name not in others]
+
     def _folder(self, paper: str) -> Path:
         """The paper's tests, or where they would be."""
         return self.folders.get(paper, self.project / CLAIMS / paper)
 
     def _covered(self, plan: Iterable[Planned]) -> list[Coverage]:
+        """Of the papers that ``--paper`` names, or else of those whose tests were collected, or of all without any."""
+        plan = list(plan)
+        tested = {one.paper for one in plan}
         found = []
         for key, paper in self.papers.items():
+            if tested and not self.settings.papers and key not in tested:
+                continue
             try:
                 pending = load_pending(self._folder(key) / PENDING)
             except PendingError as error:

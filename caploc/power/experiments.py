@@ -44,7 +44,8 @@ class Sizes:
     Attributes:
         examples: that a dataset is located with; ``rivals``: that every method locates with.
         facts: of the methods that are cheap a fact; ``traced``, ``fewer``: of causal tracing and of circuits;
-            ``single``: of which every neuron is tried alone; ``edited``: that are edited, of the ``editable``.
+            ``single``: of which every neuron is tried alone; ``queries``: located in many wordings; ``edited``: that
+            are edited, of the ``editable``.
         items: that a dataset is evaluated on; ``texts``: of general text.
         draws: random sets and splits; ``datasets``: how many are in the run; ``trained``: that are trained on;
             ``runs``: of training.
@@ -56,6 +57,7 @@ class Sizes:
     traced: int
     fewer: int
     single: int
+    queries: int
     edited: int
     editable: int
     items: int
@@ -76,6 +78,7 @@ class Sizes:
             facts,
             rival_sets,
             study,
+            wordings,
         )
 
         every = facts.PAPER_FACTS
@@ -88,6 +91,7 @@ class Sizes:
             traced=samples or (every if gpu else facts.ForTracing.on_cpu),
             fewer=samples or (every if gpu else facts.CPU_FEWER_FACTS),
             single=min(taken, study.StudySettings.neuron_path_samples or taken),
+            queries=samples or (every if gpu else wordings.CPU_QUERY_FACTS),
             edited=edited,
             editable=samples or (every if gpu else math.ceil(edited / edited_facts.EDITED_SHARE)),
             items=samples or (PAPER_SAMPLES if gpu else evaluating.CPU_ITEMS),
@@ -211,6 +215,7 @@ DESIGNS: Mapping[str, Make] = {
     "fidelity.rome_granularity": _count("a share of layers, without sampling error"),
     "fidelity.kc_granularity": lambda sizes: Level(sizes.fewer, high=100.0, concentration=19.0),
     "fidelity.kc_param_share": _shares_of_parameters,
+    "query_mapping.last_token": lambda sizes: Paired(sizes.queries, spread=0.3),
     "rivals.outperforms": lambda sizes: Paired(sizes.rivals, comparisons=2 * RIVALS),
     "completeness.ig_completeness": _count("a numerical error, without sampling error"),
     "premises.attribution_measures_contribution": lambda sizes: Level(
