@@ -46,8 +46,8 @@ class Locator:
     ``samples``    how experiments average it over a dataset; None: by ``locate``, each example alone
     ``version``    raise it when ``locate`` changes its results, which the store's keys cannot see
     ``options``    what ``locate`` is given where ``facts`` or ``samples`` is None
-    ``wordings``   the fewest wordings of one fact that ``locate`` needs together; what needs more than one takes no part
-                   in experiments that give a method one prompt at a time
+    ``wordings``   the fewest wordings of one fact that ``locate`` needs together; what needs several takes no part in
+                   experiments that give a method one prompt at a time
     =============  ============================================================================================
     """
 
