@@ -1,7 +1,7 @@
 """Query localization, third part: facts are edited better at neurons that all wordings share.
 
-Each test is one claim over model x dataset of facts in many wordings, ParaRel unless the run names others; its statement,
-margins and rule stand in ``caploc/papers/query_localization/selection.toml``.
+Each test is one claim over model x dataset of facts in many wordings, ParaRel unless the run names others; its
+statement, margins and rule stand in ``caploc/papers/query_localization/selection.toml``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Query localization, second part: attention selects the knowledge neurons that state a fact.
 
-Each test is one claim over model x dataset of facts in many wordings, ParaRel unless the run names others; its statement,
-margins and rule stand in ``caploc/papers/query_localization/synapses.toml``.
+Each test is one claim over model x dataset of facts in many wordings, ParaRel unless the run names others; its
+statement, margins and rule stand in ``caploc/papers/query_localization/synapses.toml``.
 """
 
 from __future__ import annotations
