@@ -46,6 +46,7 @@ class Stream(Enum):
     LAYER_SETS = 1, "seeds of random sets of neurons matched by layer"
     NEAREST_SETS = 2, "uniform numbers that choose neurons of like magnitude"
     SYNAPSES = 111, "seeds of attention cells, and of neurons, that match those of one fact"
+    LONG_CELLS = 113, "orders of attention cells, of which as many are taken as are as long as others"
     DISJOINT_SETS = (
         53,
         "random sets of neurons that hold none of the located ones; layer and kind follow the seed",

@@ -118,7 +118,7 @@ class Edits:
             curves[name] = reached, np.hstack([start, weights @ outcome[:, at]])
         own = 1 + TIMES.index(1.0)
         goal = np.minimum(
-            curves[other][0][:, own], np.minimum(*(reached[:, -1] for reached, _ in curves.values()))
+            curves[other][0][:, own], np.minimum(curves[arm][0][:, -1], curves[other][0][:, -1])
         )
         values = [
             np.array([np.interp(*row) for row in zip(goal, *curves[name], strict=True)])
@@ -189,22 +189,16 @@ class EditedFacts(Spec[Edits]):
         queries = Queries.of(facts, study.result(self.located).sets)
         lm = study.weights()
         editing = Editing(lm, queries, scores, texts, study.settings.seed)
-        calibrating, evaluated = _apart(facts)
-        with frozen_eval(lm.model), torch.no_grad():
+        usable = [fact for fact in range(len(facts)) if editing.can(fact, self.how)]
+        calibrating, evaluated = ([one for one in part if one in usable] for part in _apart(facts))
+        if not calibrating or not evaluated:
+            empty, none = np.zeros((0, len(ARMS))), np.zeros(0, int)
+            return Edits(empty, empty[..., None], empty, empty, empty, none, none, np.zeros(2))
+        with frozen_eval(lm.model):
             size, weight = self._choose(editing, calibrating)
-            found = [
-                (index, editing.outcomes(index, size, weight, ARMS))
-                for index in evaluated
-                if editing.other_answer(index) is not None
-            ]
-        if not found:
-            empty = np.zeros((0, len(ARMS)))
-            return Edits(
-                empty, empty[..., None], empty, empty, empty, *np.zeros((2, 0), int), np.array([size, weight])
-            )
-        columns = zip(*(one for _, one in found), strict=True)
-        index = np.array([one for one, _ in found])
-        return Edits(*map(np.stack, columns), index, facts.clusters[index], np.array([size, weight]))
+            outcomes = [editing.outcomes(fact, size, weight, ARMS) for fact in evaluated]
+        columns = [np.stack(column) for column in zip(*outcomes, strict=True)]
+        return Edits(*columns, np.array(evaluated), facts.clusters[evaluated], np.array([size, weight]))
 
     def _choose(self, editing: Editing, facts: Sequence[int]) -> tuple[int, float]:
         """k and the new answer's weight at which the arms that are compared succeed together on nearest to half of the
@@ -217,10 +211,9 @@ class EditedFacts(Spec[Edits]):
         ]
         arms = [(arm, 1.0) for arm in COMPARED]
         success = [
-            np.mean([editing.outcomes(fact, *one, arms, spare=False)[1].mean() for fact in facts
-                     if editing.other_answer(fact) is not None])
+            np.mean([editing.outcomes(fact, *one, arms, spare=False)[1].mean() for fact in facts])
             for one in options
-        ]  # fmt: skip
+        ]
         return options[int(np.argmin(np.abs(np.array(success) - AIMED_AT)))]
 
 
@@ -249,9 +242,10 @@ class Editing:
         self.embeddings = lm.model.get_output_embeddings().weight.detach()
         self._others: dict[int, tuple[list[int], int | None]] = {}
 
-    def other_answer(self, fact: int) -> int | None:
-        """The first token of the answer that an update writes; None where the relation has none left."""
-        return self._spared(fact)[1]
+    def can(self, fact: int, how: str) -> bool:
+        """Whether the fact's relation has other facts to spare and, to update it, another answer to write."""
+        spared, new = self._spared(fact)
+        return len(spared) == NEIGHBOURS and (how == ERASED or new is not None)
 
     def _spared(self, fact: int) -> tuple[list[int], int | None]:
         """Prompts of other facts that an edit must spare, and the answer that it writes, of none of them."""
@@ -266,7 +260,7 @@ class Editing:
                     spared.append(prompt)
             answers = {self._answer(prompt) for prompt in (*spared, own)}
             new = next((self._answer(one) for one in order if self._answer(one) not in answers), None)
-            self._others[fact] = spared, new if len(spared) == NEIGHBOURS else None
+            self._others[fact] = spared, new
         return self._others[fact]
 
     def _answer(self, prompt: int) -> int:
@@ -324,6 +318,7 @@ class Editing:
         of_text = logs.gather(2, following.expand(len(logs), -1)[..., None])[..., 0]
         return (of_text[0] - of_text[1:]).mean(1)
 
+    @torch.no_grad()
     def _logs(
         self,
         sequences: Sequence[Tensor],

@@ -42,7 +42,7 @@ from caploc.neurons import NeuronMask
 from caploc.papers import Claim
 from caploc.statistics.intervals import RESAMPLES
 from caploc.store import Entry
-from caploc.streams import Stream, derived_seeds
+from caploc.streams import Stream, derived_seeds, stream
 
 By = Literal["last query", "column sum"]
 BY: tuple[By, ...] = ("last query", "column sum")
@@ -53,8 +53,10 @@ SHARE = 0.1
 CUT, DOUBLED = 0, 1
 FACTORS = (0.0, 2.0)
 FREE, HELD = 0, 1
-CELL_SETS, NEURON_SETS = 10, 5
-"""Random sets for each fact. Each fact has its own, so that their sampling error averages out over facts."""
+CELL_SETS, LONG_SETS, NEURON_SETS = 10, 3, 5
+"""Random sets for each fact: as many cells, each as near in length as there is another; as many as add up to the same
+length; as many neurons. Each fact has its own, so that their sampling error averages out over facts."""
+MATCHED = slice(1, 1 + CELL_SETS)
 CPU_FACTS, ASKED_FOR_ROOM = 64, 400
 LEAST_ROOM, MOST_ROOM = 0.05, 0.8
 """Between them P(answer) leaves room to rise: near 1 nothing can, near 0 the answer is not there to be enhanced."""
@@ -76,7 +78,8 @@ def knowledge_synapses(
 
 @dataclass(frozen=True, eq=False)
 class Synapses:
-    """F facts whose synapses are cut and doubled, and S = 1 + ``CELL_SETS`` sets of cells each, the synapses first.
+    """F facts whose synapses are cut and doubled, and S sets of cells each: the synapses, ``CELL_SETS`` that match them
+    cell by cell in the same layers, and ``LONG_SETS`` of as many others of these layers as add up to their length.
 
     Attributes:
         odds: ``[F, 2, 2, S]`` rise of the answer's log odds in nats: ``CUT`` and ``DOUBLED``, neurons ``FREE`` or
@@ -107,7 +110,11 @@ class Synapses:
 
     def beyond(self, values: np.ndarray) -> stats.Effect:
         """Values ``[F, S]`` of the synapses minus those of matched cells, paired by fact."""
-        return stats.compare_pairs(values[:, 0], values[:, 1:].mean(1), clusters=self.clusters)
+        return stats.compare_pairs(values[:, 0], values[:, MATCHED].mean(1), clusters=self.clusters)
+
+    def beyond_length(self, values: np.ndarray) -> stats.Effect:
+        """The same minus those of cells that add up to as much."""
+        return stats.compare_pairs(values[:, 0], values[:, MATCHED.stop :].mean(1), clusters=self.clusters)
 
     def fall_of_gain(self) -> stats.Effect:
         """Of the located neurons where synapses are cut, beyond that where matched cells are."""
@@ -184,7 +191,7 @@ class ScaledSynapses(Spec[Synapses]):
             "method": settings.attribution.settings,
             "seed": settings.seed,
             "threshold": DEFAULT_CUT.threshold,
-            "cells": [SHARE, CELL_SETS, NEURON_SETS, FACTORS],
+            "cells": [SHARE, CELL_SETS, LONG_SETS, NEURON_SETS, FACTORS],
         }
         yield keyed(study, "scaled synapses", depends_on, lambda: vars(self._scaled(study, facts)))
 
@@ -207,10 +214,11 @@ class ScaledSynapses(Spec[Synapses]):
                 chosen = knowledge_synapses(attention)
                 if not located.count or _fills(located.values) or _fills(chosen):
                     continue  # nothing to hold, or nothing left to match it with
-                seeds = derived_seeds(Stream.SYNAPSES, study.settings.seed, number, count=2)
+                seeds = derived_seeds(Stream.SYNAPSES, study.settings.seed, number, count=3)
                 lengths = Magnitude(attention.lengths.flatten(1).float())
                 cells = lengths.random_like(NeuronMask(chosen.flatten(1)), CELL_SETS, seeds[0])
-                sets = torch.cat([chosen[None], cells.view(CELL_SETS, *chosen.shape)])
+                long = _as_long(chosen, attention.lengths, seeds[2])
+                sets = torch.cat([chosen[None], cells.view(CELL_SETS, *chosen.shape), long])
                 others = sizes.random_like(located, NEURON_SETS, seeds[1])
                 both, factors = torch.cat([sets, sets]), np.repeat(FACTORS, len(sets)).tolist()
                 free = scaling.log_probs(prompt, both, factors)
@@ -251,6 +259,20 @@ class FirstWordings(Chosen):
         marked = np.zeros(len(facts.prompts), bool)
         marked[facts.first] = True
         return facts.only(np.arange(len(facts)), marked)
+
+
+def _as_long(chosen: Tensor, lengths: Tensor, seed: int) -> Bool[Tensor, "sets layers key_heads columns"]:
+    """``LONG_SETS`` sets of other cells: as many of each layer as add up to the length of the chosen ones, or all."""
+    found = torch.zeros(LONG_SETS, *chosen.shape, dtype=torch.bool)
+    for number, one in enumerate(found):
+        generator = stream(Stream.LONG_CELLS, seed, number)
+        for layer, (own, of_layer) in enumerate(zip(chosen, lengths, strict=True)):
+            others = (~own).nonzero().numpy()
+            order = others[generator.permutation(len(others))]
+            sums = np.cumsum(of_layer.numpy()[order[:, 0], order[:, 1]])
+            taken = order[: int(np.searchsorted(sums, float(of_layer[own].sum())))]
+            one[layer, taken[:, 0], taken[:, 1]] = True
+    return found
 
 
 def _fills(chosen: Tensor) -> bool:
@@ -297,7 +319,10 @@ def _completed(found: Synapses, measurement: Measurement) -> Measurement:
         asides={**measurement.asides, **ways},
         controls={
             "share of attention's length, synapses": float(found.share[:, 0].mean()),
-            "share of attention's length, matched cells": float(found.share[:, 1:].mean()),
+            "share of attention's length, matched cells": float(found.share[:, MATCHED].mean()),
+            "share of attention's length, cells as long together": float(
+                found.share[:, MATCHED.stop :].mean()
+            ),
             **measurement.controls,
         },
         n=len(found),
@@ -305,6 +330,7 @@ def _completed(found: Synapses, measurement: Measurement) -> Measurement:
         settings={
             "share_of_cells": SHARE,
             "cell_sets": CELL_SETS,
+            "long_sets": LONG_SETS,
             "neuron_sets": NEURON_SETS,
             "threshold": DEFAULT_CUT.threshold,
         },
@@ -325,6 +351,9 @@ def attention_neglected(found: Synapses, study: Study, cell: Cell, claim: Claim)
         effect(held, unit="nats"),
         asides={
             "located neurons free": effect(free, unit="nats"),
+            "beyond cells as long together": effect(
+                found.beyond_length(-found.odds[:, CUT, HELD]), unit="nats"
+            ),
             "share that remains where they are held": held.estimate / free.estimate,
         },
     )
@@ -337,9 +366,11 @@ def suppress_answer(found: Synapses, study: Study, cell: Cell, claim: Claim) -> 
     return Measurement(
         "fall of the answer's log odds, synapses cut, minus matched cells",
         effect(found.fall(FREE), unit="nats"),
+        asides={"beyond cells as long together": effect(found.beyond_length(-cut), unit="nats")},
         controls={
             "fall, synapses": float(-cut[:, 0].mean()),
-            "fall, matched cells": float(-cut[:, 1:].mean()),
+            "fall, matched cells": float(-cut[:, MATCHED].mean()),
+            "fall, cells as long together": float(-cut[:, MATCHED.stop :].mean()),
         },
     )
 
@@ -350,6 +381,7 @@ def suppress_neurons(found: Synapses, study: Study, cell: Cell, claim: Claim) ->
     return Measurement(
         "fall of the located neurons' activations, synapses cut, minus matched cells",
         effect(found.fall_of_gain()),
+        asides={"beyond cells as long together": effect(found.beyond_length(-found.gain[:, CUT]))},
         controls=_gains(found),
     )
 
@@ -368,7 +400,7 @@ def _gains(found: Synapses) -> dict[str, float]:
     return {
         f"gain, {whose}, {what} cut": float(values[:, CUT, which].mean())
         for whose, values in (("located", found.gain), ("as large", found.matched_gain))
-        for what, which in (("synapses", 0), ("matched cells", slice(1, None)))
+        for what, which in (("synapses", 0), ("matched cells", MATCHED))
     }
 
 
