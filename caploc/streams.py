@@ -75,6 +75,10 @@ class Stream(Enum):
         "facts, one a wording, that make up one that does not exist; the fact follows the seed",
     )
     ONE_MODE = 103, "smoothed bootstrap samples of the narrowest density with one mode"
+    QUERY_SETS = (
+        104,
+        "a seed for the sets that match a query's in magnitude; the fact's number follows the seed",
+    )
 
     # scores
     TWO_WAY = 51, "multinomial weights of random sets and of items, crossed"

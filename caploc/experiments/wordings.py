@@ -8,19 +8,24 @@ differ there whatever the model knows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from caploc import statistics as stats
-from caploc.experiments.facts import Chosen, FactSet, facts_of, fewest_facts
-from caploc.experiments.locating_facts import FactLocations, LocatedSets
+from caploc.experiments.facts import OF_EQUATION_8, Chosen, FactSet, facts_of, fewest_facts
+from caploc.experiments.locating_facts import LocatedFacts, LocatedSets
 from caploc.experiments.specs import FloorError, NotRunError, Spec
-from caploc.experiments.study import Study
+from caploc.experiments.study import Study, family
+from caploc.findings import Cell, Measurement
+from caploc.locators.knowledge_neurons import DEFAULT_CUT
+from caploc.papers import Claim
+from caploc.statistics.intervals import RESAMPLES
 from caploc.streams import Stream, stream
 
 WORDINGS = 7
@@ -36,6 +41,9 @@ PSEUDO_FACTS = 199
 UNSPECIFIC = 0.95
 INCONSISTENT = 0.5
 """Below which mean overlap of two wordings a fact counts as inconsistent: they share less than half."""
+
+BY_BOTH = "subjects crossed with templates"
+"""What intervals over prompts resample, in words."""
 
 
 # ------------------------------------------------------------------------------------------------------ which facts
@@ -106,6 +114,16 @@ def last_tokens(facts: FactSet) -> np.ndarray:
     return np.array([int(one.input_ids[one.answer_start - 1]) for one in facts.prompts])
 
 
+def templates(facts: FactSet) -> tuple[np.ndarray, np.ndarray]:
+    """``[P]`` numbers of the prompts' templates and ``[P]`` of their relations. A template is a prompt without its
+    subject; facts that are asked in one template, or through further facts, are of one relation."""
+    texts = [one.prompt.replace(one.subject, "[X]") if one.subject else one.prompt for one in facts.examples]
+    template = np.unique(texts, return_inverse=True)[1]
+    asked = sparse.csr_matrix((np.ones(len(template)), (facts.fact, template)))
+    relation = connected_components(asked @ asked.T, directed=False)[1]
+    return template, relation[facts.fact]
+
+
 # ------------------------------------------------------------------------------------- sets of facts in many wordings
 
 
@@ -114,8 +132,7 @@ class Queries:
     """P prompts of F facts with the ``sets`` located for them, by one cut.
 
     Attributes:
-        last, template, subject, answer, relation: ``[P]`` numbers from 0. A template is a prompt without its subject;
-            facts that are asked in one template, or through others, are of one relation.
+        last, template, subject, answer, relation: ``[P]`` numbers from 0 (`last_tokens`, `templates`).
     """
 
     facts: FactSet
@@ -125,17 +142,12 @@ class Queries:
     subject: np.ndarray
     answer: np.ndarray
     relation: np.ndarray
+    _made: dict[tuple[str, int, int], list[list[np.ndarray]]] = field(default_factory=dict, repr=False)
+    """Pseudo-facts, which do not depend on the sets."""
 
     @classmethod
     def of(cls, facts: FactSet, sets: LocatedSets) -> Queries:
-        texts = [
-            one.prompt.replace(one.subject, "[X]") if one.subject else one.prompt for one in facts.examples
-        ]
-        template = np.unique(texts, return_inverse=True)[1]
-        by_template = sparse.coo_matrix(
-            (np.ones(len(template)), (facts.fact, template)), shape=(len(facts), template.max() + 1)
-        ).tocsr()
-        relation = connected_components(by_template @ by_template.T, directed=False)[1]
+        template, relation = templates(facts)
         return cls(
             facts,
             sets,
@@ -143,12 +155,23 @@ class Queries:
             template,
             facts.clusters[facts.fact],
             facts.answers[facts.fact],
-            relation[facts.fact],
+            relation,
         )
 
     def with_sets(self, sets: LocatedSets) -> Queries:
-        """The same prompts with other sets."""
-        return Queries(self.facts, sets, self.last, self.template, self.subject, self.answer, self.relation)
+        """The same prompts, and pseudo-facts, with other sets."""
+        return replace(self, sets=sets)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        return self.facts.settings
+
+    @property
+    def notes(self) -> Sequence[str]:
+        return [
+            *self.facts.left_out,
+            f"{len(self.facts)} facts in {self.facts.wordings} wordings that the model knows",
+        ]
 
     @property
     def fact(self) -> np.ndarray:
@@ -198,83 +221,111 @@ class Queries:
         return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
     def consistency(self, prompts: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """``[F]`` CS and CS2 over all wordings of each fact, or over the ``prompts [P]`` that are marked: the share of
-        the neurons located for any that are located for all, and for more than one. nan where none is located."""
+        """``[F]`` CS and CS2 over all wordings of each fact, or over the ``prompts [P]`` that are marked."""
         chosen = np.ones(len(self.fact), bool) if prompts is None else prompts
+        return self.consistency_of(
+            [np.flatnonzero((self.fact == one) & chosen) for one in range(len(self.facts))]
+        )
+
+    def consistency_of(self, groups: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """``[groups]`` CS and CS2 of groups of prompts: the share of the neurons located for any prompt of a group that
+        are located for all of them, and for more than one; nan where none is located."""
+        wordings = np.array([len(group) for group in groups])
         rows = sparse.csr_matrix(
-            (np.ones(chosen.sum()), (self.fact[chosen], np.flatnonzero(chosen))),
-            shape=(len(self.facts), len(self.fact)),
+            (np.ones(wordings.sum()), np.concatenate(groups), np.r_[0, wordings.cumsum()]),
+            shape=(len(groups), len(self.fact)),
         )
         times = (rows @ self.sets.members).toarray()
         union = (times > 0).sum(1)
-        wordings = np.bincount(self.fact[chosen], minlength=len(self.facts))[:, None]
         with np.errstate(invalid="ignore"):
-            every = ((times == wordings) & (times > 0)).sum(1) / np.where(union > 0, union, np.nan)
-            return every, (times > 1).sum(1) / np.where(union > 0, union, np.nan)
+            every, several = (
+                marked.sum(1) / np.where(union > 0, union, np.nan)
+                for marked in ((times == wordings[:, None]) & (times > 0), times > 1)
+            )
+        return every, several
 
-    def pseudo_facts(self, kind: str, seed: int, draws: int = PSEUDO_FACTS) -> np.ndarray:
-        """``[F, draws]`` mean overlap over pairs of a kind (``same fact``, with or without a last token) of facts that
-        do not exist: each wording of the fact, answered for another subject and answer of the relation.
+    def pseudo_facts(self, kind: str, seed: int, draws: int = PSEUDO_FACTS) -> list[list[np.ndarray]]:
+        """For each fact up to ``draws`` that do not exist: the prompts of its wordings, one each, asked about other
+        facts of the relation, so that no pair of the ``kind`` (``same fact``, with or without a last token) is of one
+        subject or answer. Fewer, or none, where the relation has too few of them, or the fact no such pair."""
+        if (kind, seed, draws) not in self._made:
+            self._made[kind, seed, draws] = [
+                self._pseudo(fact, kind, seed, draws) for fact in range(len(self.facts))
+            ]
+        return self._made[kind, seed, draws]
 
-        nan where the relation has too few subjects and answers for it.
-        """
-        found = np.full((len(self.facts), draws), np.nan)
-        asked = {one: np.flatnonzero(self.template == one) for one in np.unique(self.template).tolist()}
-        for fact in range(len(self.facts)):
+    def _pseudo(self, fact: int, kind: str, seed: int, draws: int) -> list[np.ndarray]:
+        own = np.flatnonzero(self.fact == fact)
+        paired = self.pairs[kind][np.ix_(own, own)]
+        # the wordings of each last token apart: only those that are paired must be of different facts
+        blocks = connected_components(sparse.csr_matrix(paired), directed=False)[1].tolist()
+        asked = [
+            [
+                (int(self.subject[one]), int(self.answer[one]), int(one))
+                for one in self.asked[int(self.template[prompt])]
+            ]
+            for prompt in own
+        ]
+        generator = stream(Stream.PSEUDO_FACTS, seed, fact)
+        made = (_made_up(blocks, asked, generator) for _ in range(draws if paired.any() else 0))
+        return [np.array(one) for one in made if one is not None]
+
+    @cached_property
+    def asked(self) -> Sequence[np.ndarray]:
+        """The prompts of each template."""
+        return [np.flatnonzero(self.template == one) for one in range(int(self.template.max()) + 1)]
+
+    def pseudo_overlap(self, kind: str, seed: int) -> np.ndarray:
+        """``[F, draws]`` the mean overlap over the pairs of a ``kind`` in pseudo-facts, nan where there are fewer."""
+        found = np.full((len(self.facts), PSEUDO_FACTS), np.nan)
+        for fact, made in enumerate(self.pseudo_facts(kind, seed)):
             own = np.flatnonzero(self.fact == fact)
             first, second = np.nonzero(np.triu(self.pairs[kind][np.ix_(own, own)]))
-            if not len(first):
-                continue
-            generator = stream(Stream.PSEUDO_FACTS, seed, fact)
-            # the wordings of each last token apart: only those that are paired must be of different facts
-            blocks = connected_components(_graph(first, second, len(own)), directed=False)[1]
-            for draw in range(draws):
-                made = self._made_up(own, blocks, asked, generator)
-                if made is not None:
-                    found[fact, draw] = self.overlap[made[first], made[second]].mean()
+            if made:
+                prompts = np.stack(made)
+                found[fact, : len(made)] = self.overlap[prompts[:, first], prompts[:, second]].mean(1)
         return found
 
-    def _made_up(
-        self,
-        own: np.ndarray,
-        blocks: np.ndarray,
-        asked: Mapping[int, np.ndarray],
-        generator: np.random.Generator,
-        attempts: int = 5,
-    ) -> np.ndarray | None:
-        """Prompts, one a wording of ``own``, no two in one block of a subject or answer."""
-        for _ in range(attempts):
-            taken: list[int] = []
-            seen: set[tuple[int, str, int]] = set()
-            for place, prompt in enumerate(own.tolist()):
-                block, candidates = int(blocks[place]), asked[int(self.template[prompt])]
-                for one in candidates[generator.permutation(len(candidates))].tolist():
-                    marks = {
-                        (block, "subject", int(self.subject[one])),
-                        (block, "answer", int(self.answer[one])),
-                    }
-                    if not marks & seen:
-                        taken.append(one)
-                        seen |= marks
-                        break
-            if len(taken) == len(own):
-                return np.array(taken)
-        return None
 
-
-def _graph(first: np.ndarray, second: np.ndarray, size: int) -> sparse.coo_matrix:
-    return sparse.coo_matrix((np.ones(len(first)), (first, second)), shape=(size, size))
+def _made_up(
+    blocks: Sequence[int],
+    asked: Sequence[Sequence[Sequence[int]]],
+    generator: np.random.Generator,
+    attempts: int = 5,
+) -> list[int] | None:
+    """Prompts, one of those (subject, answer, prompt) that are ``asked`` in each wording, drawn so that no two in one
+    of the ``blocks`` are of one subject or answer; None where none is found."""
+    for _ in range(attempts):
+        taken: list[int] = []
+        subjects: set[tuple[int, int]] = set()
+        answers: set[tuple[int, int]] = set()
+        for block, candidates in zip(blocks, asked, strict=True):
+            free = [
+                one
+                for one in candidates
+                if (block, one[0]) not in subjects and (block, one[1]) not in answers
+            ]
+            if not free:
+                break
+            subject, answer, prompt = free[int(generator.random() * len(free))]
+            subjects.add((block, subject))
+            answers.add((block, answer))
+            taken.append(prompt)
+        if len(taken) == len(blocks):
+            return taken
+    return None
 
 
 @dataclass(frozen=True, eq=False)
 class Fixed:
     """Which facts have no set of their own, and why; ``[F]``, nan where that cannot be told.
 
-    ``overlap``: mean of two wordings; ``limit``: the point of pseudo-facts that it must exceed.
+    ``overlap``: mean of two wordings; ``limit``: the point of pseudo-facts that it must exceed; ``chance``: their mean.
     """
 
     overlap: np.ndarray
     limit: np.ndarray
+    chance: np.ndarray
 
     @property
     def inconsistent(self) -> np.ndarray:
@@ -304,12 +355,13 @@ def fixed_sets(queries: Queries, kind: str, seed: int, fewest: int) -> Fixed:
     Raises:
         NotRunError: too few facts have such pairs, or unrelated facts in their relation.
     """
-    pseudo = queries.pseudo_facts(kind, seed)
+    pseudo = queries.pseudo_overlap(kind, seed)
     told = np.isfinite(pseudo).mean(1) >= 0.5
-    limit = np.full(len(pseudo), np.nan)
+    limit, chance = np.full((2, len(pseudo)), np.nan)
     if told.any():
         limit[told] = np.nanquantile(pseudo[told], UNSPECIFIC, axis=1)
-    found = Fixed(queries.by_fact(kind), limit)
+        chance[told] = np.nanmean(pseudo[told], axis=1)
+    found = Fixed(queries.by_fact(kind), limit, chance)
     if found.defined.sum() < fewest:
         raise NotRunError(
             f"{found.defined.sum()} of {len(queries.facts)} facts of {queries.facts.dataset} have pairs of the kind "
@@ -319,6 +371,42 @@ def fixed_sets(queries: Queries, kind: str, seed: int, fewest: int) -> Fixed:
     return found
 
 
-def queries_of(facts: FactSet, found: FactLocations) -> Queries:
-    """The prompts with what is located for them by the cut that decides."""
-    return Queries.of(facts, found.sets)
+# ------------------------------------------------------------------------------------------ what all claims rest on
+
+
+def located_queries(cell: Cell) -> LocatedFacts:
+    """What KN locates for every prompt of the cell's ``query_facts``."""
+    return LocatedFacts("kn", query_facts(cell.dataset or ""))
+
+
+@dataclass(frozen=True, eq=False)
+class LocatedQueries:
+    """The prompts with their sets by the cut that decides, and by every cut."""
+
+    queries: Queries
+    by_cut: Mapping[str, Queries]
+
+
+def _found(study: Study, cell: Cell, claim: Claim) -> LocatedQueries:
+    """Raises NotRunError, FloorError: there are no such facts."""
+    located = located_queries(cell)
+    found = study.result(located)
+    queries = Queries.of(study.result(located.facts), found.sets)
+    others = {name: queries.with_sets(sets) for name, sets in found.variants.items()}
+    return LocatedQueries(queries, {found.cut: queries, **others})
+
+
+def _completed(found: LocatedQueries, measurement: Measurement) -> Measurement:
+    facts = found.queries.facts
+    return replace(
+        measurement,
+        n=measurement.n or len(facts),
+        draws=measurement.draws or RESAMPLES,
+        basis=[found.queries],
+        settings={"threshold": DEFAULT_CUT.threshold, **measurement.settings},
+        unused=OF_EQUATION_8,
+    )
+
+
+on_queries = family(lambda study, cell, claim: [located_queries(cell)], _found, _completed)
+"""Claims about the sets located for the wordings of facts."""
