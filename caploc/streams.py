@@ -45,6 +45,8 @@ class Stream(Enum):
     # sets and circuits drawn at random, to compare located ones with
     LAYER_SETS = 1, "seeds of random sets of neurons matched by layer"
     NEAREST_SETS = 2, "uniform numbers that choose neurons of like magnitude"
+    SYNAPSES = 111, "seeds of attention cells, and of neurons, that match those of one fact"
+    LONG_CELLS = 113, "orders of attention cells, of which as many are taken as are as long as others"
     DISJOINT_SETS = (
         53,
         "random sets of neurons that hold none of the located ones; layer and kind follow the seed",
@@ -101,6 +103,10 @@ class Stream(Enum):
     BATCHES = 5021, "the order of training examples"
     PREFIXES = 0x5045, "tokens of the texts in front of an edited prompt"
     NOISE = None, "noise on a subject's embeddings; 64 bits of the hash of the example's name follow the seed"
+    OTHER_FACTS = (
+        112,
+        "facts that an edit must spare, and the answer that it writes; the fact follows the seed",
+    )
     NOISED_ELSEWHERE = 0x4E4F, "other tokens of a prompt that get the subject's noise"
 
     def __init__(self, tag: int | None, draws: str) -> None:

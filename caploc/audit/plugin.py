@@ -25,7 +25,7 @@ from caploc.audit.cells import (
     skip_without_gpu,
     will_run,
 )
-from caploc.audit.coverage import Coverage, PendingError, load_pending, write_coverage
+from caploc.audit.coverage import Coverage, write_coverage
 from caploc.audit.expectations import (
     Expectation,
     ExpectationsError,
@@ -38,7 +38,6 @@ from caploc.audit.options import MARKERS, add_options
 from caploc.audit.places import (
     CLAIMS,
     LEDGER,
-    PENDING,
     expectations_of,
     html_path,
     one_folder_each,
@@ -235,16 +234,11 @@ class Audit:
         """Of the papers that ``--paper`` names, or else of those whose tests were collected, or of all without any."""
         plan = list(plan)
         tested = {one.paper for one in plan}
-        found = []
-        for key, paper in self.papers.items():
-            if tested and not self.settings.papers and key not in tested:
-                continue
-            try:
-                pending = load_pending(self._folder(key) / PENDING)
-            except PendingError as error:
-                raise pytest.UsageError(str(error)) from error
-            found.append(Coverage.of(paper, [one for one in plan if one.paper == key], pending))
-        return found
+        asked = {key: paper for key, paper in self.papers.items() if self.settings.papers or key in tested}
+        return [
+            Coverage.of(paper, [one for one in plan if one.paper == key])
+            for key, paper in (asked or self.papers).items()
+        ]
 
     # before the terminal lists the tests, and before a worker says in what order they stand
     @pytest.hookimpl(tryfirst=True)

@@ -45,7 +45,8 @@ class Sizes:
         examples: that a dataset is located with; ``rivals``: that every method locates with.
         facts: of the methods that are cheap a fact; ``traced``, ``fewer``: of causal tracing and of circuits;
             ``single``: of which every neuron is tried alone; ``queries``: located in many wordings, ``mapped``: whose
-            sets are scaled; ``edited``: that are edited, of the ``editable``.
+            sets are scaled; ``synapses``: of which attention is scaled; ``changed``: of the queries, beside those that
+            the size of the change is chosen on; ``edited``: that are edited, of the ``editable``.
         items: that a dataset is evaluated on; ``texts``: of general text.
         draws: random sets and splits; ``datasets``: how many are in the run; ``trained``: that are trained on;
             ``runs``: of training.
@@ -59,6 +60,8 @@ class Sizes:
     single: int
     queries: int
     mapped: int
+    synapses: int
+    changed: int
     edited: int
     editable: int
     items: int
@@ -72,6 +75,7 @@ class Sizes:
     def of(cls, samples: int | None, draws: int, datasets: int, gpu: bool) -> Sizes:
         """Those of a run with these options, in which what has a default takes it."""
         from caploc.experiments import (
+            consistent_edits,
             edited_facts,
             enhancement_arms,
             enhancement_runs,
@@ -80,10 +84,12 @@ class Sizes:
             query_mapping,
             rival_sets,
             study,
+            synapses,
             wordings,
         )
 
         every = facts.PAPER_FACTS
+        queries = samples or (every if gpu else wordings.CPU_QUERY_FACTS)
         edited = samples or (edited_facts.GPU_EDITED if gpu else edited_facts.CPU_EDITED)
         taken = samples or (every if gpu else facts.CPU_FACTS)
         return cls(
@@ -93,8 +99,10 @@ class Sizes:
             traced=samples or (every if gpu else facts.ForTracing.on_cpu),
             fewer=samples or (every if gpu else facts.CPU_FEWER_FACTS),
             single=min(taken, study.StudySettings.neuron_path_samples or taken),
-            queries=samples or (every if gpu else wordings.CPU_QUERY_FACTS),
+            queries=queries,
             mapped=samples or (every if gpu else query_mapping.ForMapping.on_cpu),
+            changed=queries - min(consistent_edits.CALIBRATING, queries // 4),
+            synapses=samples or (every if gpu else synapses.CPU_FACTS),
             edited=edited,
             editable=samples or (every if gpu else math.ceil(edited / edited_facts.EDITED_SHARE)),
             items=samples or (PAPER_SAMPLES if gpu else evaluating.CPU_ITEMS),
@@ -160,6 +168,11 @@ def _score(sizes: Sizes) -> Design:
 def _queries(sizes: Sizes) -> Design:
     """The share of facts without a set of their own."""
     return Proportion(sizes.queries, method="wilson")
+
+
+def _over_wordings(comparisons: int = 1, spread: float = 0.3) -> Make:
+    """Facts edited by what is located in other wordings of them."""
+    return lambda sizes: Paired(sizes.changed, comparisons=comparisons, spread=spread)
 
 
 def _count(why: str) -> Make:
@@ -238,6 +251,18 @@ DESIGNS: Mapping[str, Make] = {
     "query_overlap.last_token": lambda sizes: Paired(sizes.queries, spread=0.2),
     "query_overlap.wording_effect": lambda sizes: Paired(sizes.queries, spread=0.1),
     "rivals.outperforms": lambda sizes: Paired(sizes.rivals, comparisons=2 * RIVALS),
+    "selection.erase": _over_wordings(4),
+    "selection.update": _over_wordings(4),
+    "selection.locality": _over_wordings(2, 0.2),
+    "selection.average_gain": _over_wordings(2, 0.2),
+    "selection.on_consistent": _over_wordings(1, 0.6),
+    "selection.generalizes_less": _over_wordings(2, 0.6),
+    "selection.union_costs": _over_wordings(3),
+    "synapses.attention_neglected": lambda sizes: Paired(sizes.synapses, spread=3.0),
+    "synapses.suppress_answer": lambda sizes: Paired(sizes.synapses, spread=3.0),
+    "synapses.suppress_neurons": lambda sizes: Paired(sizes.synapses, spread=0.15),
+    "synapses.selects": lambda sizes: Paired(sizes.synapses, spread=0.25),
+    "synapses.enhance": lambda sizes: Paired(sizes.synapses, comparisons=2, spread=0.5),
     "completeness.ig_completeness": _count("a numerical error, without sampling error"),
     "premises.attribution_measures_contribution": lambda sizes: Level(
         sizes.single, by_samples=False, low=-1.0, concentration=10.0
