@@ -31,7 +31,7 @@ def test_facts_are_inconsistent_under_each_of_three_locators() -> None:
     """Table 1-1, intersection over three locators."""
 
 
-@claim("ql-inconsistent-size", consistency.inconsistent_size, over="models")
+@claim("ql-inconsistent-size", consistency.inconsistent_size, over="models", all_sigmas=True)
 def test_larger_models_have_more_inconsistent_facts() -> None:
     """Table 1-1 and its discussion: fewest in GPT-2, more in LLaMA2-7b and LLaMA3-8b."""
 
