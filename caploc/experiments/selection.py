@@ -119,7 +119,7 @@ def _completed(found: Found, measurement: Measurement) -> Measurement:
         asides={**measurement.asides, **{k: v for k, v in edits.numbers().items() if np.isfinite(v)}},
         n=len(edits),
         draws=RESAMPLES,
-        basis=[found.queries.facts],
+        basis=[found.queries],
         settings=settings,
         unused=OF_EQUATION_8,
     )

@@ -91,6 +91,7 @@ class Synapses:
         clean: ``[F]`` log P(answer).
         clusters: ``[F]`` numbers of the subjects.
         share: ``[F, S]`` of the length of all cells, in the set.
+        size: ``[F]`` magnitude of the neurons matched in it over that of the located ones.
     """
 
     odds: np.ndarray
@@ -100,6 +101,7 @@ class Synapses:
     clean: np.ndarray
     clusters: np.ndarray
     share: np.ndarray
+    size: np.ndarray
 
     def __len__(self) -> int:
         return len(self.clean)
@@ -191,7 +193,7 @@ class ScaledSynapses(Spec[Synapses]):
             "method": settings.attribution.settings,
             "seed": settings.seed,
             "threshold": DEFAULT_CUT.threshold,
-            "cells": [SHARE, CELL_SETS, LONG_SETS, NEURON_SETS, FACTORS],
+            "sets": [SHARE, CELL_SETS, LONG_SETS, NEURON_SETS, FACTORS],
         }
         yield keyed(study, "scaled synapses", depends_on, lambda: vars(self._scaled(study, facts)))
 
@@ -244,10 +246,11 @@ class ScaledSynapses(Spec[Synapses]):
                         float(free.clean.sum()),
                         facts.clusters[number],
                         ((sets * attention.lengths).sum((1, 2, 3)) / attention.lengths.sum()).numpy(),
+                        float(sizes.mean_of(others).mean() / sizes.mean_of(located.values[None])[0]),
                     )
                 )
         if not found:
-            return Synapses(*(np.zeros((0, 2, 2, 2)[:rank]) for rank in (4, 3, 3, 3, 1, 1, 2)))
+            return Synapses(*(np.zeros((0, 2, 2, 2)[:rank]) for rank in (4, 3, 3, 3, 1, 1, 2, 1)))
         return Synapses(*(np.stack(column) for column in zip(*found, strict=True)))
 
 
@@ -397,7 +400,8 @@ def selects(found: Synapses, study: Study, cell: Cell, claim: Claim) -> Measurem
 
 
 def _gains(found: Synapses) -> dict[str, float]:
-    return {
+    sizes = {"magnitude over that of the located, neurons as large": float(found.size.mean())}
+    return sizes | {
         f"gain, {whose}, {what} cut": float(values[:, CUT, which].mean())
         for whose, values in (("located", found.gain), ("as large", found.matched_gain))
         for what, which in (("synapses", 0), ("matched cells", MATCHED))

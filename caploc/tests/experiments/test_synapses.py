@@ -120,6 +120,7 @@ def test_what_is_kept_of_a_fact_is_what_direct_runs_give(family: str, tmp_path: 
                 log_odds(other.log_probs) - log_odds(other.clean), abs=1e-5
             )
     assert np.isfinite(found.odds).all() and np.isfinite(found.matched_gain).all()
+    assert (found.size > 0.3).all() and (found.size < 1.1).all()
     assert (found.share[:, 0] > found.share[:, MATCHED].mean(1)).all()
     entries = sum(1 for one in tmp_path.rglob("*") if one.is_file())
     again, _ = study_of(tmp_path, facts, family)
@@ -176,7 +177,9 @@ def planted(
     others[:, CUT, 0] -= gain
     clean = np.log(rng.uniform(0.3, 0.7, facts))
     clusters = np.arange(facts) // 2
-    return Synapses(odds, activations, others, noise(2, 3), clean, clusters, np.abs(noise(SETS)))
+    return Synapses(
+        odds, activations, others, noise(2, 3), clean, clusters, np.abs(noise(SETS)), np.ones(facts)
+    )
 
 
 def judged(
