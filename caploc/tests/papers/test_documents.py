@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
-from caploc.papers import Claim, load_paper
+from caploc.audit.views import printed
+from caploc.papers import Claim, PrintedNumber, load_paper
 
 PAPER, RIVAL = load_paper("capability_localization"), load_paper("query_localization")
 SHARED = Path(__file__).parents[4] / "shared" / "paper"
@@ -46,6 +48,15 @@ def test_what_others_tell_of_a_paper_is_marked_and_not_quoted(claim: Claim) -> N
     told = [one for one in claim.numbers if one.document in SECOND_HAND]
     assert all(one.certainty != "certain" and "second-hand" in one.shown for one in told)
     assert not (told and claim.quoted), "no finding quotes as published what is only told of"
+
+
+def test_the_report_says_how_certain_a_number_is_and_what_is_recalled_is_none() -> None:
+    (shown,) = printed(RIVAL.claim("ql-inconsistent-exists"))
+    assert "77 % (second-hand, certainty high) (digest, Table 1-1" in shown
+    (shown,) = printed(RIVAL.claim("ql-39-experiments"))
+    assert shown == "experiments 39 sets (abstract, Abstract)"
+    with pytest.raises(ValidationError, match="certainty"):
+        PrintedNumber("share", "12.7", "%", "digest", "somewhere", certainty="recalled")  # type: ignore[arg-type]
 
 
 @NEEDS_SHARED
