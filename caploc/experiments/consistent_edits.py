@@ -197,8 +197,9 @@ class EditedFacts(Spec[Edits]):
         with frozen_eval(lm.model):
             size, weight = self._choose(editing, calibrating)
             outcomes = [editing.outcomes(fact, size, weight, ARMS) for fact in evaluated]
-        columns = [np.stack(column) for column in zip(*outcomes, strict=True)]
-        return Edits(*columns, np.array(evaluated), facts.clusters[evaluated], np.array([size, weight]))
+        first, held, kept, cost, text = (np.stack(column) for column in zip(*outcomes, strict=True))
+        who = np.array(evaluated), facts.clusters[evaluated]
+        return Edits(first, held, kept, cost, text, *who, np.array([size, weight]))
 
     def _choose(self, editing: Editing, facts: Sequence[int]) -> tuple[int, float]:
         """k and the new answer's weight at which the arms that are compared succeed together on nearest to half of the
@@ -298,7 +299,9 @@ class Editing:
         last = [(number, len(one) - 1) for number, one in enumerate(prompts)]
         logs = self._logs(prompts, masks, added, last)  # [1 + arms, prompts, vocabulary]
         best = logs.argmax(-1)
-        success = (best == new if weight else best != right).double()[1:, : len(evaluated)]
+        success = (best.eq(new) if new is not None and weight else best.ne(right)).double()[
+            1:, : len(evaluated)
+        ]
         cost = kept = text = torch.zeros(len(arms))
         if spare:
             of_right = logs.gather(2, right.expand(len(logs), -1)[..., None])[..., 0]

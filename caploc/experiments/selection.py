@@ -111,7 +111,12 @@ def _find(how: str) -> Any:
 
 def _completed(found: Found, measurement: Measurement) -> Measurement:
     ((how, edits),) = found.edits.items()
-    settings = {"neurons": int(edits.chosen[0]), "locating_wordings": LOCATING, "betas": dict(BETAS)}
+    settings: dict[str, Any] = {
+        "neurons": int(edits.chosen[0]),
+        "locating_wordings": LOCATING,
+        "betas": dict(BETAS),
+    }
+    settings |= {"success": "by the first token of an answer"}
     if how == UPDATED:
         settings |= {"weight_of_old": WEIGHT_OF_OLD, "weight_of_new": float(edits.chosen[1])}
     return replace(

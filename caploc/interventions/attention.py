@@ -365,7 +365,7 @@ def _place(cell: Cell, shape: tuple[int, int, int], model: str) -> Cell:
 
 def _factors(factor: float | Sequence[float], sets: int, device: torch.device) -> Tensor:
     """``[sets]`` float64, one for each set."""
-    given = factor if isinstance(factor, Sequence) and not isinstance(factor, str) else [factor]
+    given: Sequence[Any] = factor if isinstance(factor, (list, tuple)) else [factor]
     for one in given:
         if (
             isinstance(one, bool)

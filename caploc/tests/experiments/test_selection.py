@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,7 +38,8 @@ from caploc.experiments.consistent_edits import (
 from caploc.experiments.evaluating import GeneralText
 from caploc.experiments.evidence import assemble
 from caploc.experiments.facts import Fact, FactSet, facts_of
-from caploc.experiments.specs import FloorError
+from caploc.experiments.locating_facts import LocatedSets
+from caploc.experiments.specs import FloorError, Spec
 from caploc.experiments.study import Experiment, Study, StudySettings
 from caploc.experiments.wordings import Queries, query_facts
 from caploc.findings import Cell, Finding, Outcome, Verdict
@@ -177,7 +179,7 @@ def test_size_is_chosen_on_facts_that_are_not_evaluated(
     """Nearest to half, by all arms together; what the evaluated facts do has no say."""
     lm = small_model("llama", 3)
     facts, spec = facts_of_model(lm, 24), facts_of("pararel")
-    known = {spec: facts, GeneralText(): ["a town is here"]}
+    known: dict[Spec[Any], Any] = {spec: facts, GeneralText(): ["a town is here"]}
     study = Study(lm.name, StudySettings(store=Store(tmp_path), margins=PAPER.margins), lm, known)
     own, asked = Editing.outcomes, list[tuple[int, int, bool]]()
 
@@ -272,7 +274,11 @@ def judged(claim: str, found: Edits | FloorError) -> tuple[Finding, Verdict]:
     facts, sets = located(96 if isinstance(found, FloorError) else len(found))
     how = UPDATED if claim == "ql-cas-update" else ERASED
     spec = selection._specs(CELL)[how]
-    known = {query_facts("pararel"): facts, spec: found, spec.located: locations_of(sets)}
+    known: dict[Spec[Any], Any] = {
+        query_facts("pararel"): facts,
+        spec: found,
+        spec.located: locations_of(sets),
+    }
     study = Study("planted", StudySettings(margins=PAPER.margins), LM, known)
     entry = PAPER.claim(claim)
     finding = assemble(entry, CELL, CLAIMS[claim](study, CELL, entry), [study])
@@ -288,7 +294,7 @@ def test_arms_that_do_the_same_are_seldom_supported(claim: str) -> None:
     assert outcomes.count(Outcome.SUPPORTED) <= RUNS // 20
 
 
-EFFECTS: dict[str, dict[str, float]] = {
+EFFECTS: dict[str, dict[str, Any]] = {
     "ql-cas-erase": {"aware": 0.2, "mean": 0.1},
     "ql-cas-update": {"aware": 0.2, "mean": 0.1},
     "ql-cas-locality": {"spares": 0.5},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from caploc.experiments import synapses
 from caploc.experiments.evidence import assemble
 from caploc.experiments.facts import FactSet, FirstFacts, facts_of
 from caploc.experiments.locating_facts import LocatedFacts
-from caploc.experiments.specs import FloorError
+from caploc.experiments.specs import FloorError, Spec
 from caploc.experiments.study import Experiment, Study, StudySettings
 from caploc.experiments.synapses import (
     CELL_SETS,
@@ -186,16 +187,16 @@ def judged(
     claim: str, found: Synapses | FloorError, early: Synapses | FloorError | None = None
 ) -> tuple[Finding, Verdict]:
     settings = StudySettings(margins=PAPER.margins)
-    known = {synapses._scaled(CELL): found, synapses._with_room("pararel"): found}
+    known: dict[Spec[Any], Any] = {synapses._scaled(CELL): found, synapses._with_room("pararel"): found}
     study = Study("planted", settings, small_model("llama", 2), known)
-    room = {synapses._with_room("pararel"): found if early is None else early}
+    room: dict[Spec[Any], Any] = {synapses._with_room("pararel"): found if early is None else early}
     study.__dict__["early"] = study if early is None else Study("planted-early", settings, study.lm, room)
     entry = PAPER.claim(claim)
     finding = assemble(entry, CELL, CLAIMS[claim](study, CELL, entry), [study])
     return finding, judge(entry, finding)
 
 
-EFFECTS: dict[str, dict[str, float]] = {
+EFFECTS: dict[str, dict[str, Any]] = {
     "ql-attention-neglected": {"held": 2.0},
     "ql-ks-suppress-answer": {"answer": 2.0},
     "ql-ks-suppress-kn": {"gain": 0.2},
@@ -211,13 +212,15 @@ def test_synapses_that_do_nothing_are_seldom_supported_and_an_effect_mostly(clai
     assert nothing.count(Outcome.SUPPORTED) <= RUNS // 20
     effect = [judged(claim, planted(seed, **EFFECTS[claim]))[1].outcome for seed in range(RUNS // 4)]
     assert effect.count(Outcome.SUPPORTED) >= 9
-    others = {name: size for name, size in EFFECTS["ql-ks-suppress-kn"].items() if claim == "ql-ks-selects"}
+    others: dict[str, Any] = {
+        name: size for name, size in EFFECTS["ql-ks-suppress-kn"].items() if claim == "ql-ks-selects"
+    }
     unselective = [judged(claim, planted(seed, **others))[1].outcome for seed in range(RUNS // 4)]
     assert Outcome.SUPPORTED not in unselective, "all neurons as large fall alike"
 
 
 def test_the_other_way_round_is_refuted() -> None:
-    opposite = {
+    opposite: dict[str, dict[str, Any]] = {
         "ql-ks-suppress-kn": {"gain": -0.2},
         "ql-ks-selects": {"selected": -0.2},
         "ql-ks-enhance": {"rise": -0.6},

@@ -77,7 +77,7 @@ def explicit(lm: LanguageModel, scale: Tensor, way: Way) -> Iterator[Explicit]:
         def attend(module: GPTJAttention, *args: Any) -> tuple[Tensor, Tensor]:
             return attention.of_gptj(module, *args)
 
-        GPTJAttention._attn = attend  # type: ignore[assignment, method-assign]
+        GPTJAttention._attn = attend  # type: ignore[method-assign]
     else:
         AttentionInterface.register("explicit", attention)
         lm.model.set_attn_implementation("explicit")
@@ -147,10 +147,14 @@ def test_equals_explicit_weights(family: str, way: Way, queries: Queries) -> Non
     for row, factor in enumerate(factors):
         logs, activations, _ = direct(lm, example, cells[row], factor, way, queries)
         assert (found.log_probs[row] - logs).abs().max() <= bound
-        assert (found.activations[row] - activations).abs().max() <= bound * max(1, activations.abs().max())
+        assert (found.activations[row] - activations).abs().max() <= bound * max(
+            1.0, float(activations.abs().max())
+        )
     nothing, activations, _ = direct(lm, example, torch.zeros_like(cells[0]), 1.0, way, queries)
     assert (found.clean - nothing).abs().max() <= bound and found.rounding <= bound
-    assert (found.clean_activations - activations).abs().max() <= bound * max(1, activations.abs().max())
+    assert (found.clean_activations - activations).abs().max() <= bound * max(
+        1.0, float(activations.abs().max())
+    )
     assert (found.log_probs - found.clean).abs().amax(1).min() > 1e-4, "every set does something"
 
 
