@@ -45,6 +45,8 @@ class Stream(Enum):
     # sets and circuits drawn at random, to compare located ones with
     LAYER_SETS = 1, "seeds of random sets of neurons matched by layer"
     NEAREST_SETS = 2, "uniform numbers that choose neurons of like magnitude"
+    SYNAPSES = 111, "seeds of attention cells, and of neurons, that match those of one fact"
+    LONG_CELLS = 113, "orders of attention cells, of which as many are taken as are as long as others"
     DISJOINT_SETS = (
         53,
         "random sets of neurons that hold none of the located ones; layer and kind follow the seed",
@@ -66,6 +68,17 @@ class Stream(Enum):
     TASK_SETS = 25, "places of random sets, as many in every layer as each prompt's"
     SWAPPED_TASKS = 26, "which pairs of prompts swap their tasks"
     CHOICES = 31, "halves of the items, on one of which the best random choice is found"
+
+    CROSSED = 101, "bootstrap samples of subjects, and of the templates of each relation, crossed"
+    PSEUDO_FACTS = (
+        102,
+        "facts, one a wording, that make up one that does not exist; the fact follows the seed",
+    )
+    ONE_MODE = 103, "smoothed bootstrap samples of the narrowest density with one mode"
+    QUERY_SETS = (
+        104,
+        "a seed for the sets that match a query's in magnitude; the fact's number follows the seed",
+    )
 
     # scores
     TWO_WAY = 51, "multinomial weights of random sets and of items, crossed"
@@ -90,6 +103,10 @@ class Stream(Enum):
     BATCHES = 5021, "the order of training examples"
     PREFIXES = 0x5045, "tokens of the texts in front of an edited prompt"
     NOISE = None, "noise on a subject's embeddings; 64 bits of the hash of the example's name follow the seed"
+    OTHER_FACTS = (
+        112,
+        "facts that an edit must spare, and the answer that it writes; the fact follows the seed",
+    )
     NOISED_ELSEWHERE = 0x4E4F, "other tokens of a prompt that get the subject's noise"
 
     def __init__(self, tag: int | None, draws: str) -> None:

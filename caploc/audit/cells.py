@@ -77,7 +77,7 @@ def cell_parameters(
         return _fact_cells(declared, settings, variants)
     sigmas_of_run = settings.sigmas or tuple(reported) or (PAPER_SIGMA,)
     if declared.over == "models":
-        return _joint_cells(replace(settings, sigmas=sigmas_of_run), variants)
+        return _joint_cells(replace(settings, sigmas=sigmas_of_run), variants, declared.all_sigmas)
     left_out = []
     datasets: Sequence[DatasetRequest | None] = [None]
     if declared.over == "datasets":
@@ -122,7 +122,7 @@ def _fact_cells(declared: ClaimTest, settings: AuditSettings, variants: Variants
     ]
 
 
-def _joint_cells(settings: AuditSettings, variants: Variants) -> list[Any]:
+def _joint_cells(settings: AuditSettings, variants: Variants, all_sigmas: bool) -> list[Any]:
     """Models that need a GPU are compared with each other, the rest with each other: one machine may not run both. The
     cell's model is their labels, sorted. A model that is alone is skipped, with the reason."""
     alone = pytest.mark.skip(reason="this claim compares models; add another --model")
@@ -141,9 +141,15 @@ def _joint_cells(settings: AuditSettings, variants: Variants) -> list[Any]:
             parameters += [
                 _parameter(joint, None, sigma, [alone] if len(models) == 1 else [], variant, models)
                 for variant in ("", *variants(joint.label))
-                for sigma in ([settings.variant_sigma] if variant else settings.sigmas)
+                for sigma in _joint_sigmas(settings, variant, all_sigmas)
             ]
     return parameters
+
+
+def _joint_sigmas(settings: AuditSettings, variant: str, all_sigmas: bool) -> Sequence[float | None]:
+    if all_sigmas:
+        return [None]
+    return [settings.variant_sigma] if variant else settings.sigmas
 
 
 def _parameter(

@@ -202,7 +202,7 @@ class Headline:
             values = sorted((cell.value, cell.printed) for cell in claim.cells)
             low, high, unit = values[0][1], values[-1][1], claim.cells[0].unit
             return f"{low} {unit}" if low == high else f"{low} to {high} {unit}"
-        return " or ".join(dict.fromkeys(f"{one.printed} {one.unit}" for one in claim.numbers[:3]))
+        return " or ".join(dict.fromkeys(one.shown for one in claim.numbers[:3]))
 
 
 def headlines(

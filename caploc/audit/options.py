@@ -138,7 +138,7 @@ def add_options(parser: pytest.Parser) -> None:
         action="store_true",
         default=False,
         help="run nothing: list every claim of the paper with the tests that cover it, and fail if one that a "
-        "measurement could decide has neither a test nor an entry in claims/NAME/pending.toml.",
+        "measurement could decide has no test.",
     )
     group.addoption(
         "--record-expectations",

@@ -17,7 +17,7 @@ from caploc.audit.results import Planned
 from caploc.audit.settings import path_of
 from caploc.audit.text import visible
 
-CLAIMS, PENDING = "claims", "pending.toml"
+CLAIMS = "claims"
 EXPECTATIONS = Path("fixtures") / "expected.toml"
 LEDGER = Path("reports") / "ledger.jsonl"
 

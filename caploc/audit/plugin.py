@@ -25,7 +25,7 @@ from caploc.audit.cells import (
     skip_without_gpu,
     will_run,
 )
-from caploc.audit.coverage import Coverage, PendingError, load_pending, write_coverage
+from caploc.audit.coverage import Coverage, write_coverage
 from caploc.audit.expectations import (
     Expectation,
     ExpectationsError,
@@ -38,7 +38,6 @@ from caploc.audit.options import MARKERS, add_options
 from caploc.audit.places import (
     CLAIMS,
     LEDGER,
-    PENDING,
     expectations_of,
     html_path,
     one_folder_each,
@@ -205,6 +204,7 @@ class Audit:
         parametrize(metafunc, self.settings, self.paper_of)
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        self._leave_other_papers(items)
         for item in items:
             plan_item(item, self.paper_of(item.path))
         self.folders = one_folder_each(items, PLANNED)
@@ -216,19 +216,29 @@ class Audit:
             self.coverage = self._covered(_cells(items))
             items.clear()  # the claims are listed in the tests' place
 
+    def _leave_other_papers(self, items: list[pytest.Item]) -> None:
+        """Takes out the tests of papers that caploc has and that ``--paper`` does not name."""
+        from caploc.papers import paper_names
+
+        others = set(paper_names()) - self.papers.keys()
+        left = [item for item in items if item.path.parent.name in others]
+        if left:
+            self.config.hook.pytest_deselected(items=left)
+            items[:] = [item for item in items if item.path.parent.name not in others]
+
     def _folder(self, paper: str) -> Path:
         """The paper's tests, or where they would be."""
         return self.folders.get(paper, self.project / CLAIMS / paper)
 
     def _covered(self, plan: Iterable[Planned]) -> list[Coverage]:
-        found = []
-        for key, paper in self.papers.items():
-            try:
-                pending = load_pending(self._folder(key) / PENDING)
-            except PendingError as error:
-                raise pytest.UsageError(str(error)) from error
-            found.append(Coverage.of(paper, [one for one in plan if one.paper == key], pending))
-        return found
+        """Of the papers that ``--paper`` names, or else of those whose tests were collected, or of all without any."""
+        plan = list(plan)
+        tested = {one.paper for one in plan}
+        asked = {key: paper for key, paper in self.papers.items() if self.settings.papers or key in tested}
+        return [
+            Coverage.of(paper, [one for one in plan if one.paper == key])
+            for key, paper in (asked or self.papers).items()
+        ]
 
     # before the terminal lists the tests, and before a worker says in what order they stand
     @pytest.hookimpl(tryfirst=True)

@@ -465,9 +465,7 @@ def _place(claim: Claim, paper: Paper) -> str:
 def printed(claim: Claim) -> list[str]:
     """The printed numbers that a claim is about: those of tables in a line, then those in running text."""
     shown = [_cells(claim)] if claim.cells else []
-    return shown + [
-        f"{item.key} {item.printed} {item.unit} ({item.document}, {item.at})" for item in claim.numbers
-    ]
+    return shown + [f"{item.key} {item.shown} ({item.document}, {item.at})" for item in claim.numbers]
 
 
 def rule_parameters(claim: Claim) -> list[str]:

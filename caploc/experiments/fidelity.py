@@ -325,8 +325,8 @@ def circuits_identical(study: Study, cell: Cell, claim: Claim) -> Measurement:
 
 def _ranked() -> list[str]:
     """The locators of single facts: those that the paper ranks, then any others that are registered."""
-    others = (key for key, locator in LOCATORS.items() if locator.aim == "fact" and key not in ORDER)
-    return [*ORDER, *others]
+    others = (key for key, one in LOCATORS.items() if one.aim == "fact" and one.wordings == 1)
+    return [*ORDER, *(key for key in others if key not in ORDER)]
 
 
 @experiment(lambda study, cell, claim: [LocatedFacts(key, traced_facts(cell.dataset)) for key in _ranked()])

@@ -112,7 +112,7 @@ class Scaled:
         """``[F]`` mean change over the arm's sets of the log odds of the answer, log P - log (1 - P), in nats: as log P
         where P is small, and without a ceiling where it is large."""
         clean = self.clean[:, None]
-        return np.asarray((_odds(clean + self.change[:, done, ARMS[arm]]) - _odds(clean)).mean(1))
+        return np.asarray((odds_of(clean + self.change[:, done, ARMS[arm]]) - odds_of(clean)).mean(1))
 
     @property
     def room(self) -> float:
@@ -120,7 +120,7 @@ class Scaled:
         return float(-self.clean.mean())
 
 
-def _odds(log_p: np.ndarray) -> np.ndarray:
+def odds_of(log_p: np.ndarray) -> np.ndarray:
     """Log odds of probabilities, of which none counts as closer to 1 than can be told."""
     capped = np.minimum(log_p, -SURE)
     return np.asarray(capped - np.log(-np.expm1(capped)))

@@ -102,6 +102,11 @@ class Evidence(Spec[np.ndarray]):
         return 2.0 * study.lm.num_parameters * tokens * PASSES
 
 
+def methods() -> list[str]:
+    """The locators that can be averaged over samples: not those that need several wordings of one fact."""
+    return [key for key, one in LOCATORS.items() if one.wordings == 1]
+
+
 def method_of(study: Study, key: str) -> SampleMethod:
     """How a locator is averaged over samples, with the study's seed and reading of eq. (7)."""
     return LOCATORS[key].on_samples(Conditions(study.settings.seed, study.settings.attribution))
@@ -157,12 +162,12 @@ class AllSamples(Spec[Samples]):
     dataset: str
 
     def after(self, study: Study) -> Iterable[Spec[Any]]:
-        return (Evidence(key, self.dataset) for key in LOCATORS)
+        return (Evidence(key, self.dataset) for key in methods())
 
     def read(self, study: Study, entries: Iterator[Entry]) -> Samples:
         evidence = {CNL: study.result(Evidence(CNL, self.dataset))}
         left_out = {}
-        for key in LOCATORS:
+        for key in methods():
             try:
                 evidence[key] = study.result(Evidence(key, self.dataset))
             except NotRunError as error:
@@ -264,7 +269,7 @@ class EqualSetsErased(Spec[WithoutSets]):
         return WithoutSets(study.result(Items(self.dataset)), score, nll)
 
     def flops(self, study: Study) -> float:
-        return evaluation_flops(study, study.result(PreparedItems(self.dataset)), len(LOCATORS))
+        return evaluation_flops(study, study.result(PreparedItems(self.dataset)), len(methods()))
 
 
 # ------------------------------------------------------------------------------------------------- half-split overlap

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from caploc.interventions.attention import AttentionScaling
     from caploc.interventions.enhancement import (
         Enhancement,
         Recipe,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from caploc.interventions.weights import erased, replaced_weights
 
 _HOMES = {
+    "AttentionScaling": "caploc.interventions.attention",
     "Editing": "caploc.interventions.rank_one",
     "Enhancement": "caploc.interventions.enhancement",
     "RankOneEdit": "caploc.interventions.rank_one",
@@ -47,6 +49,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "AttentionScaling",
     "Editing",
     "Enhancement",
     "RankOneEdit",

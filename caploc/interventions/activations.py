@@ -1,4 +1,5 @@
-"""Scale or zero the activations of chosen neurons, as KN verifies what it located (section 2.1; Dai et al., 2022, 4.2).
+"""Scale or zero the activations of chosen neurons, as KN verifies what it located (section 2.1; Dai et al., 2022, 4.2),
+or let them write something else.
 
 An *activation* is what enters the MLP's output projection; factor 2 doubles it, factor 0 suppresses it. ``scaled``
 works on any call of the model. ``caploc.interventions.scaling`` asks one question, how probable an answer then is, of
@@ -13,7 +14,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from caploc.errors import OptionError
@@ -72,6 +73,45 @@ def scaled(
         for layer in members.any(2).any(0).nonzero().ravel().tolist():
             projection = lm.architecture.mlp_out_of(lm.layers[layer])
             hooks.callback(projection.register_forward_pre_hook(partial(before_projection, layer)).remove)
+        yield
+
+
+@contextmanager
+def rewritten(
+    lm: LanguageModel, masks: Masks, added: Float[Tensor, "sets width"] | Float[Tensor, "1 width"]
+) -> Iterator[None]:
+    """Within it the chosen neurons' output weights have ``added`` on top, as KN updates a fact (Dai et al., 2022, 5.2:
+    less of the old answer's embedding, more of a new one's).
+
+    Every row of a batch has neurons and a vector of its own, or all share one. Equals a run with changed weights; none
+    is touched.
+
+    Raises:
+        OptionError: masks of another model's shape, vectors of another width, or numbers of masks, vectors and rows
+            that do not go together.
+    """
+    members = stacked(lm, masks)
+    width = lm.model.get_output_embeddings().weight.shape[1]
+    if added.dim() != 2 or added.shape[1] != width or len(added) not in (1, len(members)):
+        raise OptionError(
+            f"what neurons write must be vectors of shape (1 or {len(members)}, {width}) to fit {lm.name}, got "
+            f"{tuple(added.shape)}"
+        )
+    shape = [0, 0]
+
+    def before_layers(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        shape[:] = keywords(layer, args, kwargs)["hidden_states"].shape[:2]
+        _check_call(max(len(members), len(added)), None, *shape)
+
+    def after_projection(layer: int, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        active = (args[0].reshape(*shape, -1) * members[:, layer, None]).sum(-1, keepdim=True)
+        return output + (active * added[:, None].to(output)).reshape(output.shape)
+
+    with ExitStack() as hooks:
+        hooks.callback(lm.layers[0].register_forward_pre_hook(before_layers, with_kwargs=True).remove)
+        for layer in members.any(2).any(0).nonzero().ravel().tolist():
+            projection = lm.architecture.mlp_out_of(lm.layers[layer])
+            hooks.callback(projection.register_forward_hook(partial(after_projection, layer)).remove)
         yield
 
 

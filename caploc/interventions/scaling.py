@@ -29,6 +29,8 @@ from caploc.rows.clean import CleanPass, check_reproduced, run_clean, target_log
 from caploc.rows.sizing import Budget
 
 Positions = Literal["last", "prompt", "all"]
+SURE = 1e-7
+"""The least 1 - P that float32 logits resolve."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +54,13 @@ class AnswerLogProbs:
     def change(self) -> Float64[Tensor, " sets"]:
         """Rise of the mean log probability, in nats per answer token; negative where the answer gets less likely."""
         return (self.log_probs - self.clean).mean(1)
+
+    @property
+    def change_of_odds(self) -> Float64[Tensor, " sets"]:
+        """Rise of the whole answer's log odds, log P - log (1 - P), in nats: as log P where P is small, and without a
+        ceiling where it is large. No P counts as closer to 1 than float32 logits can tell."""
+        before, after = (total.clamp(max=-SURE) for total in (self.clean.sum(), self.log_probs.sum(1)))
+        return (after - (-after.expm1()).log()) - (before - (-before.expm1()).log())
 
 
 class ScaledPass(PackedPass):

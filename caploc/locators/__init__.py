@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 
 from caploc.circuits.circuit import Circuit
 from caploc.errors import OptionError
-from caploc.locators import commonality, knowledge_circuit, knowledge_neurons, magnitude
+from caploc.locators import commonality, consistency_aware, knowledge_circuit, knowledge_neurons, magnitude
 from caploc.locators.causal_tracing.locate import locate as locate_by_tracing
 from caploc.locators.causal_tracing.trace import Tracing
 from caploc.locators.layers import LayerSet
@@ -46,6 +46,8 @@ class Locator:
     ``samples``    how experiments average it over a dataset; None: by ``locate``, each example alone
     ``version``    raise it when ``locate`` changes its results, which the store's keys cannot see
     ``options``    what ``locate`` is given where ``facts`` or ``samples`` is None
+    ``wordings``   the fewest wordings of one fact that ``locate`` needs together; what needs several takes no part in
+                   experiments that give a method one prompt at a time
     =============  ============================================================================================
     """
 
@@ -59,6 +61,7 @@ class Locator:
     samples: Callable[[Conditions], SampleMethod] | None = None
     version: int = 1
     options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    wordings: int = 1
 
     def __call__(self, *args: Any, **options: Any) -> Location:
         """``locate`` itself."""
@@ -73,6 +76,11 @@ class Locator:
         return self._each_alone() if self.samples is None else self.samples(conditions)
 
     def _each_alone(self) -> EachAlone:
+        if self.wordings > 1:
+            raise OptionError(
+                f"locator {self.key!r} needs {self.wordings} wordings of a fact together, and is given one prompt at a "
+                "time here; take another locator, or call its locate with the wordings"
+            )
         return EachAlone(self.key, self.locate, self.places, self.version, tuple(self.options.items()))
 
 
@@ -117,6 +125,15 @@ _ENTRIES = (
         samples=lambda _: knowledge_circuit.MlpEdges(),
     ),
     Locator(
+        "consistency-aware",
+        "consistency-aware neurons",
+        "Chen et al., 2025 (Query Localization), eq. (7), whose form is known at second hand",
+        NeuronMask,
+        "fact",
+        consistency_aware.locate,
+        wordings=consistency_aware.FEWEST_WORDINGS,
+    ),
+    Locator(
         "magnitude",
         "plain magnitude",
         "mean |activation| times the norm of the output weights: the strongest rival that needs no gradient",
@@ -142,12 +159,14 @@ def register_locator(
     facts: Callable[[Conditions], FactMethod] | None = None,
     samples: Callable[[Conditions], SampleMethod] | None = None,
     version: int = 1,
+    wordings: int = 1,
     **options: Any,
 ) -> Callable[[Callable[..., Location]], Callable[..., Location]]:
     """Enter the decorated ``locate(lm, examples, **options)`` into ``LOCATORS``; see ``Locator`` for the arguments.
 
     ``options`` are given to ``locate`` in experiments. A locator without ``facts`` or ``samples`` is run on each
-    example by itself, and its locations are kept in the store.
+    example by itself, and its locations are kept in the store; one that needs several ``wordings`` of a fact together
+    takes part where experiments have them.
 
     Raises:
         OptionError: the key is taken, or a value makes no sense.
@@ -159,7 +178,9 @@ def register_locator(
 
     def enter(locate: Callable[..., Location]) -> Callable[..., Location]:
         frozen = MappingProxyType(options)
-        _REGISTERED[key] = Locator(key, name, source, places, aim, locate, facts, samples, version, frozen)
+        _REGISTERED[key] = Locator(
+            key, name, source, places, aim, locate, facts, samples, version, frozen, wordings
+        )
         return locate
 
     return enter

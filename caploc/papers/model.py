@@ -90,6 +90,11 @@ Amount = Annotated[int | float, PlainValidator(_amount)]
 FORBID = ConfigDict(extra="forbid")
 
 
+Certainty = Literal["certain", "high", "medium"]
+"""How sure it is that a number stands in the paper: read there, or told by others, with how much care. What is only
+recalled is no printed number."""
+
+
 @entry(frozen=True, config=FORBID)
 class PrintedNumber:
     """A number in running text. ``key`` names what it counts; ``printed`` keeps the digits as they stand."""
@@ -99,6 +104,13 @@ class PrintedNumber:
     unit: Text
     document: Text
     at: Text
+    certainty: Certainty = "certain"
+
+    @property
+    def shown(self) -> str:
+        """The number with its unit and, where it was not read in the paper itself, how certain it is."""
+        how = "" if self.certainty == "certain" else f" (second-hand, certainty {self.certainty})"
+        return f"{self.printed} {self.unit}{how}"
 
     @property
     def value(self) -> Decimal:

@@ -45,7 +45,9 @@ class Sizes:
     Attributes:
         examples: that a dataset is located with; ``rivals``: that every method locates with.
         facts: of the methods that are cheap a fact; ``traced``, ``fewer``: of causal tracing and of circuits;
-            ``single``: of which every neuron is tried alone; ``edited``: that are edited, of the ``editable``.
+            ``single``: of which every neuron is tried alone; ``queries``: located in many wordings, ``mapped``: whose
+            sets are scaled; ``synapses``: of which attention is scaled; ``changed``: of the queries, beside those that
+            the size of the change is chosen on; ``edited``: that are edited, of the ``editable``.
         items: that a dataset is evaluated on; ``texts``: of general text.
         draws: random sets and splits; ``datasets``: how many are in the run; ``trained``: that are trained on;
             ``runs``: of training.
@@ -57,6 +59,10 @@ class Sizes:
     traced: int
     fewer: int
     single: int
+    queries: int
+    mapped: int
+    synapses: int
+    changed: int
     edited: int
     editable: int
     items: int
@@ -70,16 +76,21 @@ class Sizes:
     def of(cls, samples: int | None, draws: int, datasets: int, gpu: bool) -> Sizes:
         """Those of a run with these options, in which what has a default takes it."""
         from caploc.experiments import (
+            consistent_edits,
             edited_facts,
             enhancement_arms,
             enhancement_runs,
             evaluating,
             facts,
+            query_mapping,
             rival_sets,
             study,
+            synapses,
+            wordings,
         )
 
         every = facts.PAPER_FACTS
+        queries = samples or (every if gpu else wordings.CPU_QUERY_FACTS)
         edited = samples or (edited_facts.GPU_EDITED if gpu else edited_facts.CPU_EDITED)
         taken = samples or (every if gpu else facts.CPU_FACTS)
         return cls(
@@ -89,6 +100,10 @@ class Sizes:
             traced=samples or (every if gpu else facts.ForTracing.on_cpu),
             fewer=samples or (every if gpu else facts.CPU_FEWER_FACTS),
             single=min(taken, study.StudySettings.neuron_path_samples or taken),
+            queries=queries,
+            mapped=samples or (every if gpu else query_mapping.ForMapping.on_cpu),
+            changed=queries - min(consistent_edits.CALIBRATING, queries // 4),
+            synapses=samples or (every if gpu else synapses.CPU_FACTS),
             edited=edited,
             editable=samples or (every if gpu else math.ceil(edited / edited_facts.EDITED_SHARE)),
             items=samples or (PAPER_SAMPLES if gpu else evaluating.CPU_ITEMS),
@@ -149,6 +164,16 @@ def _erased(average: bool) -> Make:
 
 def _score(sizes: Sizes) -> Design:
     return Proportion(sizes.items)
+
+
+def _queries(sizes: Sizes) -> Design:
+    """The share of facts without a set of their own."""
+    return Proportion(sizes.queries, method="wilson")
+
+
+def _over_wordings(comparisons: int = 1, spread: float = 0.3) -> Make:
+    """Facts edited by what is located in other wordings of them."""
+    return lambda sizes: Paired(sizes.changed, comparisons=comparisons, spread=spread)
 
 
 def _count(why: str) -> Make:
@@ -216,7 +241,33 @@ DESIGNS: Mapping[str, Make] = {
     "fidelity.rome_granularity": _count("a share of layers, without sampling error"),
     "fidelity.kc_granularity": lambda sizes: Level(sizes.fewer, high=100.0, concentration=19.0),
     "fidelity.kc_param_share": _shares_of_parameters,
+    "query_consistency.classes_differ": _count("a split of the variable that is tested"),
+    "query_consistency.inconsistent_exists": _queries,
+    "query_consistency.inconsistent_otsu": lambda sizes: Paired(sizes.queries, spread=0.3, by_samples=True),
+    "query_consistency.inconsistent_size": lambda sizes: Paired(sizes.queries, binary=True, discordant=0.3),
+    "query_consistency.relation_spread": lambda sizes: Level(sizes.queries, high=0.5),
+    "query_consistency.three_locators": _queries,
+    "query_mapping.exclusive_neurons": lambda sizes: Level(
+        sizes.mapped, low=-2.0, high=2.0, concentration=50.0
+    ),
+    "query_mapping.gap_by_class": lambda sizes: Correlation(sizes.mapped),
+    "query_mapping.query_kn_mapping": lambda sizes: Level(sizes.mapped, high=2.0, concentration=19.0),
+    "query_overlap.kl_is_simplification": lambda sizes: Paired(sizes.queries, spread=0.1),
+    "query_overlap.last_token": lambda sizes: Paired(sizes.queries, spread=0.2),
+    "query_overlap.wording_effect": lambda sizes: Paired(sizes.queries, spread=0.1),
     "rivals.outperforms": lambda sizes: Paired(sizes.rivals, comparisons=2 * RIVALS),
+    "selection.erase": _over_wordings(4),
+    "selection.update": _over_wordings(4),
+    "selection.locality": _over_wordings(2, 0.2),
+    "selection.average_gain": _over_wordings(2, 0.2),
+    "selection.on_consistent": _over_wordings(1, 0.6),
+    "selection.generalizes_less": _over_wordings(2, 0.6),
+    "selection.union_costs": _over_wordings(3),
+    "synapses.attention_neglected": lambda sizes: Paired(sizes.synapses, spread=3.0),
+    "synapses.suppress_answer": lambda sizes: Paired(sizes.synapses, spread=3.0),
+    "synapses.suppress_neurons": lambda sizes: Paired(sizes.synapses, spread=0.15),
+    "synapses.selects": lambda sizes: Paired(sizes.synapses, spread=0.25),
+    "synapses.enhance": lambda sizes: Paired(sizes.synapses, comparisons=2, spread=0.5),
     "completeness.ig_completeness": _count("a numerical error, without sampling error"),
     "premises.attribution_measures_contribution": lambda sizes: Level(
         sizes.single, by_samples=False, low=-1.0, concentration=10.0

@@ -12,6 +12,8 @@
 `best`         against the best of several
 `sets`         how located sets agree, against random sets and against each other
 `splits`       splits and resamples of what sets are located from
+`crossed`      bootstrap of subjects crossed with templates, for facts in several wordings
+`classes`      Otsu's threshold, and whether there are two classes at all
 ============== =========================================================================================================
 
 The functions that tests and tools are built of check what they are given and raise `StatisticsError`, in one line, for
@@ -24,6 +26,7 @@ from __future__ import annotations
 from caploc.statistics.arms import Pair, effect_of, rank_among_draws, resampled_changes, sets_p
 from caploc.statistics.best import Best, Ipp, against_the_best, best_of, ipp, largest_mean_p
 from caploc.statistics.checks import StatisticsError, draws_for, few_draws, minimum_draws
+from caploc.statistics.classes import OneMode, Split, critical_width, one_mode, otsu
 from caploc.statistics.comparisons import (
     Change,
     DoseResponse,
@@ -42,6 +45,7 @@ from caploc.statistics.comparisons import (
     effect_of_draws,
     holm_parts,
 )
+from caploc.statistics.crossed import crossed_effect, crossed_weights, pair_means, ratio_of_sums
 from caploc.statistics.equivalence import (
     Equivalence,
     Side,
@@ -153,11 +157,13 @@ __all__ = [
     "Ipp",
     "Jackknifed",
     "McNemar",
+    "OneMode",
     "Pair",
     "PermutationTest",
     "Resplit",
     "Shards",
     "Side",
+    "Split",
     "StatisticsError",
     "Trend",
     "Within",
@@ -186,6 +192,9 @@ __all__ = [
     "compare_pairs",
     "compare_successes",
     "compare_with_random",
+    "critical_width",
+    "crossed_effect",
+    "crossed_weights",
     "dealt_labels_p",
     "defined_interval",
     "defined_mean",
@@ -220,7 +229,10 @@ __all__ = [
     "minimum_draws",
     "no_change",
     "off_diagonal_mean",
+    "one_mode",
+    "otsu",
     "page_trend",
+    "pair_means",
     "paired_permutation",
     "percentile_interval",
     "permutation_p",
@@ -231,6 +243,7 @@ __all__ = [
     "rank_correlations",
     "rank_p",
     "ratio_interval",
+    "ratio_of_sums",
     "resampled",
     "resampled_changes",
     "resampled_masks",

@@ -1,18 +1,18 @@
-"""Claim coverage: each claim has a test, follows from others, is pending by name, or cannot be decided."""
+"""Claim coverage: each claim has a test, follows from others, or cannot be decided."""
 
 from __future__ import annotations
 
 import re
 import subprocess
 import sys
-from collections import Counter, defaultdict
+from collections import Counter
 
 import pytest
 
-from caploc.audit.coverage import Coverage, Pending
+from caploc.audit.coverage import Coverage
 from caploc.audit.results import Planned
 from caploc.findings import Cell
-from caploc.papers import Paper, load_paper
+from caploc.papers import load_paper
 from caploc.tests.audit.conftest import ClaimsRun
 from caploc.tests.tiny import REPOSITORY
 
@@ -27,70 +27,54 @@ def test_overlap(): ...
 """
 
 
+EVERYTHING = GATED + "".join(
+    f"""
+@claim({claim.id!r}, measured(fail, needs=fail))
+def test_{number}(): ...
+"""
+    for number, claim in enumerate(EMPIRICAL)
+)
+
+
 def planned(claim: str, test: str = "test_it", number: int = 0, variant: str = "") -> Planned:
     cell = Cell("m", f"d{number}", 6.0, variant)
     return Planned(f"f::{test}[{cell.label}]", f"{test}[{cell.label}]", claim, cell)
 
 
-def pending(*claims: str) -> list[Pending]:
-    groups = defaultdict(list)
-    for claim in claims:
-        groups[PAPER.claim(claim).group].append(claim)
-    return [Pending(group, "circuits", tuple(names)) for group, names in groups.items()]
+def every_claim(leave_out: str = "") -> list[Planned]:
+    return [
+        planned(claim.id, f"test_{number}") for number, claim in enumerate(EMPIRICAL) if claim.id != leave_out
+    ]
 
 
 def test_each_claim_is_listed_once_with_what_covers_it() -> None:
-    tested = ["table1-overlap", "table1-iou"]
-    others = [claim.id for claim in EMPIRICAL if claim.id not in tested]
     plan = [planned("table1-overlap", number=n) for n in range(3)] + [planned("table1-iou", "test_iou")]
     plan += [planned("table1-iou", "test_both"), planned("table1-iou", "test_both", variant="scope=layer")]
-    coverage = Coverage.of(PAPER, plan, pending(*others))
-    assert coverage.problems() == []
+    coverage = Coverage.of(PAPER, plan)
     lines = list(coverage.lines())
     shown = dict(line.strip().split(maxsplit=1) for line in lines if line.startswith("  "))
     assert list(shown) == list(PAPER.claims)
     assert shown["table1-overlap"] == "test_it (3 cells)"
     assert shown["table1-iou"] == "test_iou (1 cell), test_both (1 cell)"
-    assert shown["fidelity-kn-overlap"] == "pending: needs circuits"
+    assert shown["fidelity-kn-overlap"] == "NOT COVERED"
     assert shown["fidelity-conclusion"].startswith("follows from: fidelity-kn-overlap, ")
     assert shown["general-first"] == "no measurement decides it"
     follow = sum(bool(claim.rule.claims) for claim in PAPER.claims.values())
     none = sum(not claim.empirical for claim in PAPER.claims.values())
     assert lines[-1] == (
-        f"{len(PAPER.claims)} claims: 2 with a test, {len(others)} pending, {follow} following from others, "
-        f"{none} that no measurement decides, 0 not covered"
+        f"{len(PAPER.claims)} claims: 2 with a test, {follow} following from others, "
+        f"{none} that no measurement decides, {len(EMPIRICAL) - 2} not covered"
     )
 
 
-def problems(listed: list[Pending], plan: list[Planned] | None = None) -> list[str]:
-    return Coverage.of(PAPER, plan or [planned("table1-overlap")], listed).problems()
-
-
-def test_what_the_list_may_not_say() -> None:
-    everything = [claim.id for claim in EMPIRICAL if claim.id != "table1-overlap"]
-    assert problems(pending(*everything)) == []
-    (bare,) = problems(pending(*everything[1:]))
-    assert bare.startswith(f"claim {everything[0]}: no test and not pending")
-    wrong = Pending(
-        "D-table1", "x", ("table1-overlap", "nonsense\x1b", "general-first", "control-untrained-overlap")
-    )
-    found = problems([*pending(*everything), wrong])
-    assert [problem.partition(": ")[0] for problem in found] == [
-        "pending.toml [D-table1] control-untrained-overlap",  # named in two tables: said of each
-        "pending.toml [D-table1] table1-overlap",
-        "pending.toml [D-table1] nonsense\\x1b",
-        "pending.toml [D-table1] general-first",
-        "pending.toml [D-table1] control-untrained-overlap",
-    ]
-    assert "listed twice" in found[0] and "not pending any more (test_it (1 cell))" in found[1]
-    assert "no such claim" in found[2] and "belongs to [I-general]" in found[3]
-    derived = problems([*pending(*everything), Pending("A-fidelity", "x", ("fidelity-conclusion",))])
-    assert len(derived) == 1 and "not pending any more (follows from: " in derived[0]
+def test_what_nothing_covers_is_a_problem() -> None:
+    assert Coverage.of(PAPER, every_claim()).problems() == []
+    (bare,) = Coverage.of(PAPER, every_claim(leave_out="table1-overlap")).problems()
+    assert bare == "claim table1-overlap: no test; mark one with claim('table1-overlap')"
 
 
 def test_a_test_of_a_claim_that_the_paper_does_not_make() -> None:
-    everything = [claim.id for claim in EMPIRICAL if claim.id != "table1-overlap"]
-    (stray,) = problems(pending(*everything), [planned("table1-overlap"), planned("table9", "test_stray")])
+    (stray,) = Coverage.of(PAPER, [*every_claim(), planned("table9", "test_stray")]).problems()
     assert stray == "test test_stray: the paper has no claim 'table9'"
 
 
@@ -102,8 +86,8 @@ def test_nothing_is_run_and_a_claim_without_a_test_fails(claims_run: ClaimsRun, 
     run.stdout.fnmatch_lines(
         [
             "  table1-overlap  *test_overlap (2 cells)",
-            f"{len(PAPER.claims)} claims: 1 with a test, 0 pending, *",
-            "claim table1-iou: no test and not pending; *",
+            f"{len(PAPER.claims)} claims: 1 with a test, *",
+            "claim table1-iou: no test; *",
         ]
     )
     run.stdout.no_fnmatch_line("*<Function*")
@@ -111,25 +95,14 @@ def test_nothing_is_run_and_a_claim_without_a_test_fails(claims_run: ClaimsRun, 
 
 
 def test_with_everything_accounted_for_it_is_green(claims_run: ClaimsRun) -> None:
-    claims_run.write(GATED)
-    write_pending(claims_run, PAPER, leave_out="table1-overlap")
+    claims_run.write(EVERYTHING)
     run = claims_run("--claim-coverage")
     assert run.ret == pytest.ExitCode.OK
     run.stdout.fnmatch_lines(["*, 0 not covered"])
 
 
-def write_pending(claims_run: ClaimsRun, paper: Paper, leave_out: str) -> None:
-    groups = defaultdict(list)
-    for claim in EMPIRICAL:
-        if claim.id != leave_out:
-            groups[claim.group].append(claim.id)
-    tables = [f'[{group}]\nneeds = "circuits"\nclaims = {names}\n' for group, names in groups.items()]
-    (claims_run.folder / "pending.toml").write_text("\n".join(tables), encoding="utf-8")
-
-
 def test_a_file_that_cannot_be_imported_is_not_coverage(claims_run: ClaimsRun) -> None:
-    claims_run.write(GATED)
-    write_pending(claims_run, PAPER, leave_out="table1-overlap")
+    claims_run.write(EVERYTHING)
     claims_run.pytester.makepyfile(test_broken="import no_such_module")
     assert claims_run("--claim-coverage").ret == pytest.ExitCode.INTERRUPTED
 
@@ -141,25 +114,6 @@ def test_where_no_claim_test_is_found_the_folder_is_asked_for(claims_run: Claims
     run.stdout.fnmatch_lines(
         ["no claim test was collected; name their folder, as in: pytest claims --claim-coverage"]
     )
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("[A-fidelity", "cannot be read as TOML"),
-        ("x = 1", "[[]x[]]: a table with needs and claims is expected"),
-        ("[A-fidelity]\nneeds = 'x'", "[[]A-fidelity[]]: a table with needs and claims"),
-        ("[A-fidelity]\nneeds = ' '\nclaims = ['a']", "[[]A-fidelity[]]: needs must say in a few words"),
-        ("[A-fidelity]\nneeds = 'x'\nclaims = []", "[[]A-fidelity[]]: claims must be a list of claim ids"),
-        ("[A-fidelity]\nneeds = 'x'\nclaims = [1]", "[[]A-fidelity[]]: claims must be a list of claim ids"),
-    ],
-)
-def test_a_wrong_list_is_refused_by_name(claims_run: ClaimsRun, text: str, message: str) -> None:
-    claims_run.write(GATED)
-    (claims_run.folder / "pending.toml").write_text(text, encoding="utf-8")
-    run = claims_run("--claim-coverage")
-    assert run.ret == pytest.ExitCode.USAGE_ERROR
-    run.stderr.fnmatch_lines([f"ERROR: *pending.toml: {message}*"])
 
 
 @pytest.mark.skipif(

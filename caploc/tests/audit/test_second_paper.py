@@ -234,12 +234,17 @@ def test_coverage_is_of_each_paper(folder: Path, audit: Audit) -> None:
     alone = audit("claims/toy", "--paper=toy", "--claim-coverage")
     assert alone.returncode == pytest.ExitCode.OK, alone.stdout + alone.stderr
     assert "  toy-short    test_short (2 cells)" in alone.stdout
-    assert "2 claims: 2 with a test, 0 pending, 0 following from others" in alone.stdout
+    assert "2 claims: 2 with a test, 0 following from others" in alone.stdout
     (folder / "claims" / "toy" / "test_lengths.py").write_text("", encoding="utf-8")
-    (folder / "claims" / "toy" / "pending.toml").write_text(
-        '[lengths]\nneeds = "time"\nclaims = ["toy-short", "toy-shorter"]\n', encoding="utf-8"
-    )
     both = audit(*BOTH, "--claim-coverage")
     assert both.returncode == pytest.ExitCode.TESTS_FAILED
-    assert "  toy-short    pending: needs time" in both.stdout
-    assert "claims: 1 with a test, 0 pending, " in both.stdout
+    assert "  toy-short    NOT COVERED" in both.stdout
+    assert "claims: 1 with a test, " in both.stdout
+
+
+def test_papers_of_the_library_that_are_not_named_are_left_out(audit: Audit) -> None:
+    """As in ``pytest claims --paper=query_localization``, where claims/ has a folder for each."""
+    ran = audit(*BOTH[:3], "--collect-only", "-q")
+    assert "4/6 tests collected (2 deselected)" in ran.stdout, ran.stdout + ran.stderr
+    both = audit(*BOTH, "--collect-only", "-q")
+    assert "6 tests collected" in both.stdout and "deselected" not in both.stdout

@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from caploc.architectures import ARCHITECTURES, Architecture
+from caploc.architectures import ARCHITECTURES, Architecture, input_axis, weight_by_input
 from caploc.errors import ModelError, OptionError
 from caploc.examples import Example, TokenizedExample, tokenize
-from caploc.interventions.activations import scaled
+from caploc.interventions.activations import rewritten, scaled
 from caploc.interventions.scaling import AnswerLogProbs, Positions, Scaling, probabilities
+from caploc.interventions.weights import replaced_weights
 from caploc.model.loading import LanguageModel, wrap
 from caploc.neurons import NeuronMask
 from caploc.rows.model import RowModel
@@ -283,3 +284,45 @@ def test_numbers_that_are_none_are_an_error() -> None:
         ModelError, match=r"example 'e': scaled activations make tiny-llama give .* not finite"
     ):
         probabilities(lm, Example("e", "a", "b"), MASK, 1e300)
+
+
+@pytest.mark.parametrize("family", sorted(ARCHITECTURES))
+def test_rewritten_neurons_equal_changed_weights(family: str) -> None:
+    """Each row of a batch with neurons and a vector of its own, against one run each with other weights."""
+    lm = small_model(family, torch.float64)
+    masks, width = random_masks(3, 3, 0.3, 5), lm.model.get_output_embeddings().weight.shape[1]
+    added = torch.randn(3, width, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    ids = torch.stack([random_example(7, 1, seed).input_ids for seed in range(3)])
+    plain = lm.model(input_ids=ids, use_cache=False).logits
+    with rewritten(lm, masks, added), torch.no_grad():
+        found = lm.model(input_ids=ids, use_cache=False).logits
+    for row in range(3):
+        weights = {}
+        for layer, chosen in zip(lm.layers, masks[row], strict=True):
+            parameter = lm.architecture.mlp_out_of(layer).weight
+            name = next(name for name, one in lm.model.named_parameters() if one is parameter)
+            by_input = weight_by_input(lm.architecture.mlp_out_of(layer)).clone()
+            by_input[chosen] += added[row]
+            transposed = input_axis(lm.architecture.mlp_out_of(layer)) == 1
+            weights[name] = by_input.T.contiguous() if transposed else by_input
+        with replaced_weights(lm, weights), torch.no_grad():
+            expected = lm.model(input_ids=ids[row : row + 1], use_cache=False).logits[0]
+        assert (found[row] - expected).abs().max() <= (1e-6 if family == "gptj" else 1e-11)
+    assert torch.equal(found[0], plain[0]) and (found[1:] - plain[1:]).abs().amax((1, 2)).min() > 1e-3
+    assert torch.equal(lm.model(input_ids=ids, use_cache=False).logits, plain)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((2, 32), r"shape \(1 or 3, 32\) to fit tiny-llama, got \(2, 32\)"),
+        ((1, 31), r"got \(1, 31\)"),
+        ((32,), r"got \(32,\)"),
+    ],
+)
+def test_what_neurons_cannot_write_is_told(shape: tuple[int, ...], message: str) -> None:
+    with (
+        pytest.raises(OptionError, match=message),
+        rewritten(tiny_lm(), random_masks(3, 2, 0.3, 5), torch.zeros(shape)),
+    ):
+        pass

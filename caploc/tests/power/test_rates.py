@@ -11,7 +11,7 @@ import pytest
 
 from caploc import statistics
 from caploc.benchmarks.statistics.rules import FOLDER, claimed, table_of_rules
-from caploc.papers import Claim, load_paper
+from caploc.papers import Claim, load_paper, paper_names
 from caploc.power import (
     DESIGNS,
     NO_SAMPLING,
@@ -34,7 +34,7 @@ from caploc.rules import RULES
 from caploc.store import Store
 from caploc.tests.papers.examples import JUDGED, claim_of
 
-CLAIMS = load_paper("capability_localization").claims
+CLAIMS = {**load_paper("capability_localization").claims, **load_paper("query_localization").claims}
 SIZES = Sizes.of(None, 100, 5, gpu=False)
 EXAMPLES = Halves(256, paper=256)
 """As many as the paper's, so that nothing is extrapolated."""
@@ -216,10 +216,14 @@ def test_rates_are_kept_and_follow_the_rule_and_the_sizes(tmp_path: Path) -> Non
 
 
 def test_every_experiment_of_the_claims_states_its_design() -> None:
-    folder = Path(__file__).parents[3] / "claims" / "capability_localization"
+    folder = Path(__file__).parents[3] / "claims"
     if not folder.is_dir():
         pytest.skip("claims/ comes with the repository, not with an installed package")
-    named = {name: (test, CLAIMS[test.claim].rule.kind) for test, name in claimed(folder)}
+    named = {
+        name: (test, CLAIMS[test.claim].rule.kind)
+        for paper in paper_names()
+        for test, name in claimed(folder / paper)
+    }
     missing = {
         name
         for name, (test, kind) in named.items()
