@@ -200,7 +200,7 @@ def config_of(family: str, layers: int, heads: int, key_heads: int, window: int)
 
 class in_float64(TorchFunctionMode):  # noqa: N801  read as ``with in_float64():``
     """Within, nothing that is float64 is rounded through float32. Norms, rotary angles and softmaxes of many families
-    are cast there whatever the model's dtype, and two computations equal to 1e-16 can fall on two sides of a rounding."""
+    are cast there whatever the dtype of the model, and two computations equal to 1e-16 can round to two sides."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
