@@ -82,8 +82,8 @@ def cell_parameters(
     datasets: Sequence[DatasetRequest | None] = [None]
     if declared.over == "datasets":
         only = declared.dataset
-        datasets = [dataset for dataset in settings.datasets if only in (None, dataset.label)]
-        datasets = [dataset for dataset in datasets if dataset.label in declared.preferred] or datasets
+        of_run = [dataset for dataset in settings.datasets if only in (None, dataset.label)]
+        datasets = [dataset for dataset in of_run if dataset.label in declared.preferred] or of_run
         if not datasets and only is not None:
             datasets = [DatasetRequest(only)]
             left_out.append(f"about {only}; add --dataset {only}")

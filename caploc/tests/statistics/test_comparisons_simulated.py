@@ -125,7 +125,9 @@ def best_of(claim: Claim, effects: list[float | None], run: int) -> Verdict:
 
     parts = {str(index): evidence.effect(over_rivals(*column)) for index, column in enumerate(columns)}
     overall = over_rivals(*(np.mean(part, axis=0) for part in zip(*columns, strict=True)))
-    return judged(claim, overall, {**parts, "best": Test(p=overall.p)})
+    narrow = overall.interval90
+    lead = evidence.bound(overall.estimate, overall.interval, interval90=(narrow.low, narrow.high))
+    return judged(claim, overall, {**parts, "best": Test(p=overall.p), "mean lead": lead})
 
 
 KINDS = {
