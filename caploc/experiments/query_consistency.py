@@ -110,7 +110,7 @@ def _mean(values: np.ndarray) -> float:
 def _by_wordings(queries: Queries) -> dict[str, float]:
     """CS and CS2 of the first so many wordings: both depend on the number, the mean overlap does not."""
     place = np.arange(len(queries.fact)) - queries.facts.first[queries.fact]
-    found = {}
+    found: dict[str, float] = {}
     for wordings in range(2, queries.facts.wordings + 1):
         every, several = queries.consistency(place < wordings)
         found |= {f"CS, {wordings} wordings": _mean(every), f"CS2, {wordings} wordings": _mean(several)}
