@@ -181,7 +181,7 @@ def test_decoys_are_loud_and_inert(name: str) -> None:
     with erased(planted.lm, NeuronMask(planted.neurons)):
         assert not torch.allclose(logits(planted), whole, atol=1.0)
     norms = planted.lm.architecture.mlp_out_of(planted.lm.layers[-1]).weight.norm(dim=0)
-    loudest = norms[planted.decoys[-1]].max()
+    loudest = norms[planted.decoys[-1]].max().item()
     assert loudest == pytest.approx(norms[planted.neurons[-1]].max().item(), rel=1e-2)
 
 
