@@ -78,6 +78,7 @@ from caploc.statistics.multiplicity import (
     minimum_detectable_difference,
     minimum_detectable_effect,
 )
+from caploc.statistics.one_more import OneMore
 from caploc.statistics.permutation import (
     McNemar,
     PermutationTest,
@@ -107,8 +108,8 @@ from caploc.statistics.sets import (
 )
 from caploc.statistics.splits import (
     ROOT,
+    Bootstrapped,
     Curve,
-    Jackknifed,
     Resplit,
     Shards,
     across,
@@ -122,6 +123,7 @@ from caploc.statistics.splits import (
     resampled_masks,
     resampled_pair_overlaps,
     resplit,
+    split_by,
     sample_halves,
     subset_curve,
     subset_overlaps,
@@ -145,14 +147,15 @@ __all__ = [
     "Agreement",
     "Best",
     "Change",
+    "Bootstrapped",
     "Curve",
     "DoseResponse",
     "Effect",
     "Equivalence",
     "Interval",
     "Ipp",
-    "Jackknifed",
     "McNemar",
+    "OneMore",
     "Pair",
     "PermutationTest",
     "Resplit",
@@ -236,6 +239,7 @@ __all__ = [
     "resampled_masks",
     "resampled_pair_overlaps",
     "resplit",
+    "split_by",
     "rho",
     "row_correlations",
     "same_fact_pairs",
