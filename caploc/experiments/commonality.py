@@ -271,7 +271,8 @@ def commonality(study: Study, cell: Cell, claim: Claim) -> Measurement:
     means = {name: result.mean().value for name, result in between.items()}
     different = _of_another_kind(study, dataset)
     nearest = max(different, key=lambda name: np.nan_to_num(means[name], nan=-1.0))
-    random_text, few = study.result(Halves(dataset, sigma, "scrambled")), _control_samples(study, dataset)
+    random_text = study.result(Halves(dataset, sigma, "scrambled"))
+    few = _control_samples(study, dataset, "scrambled")
     own = study.result(Growth(dataset, sigma)).at(few)
     p = {name: study.result(Exchanged.of(dataset, name, sigma))[dataset] for name in different}
     return Measurement(
@@ -539,9 +540,9 @@ def _of_another_kind(study: Study, dataset: str) -> list[str]:
     return different if dataset in kinds and different else others
 
 
-def _control_samples(study: Study, dataset: str) -> int:
-    """On how many samples controls were located."""
-    return study.result(Scores(dataset, TWINS[0])).whole.count
+def _control_samples(study: Study, dataset: str, control: str = TWINS[0]) -> int:
+    """On how many samples a control was located."""
+    return study.result(Scores(dataset, control)).whole.count
 
 
 def _samples(study: Study, dataset: str) -> int:

@@ -192,7 +192,7 @@ class Beyond:
 
     @classmethod
     def of(cls, curve: Curve, size: float, quantity: str = "overlap") -> Beyond:
-        measured = curve.at(curve.sizes[-1], quantity).value
+        measured = curve.at(curve.sizes[-1]).value  # the overlap, whatever the masks are measured by
         return cls(
             curve.at(size, quantity),
             curve.at(size, quantity, steepest=-np.inf),
@@ -224,7 +224,9 @@ def beyond_twins(own: Bootstrapped, twins: OneMore, unbounded: bool, of: str) ->
     (value, *wide), (_, *narrow) = (twins.beyond(own, level) for level in (0.95, 0.90))
     if unbounded:
         wide[1] = narrow[1] = 1.0
-    return Effect(value, (wide[0], wide[1]), (narrow[0], narrow[1]), method=f"95 %, {BOOTSTRAP} and over {of}")
+    return Effect(
+        value, (wide[0], wide[1]), (narrow[0], narrow[1]), method=f"95 %, {BOOTSTRAP} and over {of}"
+    )
 
 
 def bound_beyond(found: Beyond, of: str) -> Bound:

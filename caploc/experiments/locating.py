@@ -31,11 +31,12 @@ from caploc.streams import Stream, stream
 
 # Part of every key of scores: raise it when a change of the engine changes numbers by more than rounding.
 CODE_VERSION = 1
-# Splits, curves and partitions recombine shards, so there must be many; each is a file of two float64 per neuron.
-MOST_SHARDS = 160
-# Controls take as many of the examples as a doubling curve has that begins here. What is known of them is their spread,
-# which so many examples add little to; the model is compared with them at this number.
-CONTROL_EXAMPLES = 40
+# Splits, curves and partitions recombine shards, so there must be many; each is a file of two float64 per neuron. Of as
+# many examples as a CPU takes each is one of its own: halves by answer, say, are blurred where shards hold several.
+MOST_SHARDS = 320
+# Controls take as many of the examples as a doubling curve has that begins here; the model is compared with them at that
+# number. Of twins it is their spread that counts, which examples add little to; scrambled text stands alone.
+TWIN_EXAMPLES, SCRAMBLED_EXAMPLES = 40, 80
 SCORES_AT_ONCE = (
     1 << 20
 )  # float64: what a core's cache holds; larger pieces take twice the time in page faults
@@ -80,12 +81,13 @@ def shard_members(examples: int) -> list[range]:
     return [range(begin, min(begin + size, examples)) for begin in range(0, examples, size)]
 
 
-def control_examples(examples: int) -> int:
-    """Of so many, how many controls take: the least of the model's own curve (`caploc.statistics.growing`) that is not
-    below `CONTROL_EXAMPLES`, or all of fewer."""
+def control_examples(examples: int, control: str) -> int:
+    """Of so many, how many a control takes: the least of the model's own curve (`caploc.statistics.growing`) that is not
+    below what it needs, or all of fewer."""
+    needed = SCRAMBLED_EXAMPLES if control == "scrambled" else TWIN_EXAMPLES
     members = shard_members(examples)
     count, size = len(members), len(members[0])
-    while count // 2 >= 2 * SMALLEST_HALF and count // 2 * size >= CONTROL_EXAMPLES:
+    while count // 2 >= 2 * SMALLEST_HALF and count // 2 * size >= needed:
         count //= 2
     return min(examples, count * size)
 
@@ -107,7 +109,7 @@ class Scores(Spec[ShardSums]):
         study.available()
         tokenized = study.located(self.dataset).tokenized
         if self.control:
-            tokenized = tokenized[: control_examples(len(tokenized))]
+            tokenized = tokenized[: control_examples(len(tokenized), self.control)]
         if self.control == "scrambled":
             return scrambled(tokenized, study.settings.seed, study.lm.tokenizer.bos_token_id)
         return tokenized
@@ -143,7 +145,7 @@ class Scores(Spec[ShardSums]):
 
     def flops(self, study: Study) -> float:
         tokenized = study.located(self.dataset).tokenized
-        taken = tokenized[: control_examples(len(tokenized))] if self.control else tokenized
+        taken = tokenized[: control_examples(len(tokenized), self.control)] if self.control else tokenized
         return packed_flops(study.lm, taken, study.settings.attribution)
 
 

@@ -55,7 +55,9 @@ how far without what the examples do."""
 FAR = 6.0
 """Log odds above twins that share nothing."""
 STRUCTURES = 3
-"""Partitions of their own kind that a dataset is tried with, among which the widest interval is corrected."""
+"""Kinds of partitions that a dataset is tried with, each of which has an interval that holds for all together."""
+OF_ONE_SIDE = 0.87
+"""The share of neurons of one side alone, for a point that structured halves agree less."""
 LEVELS = np.exp(np.linspace(1, -1, 60))
 NEURONS, SIGMA, MOST_SHARDS = 500, 3.0, 128
 """Of several datasets, whose masks need not depend on their number of examples as one dataset's do."""
@@ -63,12 +65,13 @@ NEURONS, SIGMA, MOST_SHARDS = 500, 3.0, 128
 
 @dataclass(frozen=True, eq=False)
 class Grown:
-    """One sample of a dataset: agreement of its halves along the curve to the paper's size; ``few``: as many examples
-    as controls have."""
+    """One sample of a dataset: agreement of its halves along the curve to the paper's size; ``few``, ``scrambled``: as
+    many examples as twins and scrambled text have."""
 
     curve: stats.Curve
     paper: int
     few: int
+    scrambled: int
 
     @property
     def halves(self) -> stats.Resplit:
@@ -96,15 +99,16 @@ class Halves(Design):
 
     @property
     def few(self) -> int:
-        """As many examples as controls have."""
-        return control_examples(self.units)
+        """As many examples as twins have."""
+        return control_examples(self.units, TWINS[0])
 
     def grown(self, size: float, rng: np.random.Generator) -> Grown:
         """A sample under noise of this size."""
         shards, seed = self.shards(size, rng), seed_of(rng)
         counts, found = stats.growing(shards, ORDERS, seed)
         sizes = counts * self.units / shards.count
-        return Grown(stats.Curve(sizes, found), max(self.paper, self.units), self.few)
+        scrambled = control_examples(self.units, "scrambled")
+        return Grown(stats.Curve(sizes, found), max(self.paper, self.units), self.few, scrambled)
 
     def shards(self, size: float, rng: np.random.Generator) -> stats.Shards:
         """Shards of a sample, their masks by eq. (8)."""
@@ -141,7 +145,12 @@ class Halves(Design):
         return float(agreement_by_noise(quantity, examples)[GRID.index(size)])
 
     def beyond(
-        self, own: Grown, size: float, gap: float | None, rng: np.random.Generator, quantity: Quantity = "overlap"
+        self,
+        own: Grown,
+        size: float,
+        gap: float | None,
+        rng: np.random.Generator,
+        quantity: Quantity = "overlap",
     ) -> Effect:
         """As the experiments' part ``beyond twins``: the sample ``own`` under noise of this size against twins that lie
         ``gap`` log odds lower on average; None: of which the model is one more."""
@@ -156,23 +165,25 @@ class Halves(Design):
 
 @dataclass(frozen=True)
 class Partitions(Halves):
-    """Random halves against structured ones: some neurons belong to one side of a structure alone (`split_by`). The
-    truth is by how much structured halves agree less."""
+    """Random halves against structured ones, of `STRUCTURES` kinds: some neurons belong to one side of a structure alone
+    (`split_by`). The truth is by how much structured halves agree less, of every kind. The interval of 95 % is that of
+    one kind, which holds for all together."""
 
     def sample(self, truth: float | None, rng: np.random.Generator, noise: float = 1.0) -> stats.Effect:
         size = self.size_for(0.8, "overlap", self.units) if noise else GRID[0]
         count = min(SHARDS, self.units)
-        rank = rng.permutation(count)
-        side = np.where(rank < count // 2, 1.0, -1.0)[:, None]
-        # on one side twice as strong, on the other not at all: as strong on average
-        own = rng.random(LISTED) < min(1.0, 1.25 * (truth or 0.0))
-        signs = own * rng.choice([-1.0, 1.0], LISTED)
-        scores = SCORES[:LISTED] * (1 + signs * side)
+        ranks = [rng.permutation(count) for _ in range(STRUCTURES)]
+        share = min(1 / STRUCTURES, OF_ONE_SIDE * (truth or 0.0))
+        kind = np.floor(rng.random(LISTED) / share) if share else np.full(LISTED, np.inf)
+        signs, scores = rng.choice([-1.0, 1.0], LISTED), np.tile(SCORES[:LISTED], (count, 1))
+        for number, rank in enumerate(ranks):
+            # on one side twice as strong, on the other not at all: as strong on average
+            scores *= 1 + (kind == number) * signs * np.where(rank < count // 2, 1.0, -1.0)[:, None]
         shards, seed = self._located(scores + self._noise(size, count, rng), size), seed_of(rng)
         random = stats.half_split(shards, self.draws, seed).mean()
-        found = random - stats.split_by(shards, rank, seed).mean()
-        wide, narrow = found.interval(1 - 0.05 / STRUCTURES), found.interval(0.90)
-        return level_of(found.value, wide, narrow, self.units)
+        found = [random - stats.split_by(shards, rank, seed).mean() for rank in ranks]
+        mean = stats.Bootstrapped.mean(found)
+        return level_of(mean.value, found[0].interval(1 - 0.05 / STRUCTURES), mean.interval(0.90), self.units)
 
 
 @dataclass(frozen=True)
@@ -260,7 +271,7 @@ def from_other_text(own: Grown, other: Grown, scrambled: Grown, beyond: Effect) 
     found = own.halves.mean() - other.halves.mean()
     freedom = len(found.again) - 1
     p = float(distributions.t.sf(found.value / found.error, freedom)) if found.error else 0.0
-    few = own.curve.at(own.few) - scrambled.curve.at(own.few)
+    few = own.curve.at(own.scrambled) - scrambled.curve.at(own.scrambled)
     parts: dict[str, Part] = {
         "scrambled gap": difference_of(few, "simulated"),
         "beyond twins": beyond,

@@ -95,7 +95,8 @@ def of_twin(claim: Claim, design: Halves) -> Truths:
     at_null, stated, shown = [], [], 0.0
     for quantity, before in bounds.items():
         supported = parameters[f"{before}supported_above"]
-        wanted = _stated_level(claim, supported, 1.0) if len(bounds) == 1 else (1 + supported) / 2
+        own_numbers = [as_fraction(one) for one in claim.numbers if one.key == quantity]
+        wanted = own_numbers[0] if own_numbers and len(bounds) > 1 else _stated_level(claim, supported, 1.0)
         at_null.append(design.size_for(supported, quantity, paper, below=True))
         stated.append(design.size_for(wanted, quantity, paper))
         shown = wanted

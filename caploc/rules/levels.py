@@ -71,7 +71,9 @@ class AboveTwin(LowerBound, kind="above_twin"):
 
     def beside_twins(self, finding: Finding, before: str = "") -> Verdict:
         """The verdict on the parts whose names begin with ``before``."""
-        level = self.of(interval(finding, f"{before}at full size", part(finding, f"{before}at full size", Bound)))
+        level = self.of(
+            interval(finding, f"{before}at full size", part(finding, f"{before}at full size", Bound))
+        )
         twins = beyond_twins(finding, f"{before}beyond twins")
         if twins.outcome is Outcome.REFUTED and level.outcome is Outcome.SUPPORTED:
             return Verdict(Outcome.REFUTED, f"the level holds, but {twins.reason}; {level.reason}")
@@ -91,7 +93,9 @@ def beyond_twins(finding: Finding, name: str, of: Effect | None = None) -> Verdi
     if value > 0:
         return Verdict(Outcome.SUPPORTED, f"halves agree more {more}")
     if narrow[1] <= 0:
-        return Verdict(Outcome.REFUTED, f"random weights give as much: halves are shown not to agree more {more}")
+        return Verdict(
+            Outcome.REFUTED, f"random weights give as much: halves are shown not to agree more {more}"
+        )
     return Verdict(Outcome.INCONCLUSIVE, f"halves do not agree more {more}, which does not show the contrary")
 
 

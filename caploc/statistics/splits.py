@@ -151,16 +151,16 @@ class Bootstrapped:
     @classmethod
     def mean(cls, parts: Sequence[Bootstrapped]) -> Bootstrapped:
         """The mean of several."""
-        return cls(float(np.mean([one.value for one in parts])), np.mean([one.again for one in parts], axis=0))
+        return cls(
+            float(np.mean([one.value for one in parts])), np.mean([one.again for one in parts], axis=0)
+        )
 
 
-def bootstrap_samples(shards: int, seed: int) -> list[np.ndarray]:
-    """`BOOTSTRAPS` samples of so many shards, the same of every dataset of that size; none of fewer than
+def bootstrap_samples(shards: int, seed: int) -> np.ndarray:
+    """``[BOOTSTRAPS, shards]`` the shards in each sample, the same of every dataset of that size; none of fewer than
     `FEWEST_SHARDS`."""
-    if shards < FEWEST_SHARDS:
-        return []
-    generator = stream(Stream.SHARDS_AGAIN, seed)
-    return [resampled(generator, np.arange(shards)) for _ in range(BOOTSTRAPS)]
+    count = BOOTSTRAPS if shards >= FEWEST_SHARDS else 0
+    return stream(Stream.SHARDS_AGAIN, seed).integers(shards, size=(count, shards))
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,11 +179,15 @@ class Resplit:
 def resplit(a: Shards, first: Subsets, b: Shards, second: Subsets, seed: int) -> Resplit:
     """The agreement of masks of ``a`` on ``first[i]`` and of ``b`` on ``second[i]``: places in the list of their shards,
     and in those of bootstrap samples, of which the first `SPLITS_EACH` splits are looked at."""
-    samples = list(zip(bootstrap_samples(a.count, seed), bootstrap_samples(b.count, seed), strict=False))
-    one = a.locate([*first, *(sample[places] for sample, _ in samples for places in first[:SPLITS_EACH])])
-    other = b.locate([*second, *(sample[places] for _, sample in samples for places in second[:SPLITS_EACH])])
-    found, draws, each = agreement(one, other), len(first), min(SPLITS_EACH, len(first))
-    again = [found.of(slice(begin, begin + each)) for begin in range(draws, len(one), each)]
+    samples, others = (bootstrap_samples(one.count, seed) for one in (a, b))
+    count = min(len(samples), len(others))
+    places, elsewhere = (np.stack(one[:SPLITS_EACH]) for one in (first, second))
+    found = agreement(
+        a.locate([*first, *samples[:count, places].reshape(-1, places.shape[1])]),
+        b.locate([*second, *others[:count, elsewhere].reshape(-1, elsewhere.shape[1])]),
+    )
+    draws, each = len(first), len(places)
+    again = [found.of(slice(begin, begin + each)) for begin in range(draws, draws + count * each, each)]
     return Resplit(found.of(slice(draws)), again)
 
 

@@ -145,6 +145,25 @@ def test_the_nearest_of_the_other_datasets_counts() -> None:
     assert p_of(found, "permutation") == 1 / (EXCHANGES + 1), "the larger of the two"
 
 
+def test_a_dataset_of_the_same_kind_is_not_a_different_one() -> None:
+    """Emotion and Imdb are both language (section 5.2): they may share all."""
+    data = {}
+    for name, neurons in (("emotion", A), ("imdb", A), ("code25k", B)):
+        data |= {(name, control): noise(5, 40) for control in CONTROLS}
+        data[name, ""] = planted(len(data), 40, neurons)
+    finding, verdict = run("table1-commonality", PlantedStudy(data), 3, "imdb")
+    assert verdict.outcome is Outcome.SUPPORTED and finding.settings["nearest"] == "code25k"
+    assert finding.measurement.controls["text of emotion"] == 1
+    assert "against emotion" not in finding.measurement.asides
+
+
+def test_text_of_another_kind_that_overlaps_as_much_refutes() -> None:
+    finding, verdict = run("table1-commonality", study_of(planted(0, 40, A), planted(1, 40, A)))
+    assert verdict.outcome is Outcome.REFUTED
+    clear = study_of(planted(0, 40, A), planted(1, 40, A), {"untrained": planted(2, 40, B)})
+    assert "random weights give as much" in run("table1-overlap", clear)[1].reason
+
+
 def test_scrambled_text_that_overlaps_as_much_refutes() -> None:
     study = study_of(planted(0, 40, A), planted(1, 40, B), {"scrambled": planted(2, 40, B)})
     finding, verdict = run("table1-commonality", study)
