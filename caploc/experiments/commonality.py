@@ -257,10 +257,10 @@ def commonality(study: Study, cell: Cell, claim: Claim) -> Measurement:
     """Claim ``table1-commonality``: two halves of one dataset overlap more than halves of two datasets of different
     kinds, more than two halves of scrambled text, and more than those of untrained twins.
 
-    The value is the difference to the *nearest* dataset of another kind (math, program, language: section 5.2; any other
-    dataset where there is none). Its p value comes from permuting shards between the two datasets; the largest over
-    those datasets counts, which needs no correction, since every one must differ (an intersection-union test, Berger
-    1982).
+    The value is the difference to the *nearest* dataset of another kind (math, program, language: section 5.2; any
+    other dataset where there is none). Its p value comes from permuting shards between the two datasets; the largest
+    over those datasets counts, which needs no correction, since every one must differ (an intersection-union test,
+    Berger 1982).
     """
     dataset, sigma = _where(cell)
     within = study.result(Halves(dataset, sigma))

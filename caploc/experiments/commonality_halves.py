@@ -219,8 +219,9 @@ def twins_of(study: Study, datasets: Sequence[str], sigma: float, quantity: str)
 
 
 def beyond_twins(own: Bootstrapped, twins: OneMore, unbounded: bool, of: str) -> Effect:
-    """By how much halves agree more than those of 95 % of untrained twins do on as many examples; ``unbounded``: more
-    examples may yet tell the two apart (`Beyond`)."""
+    """By how much halves agree more than those of one more untrained twin are predicted to on as many examples, with
+    the interval of what they do beyond 95 % of twins (`OneMore.beyond`); ``unbounded``: more examples may yet tell the
+    two apart (`Beyond`)."""
     (value, *wide), (_, *narrow) = (twins.beyond(own, level) for level in (0.95, 0.90))
     if unbounded:
         wide[1] = narrow[1] = 1.0

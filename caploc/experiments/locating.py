@@ -34,8 +34,8 @@ CODE_VERSION = 1
 # Splits, curves and partitions recombine shards, so there must be many; each is a file of two float64 per neuron. Of as
 # many examples as a CPU takes each is one of its own: halves by answer, say, are blurred where shards hold several.
 MOST_SHARDS = 320
-# Controls take as many of the examples as a doubling curve has that begins here; the model is compared with them at that
-# number. Of twins it is their spread that counts, which examples add little to; scrambled text stands alone.
+# Controls take as many of the examples as a doubling curve has that begins here; the model is compared with them at
+# that number. Of twins it is their spread that counts, which examples add little to; scrambled text stands alone.
 TWIN_EXAMPLES, SCRAMBLED_EXAMPLES = 40, 80
 SCORES_AT_ONCE = (
     1 << 20
@@ -82,8 +82,8 @@ def shard_members(examples: int) -> list[range]:
 
 
 def control_examples(examples: int, control: str) -> int:
-    """Of so many, how many a control takes: the least of the model's own curve (`caploc.statistics.growing`) that is not
-    below what it needs, or all of fewer."""
+    """Of so many, how many a control takes: the least of the model's own curve (`caploc.statistics.growing`) that is
+    not below what it needs, or all of fewer."""
     needed = SCRAMBLED_EXAMPLES if control == "scrambled" else TWIN_EXAMPLES
     members = shard_members(examples)
     count, size = len(members), len(members[0])

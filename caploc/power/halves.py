@@ -1,9 +1,9 @@
 """Designs of examples: how far what two halves of a dataset locate agrees, with the experiments' own statistics.
 
-A few neurons score high on average, many low, and each varies from example to example the more, the higher it scores; so
-halves agree the better, the more examples there are, as those of models do. A truth is the size of that noise, on a grid
-(`GRID`), so that claims about one dataset judge the same simulated samples. What a size of noise means is known without
-sampling error of examples: how far two halves agree of as many examples as there are, and of the paper's.
+A few neurons score high on average, many low, and each varies from example to example the more, the higher it scores;
+so halves agree the better, the more examples there are, as those of models do. A truth is the size of that noise, on a
+grid (`GRID`), so that claims about one dataset judge the same simulated samples. What a size of noise means is known
+without sampling error of examples: how far two halves agree of as many examples as there are, and of the paper's.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from caploc.streams import Stream, stream
 
 Quantity = Literal["overlap", "iou"]
 ALL_NEURONS, LISTED, LIMIT = 8192, 320, 6.0
-"""Of which only those listed can pass; the others add to the standard deviation, of which ``LIMIT`` is eq. (8)'s sigma."""
+"""Of which only those listed can pass; the others add to the standard deviation. ``LIMIT``: eq. (8)'s sigma."""
 SCORES = 30 / (1 + np.arange(ALL_NEURONS) / 2.5) ** 0.56
-"""Mean scores by rank, in standard deviations of all: those of twelve cells of the embedded models and of random weights,
-ranked on half of 80 examples and measured on the others: 9 to 21 for the first, 4 to 6.5 from 20th to 40th, 3 beyond the
-80th."""
+"""Mean scores by rank, in standard deviations of all: as those of the embedded models and of random weights on five
+datasets, ranked on half of 80 examples and measured on the others: mostly 9 to 21 for the first, 4 to 9 from the 20th
+to the 40th, 2 to 4 beyond the 80th."""
 UNIT = SCORES + 1
 """Of noise: there an example varies by .4 to 3 times the score and one standard deviation more."""
 TAILS = 0.3
@@ -50,8 +50,8 @@ GRID = tuple(float(one) for one in np.geomspace(0.3, 60, 24))
 SHARDS = 64
 """Shards of a simulated dataset: as many sizes of subsamples as the curve is drawn through, and one more."""
 TWIN_SPREAD, OF_WEIGHTS = 0.45, 0.35
-"""Log odds: how far the overlaps of twins lie apart on 40 examples (.29 and .46 of both architectures, seeds 0 to 4), and
-how far without what the examples do."""
+"""Log odds: how far the overlaps of twins lie apart on 40 examples (.29 and .46 of both architectures, seeds 0 to 4),
+and how far without what the examples do."""
 FAR = 6.0
 """Log odds above twins that share nothing."""
 STRUCTURES = 3
@@ -165,9 +165,9 @@ class Halves(Design):
 
 @dataclass(frozen=True)
 class Partitions(Halves):
-    """Random halves against structured ones, of `STRUCTURES` kinds: some neurons belong to one side of a structure alone
-    (`split_by`). The truth is by how much structured halves agree less, of every kind. The interval of 95 % is that of
-    one kind, which holds for all together."""
+    """Random halves against structured ones, of `STRUCTURES` kinds: some neurons belong to one side of a structure
+    alone (`split_by`). The truth is by how much structured halves agree less, of every kind. The interval of 95 % is
+    that of one kind, which holds for all together."""
 
     def sample(self, truth: float | None, rng: np.random.Generator, noise: float = 1.0) -> stats.Effect:
         size = self.size_for(0.8, "overlap", self.units) if noise else GRID[0]

@@ -169,7 +169,7 @@ def partition(claim: Claim, design: Design, truth: Truth, draw: Draw) -> Measure
 
 
 def difference(claim: Claim, design: Halves, truth: Truth, draw: Draw) -> Measurement:
-    """Three samples of halves: of the dataset, of the nearest other text and of scrambled text; and the gap to twins."""
+    """Samples of halves, of the dataset, of the nearest other text and of scrambled text, and the gap to twins."""
     own, other, scrambled = (draw.grown(one) for one in truth[:3])
     beyond = design.beyond(own, truth[0] or 0.0, truth[3], draw.rng)
     return from_other_text(own, other, scrambled, beyond)

@@ -64,8 +64,8 @@ class Difference(Comparison, kind="difference"):
         if own90.within(margin):
             return Verdict(
                 Outcome.REFUTED,
-                f"{own.name}: 90 % interval [{num(own90.low, -margin)}, {num(own90.high, margin)}], within {num(margin)} "
-                f"of 0: text of another kind overlaps equally; {twins.reason}",
+                f"{own.name}: 90 % interval [{num(own90.low, -margin)}, {num(own90.high, margin)}], within "
+                f"{num(margin)} of 0: text of another kind overlaps equally; {twins.reason}",
             )
         if twins.outcome is Outcome.REFUTED:
             return Verdict(Outcome.REFUTED, f"{twins.reason}; {shown}")

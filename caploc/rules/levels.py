@@ -59,9 +59,9 @@ class LowerBounds(LowerBound, kind="lower_bounds"):
 
 class AboveTwin(LowerBound, kind="above_twin"):
     """The interval of the part ``at full size`` (a Bound: at the paper's number of samples) lies above
-    ``supported_above``, and the part ``beyond twins`` (an Effect: what the model's number lies above the bound that 95 %
-    of untrained twins stay below, on as many samples) above 0 / the former lies below ``refuted_below``, or the latter
-    below 0 (90 % interval).
+    ``supported_above``, and the part ``beyond twins`` (an Effect: what the model's number lies above the bound that
+    95 % of untrained twins stay below, on as many samples) above 0 / the former lies below ``refuted_below``, or the
+    latter below 0 (90 % interval).
 
     What random weights give as well is no trace of what a model has learned, though the number itself be as printed.
     """
@@ -85,8 +85,9 @@ class AboveTwin(LowerBound, kind="above_twin"):
 
 def beyond_twins(finding: Finding, name: str, of: Effect | None = None) -> Verdict:
     """What a part, or the value ``of`` a finding, says that lies above 0 where a number is higher than in 95 % of
-    untrained twins. As a prediction of one more twin the bound has its own uncertainty in it, so that the estimate alone
-    supports: one in twenty random-weight models; the 90 % interval refutes."""
+    untrained twins (`caploc.statistics.OneMore`). The estimate is held against a prediction of one more twin, which has
+    its uncertainty in it, so that it alone supports: in one of twenty random-weight models; the 90 % interval refutes.
+    """
     gap = part(finding, name, Effect) if of is None else of
     value, narrow = number(finding, name, gap), ends(finding, name, gap, "interval90")
     more = f"than those of 95 % of untrained twins: by {num(value, 0)}, at most {num(narrow[1], 0)} (one-sided 95 %)"

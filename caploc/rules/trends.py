@@ -49,7 +49,8 @@ class Trend(Rule, kind="trend"):
         smallest = part(finding, "smallest", Bound)
         risen = number(finding, "smallest", smallest) > 1 - refuted
         if risen:
-            shown = f"{shown}; the smallest subsample agrees by {num(number(finding, 'smallest', smallest), 1 - refuted)}"
+            first = num(number(finding, "smallest", smallest), 1 - refuted)
+            shown = f"{shown}; the smallest subsample agrees by {first}"
         if rise90.high < refuted and not risen:
             return Verdict(Outcome.REFUTED, f"{shown}: not rising by {num(refuted)}")
         if low > refuted:

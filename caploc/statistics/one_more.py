@@ -46,17 +46,24 @@ class OneMore:
         return cls(float(odds[which].mean()), math.sqrt(squares / freedom), len(odds[which]), freedom)
 
     @property
-    def bound(self) -> float:
-        """The share that one more draw exceeds in 5 of 100 cases (one-sided prediction interval, Student's t)."""
-        reach = stats.t.ppf(1 - LEVEL, self.freedom) * self.spread * math.sqrt(1 + 1 / self.count)
-        return float(special.expit(self.mean + reach))
+    def quantile(self) -> float:
+        """The share that 95 % of draws are estimated to stay below."""
+        return float(special.expit(self.mean + stats.norm.isf(LEVEL) * self.spread))
+
+    def bound(self, error: float = 0.0) -> float:
+        """The share that one more draw exceeds in 5 of 100 cases at most (one-sided prediction interval, Student's t),
+        if its log odds have this ``error`` besides what draws have: a prediction lies above the quantile."""
+        reach = math.hypot(self.spread * math.sqrt(1 + 1 / self.count), error)
+        return float(special.expit(self.mean + stats.t.ppf(1 - LEVEL, self.freedom) * reach))
 
     def beyond(self, own: Bootstrapped, level: float) -> tuple[float, float, float]:
-        """How far a share lies above the bound, and both ends, with the error of ``own`` and that of the draws' mean.
-        Of shares that are all as good as 1, none lies above."""
+        """How far a share lies above the bound for one more; and the ends of its interval above the quantile, with the
+        error of ``own`` and that of the draws' mean. Of shares that are all as good as 1, none lies above."""
         odds = own.mapped(log_odds)
-        error = math.hypot(odds.error, self.spread / math.sqrt(self.count))
-        reach = float(stats.t.ppf((1 + level) / 2, self.freedom)) * error
-        above = special.expit([odds.value, odds.value - reach, odds.value + reach]) - self.bound
+        reach = float(stats.t.ppf((1 + level) / 2, self.freedom)) * math.hypot(
+            odds.error, self.spread / math.sqrt(self.count)
+        )
+        value, low, high = special.expit([odds.value, odds.value - reach, odds.value + reach])
+        above = value - self.bound(odds.error), low - self.quantile, high - self.quantile
         value, low, high = np.round(above, 12).tolist()
         return value, low, high

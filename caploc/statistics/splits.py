@@ -33,7 +33,7 @@ BOOTSTRAPS = 40
 """Bootstrap samples: a standard error from so many is itself uncertain by a ninth, which Student's t allows for."""
 
 SPLITS_EACH = 10
-"""Splits of each bootstrap sample. What single splits do counts as what the examples do: of ten, a tenth of the error."""
+"""Splits of each bootstrap sample. What single splits do counts as what examples do: of ten, a tenth of the error."""
 
 FEWEST_SHARDS = 16
 """For a bootstrap: as many as the fewest samples that are located with."""
@@ -177,8 +177,8 @@ class Resplit:
 
 
 def resplit(a: Shards, first: Subsets, b: Shards, second: Subsets, seed: int) -> Resplit:
-    """The agreement of masks of ``a`` on ``first[i]`` and of ``b`` on ``second[i]``: places in the list of their shards,
-    and in those of bootstrap samples, of which the first `SPLITS_EACH` splits are looked at."""
+    """The agreement of masks of ``a`` on ``first[i]`` and of ``b`` on ``second[i]``: places in the list of their
+    shards, and in those of bootstrap samples, of which the first `SPLITS_EACH` splits are looked at."""
     samples, others = (bootstrap_samples(one.count, seed) for one in (a, b))
     count = min(len(samples), len(others))
     places, elsewhere = (np.stack(one[:SPLITS_EACH]) for one in (first, second))
@@ -192,8 +192,8 @@ def resplit(a: Shards, first: Subsets, b: Shards, second: Subsets, seed: int) ->
 
 
 def split_by(shards: Shards, rank: np.ndarray, seed: int) -> Resplit:
-    """The agreement of the shards that come first in an order, ``rank [shards]``, with the others; bootstrap samples are
-    ordered anew."""
+    """The agreement of the shards that come first in an order, ``rank [shards]``, with the others; bootstrap samples
+    are ordered anew."""
 
     def halves(sample: np.ndarray) -> Agreement:
         ordered = sample[np.argsort(rank[sample], kind="stable")]

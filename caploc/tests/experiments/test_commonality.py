@@ -158,7 +158,7 @@ def test_a_dataset_of_the_same_kind_is_not_a_different_one() -> None:
 
 
 def test_text_of_another_kind_that_overlaps_as_much_refutes() -> None:
-    finding, verdict = run("table1-commonality", study_of(planted(0, 40, A), planted(1, 40, A)))
+    verdict = run("table1-commonality", study_of(planted(0, 40, A), planted(1, 40, A)))[1]
     assert verdict.outcome is Outcome.REFUTED
     clear = study_of(planted(0, 40, A), planted(1, 40, A), {"untrained": planted(2, 40, B)})
     assert "random weights give as much" in run("table1-overlap", clear)[1].reason
@@ -238,7 +238,7 @@ def test_neurons_that_depend_on_the_partition_refute(kind: str) -> None:
 
 
 def test_structured_halves() -> None:
-    """Shards in the order of their examples' mean rank, those that tie as they stand; bootstrap samples ordered anew."""
+    """Shards by their examples' mean rank, those that tie as they stand; bootstrap samples ordered anew."""
     rank = mean_ranks(sums_of(np.zeros((6, 1, 2)), 2), [5, 5, 1, 2, 3, 1])
     assert rank.tolist() == [5, 1.5, 2]
     asked: list[list[int]] = []

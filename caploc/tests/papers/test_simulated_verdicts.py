@@ -1,7 +1,7 @@
 """Rules over located neurons: on planted shards through the experiments themselves, nothing is seldom SUPPORTED.
 
-80 examples, fewer than by default on a CPU, and 100 draws; about 30 neurons of 1,000 located, as at sigma 3 in the embedded
-models. Seeds are the number of the run.
+80 examples, fewer than by default on a CPU, and 100 draws; about 30 neurons of 1,000 located, as at sigma 3 in the
+embedded models. Seeds are the number of the run.
 An effect is planted of the size that the claim states as ``detectable``, in the unit of its estimate.
 """
 
