@@ -33,7 +33,7 @@ class Stream(Enum):
     MATCHED_OVERLAP = 3, "hypergeometric overlaps of two random sets of the located counts"
     EXCHANGED_SHARDS = 4, "permutations that deal two datasets' shards out anew"
     LAYER_MATCHED = 5, "hypergeometric overlaps of two datasets' counts in every layer"
-    LEFT_OUT = 6, "groups of shards that a jackknife leaves out in turn"
+    SHARDS_AGAIN = 6, "bootstrap samples of shards, which are then halved"
     SCRAMBLED = 7, "permutations that make text without meaning"
     CONVERGENCE = 8, "orders in which a dataset's shards are added"
     SUBSETS = 9, "subsets of shards that are compared with the rest"

@@ -15,7 +15,7 @@ import numpy as np
 
 from caploc.datasets import DATASETS
 from caploc.experiments.commonality_halves import (
-    JACKKNIFE,
+    BOOTSTRAP,
     LEAST_AGREEMENT,
     ORDERS,
     Across,
@@ -23,6 +23,7 @@ from caploc.experiments.commonality_halves import (
     Exchanged,
     Growth,
     Halves,
+    beyond_twins,
     bound_beyond,
     bound_of,
     bound_over,
@@ -35,15 +36,18 @@ from caploc.experiments.commonality_halves import (
     pairwise,
     partition_plot,
     structured_overlaps,
+    twins_of,
 )
+from caploc.experiments.dataset_types import types_of
 from caploc.experiments.locating import LocatedOn, Scores, to_split, whole_mask, whole_ratio
 from caploc.experiments.specs import NotRunError, Spec
-from caploc.experiments.study import Study, experiment
+from caploc.experiments.study import TWINS, Study, experiment
 from caploc.findings import Aside, Bound, Cell, Chance, Count, Effect, Measurement, Part, Test
 from caploc.neurons import Dispersion
 from caploc.papers import Claim
 from caploc.statistics import (
-    Jackknifed,
+    Bootstrapped,
+    OneMore,
     holm,
     hypergeometric_p,
     layer_matched_p,
@@ -57,8 +61,6 @@ from caploc.streams import Stream, stream
 
 PAPER_SIGMAS = (3.0, 6.0, 12.0)
 FEWEST_SIZES = 3
-CEILING = 0.95
-"""An overlap above it cannot rise by 5 points, the smallest difference that counts."""
 SHARES = (0.125, 0.25)  # smaller subsets than half of the data, which stand beside
 Quantity = Literal["overlap", "iou"]
 Specs = Iterator[Spec[Any]]
@@ -69,9 +71,16 @@ Specs = Iterator[Spec[Any]]
 
 def _needs_agreement(study: Study, cell: Cell, claim: Claim) -> Specs:
     dataset, sigma = _where(cell)
-    yield from (Halves(dataset, sigma, control) for control in ("", "untrained", "scrambled"))
-    yield Growth(dataset, sigma)
+    yield from (Halves(dataset, sigma), Halves(dataset, sigma, "scrambled"))
+    yield from _needs_twins(study, cell, claim)
     yield from (Across(dataset, other, sigma) for other in _others(study, dataset))
+
+
+def _needs_twins(study: Study, cell: Cell, claim: Claim) -> Specs:
+    """Twins' spread is that of all datasets."""
+    dataset, sigma = _where(cell)
+    yield Growth(dataset, sigma)
+    yield from (Halves(name, sigma, twin) for name in _with(study, dataset) for twin in TWINS)
 
 
 @experiment(_needs_agreement)
@@ -109,8 +118,8 @@ def _agreement(study: Study, cell: Cell, quantity: Quantity) -> Measurement:
     if np.isfinite(found.value) and np.isfinite(null).all():
         shown["matched random sets"] = Test(p=permutation_p(found.value, null))
     controls = {
-        name: study.result(Halves(dataset, sigma, control)).mean(quantity).value
-        for name, control in (("untrained twin", "untrained"), ("scrambled text", "scrambled"))
+        **_twins_shown(study, cell, quantity),
+        "scrambled text": study.result(Halves(dataset, sigma, "scrambled")).mean(quantity).value,
     }
     for other in _others(study, dataset):
         controls[f"text of {other}"] = study.result(Across(dataset, other, sigma)).mean(quantity).value
@@ -130,24 +139,34 @@ def _agreement(study: Study, cell: Cell, quantity: Quantity) -> Measurement:
 
 def at_full_size(study: Study, cell: Cell, quantity: Quantity = "overlap") -> dict[str, Part]:
     """Parts ``at full size``: how two halves agree at the paper's number of samples, by their curve where there are
-    fewer, since these would refute its numbers by being few; and ``twin gap``: by how much more they agree than those
-    of the untrained twin, on the very samples that there are, since agreement rises with their number in random
-    weights, too, and two curves that nothing bounds cannot be subtracted.
-
-    Halves of a twin in which no neuron is located agree by nothing.
-    """
+    fewer, since these would refute its numbers by being few; and ``beyond twins`` (`over_twins`)."""
     dataset, sigma = _where(cell)
     size, there = _full_size(study, dataset)
-    own, twin = (study.result(Halves(dataset, sigma, control)) for control in ("", "untrained"))
     full = Beyond.of(study.result(Growth(dataset, sigma)), size, quantity)
-    agree = own.mean(quantity)
-    gap = agree if empty_masks(twin, sigma) else agree - twin.mean(quantity)
-    found = difference_of(gap, f"{_halves_of(study)}, the same for both")
-    if full.unbounded and found.interval and found.interval90:  # more samples may yet tell the two apart
-        found = dataclasses.replace(
-            found, interval=(found.interval[0], 1.0), interval90=(found.interval90[0], 1.0)
-        )
-    return {"at full size": bound_beyond(full, there), "twin gap": found}
+    return {"at full size": bound_beyond(full, there), "beyond twins": over_twins(study, cell, quantity)}
+
+
+def over_twins(study: Study, cell: Cell, quantity: Quantity = "overlap") -> Effect:
+    """By how much halves agree more than those of 95 % of untrained twins, on as many examples as the twins have:
+    agreement rises with their number in random weights, too, and two curves that nothing bounds cannot be subtracted.
+    """
+    dataset, sigma = _where(cell)
+    names, curve = _with(study, dataset), study.result(Growth(dataset, sigma))
+    twins = OneMore.of(twins_of(study, names, sigma, quantity), names.index(dataset))
+    unbounded = Beyond.of(curve, _full_size(study, dataset)[0], quantity).unbounded
+    few = _control_samples(study, dataset)
+    of = f"{len(TWINS)} untrained twins, {few} samples, the twins' spread on {len(names)} datasets"
+    return beyond_twins(curve.at(few, quantity), twins, unbounded, of)
+
+
+def _twins_shown(study: Study, cell: Cell, quantity: Quantity = "overlap") -> dict[str, float]:
+    """Controls: what halves of as many samples as the twins have agree by, of the model itself and of each twin."""
+    dataset, sigma = _where(cell)
+    few, (twins,) = _control_samples(study, dataset), twins_of(study, [dataset], sigma, quantity)
+    return {
+        f"itself at {few} samples": study.result(Growth(dataset, sigma)).at(few, quantity).value,
+        **{f"twin {number} at {few} samples": float(one) for number, one in enumerate(twins, 1)},
+    }
 
 
 def _full_size(study: Study, dataset: str) -> tuple[int, str]:
@@ -227,21 +246,21 @@ def _ratio(study: Study, cell: Cell, dispersion: Dispersion | None) -> Measureme
 
 def _needs_commonality(study: Study, cell: Cell, claim: Claim) -> Specs:
     dataset, sigma = _where(cell)
-    yield from (Halves(dataset, sigma, control) for control in ("", "untrained", "scrambled"))
-    yield Growth(dataset, sigma)
-    for other in _others(study, dataset):
-        yield Across(dataset, other, sigma)
-        yield Exchanged.of(dataset, other, sigma)
+    yield from (Halves(dataset, sigma), Halves(dataset, sigma, "scrambled"))
+    yield from _needs_twins(study, cell, claim)
+    yield from (Across(dataset, other, sigma) for other in _others(study, dataset))
+    yield from (Exchanged.of(dataset, other, sigma) for other in _of_another_kind(study, dataset))
 
 
 @experiment(_needs_commonality)
 def commonality(study: Study, cell: Cell, claim: Claim) -> Measurement:
-    """Claim ``table1-commonality``: two halves of one dataset overlap more than halves of two datasets, more than two
-    halves of scrambled text, and more than those of the untrained twin.
+    """Claim ``table1-commonality``: two halves of one dataset overlap more than halves of two datasets of different
+    kinds, more than two halves of scrambled text, and more than those of untrained twins.
 
-    The value is the difference to the *nearest* other dataset. Its p value comes from permuting shards between the two
-    datasets; the largest over the other datasets counts, which needs no correction, since every one must differ (an
-    intersection-union test, Berger 1982).
+    The value is the difference to the *nearest* dataset of another kind (math, program, language: section 5.2; any
+    other dataset where there is none). Its p value comes from permuting shards between the two datasets; the largest
+    over those datasets counts, which needs no correction, since every one must differ (an intersection-union test,
+    Berger 1982).
     """
     dataset, sigma = _where(cell)
     within = study.result(Halves(dataset, sigma))
@@ -250,15 +269,18 @@ def commonality(study: Study, cell: Cell, claim: Claim) -> Measurement:
         raise NotRunError("needs a second dataset to compare with; give another --dataset")
     between = {name: study.result(Across(dataset, name, sigma)) for name in others}
     means = {name: result.mean().value for name, result in between.items()}
-    nearest = max(others, key=lambda name: np.nan_to_num(means[name], nan=-1.0))
+    different = _of_another_kind(study, dataset)
+    nearest = max(different, key=lambda name: np.nan_to_num(means[name], nan=-1.0))
     random_text = study.result(Halves(dataset, sigma, "scrambled"))
-    p = {name: study.result(Exchanged.of(dataset, name, sigma))[dataset] for name in others}
+    few = _control_samples(study, dataset, "scrambled")
+    own = study.result(Growth(dataset, sigma)).at(few)
+    p = {name: study.result(Exchanged.of(dataset, name, sigma))[dataset] for name in different}
     return Measurement(
-        "overlap within the dataset minus overlap with the nearest other",
+        "overlap within the dataset minus overlap with the nearest of another kind",
         difference_of(within.mean() - between[nearest].mean(), _halves_of(study)),
         {
-            "scrambled gap": difference_of(within.mean() - random_text.mean(), _halves_of(study)),
-            "twin gap": at_full_size(study, cell)["twin gap"],
+            "scrambled gap": difference_of(own - random_text.mean(), f"halves of {few} samples"),
+            "beyond twins": over_twins(study, cell),
             "permutation": Test(p=float(np.max(list(p.values())))),  # nan where one of them is
         },
         chance=mean(within.all.chance),
@@ -269,7 +291,7 @@ def commonality(study: Study, cell: Cell, claim: Claim) -> Measurement:
         controls={
             **{f"text of {name}": value for name, value in means.items()},
             "scrambled text": random_text.mean().value,
-            "untrained twin": study.result(Halves(dataset, sigma, "untrained")).mean().value,
+            **_twins_shown(study, cell),
         },
         n=_samples(study, dataset),
         draws=study.settings.draws,
@@ -279,25 +301,22 @@ def commonality(study: Study, cell: Cell, claim: Claim) -> Measurement:
     )
 
 
-def _needs_twin(study: Study, cell: Cell, claim: Claim) -> Specs:
-    yield from (Halves(*_where(cell), control) for control in ("", "untrained"))
-
-
-@experiment(_needs_twin)
+@experiment(_needs_twins)
 def trained_minus_untrained(study: Study, cell: Cell, claim: Claim) -> Measurement:
-    """Control ``control-untrained-overlap``: is a trained model's overlap above its untrained twin's?"""
+    """Control ``control-untrained-overlap``: is a trained model's overlap above that of random weights?"""
     dataset, sigma = _where(cell)
-    trained, fresh = (study.result(Halves(dataset, sigma, control)) for control in ("", "untrained"))
+    curve, shown = study.result(Growth(dataset, sigma)), _twins_shown(study, cell)
+    twins = [study.result(Halves(dataset, sigma, twin)) for twin in TWINS]
     return Measurement(
-        "half-split overlap, trained minus untrained",
-        difference_of(trained.mean() - fresh.mean(), f"{_halves_of(study)}, the same for both"),
-        chance=mean(fresh.all.chance),
-        asides={"trained": trained.mean().value},
-        controls={"untrained twin": fresh.mean().value},
-        n=_samples(study, dataset),
+        "half-split overlap of the model minus what 95 % of untrained twins stay below",
+        over_twins(study, cell),
+        chance=mean(np.concatenate([one.all.chance for one in twins])),
+        asides={"trained": curve.at(_samples(study, dataset)).value},
+        controls=shown,
+        n=_control_samples(study, dataset),
         draws=study.settings.draws,
         basis=[LocatedOn.of(study, dataset)],
-        floor=empty_masks(trained, sigma) or empty_control([fresh], sigma),
+        floor=empty_masks(curve.found[-1], sigma) or empty_control(twins, sigma),
     )
 
 
@@ -328,12 +347,12 @@ def independence(study: Study, cell: Cell, claim: Claim) -> Measurement:
         parts[f"by {name}"] = Effect(
             halves.mean().value - one.value,
             (ends.low, ends.high),
-            method=f"{100 * together:.1f} %, {JACKKNIFE}, {over}",
+            method=f"{100 * together:.1f} %, {BOOTSTRAP}, {over}",
         )
     defined = halves.all.overlap[np.isfinite(halves.all.overlap)]
     return Measurement(
         "overlap of random halves minus that of structured ones",
-        difference_of(halves.mean() - Jackknifed.mean(list(structured.values())), over),
+        difference_of(halves.mean() - Bootstrapped.mean(list(structured.values())), over),
         parts,
         chance=mean(halves.all.chance),
         asides={
@@ -399,13 +418,9 @@ def convergence(study: Study, cell: Cell, claim: Claim) -> Measurement:
         few = f"halves of {curve.sizes[-1]} samples overlap by less than {LEAST_AGREEMENT:.0%}, which does not tell"
         return dataclasses.replace(found, floor=f"{few} how they do {there}; give more --samples")
     smallest = curve.sizes[int(np.argmax(defined))]
-    if (at_first := curve.at(smallest).value) > CEILING:
-        ceiling = (
-            f"ceiling effect: the overlap is {at_first:.3f} at {smallest} samples already and cannot rise"
-        )
-        return dataclasses.replace(found, floor=ceiling)
     last = gained(up_to, Beyond.of(curve, size / 2), f"{ORDERS} random orders, {there}")
-    rise = curve.at(curve.sizes[-1]) - curve.at(smallest)
+    first = curve.at(smallest)
+    rise = curve.at(curve.sizes[-1]) - first
     return dataclasses.replace(
         found,
         value=last,
@@ -414,6 +429,7 @@ def convergence(study: Study, cell: Cell, claim: Claim) -> Measurement:
                 rise, f"{ORDERS} random orders, from {smallest} to {curve.sizes[-1]} samples"
             ),
             "last increment": last,
+            "smallest": bound_of(first, f"{ORDERS} random orders, {smallest} samples"),
         },
         settings={"orders": ORDERS, "sizes": [int(size) for size in curve.sizes]},
     )
@@ -438,7 +454,7 @@ def subset_suffices(study: Study, cell: Cell, claim: Claim) -> Measurement:
             f"a share of {share:g}": mean(subset_overlaps(splits, share, settings.draws, settings.seed))
             for share in SHARES
         },
-        controls={"untrained twin": study.result(Halves(dataset, sigma, "untrained")).mean().value},
+        controls=_twins_shown(study, cell),
         n=_samples(study, dataset),
         draws=settings.draws,
         basis=[LocatedOn.of(study, dataset)],
@@ -510,6 +526,23 @@ def _where(cell: Cell) -> tuple[str, float]:
 
 def _others(study: Study, dataset: str) -> list[str]:
     return [name for name in study.available() if name != dataset]
+
+
+def _with(study: Study, dataset: str) -> list[str]:
+    return [dataset, *_others(study, dataset)]
+
+
+def _of_another_kind(study: Study, dataset: str) -> list[str]:
+    """The datasets of another of the paper's kinds; all others where none is, or the dataset has none."""
+    others = _others(study, dataset)
+    kinds = types_of([dataset, *others])
+    different = [name for name in others if kinds.get(name) != kinds.get(dataset)]
+    return different if dataset in kinds and different else others
+
+
+def _control_samples(study: Study, dataset: str, control: str = TWINS[0]) -> int:
+    """On how many samples a control was located."""
+    return study.result(Scores(dataset, control)).whole.count
 
 
 def _samples(study: Study, dataset: str) -> int:

@@ -16,13 +16,14 @@ import numpy as np
 
 from caploc.experiments.locating import Scores, ShardSums, to_split
 from caploc.experiments.specs import Spec
-from caploc.experiments.study import PAPER_SIGMA, Located, Study, pairs
+from caploc.experiments.study import PAPER_SIGMA, TWINS, Located, Study, pairs
 from caploc.findings import Bound, Cell, Effect, Plot, Range
 from caploc.papers import Claim
 from caploc.statistics import (
     Agreement,
+    Bootstrapped,
     Curve,
-    Jackknifed,
+    OneMore,
     Resplit,
     across,
     agreement,
@@ -31,7 +32,7 @@ from caploc.statistics import (
     exchange_p,
     growing,
     half_split,
-    resplit,
+    split_by,
 )
 from caploc.store import Entry
 
@@ -39,7 +40,7 @@ ORDERS = 20
 """Random orders in which a subsample grows."""
 LEAST_AGREEMENT = 0.5
 """Of two halves, for their curve to be followed beyond the samples that there are."""
-JACKKNIFE = "jackknife over examples"
+BOOTSTRAP = "bootstrap over examples"
 NEIGHBOURS = 100
 """Fig. 4 shows the largest score among so many neighbouring neurons."""
 
@@ -163,19 +164,19 @@ def difference_over(values: np.ndarray, over: str) -> Effect:
     return Effect(mean(values), _ends(values, 0.95), _ends(values, 0.90), method=f"95 % of {over}")
 
 
-def bound_of(found: Jackknifed, of: str) -> Bound:
+def bound_of(found: Bootstrapped, of: str) -> Bound:
     """A level within [0, 1], with its interval over samples of examples; ``of`` says what it is the mean of."""
     one = found.interval()
     # an interval that is undefined stays so
     low, high = (float(np.clip(end, 0, 1)) for end in (one.low, one.high))
-    return Bound(found.value, (low, high), method=f"95 %, {JACKKNIFE}, {of}")
+    return Bound(found.value, (low, high), method=f"95 %, {BOOTSTRAP}, {of}")
 
 
-def difference_of(found: Jackknifed, of: str) -> Effect:
+def difference_of(found: Bootstrapped, of: str) -> Effect:
     """As `bound_of`, of differences, with both intervals."""
     wide, narrow = found.interval(), found.interval(0.90)
     return Effect(
-        found.value, (wide.low, wide.high), (narrow.low, narrow.high), method=f"95 %, {JACKKNIFE}, {of}"
+        found.value, (wide.low, wide.high), (narrow.low, narrow.high), method=f"95 %, {BOOTSTRAP}, {of}"
     )
 
 
@@ -185,13 +186,13 @@ class Beyond:
     (`caploc.statistics.Curve.at`). ``unbounded``: nothing bounds it from above, as halves of what there is agree by
     less than half: neurons that do not stand out yet may do so with more samples, and planted ones have done so."""
 
-    held: Jackknifed
-    free: Jackknifed
+    held: Bootstrapped
+    free: Bootstrapped
     unbounded: bool
 
     @classmethod
     def of(cls, curve: Curve, size: float, quantity: str = "overlap") -> Beyond:
-        measured = curve.at(curve.sizes[-1], quantity).value
+        measured = curve.at(curve.sizes[-1]).value  # the overlap, whatever the masks are measured by
         return cls(
             curve.at(size, quantity),
             curve.at(size, quantity, steepest=-np.inf),
@@ -206,6 +207,26 @@ def gained(later: Beyond, earlier: Beyond, of: str) -> Effect:
         held,
         interval=_either(held.interval, free.interval),
         interval90=_either(held.interval90, free.interval90),
+    )
+
+
+def twins_of(study: Study, datasets: Sequence[str], sigma: float, quantity: str) -> list[np.ndarray]:
+    """``[datasets][TWINS]`` how far halves of each untrained twin agree."""
+    return [
+        np.array([study.result(Halves(name, sigma, twin)).mean(quantity).value for twin in TWINS])
+        for name in datasets
+    ]
+
+
+def beyond_twins(own: Bootstrapped, twins: OneMore, unbounded: bool, of: str) -> Effect:
+    """By how much halves agree more than those of one more untrained twin are predicted to on as many examples, with
+    the interval of what they do beyond 95 % of twins (`OneMore.beyond`); ``unbounded``: more examples may yet tell the
+    two apart (`Beyond`)."""
+    (value, *wide), (_, *narrow) = (twins.beyond(own, level) for level in (0.95, 0.90))
+    if unbounded:
+        wide[1] = narrow[1] = 1.0
+    return Effect(
+        value, (wide[0], wide[1]), (narrow[0], narrow[1]), method=f"95 %, {BOOTSTRAP} and over {of}"
     )
 
 
@@ -240,19 +261,19 @@ def ranks(located: Located) -> Mapping[str, Sequence[float]]:
 
 def structured_overlaps(
     study: Study, dataset: str, sigma: float, shards: ShardSums
-) -> tuple[dict[str, float], dict[str, Jackknifed]]:
-    """By kind of order: the overlap of the two halves that it makes, and as it is with groups of examples left out."""
-    splits, found = to_split(shards, study.settings.threshold(sigma)), {}
-    for name, rank in ranks(study.located(dataset)).items():
-        first, second = halves_by(shards, rank)
-        found[name] = resplit(splits, [first], splits, [second], 1, study.settings.seed).mean()
+) -> tuple[dict[str, float], dict[str, Bootstrapped]]:
+    """By kind of order: the overlap of the two halves that it makes, of the examples and of bootstrap samples."""
+    splits, seed = to_split(shards, study.settings.threshold(sigma)), study.settings.seed
+    found = {
+        name: split_by(splits, mean_ranks(shards, rank), seed).mean()
+        for name, rank in ranks(study.located(dataset)).items()
+    }
     return {name: one.value for name, one in found.items()}, found
 
 
-def halves_by(shards: ShardSums, rank: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """The shards with the lowest mean rank, and the others."""
-    order = np.argsort([np.mean([rank[index] for index in shard]) for shard in shards.members], kind="stable")
-    return order[: len(order) // 2], order[len(order) // 2 :]
+def mean_ranks(shards: ShardSums, rank: Sequence[float]) -> np.ndarray:
+    """``[shards]`` the mean rank of each one's examples."""
+    return np.array([np.mean([rank[index] for index in shard]) for shard in shards.members])
 
 
 # ------------------------------------------------------------------------------------------------------ figures

@@ -25,13 +25,18 @@ from caploc.locators.magnitude import Magnitude, magnitude
 from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask, ScoreSums, Threshold
 from caploc.statistics import Shards
+from caploc.statistics.splits import SMALLEST_HALF
 from caploc.store import Entry
 from caploc.streams import Stream, stream
 
 # Part of every key of scores: raise it when a change of the engine changes numbers by more than rounding.
 CODE_VERSION = 1
-# Splits, curves and partitions recombine shards, so there must be many; each is a file of two float64 per neuron.
-MOST_SHARDS = 128
+# Splits, curves and partitions recombine shards, so there must be many; each is a file of two float64 per neuron. Of as
+# many examples as a CPU takes each is one of its own: halves by answer, say, are blurred where shards hold several.
+MOST_SHARDS = 320
+# Controls take as many of the examples as a doubling curve has that begins here; the model is compared with them at
+# that number. Of twins it is their spread that counts, which examples add little to; scrambled text stands alone.
+TWIN_EXAMPLES, SCRAMBLED_EXAMPLES = 40, 80
 SCORES_AT_ONCE = (
     1 << 20
 )  # float64: what a core's cache holds; larger pieces take twice the time in page faults
@@ -76,9 +81,21 @@ def shard_members(examples: int) -> list[range]:
     return [range(begin, min(begin + size, examples)) for begin in range(0, examples, size)]
 
 
+def control_examples(examples: int, control: str) -> int:
+    """Of so many, how many a control takes: the least of the model's own curve (`caploc.statistics.growing`) that is
+    not below what it needs, or all of fewer."""
+    needed = SCRAMBLED_EXAMPLES if control == "scrambled" else TWIN_EXAMPLES
+    members = shard_members(examples)
+    count, size = len(members), len(members[0])
+    while count // 2 >= 2 * SMALLEST_HALF and count // 2 * size >= needed:
+        count //= 2
+    return min(examples, count * size)
+
+
 @dataclass(frozen=True)
 class Scores(Spec[ShardSums]):
-    """Eq. (7) on a dataset's locating examples, in shards, under a control (`caploc.experiments.study.Study`).
+    """Eq. (7) on a dataset's locating examples, in shards, under a control (`caploc.experiments.study.Study`): of a
+    control, on the first `control_examples` of them.
 
     All of the study's datasets are read and tokenized first: a bad record in the last of them is not found out after
     hours of work on the first.
@@ -91,6 +108,8 @@ class Scores(Spec[ShardSums]):
         """What is attributed."""
         study.available()
         tokenized = study.located(self.dataset).tokenized
+        if self.control:
+            tokenized = tokenized[: control_examples(len(tokenized), self.control)]
         if self.control == "scrambled":
             return scrambled(tokenized, study.settings.seed, study.lm.tokenizer.bos_token_id)
         return tokenized
@@ -125,7 +144,9 @@ class Scores(Spec[ShardSums]):
         return ShardSums.of(parts, shard_members(sum(part.count for part in parts)))
 
     def flops(self, study: Study) -> float:
-        return packed_flops(study.lm, study.located(self.dataset).tokenized, study.settings.attribution)
+        tokenized = study.located(self.dataset).tokenized
+        taken = tokenized[: control_examples(len(tokenized), self.control)] if self.control else tokenized
+        return packed_flops(study.lm, taken, study.settings.attribution)
 
 
 @dataclass(frozen=True)

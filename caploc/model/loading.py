@@ -175,6 +175,10 @@ class Deferred(LanguageModel):
         if self._loaded:
             super().move(device)
 
+    def let_go(self) -> None:
+        """Free the weights' memory; they are loaded anew when next asked for."""
+        self._model, self._loaded = self._skeleton, False
+
     def twin(self, name: str, seed: int) -> Deferred:
         """The untrained twin, whose weights are drawn when first asked for."""
         return Deferred(

@@ -119,7 +119,7 @@ Make = Callable[[Sizes], Design]
 
 
 def _halves(sizes: Sizes) -> Design:
-    return Halves(sizes.examples, draws=sizes.draws)
+    return Halves(sizes.examples, draws=sizes.draws, datasets=sizes.datasets)
 
 
 def _facts(sizes: Sizes) -> Design:

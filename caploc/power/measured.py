@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import get_args
 
 import numpy as np
 
 from caploc.findings import AnyPart, Bound, Chance, Count, Effect, Measurement, Number, Part, Reading, Test
 from caploc.papers import Claim
 from caploc.power.designs import Design
-from caploc.power.halves import Grown, above_twin, draws_grown, from_other_text, growth
+from caploc.power.halves import Grown, Halves, Quantity, above_twins, from_other_text, growth
 from caploc.power.items import Others
 from caploc.power.truths import Truth, as_fraction, quantity_of
 from caploc.rules.printed import HUNDREDTHS, DecidingReading
@@ -69,13 +70,6 @@ def harmless(claim: Claim, design: Design, truth: Truth, draw: Draw) -> Measurem
     }
     parts = {"other datasets": _part(Effect, mean), "general text": _part(Effect, text), **single}
     return Measurement("difference", _part(Effect, mean), parts)
-
-
-def plain(claim: Claim, design: Design, truth: Truth, draw: Draw) -> Measurement:
-    """One difference; of two samples of halves where examples were drawn."""
-    if not draws_grown(design):
-        return effects(claim, design, truth, draw)
-    return Measurement("difference", draw.grown(truth[0]).gap(draw.grown(truth[1])))
 
 
 def value(claim: Claim, design: Design, truth: Truth, draw: Draw) -> Measurement:
@@ -189,21 +183,30 @@ def partition(claim: Claim, design: Design, truth: Truth, draw: Draw) -> Measure
     return Measurement("difference", _part(Effect, one), {"a partition": _part(Effect, one)})
 
 
-def difference(claim: Claim, design: Design, truth: Truth, draw: Draw) -> Measurement:
-    """Four samples of halves: of the dataset, of the nearest other text, of scrambled text and of the twin."""
-    return from_other_text(*(draw.grown(one) for one in _spread(truth, 4)))
+def difference(claim: Claim, design: Halves, truth: Truth, draw: Draw) -> Measurement:
+    """Samples of halves, of the dataset, of the nearest other text and of scrambled text, and the gap to twins."""
+    own, other, scrambled = (draw.grown(one) for one in truth[:3])
+    beyond = design.beyond(own, truth[0] or 0.0, truth[3], draw.rng)
+    return from_other_text(own, other, scrambled, beyond)
 
 
-def twin(claim: Claim, design: Design, truth: Truth, draw: Draw) -> Measurement:
-    """Two samples of halves: of the dataset and of the twin."""
-    own, other = draw.grown(truth[0]), draw.grown(truth[1])
-    parts: dict[str, Part] = {}
-    if claim.rule.kind == "both":
-        parts |= above_twin(own, other, "overlap", "overlap ")
-        parts |= above_twin(own, other, "iou", "iou ")
-    else:
-        parts |= above_twin(own, other, quantity_of(claim))
-    return Measurement("agreement", next(iter(parts.values())), parts)
+def twin(claim: Claim, design: Halves, truth: Truth, draw: Draw) -> Measurement:
+    """A sample of halves, and the gap to twins."""
+    own, size, gap = draw.grown(truth[0]), truth[0] or 0.0, truth[1]
+    if claim.rule.kind != "both":
+        parts = above_twins(design, own, size, gap, draw.rng, quantity_of(claim))
+        return Measurement("agreement", parts["at full size"], parts)
+    parts = {
+        f"{quantity} {name}": part
+        for quantity in get_args(Quantity)
+        for name, part in above_twins(design, own, size, gap, draw.rng, quantity).items()
+    }
+    return Measurement("agreement", parts["overlap at full size"], parts)
+
+
+def twins_alone(claim: Claim, design: Halves, truth: Truth, draw: Draw) -> Measurement:
+    """The gap to twins."""
+    return Measurement("gap", design.beyond(draw.grown(truth[0]), truth[0] or 0.0, truth[1], draw.rng))
 
 
 def trend(claim: Claim, design: Design, truth: Truth, draw: Draw) -> Measurement:

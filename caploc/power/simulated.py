@@ -34,8 +34,8 @@ from caploc.streams import Stream, stream
 RUNS, FIRST_RUNS, EXTREME_RUNS = 120, 40, 10
 """Simulated measurements of each truth: the first of them alone where they tell the rate from its mark; and where a
 verdict need only be seen to be possible."""
-COSTLY_RUNS = 60, 25
-"""Of designs of examples."""
+COSTLY_RUNS = 180, 40
+"""Of designs of examples: a standard error of 3 points at 80 %."""
 WANTED, MOST_ERRORS = 0.8, 0.05
 """The marks: the power that a cell ought to have, and the error rate that it must not exceed."""
 LEAST_POWER = 0.1
@@ -87,7 +87,8 @@ _below = partial(truths.of_level, names=("supported_below", "refuted_above"), ab
 
 TRUTHS: Mapping[str, Asked] = {
     "comparison": Asked(truths.of_comparison, measured.effects),
-    "plain_difference": Asked(truths.of_comparison, measured.plain),
+    "plain_difference": Asked(truths.of_comparison, measured.effects),
+    "beyond_twins": Asked(truths.of_twins_alone, measured.twins_alone),
     "difference": Asked(truths.of_difference, measured.difference),
     "printed_or_direction": Asked(truths.of_comparison, measured.direction),
     "specificity": Asked(truths.of_specificity, measured.specificity),

@@ -11,19 +11,23 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy import stats as distributions
 
 from caploc.experiments.commonality_halves import LEAST_AGREEMENT
 from caploc.papers import Claim, PrintedCell, PrintedNumber
 from caploc.power.designs import Design
-from caploc.power.halves import GRID, Halves, Quantity, draws_grown
+from caploc.power.halves import FAR, GRID, TWIN_SPREAD, Halves, Quantity
 from caploc.power.items import Others, TextLoss
 from caploc.rules.printed import HUNDREDTHS
+from caploc.statistics.one_more import LEVEL, log_odds
 
 Truth = tuple[float | None, ...]
 STEP = 0.05
 """The rise a dose that a trend is meant to detect: five points of the score, the least loss that counts."""
 NOTHING = GRID[-1]
-"""So much noise that halves share nothing, as those of a twin in which no neuron stands out."""
+"""So much noise that halves share next to nothing, as those of scrambled text in which no neuron stands out."""
+MORE_THAN_TWINS = math.log(4)
+"""Four times the odds: halves that agree by .8 where those of random weights agree by .5, or by .63 for .3."""
 WELL_ABOVE_CHANCE = 0.3
 PRINTED_HARM = 0.0558
 """What other datasets lose on average by the most harmful training that Table 4 prints."""
@@ -53,16 +57,6 @@ def of_comparison(claim: Claim, design: Design) -> Truths:
     """One part without an effect among others that have it; all of them; the reverse, or where the rule says what the
     least effect is, none."""
     size = _detectable(claim)
-    if isinstance(design, Halves) and draws_grown(design):
-        high = design.size_for(0.5 + size / 2, "overlap", design.units)
-        return Truths(
-            ((high, high),),
-            (high, design.size_for(0.5 - size / 2, "overlap", design.units)),
-            (NOTHING, high),
-            (GRID[0], NOTHING),
-            (NOTHING, GRID[0]),
-            size,
-        )  # fmt: skip
     nothing = None if design.random_null else 0.0
     opposite = nothing if "least_effect" in claim.rule.parameters else -size
     return Truths.simple((nothing, size), (size,), (opposite,), (design.high,), (-design.high,))
@@ -83,47 +77,54 @@ def of_chance(claim: Claim, design: Design) -> Truths:
 
 
 def of_difference(claim: Claim, design: Halves) -> Truths:
-    """Samples of: the dataset, the nearest other text, scrambled text, and the untrained twin."""
-    n, parameters = design.units, claim.rule.parameters
+    """Samples of: the dataset, the nearest other text and scrambled text; and how far twins lie below."""
+    n, more = design.units, MORE_THAN_TWINS
     own = design.size_for(0.8, "overlap", n)
-    here = design.at(own, "overlap", n)
-    other = design.size_for(here - _detectable(claim), "overlap", n)
-    alike = _at_least(design, here - parameters["twin_margin"], n)
+    other = design.size_for(design.at(own, "overlap", n) - _detectable(claim), "overlap", n)
     return Truths(
-        ((own, own, NOTHING, NOTHING), (own, other, own, NOTHING), (own, other, NOTHING, alike)),
-        (own, other, NOTHING, NOTHING),
-        (other, GRID[0], NOTHING, NOTHING),
-        (GRID[0], NOTHING),
-        (NOTHING, GRID[0]),
+        ((own, own, NOTHING, more), (own, other, own, more), (own, other, NOTHING, None)),
+        (own, other, NOTHING, more),
+        (own, other, NOTHING, 0.0),
+        (GRID[0], NOTHING, NOTHING, FAR),
+        (other, GRID[0], NOTHING, FAR),
         _detectable(claim),
     )  # fmt: skip
 
 
 def of_twin(claim: Claim, design: Halves) -> Truths:
-    """Samples of the dataset and of its untrained twin; of ``both``, overlap and IoU of the same samples."""
-    parameters, n, paper = claim.rule.parameters, design.units, max(design.paper, design.units)
+    """Samples of the dataset, and how far twins lie below; of ``both``, overlap and IoU of the same samples."""
+    parameters, paper = claim.rule.parameters, max(design.paper, design.units)
     bounds: dict[Quantity, str] = (
         {"overlap": "overlap_", "iou": "iou_"} if claim.rule.kind == "both" else {quantity_of(claim): ""}
     )
-    at_null, stated, opposite, shown = [], [], [], 0.0
+    at_null, stated, shown = [], [], 0.0
     for quantity, before in bounds.items():
-        supported, refuted = parameters[f"{before}supported_above"], parameters[f"{before}refuted_below"]
-        wanted = _stated_level(claim, supported, 1.0) if len(bounds) == 1 else (1 + supported) / 2
+        supported = parameters[f"{before}supported_above"]
+        own_numbers = [as_fraction(one) for one in claim.numbers if one.key == quantity]
+        wanted = own_numbers[0] if own_numbers and len(bounds) > 1 else _stated_level(claim, supported, 1.0)
         at_null.append(design.size_for(supported, quantity, paper, below=True))
         stated.append(design.size_for(wanted, quantity, paper))
-        opposite.append(_opposite(design, refuted, quantity, paper))
         shown = wanted
     own = min(stated)
-    margin = parameters[f"{next(iter(bounds.values()))}twin_margin"]
-    alike = _at_least(design, design.at(own, "overlap", n) - margin, n)
     return Truths(
-        ((min(at_null), NOTHING), (own, alike)),
-        (own, NOTHING),
-        (max(opposite), NOTHING),
-        (GRID[0], NOTHING),
-        (max(opposite), NOTHING),
+        ((min(at_null), FAR), (own, None)),
+        (own, MORE_THAN_TWINS),
+        (own, 0.0),
+        (GRID[0], FAR),
+        (own, -FAR),
         shown,
     )
+
+
+def of_twins_alone(claim: Claim, design: Halves) -> Truths:
+    """The model is one more twin; it lies above what 95 % of twins stay below by the stated size; it is as twins are on
+    average."""
+    own = design.size_for(0.8, "overlap", design.few)
+    there = design.at(own, "overlap", design.few)
+    bound = float(log_odds(there - _detectable(claim)))
+    of_bound = float(distributions.norm.isf(LEVEL)) * TWIN_SPREAD
+    gap = float(log_odds(there)) - bound + of_bound
+    return Truths(((own, None),), (own, gap), (own, 0.0), (own, FAR), (own, -FAR), _detectable(claim))
 
 
 def of_trend(claim: Claim, design: Halves) -> Truths:
@@ -296,18 +297,3 @@ def _detectable(claim: Claim) -> float:
 def quantity_of(claim: Claim) -> Quantity:
     """Which of the two agreements of Table 1 a claim is about."""
     return "iou" if "iou" in claim.id else "overlap"
-
-
-def _opposite(design: Halves, refuted: float, quantity: Quantity, paper: int) -> float:
-    """Half-way to no agreement; but if halves of what there is then agree by less than half, which bounds nothing from
-    above, so much noise that they still agree by a little more."""
-    half = design.size_for(refuted / 2, quantity, paper)
-    bounded = _at_least(design, 1.1 * LEAST_AGREEMENT, design.units)
-    there = design.at(bounded, quantity, paper)
-    return bounded if design.units < paper and there < refuted else half
-
-
-def _at_least(design: Halves, wanted: float, examples: int) -> float:
-    """The most noise under which halves of so many examples agree by ``wanted`` at least."""
-    enough = [size for size in GRID if design.at(size, "overlap", examples) >= wanted]
-    return enough[-1] if enough else GRID[0]

@@ -29,6 +29,7 @@ from caploc.rules.base import (
     value_interval,
     value_interval90,
 )
+from caploc.rules.levels import beyond_twins
 from caploc.rules.printed import AgreesWithPrinted
 
 if TYPE_CHECKING:
@@ -39,14 +40,13 @@ ROUNDING = 1e-9
 
 
 class Difference(Comparison, kind="difference"):
-    """Overlap within a dataset minus between datasets lies above 0, with the p value of the part ``permutation`` (a
-    Test) below the level, and lies above that of scrambled text, the part ``scrambled gap`` (an Effect), by an amount
-    not equivalent to 0 within ``equivalence_margin``, and above that of the untrained twin, the part ``twin gap`` (an
-    Effect), by more than ``twin_margin`` / it does not lie above 0, scrambled text overlaps equally, or the twin is
-    shown (90 % interval) to be less than ``equivalence_margin`` below."""
+    """Overlap within a dataset minus overlap with one of another kind lies above 0, with the p value of the part
+    ``permutation`` (a Test) below the level; it lies above that of scrambled text, the part ``scrambled gap`` (an
+    Effect), by an amount not equivalent to 0 within ``equivalence_margin``, and above that of untrained twins, the part
+    ``beyond twins`` (`caploc.rules.levels.beyond_twins`) / it does not lie above 0, text of another kind or scrambled
+    text overlaps equally, or random weights show as much."""
 
     equivalence_margin: NonNegative
-    twin_margin: NonNegative
 
     def judge(self, claim: Claim, finding: Finding) -> Verdict:
         own, margin = value_interval(finding), self.equivalence_margin
@@ -54,22 +54,21 @@ class Difference(Comparison, kind="difference"):
         gap_low, gap_high = ends(finding, "scrambled gap", scrambled)
         narrow = Span("", ends(finding, "scrambled gap", scrambled, "interval90"))
         p = number(finding, "permutation", part(finding, "permutation", Test), "p")
+        twins, own90 = beyond_twins(finding, "beyond twins"), value_interval90(finding)
         shown = f"{own.name}: interval {span(own.low, own.high, 0)}"
         gap90 = (
             f"scrambled text overlaps less by [{num(narrow.low, -margin)}, {num(narrow.high, margin)}] (90 %)"
         )
-        twin = part(finding, "twin gap", Effect)
-        over_twin = interval(finding, "twin gap", twin)
-        twin_high = ends(finding, "twin gap", twin, "interval90")[1]
-        beside = f"over the untrained twin by {span(over_twin.low, over_twin.high, self.twin_margin)}"
         if own.high <= 0:
-            return Verdict(Outcome.REFUTED, f"{shown} is not above 0; {beside}")
-        if twin_high < margin:
+            return Verdict(Outcome.REFUTED, f"{shown} is not above 0; {twins.reason}")
+        if own90.within(margin):
             return Verdict(
                 Outcome.REFUTED,
-                f"halves of the model overlap more than those of its untrained twin by at most "
-                f"{num(twin_high, margin)} (90 %), less than {num(margin)}: random weights show as much; {shown}",
+                f"{own.name}: 90 % interval [{num(own90.low, -margin)}, {num(own90.high, margin)}], within "
+                f"{num(margin)} of 0: text of another kind overlaps equally; {twins.reason}",
             )
+        if twins.outcome is Outcome.REFUTED:
+            return Verdict(Outcome.REFUTED, f"{twins.reason}; {shown}")
         if narrow.within(margin):
             return Verdict(
                 Outcome.REFUTED,
@@ -77,15 +76,15 @@ class Difference(Comparison, kind="difference"):
             )
         shown = (
             f"{shown}; permutation p {num(p, claim.level)} at level {num(claim.level)}; scrambled text overlaps "
-            f"less by {span(gap_low, gap_high, 0)}; {beside}"
+            f"less by {span(gap_low, gap_high, 0)}; {twins.reason}"
         )
-        if own.low > 0 and p < claim.level and gap_low > 0 and over_twin.low > self.twin_margin:
+        supported = twins.outcome is Outcome.SUPPORTED
+        if own.low > 0 and p < claim.level and gap_low > 0 and supported:
             return Verdict(Outcome.SUPPORTED, shown)
         missing = ["the interval contains 0"] if own.low <= 0 else []
         missing += ["p is not below the level"] if p >= claim.level else []
         missing += ["scrambled text is not shown to overlap less"] if gap_low <= 0 else []
-        if over_twin.low <= self.twin_margin:
-            missing += [f"the twin is not shown to overlap less by {num(self.twin_margin)}"]
+        missing += [] if supported else ["untrained twins are not shown to overlap less"]
         return Verdict(Outcome.INCONCLUSIVE, f"{', '.join(missing)}: {shown}")
 
     def decisive(self, finding: Finding) -> Sequence[float | None]:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from caploc.findings import Bound, Count, Effect, Finding, Number, Outcome, Verdict
 from caploc.rules.base import (
+    Comparison,
     IncompleteFindingError,
-    NonNegative,
     Rule,
     Span,
     Threshold,
@@ -59,30 +59,56 @@ class LowerBounds(LowerBound, kind="lower_bounds"):
 
 class AboveTwin(LowerBound, kind="above_twin"):
     """The interval of the part ``at full size`` (a Bound: at the paper's number of samples) lies above
-    ``supported_above``, and that of the part ``twin gap`` (an Effect: what it is above that of the untrained twin, on
-    the same samples) above ``twin_margin`` / the former lies below ``refuted_below``.
+    ``supported_above``, and the part ``beyond twins`` (an Effect: what the model's number lies above the bound that
+    95 % of untrained twins stay below, on as many samples) above 0 / the former lies below ``refuted_below``, or the
+    latter below 0 (90 % interval).
 
-    What random weights show as well is true of the number, and shows nothing of the model: INCONCLUSIVE.
+    What random weights give as well is no trace of what a model has learned, though the number itself be as printed.
     """
 
-    twin_margin: NonNegative
+    def judge(self, claim: Claim, finding: Finding) -> Verdict:
+        return self.beside_twins(finding)
+
+    def beside_twins(self, finding: Finding, before: str = "") -> Verdict:
+        """The verdict on the parts whose names begin with ``before``."""
+        level = self.of(
+            interval(finding, f"{before}at full size", part(finding, f"{before}at full size", Bound))
+        )
+        twins = beyond_twins(finding, f"{before}beyond twins")
+        if twins.outcome is Outcome.REFUTED and level.outcome is Outcome.SUPPORTED:
+            return Verdict(Outcome.REFUTED, f"the level holds, but {twins.reason}; {level.reason}")
+        if Outcome.REFUTED in (level.outcome, twins.outcome):
+            first, other = (level, twins) if level.outcome is Outcome.REFUTED else (twins, level)
+            return Verdict(Outcome.REFUTED, f"{first.reason}; {other.reason}")
+        return Verdict(_unanimous([level, twins]), f"{level.reason}; {twins.reason}")
+
+
+def beyond_twins(finding: Finding, name: str, of: Effect | None = None) -> Verdict:
+    """What a part, or the value ``of`` a finding, says that lies above 0 where a number is higher than in 95 % of
+    untrained twins (`caploc.statistics.OneMore`). The estimate is held against a prediction of one more twin, which has
+    its uncertainty in it, so that it alone supports: in one of twenty random-weight models; the 90 % interval refutes.
+    """
+    gap = part(finding, name, Effect) if of is None else of
+    value, narrow = number(finding, name, gap), ends(finding, name, gap, "interval90")
+    more = f"than those of 95 % of untrained twins: by {num(value, 0)}, at most {num(narrow[1], 0)} (one-sided 95 %)"
+    if value > 0:
+        return Verdict(Outcome.SUPPORTED, f"halves agree more {more}")
+    if narrow[1] <= 0:
+        return Verdict(
+            Outcome.REFUTED, f"random weights give as much: halves are shown not to agree more {more}"
+        )
+    return Verdict(Outcome.INCONCLUSIVE, f"halves do not agree more {more}, which does not show the contrary")
+
+
+class BeyondTwins(Comparison, kind="beyond_twins"):
+    """The value, what a number of the model lies above the bound that 95 % of untrained twins stay below, is above 0 /
+    its 90 % interval lies below 0."""
 
     def judge(self, claim: Claim, finding: Finding) -> Verdict:
-        return self.beside_twin(finding)
-
-    def beside_twin(self, finding: Finding, before: str = "") -> Verdict:
-        """The verdict on the parts whose names begin with ``before``."""
-        name, gap_name = f"{before}at full size", f"{before}twin gap"
-        verdict = self.of(interval(finding, name, part(finding, name, Bound)))
-        gap, margin = interval(finding, gap_name, part(finding, gap_name, Effect)), self.twin_margin
-        shown = f"{verdict.reason}; {gap.shown(margin)} over the untrained twin"
-        if verdict.outcome is Outcome.SUPPORTED and gap.low <= margin:
-            return Verdict(
-                Outcome.INCONCLUSIVE,
-                f"{shown} does not lie above {num(margin)}: random weights are not shown to give less",
-            )
-        lies = "lies" if gap.low > margin else "does not lie"
-        return Verdict(verdict.outcome, f"{shown} {lies} above {num(margin)}")
+        value = finding.measurement.value
+        if not isinstance(value, Effect):
+            raise IncompleteFindingError(f"{finding.measurement.quantity!r} needs a value that is an Effect")
+        return beyond_twins(finding, finding.measurement.quantity, value)
 
 
 class Both(Rule, kind="both"):
@@ -115,7 +141,7 @@ class Both(Rule, kind="both"):
         return self.model_copy(update=found)
 
     def judge(self, claim: Claim, finding: Finding) -> Verdict:
-        verdicts = [bound.beside_twin(finding, f"{name} ") for name, bound in self._bounds().items()]
+        verdicts = [bound.beside_twins(finding, f"{name} ") for name, bound in self._bounds().items()]
         outcome = _unanimous(verdicts)
         if any(verdict.outcome is Outcome.REFUTED for verdict in verdicts):
             outcome = Outcome.REFUTED

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from caploc.findings import Chance, Effect, Finding, Outcome, Test, Verdict
+from caploc.findings import Bound, Chance, Effect, Finding, Outcome, Test, Verdict
 from caploc.rules.base import (
     Comparison,
     Level,
@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 class Trend(Rule, kind="trend"):
     """Rising and then flat: the interval of the part ``rise`` (an Effect) lies above 0, and the 90 % interval of the
     part ``last increment`` (an Effect) below ``last_supported_below`` / the 90 % interval of the rise, or else the last
-    increment's whole 95 % interval, shows the contrary: a rise below ``last_refuted_above``, a last step above it."""
+    increment's whole 95 % interval, shows the contrary: a rise below ``last_refuted_above``, a last step above it.
+
+    Where the smallest subsample, the part ``smallest`` (a Bound), agrees so well that less than ``last_refuted_above``
+    is left to rise by, it has risen before: the last step alone decides."""
 
     last_supported_below: Threshold
     last_refuted_above: Threshold
@@ -43,13 +46,19 @@ class Trend(Rule, kind="trend"):
             f"{rise.shown(0)} (90 %: at most {num(rise90.high, refuted)}); the last doubling adds at least "
             f"{num(low, refuted)} and at most {num(high90, supported)}"
         )
-        if rise90.high < refuted:
+        smallest = part(finding, "smallest", Bound)
+        risen = number(finding, "smallest", smallest) > 1 - refuted
+        if risen:
+            first = num(number(finding, "smallest", smallest), 1 - refuted)
+            shown = f"{shown}; the smallest subsample agrees by {first}"
+        if rise90.high < refuted and not risen:
             return Verdict(Outcome.REFUTED, f"{shown}: not rising by {num(refuted)}")
         if low > refuted:
             return Verdict(Outcome.REFUTED, f"{shown}: still rising by more than {num(refuted)}")
-        if rise.low > 0 and high90 < supported:
-            return Verdict(Outcome.SUPPORTED, f"{shown}: rising, then by less than {num(supported)}")
-        reasons = ["the rise is not shown to lie above 0"] if rise.low <= 0 else []
+        if high90 < supported and (rise.low > 0 or risen):
+            how = "rising, then" if rise.low > 0 else "risen already, and"
+            return Verdict(Outcome.SUPPORTED, f"{shown}: {how} by less than {num(supported)}")
+        reasons = ["the rise is not shown to lie above 0"] if rise.low <= 0 and not risen else []
         reasons += [f"the last doubling may add {num(supported)} or more"] if high90 >= supported else []
         return Verdict(Outcome.INCONCLUSIVE, f"{shown}: {' and '.join(reasons)}")
 

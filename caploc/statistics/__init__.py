@@ -82,6 +82,7 @@ from caploc.statistics.multiplicity import (
     minimum_detectable_difference,
     minimum_detectable_effect,
 )
+from caploc.statistics.one_more import OneMore
 from caploc.statistics.permutation import (
     McNemar,
     PermutationTest,
@@ -111,8 +112,8 @@ from caploc.statistics.sets import (
 )
 from caploc.statistics.splits import (
     ROOT,
+    Bootstrapped,
     Curve,
-    Jackknifed,
     Resplit,
     Shards,
     across,
@@ -127,6 +128,7 @@ from caploc.statistics.splits import (
     resampled_pair_overlaps,
     resplit,
     sample_halves,
+    split_by,
     subset_curve,
     subset_overlaps,
     weighted_halves,
@@ -148,6 +150,7 @@ __all__ = [
     "ROOT",
     "Agreement",
     "Best",
+    "Bootstrapped",
     "Change",
     "Curve",
     "DoseResponse",
@@ -155,9 +158,9 @@ __all__ = [
     "Equivalence",
     "Interval",
     "Ipp",
-    "Jackknifed",
     "McNemar",
     "OneMode",
+    "OneMore",
     "Pair",
     "PermutationTest",
     "Resplit",
@@ -257,6 +260,7 @@ __all__ = [
     "sets_p",
     "share_interval",
     "shared_keys",
+    "split_by",
     "stratified_permutation",
     "subset_curve",
     "subset_overlaps",

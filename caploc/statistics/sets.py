@@ -35,6 +35,10 @@ class Agreement:
         """Draws in which neither mask is empty."""
         return int(np.isfinite(self.overlap).sum())
 
+    def of(self, draws: slice) -> Agreement:
+        """Of some of the draws."""
+        return Agreement(self.overlap[draws], self.iou[draws], self.chance[draws])
+
 
 def agreement(a: np.ndarray, b: np.ndarray) -> Agreement:
     """Eq. (9) between masks ``a[i]`` and ``b[i]``, both ``[draws, layers, neurons]``."""

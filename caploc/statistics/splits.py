@@ -3,8 +3,9 @@
 Masks are located anew on every subset; the caller says how (`Shards.locate`). Splits of one dataset share its shards:
 they are no independent repetitions, and a test over them rejects ever more often the more of them are drawn. An
 interval over splits describes the splits; what is independent is the shards, which `exchange_p` deals out anew and
-`Jackknifed` leaves out, a group at a time. (A bootstrap sample holds fewer distinct shards than the whole: its masks
-are noisier and share less, so that it says how much an overlap varies, but not round which value.)
+`Bootstrapped` draws anew. (In a bootstrap sample the halves of a split may hold the same shard, as two examples that
+are alike: it says how much an overlap varies, but not round which value. A jackknife, which leaves out groups of
+shards, has an error of 1.6 times the true one: which neurons pass is no smooth function of the examples.)
 """
 
 from __future__ import annotations
@@ -28,13 +29,17 @@ EXCHANGES = 999
 SMALLEST_HALF = 4
 """Shards in a half of the smallest subsample."""
 
-LEFT_OUT = 16
-"""Groups of shards that the jackknife leaves out in turn, as many as the fewest samples that are located with: the
-variance it finds has one degree of freedom fewer."""
+BOOTSTRAPS = 40
+"""Bootstrap samples: a standard error from so many is itself uncertain by a ninth, which Student's t allows for."""
 
-LEFT_OUT_SPLITS = 40
-"""Splits on which each group is left out. What single splits do counts as what the examples do, so that few of them
-widen intervals: of 40, by half."""
+SPLITS_EACH = 10
+"""Splits of each bootstrap sample. What single splits do counts as what examples do: of ten, a tenth of the error."""
+
+FEWEST_SHARDS = 16
+"""For a bootstrap: as many as the fewest samples that are located with."""
+
+MOST_UNDEFINED = 0.1
+"""Share of the bootstrap samples in which a statistic may be undefined, for its error to be told."""
 
 ROOT = -0.5
 """The slope of 1 - overlap that falls with the standard error of scores."""
@@ -82,13 +87,13 @@ def draw_halves(shards: int, draws: int, seed: int) -> tuple[list[np.ndarray], l
 def half_split(shards: Shards, draws: int, seed: int) -> Resplit:
     """The paper's measurement, over many random splits instead of one."""
     first, second = draw_halves(shards.count, draws, seed)
-    return resplit(shards, first, shards, second, LEFT_OUT_SPLITS, seed)
+    return resplit(shards, first, shards, second, seed)
 
 
 def across(a: Shards, b: Shards, draws: int, seed: int) -> Resplit:
     """A random half of ``a`` against a random half of ``b``: what `half_split` must be compared with."""
     first, second = draw_halves(a.count, draws, seed)[0], draw_halves(b.count, draws, seed)[1]
-    return resplit(a, first, b, second, LEFT_OUT_SPLITS, seed)
+    return resplit(a, first, b, second, seed)
 
 
 def exchange_p(pooled: Shards, first: int, seed: int) -> tuple[float, float]:
@@ -111,76 +116,93 @@ def exchange_p(pooled: Shards, first: int, seed: int) -> tuple[float, float]:
 
 
 @dataclass(frozen=True, eq=False)
-class Jackknifed:
-    """A statistic on all shards, and with each of `LEFT_OUT` random groups of them left out (Tukey 1958; Shao & Wu 1989
-    on leaving out groups of a statistic that is not smooth, as an overlap of masks is not).
+class Bootstrapped:
+    """A statistic on all shards, and on bootstrap samples of them (Efron 1979), each split anew.
 
-    What is made of the same groups can be subtracted: the interval is then that of the paired difference. Of two
-    datasets, the groups of one number are left out together; their influences are independent and add up.
+    What is made of samples of the same examples can be subtracted: the interval is then that of the paired difference.
+    Of two datasets, the samples of one number are taken together; what their examples do is independent and adds up.
 
-    ``value``; ``without [LEFT_OUT]``: nan where the statistic is undefined.
+    ``value``; ``again [BOOTSTRAPS]``: nan where the statistic is undefined.
     """
 
     value: float
-    without: np.ndarray
+    again: np.ndarray
 
-    def __sub__(self, other: Jackknifed) -> Jackknifed:
-        return Jackknifed(self.value - other.value, self.without - other.without)
+    def __sub__(self, other: Bootstrapped) -> Bootstrapped:
+        return Bootstrapped(self.value - other.value, self.again - other.again)
 
-    def mapped(self, function: Callable[[np.ndarray], np.ndarray]) -> Jackknifed:
+    def mapped(self, function: Callable[[np.ndarray], np.ndarray]) -> Bootstrapped:
         """A function of the statistic."""
-        return Jackknifed(float(function(np.array(self.value))), function(self.without))
+        return Bootstrapped(float(function(np.array(self.value))), function(self.again))
 
     @property
     def error(self) -> float:
-        """The standard error over samples of examples; nan where the statistic is undefined without some group."""
-        groups = len(self.without)
-        return float(np.sqrt((groups - 1) * self.without.var())) if groups else float("nan")
+        """The standard error over samples of examples; nan where the statistic is undefined in too many of them."""
+        defined = self.again[np.isfinite(self.again)]
+        if not len(defined) or len(defined) < (1 - MOST_UNDEFINED) * len(self.again):
+            return float("nan")
+        return float(defined.std(ddof=1))
 
     def interval(self, level: float = 0.95) -> Interval:
-        """With Student's t on one degree of freedom fewer than there are groups."""
-        reach = self.error * float(stats.t.ppf((1 + level) / 2, len(self.without) - 1))
-        return Interval(self.value - reach, self.value + reach, level, "jackknife")
+        """Round the value, with Student's t on one degree of freedom fewer than there are bootstrap samples."""
+        reach = self.error * float(stats.t.ppf((1 + level) / 2, max(1, len(self.again) - 1)))
+        return Interval(self.value - reach, self.value + reach, level, "bootstrap")
 
     @classmethod
-    def mean(cls, parts: Sequence[Jackknifed]) -> Jackknifed:
+    def mean(cls, parts: Sequence[Bootstrapped]) -> Bootstrapped:
         """The mean of several."""
         return cls(
-            float(np.mean([one.value for one in parts])), np.mean([one.without for one in parts], axis=0)
+            float(np.mean([one.value for one in parts])), np.mean([one.again for one in parts], axis=0)
         )
 
 
-def without_groups(shards: int, subsets: Subsets, seed: int) -> list[Subsets]:
-    """The subsets, then the subsets without each of `LEFT_OUT` groups of so many shards."""
-    group = stream(Stream.LEFT_OUT, seed).permutation(shards) % LEFT_OUT
-    return [subsets, *([one[group[one] != left] for one in subsets] for left in range(LEFT_OUT))]
+def bootstrap_samples(shards: int, seed: int) -> np.ndarray:
+    """``[BOOTSTRAPS, shards]`` the shards in each sample, the same of every dataset of that size; none of fewer than
+    `FEWEST_SHARDS`."""
+    count = BOOTSTRAPS if shards >= FEWEST_SHARDS else 0
+    return stream(Stream.SHARDS_AGAIN, seed).integers(shards, size=(count, shards))
 
 
 @dataclass(frozen=True, eq=False)
 class Resplit:
-    """How the masks of pairs of subsets agree: on ``all`` shards, and ``without`` each of `LEFT_OUT` groups."""
+    """How the masks of pairs of subsets agree: of ``all`` shards, and ``again`` of each bootstrap sample of them."""
 
     all: Agreement
-    without: Sequence[Agreement]
+    again: Sequence[Agreement]
 
-    def mean(self, quantity: str = "overlap", least: float = 0.5) -> Jackknifed:
+    def mean(self, quantity: str = "overlap", least: float = 0.5) -> Bootstrapped:
         """The mean over the pairs of subsets, nan where fewer than the share ``least`` of them are defined."""
-        means = [defined_mean(getattr(one, quantity), least) for one in (self.all, *self.without)]
-        return Jackknifed(means[0], np.array(means[1:]))
+        means = [defined_mean(getattr(one, quantity), least) for one in (self.all, *self.again)]
+        return Bootstrapped(means[0], np.array(means[1:]))
 
 
-def resplit(a: Shards, first: Subsets, b: Shards, second: Subsets, draws: int, seed: int) -> Resplit:
-    """The agreement of masks of ``a`` on ``first[i]`` and of ``b`` on ``second[i]``; with groups left out on the first
-    ``draws`` of them, on which what one group changes is seen as well."""
-    if min(a.count, b.count) < LEFT_OUT:  # too few for an interval
-        return Resplit(agreement(a.locate(first), b.locate(second)), [])
-    found = []
-    for number, (one, other) in enumerate(
-        zip(without_groups(a.count, first, seed), without_groups(b.count, second, seed), strict=True)
-    ):
-        kept = slice(None) if number == 0 else slice(draws)
-        found.append(agreement(a.locate(one[kept]), b.locate(other[kept])))
-    return Resplit(found[0], found[1:])
+def resplit(a: Shards, first: Subsets, b: Shards, second: Subsets, seed: int) -> Resplit:
+    """The agreement of masks of ``a`` on ``first[i]`` and of ``b`` on ``second[i]``: places in the list of their
+    shards, and in those of bootstrap samples, of which the first `SPLITS_EACH` splits are looked at."""
+    samples, others = (bootstrap_samples(one.count, seed) for one in (a, b))
+    count = min(len(samples), len(others))
+    places, elsewhere = (np.stack(one[:SPLITS_EACH]) for one in (first, second))
+    found = agreement(
+        a.locate([*first, *samples[:count, places].reshape(-1, places.shape[1])]),
+        b.locate([*second, *others[:count, elsewhere].reshape(-1, elsewhere.shape[1])]),
+    )
+    draws, each = len(first), len(places)
+    again = [found.of(slice(begin, begin + each)) for begin in range(draws, draws + count * each, each)]
+    return Resplit(found.of(slice(draws)), again)
+
+
+def split_by(shards: Shards, rank: np.ndarray, seed: int) -> Resplit:
+    """The agreement of the shards that come first in an order, ``rank [shards]``, with the others; bootstrap samples
+    are ordered anew."""
+
+    def halves(sample: np.ndarray) -> Agreement:
+        ordered = sample[np.argsort(rank[sample], kind="stable")]
+        first, second = ordered[: len(ordered) // 2], ordered[len(ordered) // 2 :]
+        return agreement(shards.locate([first]), shards.locate([second]))
+
+    return Resplit(
+        halves(np.arange(shards.count)), [halves(one) for one in bootstrap_samples(shards.count, seed)]
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,7 +217,7 @@ class Curve:
         """``[orders, S]`` of every order."""
         return np.stack([getattr(one.all, quantity) for one in self.found], axis=1)
 
-    def at(self, size: float, quantity: str = "overlap", steepest: float = ROOT) -> Jackknifed:
+    def at(self, size: float, quantity: str = "overlap", steepest: float = ROOT) -> Bootstrapped:
         """The mean ``quantity`` at ``size`` examples: measured at the largest of the sizes; beyond it, on the line of
         its distance from 1 through the last `FITTED_SIZES`, on logarithmic axes, at most as steep as ``steepest``.
 
@@ -209,12 +231,12 @@ class Curve:
             return self.found[int(np.argmin(np.abs(self.sizes - size)))].mean(quantity)
         means = [one.mean(quantity) for one in self.found[-FITTED_SIZES:]]
         x = np.log(self.sizes[-FITTED_SIZES:])
-        away = 1 - np.stack([[one.value, *one.without] for one in means], axis=1)  # [1 + groups, sizes]
+        away = 1 - np.stack([[one.value, *one.again] for one in means], axis=1)  # [1 + bootstraps, sizes]
         y = np.log(np.maximum(away, LEAST_DISAGREEMENT))
         slope = (y * (x - x.mean())).sum(1) / max(((x - x.mean()) ** 2).sum(), 1e-12)
         slope = slope.clip(steepest, 0)
         there = 1 - np.exp(y.mean(1) + slope * (np.log(size) - x.mean()))
-        return Jackknifed(float(there[0]), there[1:])
+        return Bootstrapped(float(there[0]), there[1:])
 
 
 def growing(shards: Shards, orders: int, seed: int) -> tuple[np.ndarray, list[Resplit]]:
@@ -231,7 +253,7 @@ def growing(shards: Shards, orders: int, seed: int) -> tuple[np.ndarray, list[Re
     found = []
     for count in counts:
         first, second = ([order[begin:count:2] for order in ordered] for begin in (0, 1))
-        found.append(resplit(shards, first, shards, second, orders, seed))
+        found.append(resplit(shards, first, shards, second, seed))
     return np.array(counts), found
 
 

@@ -30,7 +30,7 @@ DRAWN = list(range(12))
 
 
 def hostile(text, part, **more):
-    read = {"at full size": part, "twin gap": Effect(.5, (.4, .6))}
+    read = {"at full size": part, "beyond twins": Effect(.5, (.4, .6), (.42, .58))}
     return Measurement(
         text, part, {text: Effect(.1, p=.1, unit=text, method=text), **read}, asides={text: 1.}, controls={text: 1.},
         n=27, notes=[text, text],

@@ -285,7 +285,7 @@ def test_a_card_says_where_a_claim_stands_and_what_decides_it() -> None:
     )
     kind, *thresholds = facts["rule"].split(", ")
     assert (kind, thresholds[-1]) == ("above_twin", "agrees with a printed number within 0.05")
-    assert thresholds[:-1] == ["supported above 0.9", "refuted below 0.9", "twin margin 0.25"]
+    assert thresholds[:-1] == ["supported above 0.9", "refuted below 0.9"]
     assert facts["test"].endswith("; level 0.05")
     assert "Taken: std; else: variance (--sensitivity varies dispersion)" in facts["ambiguities"]
     assert facts["controls"].startswith("control-half-split-random-text: means over many samples agree")

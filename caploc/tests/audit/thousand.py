@@ -145,7 +145,7 @@ def _finding(claim: str, cell: Cell, part: float) -> Finding:
     parts: dict[str, Part] = {
         "random": Effect(part, (part - 0.5, part - 0.4), (part - 0.49, part - 0.41), part / 20, n=80),
         "at full size": Bound(part, (part - 0.05, part + 0.05)),
-        "twin gap": Effect(0.5, (0.4, 0.6), (0.42, 0.58), part / 20),
+        "beyond twins": Effect(0.5, (0.4, 0.6), (0.42, 0.58), part / 20),
     }
     found = Measurement(
         f"overlap of {claim}, {cell.label}",

@@ -13,14 +13,14 @@ from caploc.examples import Example, Exclusion, TokenizedExample
 from caploc.experiments.evidence import assemble
 from caploc.experiments.locating import Scores, ShardSums
 from caploc.experiments.specs import Spec
-from caploc.experiments.study import Experiment, Located, NotRunError, Study, StudySettings
+from caploc.experiments.study import TWINS, Experiment, Located, NotRunError, Study, StudySettings
 from caploc.findings import Cell, Finding, Verdict
 from caploc.neurons import ScoreSums
 from caploc.papers import load_paper
 from caploc.rules import judge
 
 LAYERS, NEURONS = 4, 250
-CONTROLS = ("untrained", "scrambled")
+CONTROLS = (*TWINS, "scrambled")
 PAPER = load_paper("capability_localization")
 
 

@@ -99,7 +99,7 @@ def test_squares_are_the_sum_of_the_examples_squares(store: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    ("examples", "size"), [(1, 1), (16, 1), (128, 1), (129, 2), (256, 2), (257, 3), (1600, 13)]
+    ("examples", "size"), [(1, 1), (16, 1), (320, 1), (321, 2), (640, 2), (641, 3), (1600, 5)]
 )
 def test_shards_hold_one_example_until_there_are_too_many(examples: int, size: int) -> None:
     members = shard_members(examples)

@@ -17,15 +17,17 @@ from caploc.attribution.engine import Method
 from caploc.errors import DatasetError, ModelError, OptionError
 from caploc.experiments import locating
 from caploc.experiments.evaluating import PreparedItems
-from caploc.experiments.locating import LocatedOn, Scores
+from caploc.experiments.locating import LocatedOn, Scores, control_examples, shard_members
 from caploc.experiments.study import (
     CPU_SAMPLES,
+    TWINS,
     NotRunError,
     Study,
     StudySettings,
     pairs,
 )
 from caploc.model.loading import untrained_twin
+from caploc.statistics import Shards, growing
 from caploc.store import Store
 from caploc.tests.attribution.families import CONTEXT
 from caploc.tests.tiny import save_tiny, tiny_lm
@@ -272,6 +274,35 @@ def test_what_cannot_be_had_is_asked_for_once(make_study: MakeStudy, monkeypatch
 def test_an_unknown_control_is_refused(make_study: MakeStudy) -> None:
     with pytest.raises(OptionError, match="unknown control 'typo'; choose one of"):
         make_study(sums(20)).result(Scores("mine", "typo"))
+
+
+def test_twins_are_of_seeds_that_follow_and_none_is_the_model_itself(make_study: MakeStudy) -> None:
+    study = make_study(sums(50))
+    named = [study.named(control) for control in TWINS]
+    assert [one.name for one in named] == [f"tiny-llama-untrained-{seed}" for seed in range(len(TWINS))]
+    assert len({one.fingerprint for one in (study.lm, *named)}) == 1 + len(TWINS)
+    second = Study("given", study.settings, untrained_twin(study.lm, study.settings.seed + 1))
+    names = [second.named(control).name for control in TWINS]
+    assert [name.rpartition("-")[2] for name in names] == ["0", "2", "3", "4"]
+
+
+def test_controls_take_as_many_examples_as_the_curve_of_the_model_has(make_study: MakeStudy) -> None:
+    for examples, twins, scrambled in (
+        (16, 16, 16),
+        (79, 79, 79),
+        (80, 40, 80),
+        (320, 40, 80),
+        (1600, 50, 100),
+    ):
+        found = [control_examples(examples, control) for control in (TWINS[0], "scrambled")]
+        assert found == [twins, scrambled]
+        members = shard_members(examples)
+        nothing = Shards(len(members), lambda subsets: np.ones((len(subsets), 1, 1), bool))
+        sizes = growing(nothing, 1, 0)[0] * len(members[0])
+        assert set(found) <= set(sizes.tolist())
+    study = make_study(sums(90))
+    assert study.result(Scores("mine", TWINS[1])).whole.count == 45
+    assert study.result(Scores("mine")).whole.count == 90
 
 
 def test_a_gpu_holds_the_model_or_its_twin(make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from caploc.experiments import commonality as experiments
-from caploc.experiments.study import Experiment
+from caploc.experiments.study import TWINS, Experiment
 from caploc.findings import Cell, Finding, Verdict
 from caploc.tests.experiments.planted import CONTROLS, PAPER, PlantedStudy, judged, noise
 
@@ -43,7 +43,7 @@ def study_of(
     data = {("gsm8k", ""): first, ("imdb", ""): noise(90, len(first)) if second is None else second}
     for name in DATASETS:
         for number, control in enumerate(CONTROLS):
-            scores = (controls or {}).get(control)
+            scores = (controls or {}).get("untrained" if control in TWINS else control)
             data[name, control] = noise(91 + number, len(first)) if scores is None else scores
     return PlantedStudy(data, **options)  # type: ignore[arg-type]
 

@@ -22,18 +22,19 @@ THRESHOLDS: Mapping[str, Mapping[str, Any]] = {
     "interval_below": {"supported_below": 0.4, "refuted_above": 0.5},
     "within": {"supported_low": 10, "supported_high": 20, "refuted_low": 5, "refuted_high": 50},
     "lower_bounds": {"supported_above": 0.05, "refuted_below": 0.05},
-    "above_twin": {"supported_above": 0.8, "refuted_below": 0.5, "twin_margin": 0.1},
+    "above_twin": {"supported_above": 0.8, "refuted_below": 0.5},
     "both": {
         "overlap_claim": "an-overlap",
         "iou_claim": "an-iou",
-        "overlap": AboveTwin(supported_above=0.8, refuted_below=0.5, twin_margin=0.1),
-        "iou": AboveTwin(supported_above=0.7, refuted_below=0.33, twin_margin=0.1),
+        "overlap": AboveTwin(supported_above=0.8, refuted_below=0.5),
+        "iou": AboveTwin(supported_above=0.7, refuted_below=0.33),
     },
     "agreement": {},
     "readings": {"decides": "mean"},
     "no_more": {"margin": 0.1},
     "printed_or_direction": {"equivalence_margin": 0.05},
-    "difference": {"equivalence_margin": 0.05, "twin_margin": 0.1},
+    "difference": {"equivalence_margin": 0.05},
+    "beyond_twins": {},
     "plain_difference": {"equivalence_margin": 0.05},
     "comparison": {"equivalence_margin": 0.05},
     "best_of": {"share": 0.66},
@@ -54,6 +55,7 @@ THRESHOLDS: Mapping[str, Mapping[str, Any]] = {
 }
 COMPARISONS = (
     "difference",
+    "beyond_twins",
     "plain_difference",
     "comparison",
     "best_of",
@@ -127,12 +129,12 @@ def pair(p: float, p_by_layer: float) -> Chance:
 # parts of which each rule says SUPPORTED
 WELL: Mapping[str, Mapping[str, Part]] = {
     "lower_bounds": {"rise": bound(0.1, 0.2)},
-    "above_twin": {"at full size": bound(0.9, 0.95), "twin gap": effect(0.15, 0.3)},
+    "above_twin": {"at full size": bound(0.9, 0.95), "beyond twins": effect(0.15, 0.3)},
     "both": {
         "overlap at full size": bound(0.9, 0.95),
-        "overlap twin gap": effect(0.15, 0.3),
+        "overlap beyond twins": effect(0.15, 0.3),
         "iou at full size": bound(0.8, 0.9),
-        "iou twin gap": effect(0.15, 0.3),
+        "iou beyond twins": effect(0.15, 0.3),
     },
     "agreement": {"rise": Number(0.85, (0.84, 0.86))},
     "printed_or_direction": {"rise": Number(0.85, (0.84, 0.86)), "more": effect(0.1, 0.2)},
@@ -140,7 +142,7 @@ WELL: Mapping[str, Mapping[str, Part]] = {
     "readings": {"mean": Reading(0.85, (0.84, 0.86))},
     "difference": {
         "scrambled gap": Effect(0.2, (0.1, 0.3), (0.12, 0.28)),
-        "twin gap": effect(0.15, 0.3),
+        "beyond twins": effect(0.15, 0.3),
         "permutation": a_test(0.001),
     },
     "comparison": {"one": effect(0.1, 0.2), "two": effect(0.06, 0.3)},
@@ -158,6 +160,7 @@ WELL: Mapping[str, Mapping[str, Part]] = {
     "trend": {
         "rise": effect(0.1, 0.3),
         "last increment": Effect(0.0, (-0.01, 0.02), (-0.005, 0.01)),
+        "smallest": bound(0.5, 0.7),
     },
     "monotone": {"trend": a_test(0.001), "reversal": a_test(0.9)},
     "one_reading": {"std": Count(0.002), "variance": Count(0.9)},
@@ -183,7 +186,7 @@ def finding_of(kind: str, parts: Mapping[str, Part | None] | None = None, **numb
     A part of None is left out.
     """
     every = {**WELL.get(kind, {}), **(parts or {})}
-    value = Part(
+    value = (Effect if kind == "beyond_twins" else Part)(
         estimate=numbers.get("estimate", ESTIMATES.get(kind, 0.5)),
         interval=numbers.get("interval", INTERVALS.get(kind, (0.1, 0.2))),
         interval90=numbers.get("interval90", INTERVALS90.get(kind, (0.1, 0.2))),

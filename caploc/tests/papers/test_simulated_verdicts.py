@@ -1,20 +1,21 @@
 """Rules over located neurons: on planted shards through the experiments themselves, nothing is seldom SUPPORTED.
 
-80 examples and 100 draws, as by default on a CPU; about 30 neurons of 1,000 located, as at sigma 3 in the embedded
-models. Seeds are the number of the run.
+80 examples, fewer than by default on a CPU, and 100 draws; about 30 neurons of 1,000 located, as at sigma 3 in the
+embedded models. Seeds are the number of the run.
 An effect is planted of the size that the claim states as ``detectable``, in the unit of its estimate.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 import pytest
 
 from caploc.experiments import commonality_halves
 from caploc.experiments.locating import ShardSums
-from caploc.experiments.study import Located
+from caploc.experiments.study import TWINS, Located
 from caploc.findings import Outcome, Verdict
 from caploc.neurons import ScoreSums
 from caploc.rules import Comparison
@@ -74,13 +75,17 @@ class ShardStudy(PlantedStudy):
 
 
 def judged(
-    claim: str, run_number: int, data: Mapping[str, np.ndarray], untrained: np.ndarray | None = None
+    claim: str,
+    run_number: int,
+    data: Mapping[str, np.ndarray],
+    untrained: Callable[[], np.ndarray] | None = None,
 ) -> tuple[float | None, Verdict]:
     """The estimate and the verdict on these datasets; scrambled text and, unless given, the twin locate by accident."""
     located: dict[tuple[str, str], ShardSums] = {}
     for name, values in data.items():
         located |= {(name, ""): shards_of(values), (name, "scrambled"): CONTROL}
-        located[name, "untrained"] = CONTROL if untrained is None else shards_of(untrained)
+        for twin in TWINS:
+            located[name, twin] = CONTROL if untrained is None else shards_of(untrained())
     study = ShardStudy(located, draws=DRAWS, seed=run_number)
     finding, verdict = run(claim, study, SIGMA)
     found = finding.measurement.value
@@ -92,7 +97,7 @@ def commonality(number: int, share: float, twin: float | None = None) -> tuple[f
     rng = np.random.default_rng([1, number])
     first, spare = places(rng)
     other = scores(rng, partly_moved(first, spare, share))
-    fresh = None if twin is None else scores(rng, spare, twin)
+    fresh = None if twin is None else partial(scores, rng, spare, twin)
     return judged("table1-commonality", number, {"gsm8k": scores(rng, first), "imdb": other}, fresh)
 
 
@@ -100,7 +105,7 @@ def overlap(number: int, claim: str, noise: float, twin: float | None = None) ->
     """Halves of one dataset in such noise, and the untrained twin's other neurons in its own."""
     rng = np.random.default_rng([7, number])
     first, spare = places(rng)
-    fresh = None if twin is None else scores(rng, spare, twin)
+    fresh = None if twin is None else partial(scores, rng, spare, twin)
     return judged(claim, number, {"gsm8k": scores(rng, first, noise)}, fresh)
 
 
@@ -108,8 +113,8 @@ def untrained(number: int, noise: float) -> tuple[float | None, Verdict]:
     """The twin has the same neurons in more noise."""
     rng = np.random.default_rng([2, number])
     first, _ = places(rng)
-    twin = scores(rng, first, noise)
-    return judged("control-untrained-overlap", number, {"gsm8k": scores(rng, first)}, twin)
+    own = scores(rng, first)
+    return judged("control-untrained-overlap", number, {"gsm8k": own}, partial(scores, rng, first, noise))
 
 
 def shared(number: int, share: float, datasets: tuple[str, ...]) -> tuple[float | None, Verdict]:
@@ -144,19 +149,19 @@ NOTHING: Mapping[str, tuple[str, Callable[[int], tuple[float | None, Verdict]]]]
 ALL_DATASETS = ("gsm8k", "meta_math", "code25k", "emotion", "imdb")
 PLANTED: Mapping[str, Callable[[int], tuple[float | None, Verdict]]] = {
     "table1-commonality": lambda number: commonality(number, 0.18),
-    "control-untrained-overlap": lambda number: untrained(number, 2.85 * NOISE),
+    "control-untrained-overlap": lambda number: untrained(number, 2 * NOISE),
     "fig4-dataset-overlap": lambda number: shared(number, 0.22, ALL_DATASETS),
 }
 
 
 @pytest.fixture(autouse=True)
 def fewer_permutations(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many as one comparison needs; the audit has more, for the correction over a family. With a group left out of
-    few splits and orders intervals are wider than the audit's, by a fifth. The same shares of fewer runs."""
+    """As many as one comparison needs; the audit has more, for the correction over a family. With fewer
+    splits of each bootstrap sample intervals are a little wider than the audit's. The same shares of fewer runs."""
     for name, number in (("RUNS", 60), ("AT_MOST", 3), ("AT_LEAST", 48)):
         monkeypatch.setattr(rates, name, number)
     monkeypatch.setattr(splits, "EXCHANGES", 199)
-    monkeypatch.setattr(splits, "LEFT_OUT_SPLITS", 10)
+    monkeypatch.setattr(splits, "SPLITS_EACH", 5)
     monkeypatch.setattr(commonality_halves, "ORDERS", 8)
 
 
@@ -218,7 +223,8 @@ def test_few_samples_seldom_refute_what_more_would_show(claim: str, noise: float
 def convergence(number: int, values: np.ndarray, sigma: float = SIGMA) -> Verdict:
     """On a dataset of one's own, whose last doubling is measured."""
     shards = shards_of(values)
-    study = ShardStudy({("mine", ""): shards, ("mine", "untrained"): shards}, draws=DRAWS, seed=number)
+    data = {("mine", control): shards for control in ("", *TWINS)}
+    study = ShardStudy(data, draws=DRAWS, seed=number)
     return run("convergence-llama2-7b", study, sigma, "mine")[1]
 
 

@@ -41,6 +41,7 @@ EXAMPLES = Halves(256, paper=256)
 LARGE: dict[str, Design] = {
     "comparison": SetsDrawn(300, family=2, draws=199, tried=40, ranked=300),
     "plain_difference": Paired(300),
+    "beyond_twins": EXAMPLES,
     "difference": EXAMPLES,
     "printed_or_direction": Paired(2500, comparisons=2, bounded=True),
     "specificity": Paired(1500, spread=0.2),
@@ -64,7 +65,7 @@ LARGE: dict[str, Design] = {
     "trend": Halves(400, paper=1600),
     "above_chance": SharedNeurons(60, comparisons=2),
 }
-COSTLY = ("above_twin", "both", "difference", "partition", "trend")
+COSTLY = ("above_twin", "beyond_twins", "both", "difference", "partition", "trend")
 """Kinds whose samples are of examples, of which fewer are simulated here."""
 
 
@@ -194,7 +195,7 @@ def test_halves_agree_by_what_is_asked_for(wanted: float) -> None:
     found = [design.grown(size, rng).halves.mean().value for _ in range(12)]
     assert abs(float(np.mean(found)) - design.at(size, "overlap", 80)) < 0.05
     agree = agreement_by_noise("overlap", 80)
-    assert np.all(np.diff(agree) <= 0) and agree[0] > 0.95 and agree[-1] < 0.05 and len(agree) == len(GRID)
+    assert np.all(np.diff(agree) <= 0) and agree[0] > 0.9 and agree[-1] < 0.35 and len(agree) == len(GRID)
 
 
 def test_shards_locate_by_the_standard_deviation() -> None:
