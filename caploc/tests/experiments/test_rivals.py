@@ -34,7 +34,7 @@ from caploc.experiments.rival_sets import (
 from caploc.experiments.specs import FloorError, NotRunError, Spec
 from caploc.experiments.study import Located, Study, StudySettings
 from caploc.findings import Cell, Effect, Finding, Outcome, Verdict
-from caploc.locators import LOCATORS, register_locator
+from caploc.locators import compared, register_locator
 from caploc.locators.magnitude import magnitude
 from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask
@@ -47,7 +47,7 @@ from caploc.tests.tiny import NEURONS, tiny_lm
 PAPER = load_paper("capability_localization")
 CLAIM = PAPER.claim("general-cnl-outperforms")
 COUNT, LAYERS, WIDTH, ITEMS = 32, 4, 60, 80
-METHODS = tuple(LOCATORS)
+METHODS = compared()
 DECIDE = ("kn", "rome", "kc")
 MODEL = small_model("gptj", LAYERS)
 AT = mlps_of(DecomposedModel(MODEL).graph)
@@ -176,7 +176,7 @@ def test_without_circuits_nothing_is_supported_but_much_refuted() -> None:
 def test_a_model_without_the_ability_is_not_located_in() -> None:
     nothing = items_of(np.zeros(ITEMS))
     study = Study("planted", StudySettings(margins=PAPER.margins), MODEL, {Items("gsm8k"): nothing})
-    for key in LOCATORS:
+    for key in METHODS:
         with pytest.raises(FloorError, match="no loss can show"):
             list(Evidence(key, "gsm8k").tasks(study))
     finding, verdict = judged(study, 6.0)
