@@ -18,7 +18,14 @@ from typing import Any, Literal, get_args
 
 from caploc.circuits.circuit import Circuit
 from caploc.errors import OptionError
-from caploc.locators import commonality, knowledge_circuit, knowledge_neurons, magnitude, rivals
+from caploc.locators import (
+    commonality,
+    knowledge_circuit,
+    knowledge_neurons,
+    layer_outliers,
+    magnitude,
+    rivals,
+)
 from caploc.locators.causal_tracing.locate import locate as locate_by_tracing
 from caploc.locators.causal_tracing.trace import Tracing
 from caploc.locators.layers import LayerSet
@@ -151,6 +158,12 @@ _ENTRIES = (
                 rivals.activation_contrast,
             ),
             ("random", "random", "chance", rivals.random),
+            (
+                "layer-outliers",
+                "outliers of their layer",
+                "ours: CNL's attributions, cut in each layer by a false-discovery rate",
+                layer_outliers.locate,
+            ),
         )
     ),
 )
