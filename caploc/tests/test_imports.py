@@ -73,4 +73,9 @@ def distribution(name: str) -> str:
 def test_the_wheel_leaves_out_tests_and_benchmarks() -> None:
     with PROJECT.open("rb") as file:
         wheel = tomllib.load(file)["tool"]["hatch"]["build"]["targets"]["wheel"]
-    assert wheel == {"packages": ["caploc"], "exclude": [f"caploc/{name}" for name in LEFT_OUT]}
+    assert wheel == {
+        "packages": ["caploc"],
+        "exclude": [f"caploc/{name}" for name in LEFT_OUT],
+        "force-include": {"fixtures/zoo": "caploc/zoo/data"},
+    }
+    assert (PROJECT.parent / "fixtures" / "zoo" / "zoo.json").is_file()
