@@ -23,6 +23,7 @@ from caploc.examples import Example, tokenize
 from caploc.metrics import Location
 from caploc.model.loading import LanguageModel, wrap
 from caploc.neurons import NeuronMask, NeuronScores
+from caploc.streams import Stream, stream
 
 if TYPE_CHECKING:
     from caploc.check.isolation import Say
@@ -106,7 +107,10 @@ def calls(model: ZooModel, repeat: bool) -> Calls:
     Without planted neurons there are no halves to agree and no other task to tell apart.
     """
     others = [one for examples in model.others.values() for one in examples]
-    halves = model.examples[::2], model.examples[1::2]
+    # drawn, because examples often stand in turns, so that every second one is of another answer
+    order = stream(Stream.CHECK_HALVES, 0).permutation(len(model.examples))
+    middle = (len(order) + 1) // 2
+    halves = [[model.examples[at] for at in sorted(some)] for some in (order[:middle], order[middle:])]
     planned: Calls = {"all examples": (model.examples, others)}
     if repeat:
         planned["the same again"] = (halves[0], others)

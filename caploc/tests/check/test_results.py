@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 import caploc
 from caploc.check import DUTIES, MARKS, MEASURES, LocatorCheckError, parametrize_with_locator_checks
 from caploc.check.__main__ import find, main
+from caploc.check.contract import calls
 from caploc.check.results import planned
 from caploc.errors import OptionError, UnknownNameError
 from caploc.model.loading import LanguageModel
@@ -116,6 +118,21 @@ def test_others_are_given_to_those_that_ask() -> None:
         return truth(lm, examples)
 
     assert check(contrast, options={"weight": 2.0}).passed and seen == {}, "it runs in a child"
+
+
+def test_halves_are_drawn_and_hold_each_example_once() -> None:
+    model = planted()
+    turns = replace(model, examples=tuple(replace(model.examples[0], id=str(at)) for at in range(41)))
+    planned_calls = calls(turns, repeat=True)
+    one, other = (
+        [int(example.id) for example in planned_calls[f"{name} half"][0]] for name in ("first", "second")
+    )
+    assert sorted(one + other) == list(range(41)) and len(one) == 21
+    assert 5 < sum(at % 2 for at in one) < 16, "not every second one"
+    assert planned_calls["the same again"] == planned_calls["first half"]
+    assert [len(some) for some, _ in planned_calls.values()] == [41, 21, 21, 20, 8]
+    nothing = calls(replace(turns, neurons=torch.zeros_like(model.neurons)), repeat=False)
+    assert list(nothing) == ["all examples"]
 
 
 @pytest.mark.parametrize(
