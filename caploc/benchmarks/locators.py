@@ -8,6 +8,8 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from caploc.benchmarks import Options
@@ -16,7 +18,11 @@ from caploc.check.contract import Trial, attempt, calls
 from caploc.check.isolation import in_children
 from caploc.check.judging import agreement
 from caploc.check.running import loaded, stopped
-from caploc.locators import LOCATORS
+from caploc.examples import Example, tokenize
+from caploc.locators import LOCATORS, Locator
+from caploc.locators.method import Asked, Conditions, measured
+from caploc.model.loading import LanguageModel
+from caploc.neurons import NeuronMask
 from caploc.zoo import KINDS, ZooModel, zoo_names
 
 MEASURED = (
@@ -60,7 +66,7 @@ class Sizes:
         return every if self.entrants is None else self.entrants
 
 
-FULL = Sizes(6)
+FULL = Sizes(3)
 QUICK = Sizes(1, (Entrant("layer-outliers"), Entrant("random")))
 
 
@@ -74,6 +80,7 @@ def measure_planted(sizes: Sizes, options: Options) -> Iterator[Table]:
         "set, or the models have no such neurons",
         "each locator as its key calls it, at its own threshold; CPU s: of one call on all examples, in a child with "
         "one thread",
+        "methods whose places are layers or edges rank layers, by means over examples, as in the audit",
     ]
     table = Table("planted", "Who finds planted neurons? Means over models", notes=notes)
     for entrant in tqdm(sizes.everyone, desc="locators", unit="locator", disable=None, leave=False):
@@ -92,7 +99,8 @@ def measure_planted(sizes: Sizes, options: Options) -> Iterator[Table]:
 
 def tried_once(entrant: Entrant, zoo: Sequence[ZooModel], timeout: float) -> dict[str, Trial]:
     """One call on all examples of each model, one model at a time, so that nothing disturbs its time."""
-    locate = LOCATORS[entrant.key]
+    locator = LOCATORS[entrant.key]
+    locate = locator if locator.places is NeuronMask else partial(by_layers, locator)
     jobs = []
     for model in zoo:
         planned = {"all examples": calls(model, repeat=False)["all examples"]}
@@ -101,13 +109,23 @@ def tried_once(entrant: Entrant, zoo: Sequence[ZooModel], timeout: float) -> dic
     return {name: one if isinstance(one, Trial) else stopped(one) for name, one in results}
 
 
+def by_layers(locator: Locator, lm: LanguageModel, examples: Sequence[Example]) -> Tensor:
+    """``[layers, neurons]`` the rank of each neuron's layer by a method that names no neurons."""
+    measure = locator.on_samples(Conditions())
+    measure.check(lm)
+    asked = [Asked(tokenize(lm, example), example) for example in examples]
+    means = np.mean([measure.evidence(lm, arrays) for arrays in measured(measure, lm, asked)], axis=0)
+    (ranks,) = measure.rank(lm, means[None])
+    return torch.from_numpy(np.repeat(ranks[:, None], lm.num_neurons, 1))
+
+
 def _row(entrant: Entrant, kind: str, trials: Sequence[tuple[ZooModel, Trial]]) -> list[dict[str, Value]]:
-    measured = [agreement(model, trial) for model, trial in trials]
-    if not measured:
+    found = [agreement(model, trial) for model, trial in trials]
+    if not found:
         return []
-    row: dict[str, Value] = {"locator": entrant.name, "kind": kind, "models": len(measured)}
+    row: dict[str, Value] = {"locator": entrant.name, "kind": kind, "models": len(found)}
     for name in MEASURED:
-        values = [one[name] for one in measured if name in one]
+        values = [one[name] for one in found if name in one]
         row[name] = float(np.mean(values)) if values else None
     return [row]
 
