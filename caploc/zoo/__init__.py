@@ -18,6 +18,10 @@
 ``untrained``    fresh weights: nothing is anywhere
 ===============  =====================================================================================================
 
+All are Llamas and GPT-Js, but for ``rescaled`` (an ungated neuron has no scale of its own), ``shared`` and
+``last-token`` (a GPT-J's few rows, at the base's lengths, did not learn two tasks). A GPT-J's smaller M has 32 neurons,
+where a Llama's has 16. ``written``: a fact's neurons lie in one layer.
+
 Each is a base (a folder in Hugging Face format) with the rows of some neurons replaced; `fixtures/planting` makes them,
 and a wheel holds them as ``caploc/zoo/data``. What counts as a planting is measured and kept as its `Gate`.
 """
