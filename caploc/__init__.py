@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from caploc.attribution.engine import attribute
     from caploc.attribution.method import Tolerance
+    from caploc.check import LocatorCheckError, check_locator, parametrize_with_locator_checks
     from caploc.datasets import load_examples
     from caploc.errors import CaplocError
     from caploc.examples import Example, tokenize
@@ -25,15 +26,18 @@ _HOMES = {
     "LOCATORS": "caploc.locators",
     "LanguageModel": "caploc.model.loading",
     "Location": "caploc.metrics",
+    "LocatorCheckError": "caploc.check",
     "NeuronMask": "caploc.neurons",
     "NeuronScores": "caploc.neurons",
     "Tolerance": "caploc.attribution.method",
     "attribute": "caploc.attribution.engine",
+    "check_locator": "caploc.check",
     "iou": "caploc.metrics",
     "load_examples": "caploc.datasets",
     "load_model": "caploc.model.loading",
     "neuron_ratio": "caploc.metrics",
     "overlap": "caploc.metrics",
+    "parametrize_with_locator_checks": "caploc.check",
     "register_locator": "caploc.locators",
     "tokenize": "caploc.examples",
     "untrained_twin": "caploc.model.loading",
@@ -45,15 +49,18 @@ __all__ = [
     "Example",
     "LanguageModel",
     "Location",
+    "LocatorCheckError",
     "NeuronMask",
     "NeuronScores",
     "Tolerance",
     "attribute",
+    "check_locator",
     "iou",
     "load_examples",
     "load_model",
     "neuron_ratio",
     "overlap",
+    "parametrize_with_locator_checks",
     "register_locator",
     "tokenize",
     "untrained_twin",

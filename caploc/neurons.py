@@ -42,12 +42,15 @@ class NeuronMask(Places):
 
     ``model`` is the fingerprint of the model that they were located in, where it is known: what changes weights refuses
     a mask of another model. ``NeuronMask(mask.values)`` is one of no model in particular.
+
+    ``scores``: what the set was cut from, if its method ranks neurons, the largest |score| first.
     """
 
     unit: ClassVar[str] = "neurons"
 
     values: Bool[Tensor, "layers neurons"]
     model: str | None = None
+    scores: Float[Tensor, "layers neurons"] | None = None
 
     def __post_init__(self) -> None:
         if self.values.dtype != torch.bool or self.values.dim() != 2:
@@ -138,7 +141,7 @@ class NeuronScores:
             OptionError: ``sigma`` is no positive number, another value is unknown, or the scores are not finite.
         """
         values = located(self.values, sigma, dispersion, scope, deviation)
-        return NeuronMask(values, self.model)
+        return NeuronMask(values, self.model, self.values)
 
     def z(self, scope: Scope = "model") -> Tensor:
         """``[layers, neurons]`` the scores in standard deviations from their mean, over all layers or each its own;

@@ -51,6 +51,8 @@ class Stream(Enum):
         53,
         "random sets of neurons that hold none of the located ones; layer and kind follow the seed",
     )
+    RANDOM_RANKING = 71, "scores of neurons by a locator that locates at random"
+    CHECK_HALVES = 72, "halves of a planted task's examples, on which a locator is to agree with itself"
     FACT_SETS = None, "a seed for the random sets of one fact; the fact's number follows the seed"
     TRAINED_SETS = 43, "a seed for the random sets that are trained"
     CIRCUITS = 41, "seeds of one fact's random circuits"

@@ -136,6 +136,13 @@ _TABLE = (
         MappingProxyType({"ratios": "how much less CPU time than the direct way"}),
     ),
     Benchmark(
+        "locators",
+        "every locator on the zoo's models, of which it is known which neurons carry a task",
+        MappingProxyType(
+            {"planted": "who finds planted neurons: ranking, set, decoys, false discoveries, time"}
+        ),
+    ),
+    Benchmark(
         "statistics",
         "the intervals and tests behind every verdict, on samples whose truth is known",
         MappingProxyType(

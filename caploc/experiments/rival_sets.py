@@ -1,4 +1,5 @@
-"""Sets of equal size by every method in ``caploc.LOCATORS``, from means over the same samples of a dataset.
+"""Sets of equal size by every method that is compared (``caploc.locators.compared``), from means over the same samples
+of a dataset.
 
 CNL cuts by eq. (8), and as many neurons as pass are what every other method may name: those that it ranks highest. A
 method that ranks layers, not neurons, gets the largest neurons of its best layer, and where that has too few, those of
@@ -31,7 +32,7 @@ from caploc.experiments.evaluating import EvaluationItems, Items, PreparedItems,
 from caploc.experiments.locating import MOST_SHARDS, SCORES_AT_ONCE, Scores
 from caploc.experiments.specs import Arrays, FloorError, NotRunError, Spec, Task, keyed
 from caploc.experiments.study import Study
-from caploc.locators import LOCATORS
+from caploc.locators import LOCATORS, compared
 from caploc.locators.method import Asked, Conditions, SampleMethod
 from caploc.neurons import Threshold
 from caploc.statistics import Effect, agreement, effect_of_centred_draws, sample_halves, weighted_halves
@@ -102,11 +103,6 @@ class Evidence(Spec[np.ndarray]):
         return 2.0 * study.lm.num_parameters * tokens * PASSES
 
 
-def methods() -> list[str]:
-    """The locators that can be averaged over samples: not those that need several wordings of one fact."""
-    return [key for key, one in LOCATORS.items() if one.wordings == 1]
-
-
 def method_of(study: Study, key: str) -> SampleMethod:
     """How a locator is averaged over samples, with the study's seed and reading of eq. (7)."""
     return LOCATORS[key].on_samples(Conditions(study.settings.seed, study.settings.attribution))
@@ -162,12 +158,12 @@ class AllSamples(Spec[Samples]):
     dataset: str
 
     def after(self, study: Study) -> Iterable[Spec[Any]]:
-        return (Evidence(key, self.dataset) for key in methods())
+        return (Evidence(key, self.dataset) for key in compared())
 
     def read(self, study: Study, entries: Iterator[Entry]) -> Samples:
         evidence = {CNL: study.result(Evidence(CNL, self.dataset))}
         left_out = {}
-        for key in methods():
+        for key in compared():
             try:
                 evidence[key] = study.result(Evidence(key, self.dataset))
             except NotRunError as error:
@@ -269,7 +265,7 @@ class EqualSetsErased(Spec[WithoutSets]):
         return WithoutSets(study.result(Items(self.dataset)), score, nll)
 
     def flops(self, study: Study) -> float:
-        return evaluation_flops(study, study.result(PreparedItems(self.dataset)), len(methods()))
+        return evaluation_flops(study, study.result(PreparedItems(self.dataset)), len(compared()))
 
 
 # ------------------------------------------------------------------------------------------------- half-split overlap

@@ -1,7 +1,7 @@
 """Does CNL locate better than the methods before it? A key result of the summary, which the paper never measures.
 
-It is compared with every other method in ``caploc.LOCATORS``, all averaged over the same samples, with sets of equal
-size (`caploc.experiments.rival_sets`). A method that is registered takes part.
+It is compared with every other method of ``caploc.locators.compared()``, all averaged over the same samples, with sets
+of equal size (`caploc.experiments.rival_sets`). A method that is registered takes part.
 """
 
 from __future__ import annotations

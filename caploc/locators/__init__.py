@@ -18,7 +18,15 @@ from typing import Any, Literal, get_args
 
 from caploc.circuits.circuit import Circuit
 from caploc.errors import OptionError
-from caploc.locators import commonality, consistency_aware, knowledge_circuit, knowledge_neurons, magnitude
+from caploc.locators import (
+    commonality,
+    consistency_aware,
+    knowledge_circuit,
+    knowledge_neurons,
+    layer_outliers,
+    magnitude,
+    rivals,
+)
 from caploc.locators.causal_tracing.locate import locate as locate_by_tracing
 from caploc.locators.causal_tracing.trace import Tracing
 from caploc.locators.layers import LayerSet
@@ -48,6 +56,8 @@ class Locator:
     ``options``    what ``locate`` is given where ``facts`` or ``samples`` is None
     ``wordings``   the fewest wordings of one fact that ``locate`` needs together; what needs several takes no part in
                    experiments that give a method one prompt at a time
+    ``audited``    whether claims compare CNL with it; otherwise it is only tried where the truth is known
+                   (``caploc.check_locator``), and costs an audit nothing
     =============  ============================================================================================
     """
 
@@ -62,6 +72,7 @@ class Locator:
     version: int = 1
     options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     wordings: int = 1
+    audited: bool = True
 
     def __call__(self, *args: Any, **options: Any) -> Location:
         """``locate`` itself."""
@@ -142,11 +153,49 @@ _ENTRIES = (
         magnitude.locate,
         samples=lambda _: magnitude.Magnitudes(),
     ),
+    *(
+        Locator(key, name, source, NeuronMask, "dataset", locate, audited=False)
+        for key, name, source, locate in (
+            (
+                "gradient-activation",
+                "gradient x activation",
+                "Simonyan et al., 2014; eq. (7) with one step, at alpha = 1",
+                rivals.gradient_activation,
+            ),
+            (
+                "attribution-patching",
+                "attribution patching",
+                "Nanda, 2023; Syed et al., 2023: one step between two prompts",
+                rivals.attribution_patching,
+            ),
+            ("mathneuro", "MathNeuro", "Christ et al., 2024: forward passes alone", rivals.mathneuro),
+            (
+                "activation-contrast",
+                "activation contrast",
+                "the difference of mean activations on two tasks",
+                rivals.activation_contrast,
+            ),
+            ("random", "random", "chance", rivals.random),
+            (
+                "layer-outliers",
+                "outliers of their layer",
+                "ours: CNL's attributions, cut in each layer by a false-discovery rate",
+                layer_outliers.locate,
+            ),
+        )
+    ),
 )
 
 _REGISTERED: dict[str, Locator] = {entry.key: entry for entry in _ENTRIES}
 LOCATORS: Mapping[str, Locator] = MappingProxyType(_REGISTERED)
-"""Key -> locator: the paper's own, those that it compares with, plain magnitude, then those that were registered."""
+"""Key -> locator: the paper's own, those that it compares with, plain magnitude, rivals, then those that were
+registered."""
+
+
+def compared() -> tuple[str, ...]:
+    """The keys that comparisons of the audit iterate. Rivals that are tried only where the truth is known take no part:
+    the paper makes no claim about them, and each would lengthen every cell. Nor does what needs several wordings."""
+    return tuple(key for key, entry in LOCATORS.items() if entry.audited and entry.wordings == 1)
 
 
 def register_locator(

@@ -62,7 +62,7 @@ class Cut:
             chosen = torch.zeros_like(chosen)
             chosen[flat.argsort(descending=True, stable=True)[: self.top_k]] = True
             chosen &= flat > 0
-        return NeuronMask(chosen.reshape(values.shape))
+        return NeuronMask(chosen.reshape(values.shape), scores=values.clamp_min(0))
 
 
 DEFAULT_CUT = Cut()

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from caploc.architectures import input_axis
 from caploc.errors import OptionError
@@ -107,8 +107,7 @@ def magnitude(lm: LanguageModel, examples: Sequence[TokenizedExample]) -> Magnit
                 lm.model, lm.architecture, example.input_ids.to(lm.device), example.answer_start
             )
             total += torch.stack(clean.activations).abs().double().mean(1)
-    norms = torch.stack([_output_norms(lm.architecture.mlp_out_of(layer)) for layer in lm.layers])
-    return Magnitude((total / len(examples) * norms).float().cpu())
+    return Magnitude((total / len(examples) * output_norms(lm)).float().cpu())
 
 
 def locate(lm: LanguageModel, examples: Sequence[Example], top_k: int = 20) -> NeuronMask:
@@ -125,7 +124,7 @@ def locate(lm: LanguageModel, examples: Sequence[Example], top_k: int = 20) -> N
         )
     chosen = torch.zeros(values.numel(), dtype=torch.bool)
     chosen[values.flatten().argsort(descending=True, stable=True)[:top_k]] = True
-    return NeuronMask(chosen.reshape(values.shape), lm.fingerprint)
+    return NeuronMask(chosen.reshape(values.shape), lm.fingerprint, values)
 
 
 @dataclass(frozen=True)
@@ -206,10 +205,11 @@ def _draw_nearest(
         drawn[every, near[(free & (rank == chosen[:, None])).argmax(1)]] = True
 
 
-def _output_norms(projection: nn.Module) -> Tensor:
-    """``[neurons]``"""
-    weight: Tensor = projection.weight.detach()  # type: ignore[operator]
-    return weight.double().norm(dim=1 - input_axis(projection))
+def output_norms(lm: LanguageModel) -> Float[Tensor, "layers neurons"]:
+    """The norm of each neuron's output weights, float64."""
+    projections = [lm.architecture.mlp_out_of(layer) for layer in lm.layers]
+    weights = [(one.get_parameter("weight").detach().double(), input_axis(one)) for one in projections]
+    return torch.stack([weight.norm(dim=1 - axis) for weight, axis in weights])
 
 
 def _check_draws(draws: int) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from caploc.benchmarks import BENCHMARKS, Options, circuits, tracing
+from caploc.benchmarks import locators as planted
 from caploc.benchmarks.measuring import executed
 from caploc.benchmarks.tables import Table
 from caploc.benchmarks.tracing import Case
@@ -143,3 +144,25 @@ def test_the_models_are_the_families_they_are_called() -> None:
     for case in tracing.QUICK:
         lm = tracing.Contest(case).lm
         assert lm.architecture.family == case.family and lm.num_layers == case.layers
+
+
+def test_planted_neurons_are_found_and_failures_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    entrants = (*planted.QUICK.entrants, planted.Entrant("mathneuro", {"share": 2.0}))
+    monkeypatch.setattr(planted, "KINDS", ("written", "untrained"))
+    (table,) = planted.measure_planted(planted.Sizes(1, entrants), Options(quick=True))
+    rows = {(row["locator"], row["kind"]): row for row in table.rows}
+    assert list(rows)[::2] == [
+        (name, "written") for name in ("layer-outliers", "random", "mathneuro share 2")
+    ]
+    assert rows["layer-outliers", "written"]["AUC"] > 0.95 > rows["random", "written"]["AUC"]
+    assert rows["layer-outliers", "untrained"]["false discoveries"] <= 0.01
+    assert rows["mathneuro share 2", "written"]["AUC"] is None
+    assert any(
+        "mathneuro share 2 failed on 2 of 2 models" in note and "share must be" in note
+        for note in table.notes
+    )
+
+
+def test_models_are_spread_over_a_kind() -> None:
+    assert planted.spread("abcdefghij", 3) == ["a", "e", "j"] and planted.spread("ab", 5) == ["a", "b"]
+    assert planted.spread("", 2) == [] and planted.spread("abc", 1) == ["a"]

@@ -34,7 +34,7 @@ from caploc.experiments.rival_sets import (
 from caploc.experiments.specs import FloorError, NotRunError, Spec
 from caploc.experiments.study import Located, Study, StudySettings
 from caploc.findings import Cell, Effect, Finding, Outcome, Verdict
-from caploc.locators import LOCATORS, register_locator
+from caploc.locators import compared, register_locator
 from caploc.locators.magnitude import magnitude
 from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask
@@ -47,7 +47,7 @@ from caploc.tests.tiny import NEURONS, tiny_lm
 PAPER = load_paper("capability_localization")
 CLAIM = PAPER.claim("general-cnl-outperforms")
 COUNT, LAYERS, WIDTH, ITEMS = 32, 4, 60, 80
-METHODS = tuple(key for key, one in LOCATORS.items() if one.wordings == 1)
+METHODS = compared()
 DECIDE = ("kn", "rome", "kc")
 MODEL = small_model("gptj", LAYERS)
 AT = mlps_of(DecomposedModel(MODEL).graph)

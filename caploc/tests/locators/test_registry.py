@@ -25,7 +25,7 @@ from caploc.experiments.locating_facts import LocatedFacts
 from caploc.experiments.rival_sets import Evidence
 from caploc.experiments.study import Study, StudySettings
 from caploc.fingerprints import fingerprint
-from caploc.locators import LOCATORS, Locator, register_locator
+from caploc.locators import LOCATORS, Locator, compared, register_locator
 from caploc.locators.layers import LayerSet
 from caploc.locators.magnitude import magnitude
 from caploc.locators.method import Asked, Conditions, Measure, measured
@@ -146,7 +146,7 @@ def test_samples_that_an_experiment_kept_are_found(tmp_path: Path, monkeypatch: 
     asked = [Asked(*pair) for pair in zip(located.tokenized[:3], located.examples[:3], strict=True)]
     at = mlps_of(DecomposedModel(lm).graph)
     at = at[at.any(1)]
-    for key in rival_sets.methods():
+    for key in compared():
         locator = LOCATORS[key]
         kept = study.result(Evidence(key, "gsm8k"))
         measure = locator.on_samples(conditions)
