@@ -300,8 +300,9 @@ class Study:
         """
         if self._held is None or self._held[0] != (key, control):
             self.release()
-            stack = ExitStack()
-            self._held = ((key, control), stack.enter_context(attach(self._placed(control))), stack)
+            stack, lm = ExitStack(), self._placed(control)
+            _ = lm.model  # loaded and checked before anything is attached
+            self._held = ((key, control), stack.enter_context(attach(lm)), stack)
         made: Made = self._held[1]
         return made
 

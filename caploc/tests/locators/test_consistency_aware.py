@@ -109,8 +109,8 @@ def test_it_takes_no_part_where_prompts_are_given_one_at_a_time() -> None:
     assert (
         entry.aim == "fact" and entry.wordings == 2 and {one.wordings for one in LOCATORS.values()} == {1, 2}
     )
-    assert entry.key not in rival_sets.methods() and entry.key not in fidelity._ranked()
-    assert set(rival_sets.methods()) == set(LOCATORS) - {entry.key}
+    assert entry.key not in rival_sets.compared() and entry.key not in fidelity._ranked()
+    assert set(rival_sets.compared()) == {key for key, one in LOCATORS.items() if one.audited} - {entry.key}
     for of in (entry.on_facts, entry.on_samples):
         with pytest.raises(CaplocError, match="'consistency-aware' needs 2 wordings of a fact together"):
             of(Conditions())
