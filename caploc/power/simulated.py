@@ -79,7 +79,7 @@ class Asked:
     """What `TRUTHS` holds of a kind of rule."""
 
     truths: Callable[[Claim, Any], Truths]
-    measure: Callable[[Claim, Design, Truth, Draw], Measurement]
+    measure: Callable[[Claim, Any, Truth, Draw], Measurement]
 
 
 _above = partial(truths.of_level, names=("supported_above", "refuted_below"), above=True)
