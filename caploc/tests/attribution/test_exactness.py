@@ -25,6 +25,9 @@ from caploc.tests.attribution.families import (
 )
 from caploc.tests.oracles.attribution import captum_scores, reference_scores
 
+FLOAT32 = {"minicpm3": 1e-5}
+"""Its embeddings and its norms of few latent dimensions steepen what float32 rounds; float64 shows that this is all."""
+
 
 def small_model(
     family: str, dtype: torch.dtype, shape: tuple[int, int, int, int] = (3, 4, 2, 5)
@@ -58,7 +61,7 @@ def test_equals_the_oracle(family: str, dtype: torch.dtype) -> None:
     lm, example, method = small_model(family, dtype), random_example(11, 9), Method(steps=5, chunk_tokens=30)
     with in_float64():
         error = relative_error(packed(lm, example, method), reference_scores(lm, example, method))
-    assert error <= (2e-6 if dtype == torch.float32 else 1e-12)
+    assert error <= (FLOAT32.get(family, 2e-6) if dtype == torch.float32 else 1e-12)
 
 
 @settings(max_examples=25, deadline=None)

@@ -9,12 +9,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 import caploc
-from caploc.architectures import ARCHITECTURES
 from caploc.attribution.engine import Attributor, Method
 from caploc.attribution.integrate import MOST_COLUMNS
 from caploc.errors import OptionError
 from caploc.model.loading import LanguageModel
-from caploc.tests.attribution.families import softmax_in_float64
+from caploc.tests.attribution.families import CONFIGS, softmax_in_float64
 from caploc.tests.attribution.test_attribute import EXAMPLES, attribute
 from caploc.tests.attribution.test_exactness import packed, random_example, relative_error, small_model
 from caploc.tests.oracles.attribution import ablation_oracle, reference_scores
@@ -36,7 +35,7 @@ def test_the_difference_is_the_integral(family: str, value: str) -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(
-    family=st.sampled_from(sorted(ARCHITECTURES)),
+    family=st.sampled_from(sorted(CONFIGS)),
     layers=st.integers(1, 3),
     heads=st.sampled_from([(1, 1), (2, 1), (4, 2)]),
     window=st.integers(2, 12),

@@ -9,18 +9,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caploc.architectures import ARCHITECTURES
 from caploc.attribution.engine import Attributor, Method
 from caploc.attribution.method import Tolerance
 from caploc.errors import ModelError
-from caploc.tests.attribution.families import softmax_in_float64
+from caploc.tests.attribution.families import CONFIGS, softmax_in_float64
 from caploc.tests.attribution.test_attribute import EXAMPLES, attribute, tokens
 from caploc.tests.attribution.test_exactness import packed, random_example, relative_error, small_model
 from caploc.tests.oracles.attribution import last_position_scaled, module_of, reference_scores
 from caploc.tests.tiny import tiny_lm
 
 
-@pytest.mark.parametrize("family", sorted(ARCHITECTURES))
+@pytest.mark.parametrize("family", sorted(CONFIGS))
 def test_equals_the_oracle(family: str) -> None:
     lm, example = small_model(family, torch.float64, (2, 4, 2, 5)), random_example(7, 6)
     method = Method(steps=4, value="pre", chunk_tokens=25)

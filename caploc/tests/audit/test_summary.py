@@ -8,7 +8,7 @@ from caploc.audit.ledger import Ledger, RunRecord
 from caploc.audit.results import Planned, Result, Status
 from caploc.audit.summary import fingerprints
 from caploc.findings import Bound, Cell, Finding, Measurement, Outcome, Verdict
-from caploc.papers import load_paper
+from caploc.papers import load_paper, paper_names
 from caploc.tests.audit.conftest import PAPER, ClaimsRun
 
 RUN = """
@@ -81,7 +81,7 @@ def test_where_the_numbers_come_from(claims_run: ClaimsRun) -> None:
     claims_run("--seed=1")
     provenance = claims_run.summary()["provenance"]
     assert provenance["settings"]["seed"] == 1
-    assert provenance["papers"] == {PAPER: load_paper(PAPER).digest}
+    assert provenance["papers"] == {name: load_paper(name).digest for name in paper_names()}
     assert {"commit", "dirty", "python", "platform", "packages", "command", "started"} <= provenance.keys()
     assert provenance["fingerprints"] == {
         "data emotion for tiny-llama": "da7aemotion",

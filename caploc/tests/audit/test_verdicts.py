@@ -71,7 +71,7 @@ def test_the_ledger_begins_with_where_the_numbers_come_from(claims_run: ClaimsRu
     first, *rest, last = claims_run.ledger()
     assert first["type"] == "provenance" and last["type"] == "summary"
     assert {"commit", "dirty", "python", "platform", "packages", "settings", "papers", "run"} <= first.keys()
-    assert [len(digest) for digest in first["papers"].values()] == [64]
+    assert [len(digest) for digest in first["papers"].values()] == [64, 64]
     assert first["settings"]["seed"] == 1
     assert [line["type"] for line in rest] == ["planned", "finding"] * (len(rest) // 2) or rest
     assert last["counts"]["SUPPORTED"] == claims_run.summary()["counts"]["SUPPORTED"] > 0

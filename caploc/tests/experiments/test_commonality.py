@@ -158,7 +158,8 @@ def test_a_dataset_of_the_same_kind_is_not_a_different_one() -> None:
 
 
 def test_text_of_another_kind_that_overlaps_as_much_refutes() -> None:
-    verdict = run("table1-commonality", study_of(planted(0, 40, A), planted(1, 40, A)))[1]
+    alike = study_of(planted(0, 40, A), planted(1, 40, A), {"scrambled": planted(2, 40, B)})
+    verdict = run("table1-commonality", alike)[1]
     assert verdict.outcome is Outcome.REFUTED
     clear = study_of(planted(0, 40, A), planted(1, 40, A), {"untrained": planted(2, 40, B)})
     assert "random weights give as much" in run("table1-overlap", clear)[1].reason

@@ -6,6 +6,7 @@ import pickle
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -176,7 +177,7 @@ def test_one_thing_is_held_at_a_time(study: Study, monkeypatch: pytest.MonkeyPat
         def __exit__(self, *exception: object) -> None:
             log.append(f"close {self.name}")
 
-    monkeypatch.setattr(Study, "_placed", lambda self, control: None)
+    monkeypatch.setattr(Study, "_placed", lambda self, control: SimpleNamespace(model=None))
     assert study.hold("x", "", lambda _: Held("x")) == study.hold("x", "", lambda _: Held("again")) == "x"
     assert study.hold("x", "untrained", lambda _: Held("twin")) == "twin"
     study.weights()

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from caploc.architectures import ARCHITECTURES, Architecture, input_axis, weight_by_input
+from caploc.architectures import Architecture, input_axis, weight_by_input
 from caploc.errors import ModelError, OptionError
 from caploc.examples import Example, TokenizedExample, tokenize
 from caploc.interventions.activations import rewritten, scaled
@@ -21,7 +21,7 @@ from caploc.interventions.weights import replaced_weights
 from caploc.model.loading import LanguageModel, wrap
 from caploc.neurons import NeuronMask
 from caploc.rows.model import RowModel
-from caploc.tests.attribution.families import gpt_neo_config, make_model, softmax_in_float64
+from caploc.tests.attribution.families import CONFIGS, gpt_neo_config, make_model, softmax_in_float64
 from caploc.tests.attribution.test_exactness import random_example, small_model
 from caploc.tests.tiny import NEURONS, SHAPE, tiny_lm
 
@@ -73,7 +73,7 @@ def measured(
 
 @settings(max_examples=40, deadline=None)
 @given(
-    family=st.sampled_from(sorted(ARCHITECTURES)),
+    family=st.sampled_from(sorted(CONFIGS)),
     layers=st.integers(1, 4),
     heads=st.sampled_from([(1, 1), (2, 1), (4, 2), (4, 4)]),
     window=st.integers(2, 12),
@@ -104,7 +104,7 @@ def test_rows_equal_plain_runs(
     assert (found.clean - clean).abs().max() <= 1e-12 and found.rounding <= bound
 
 
-@pytest.mark.parametrize("family", sorted(ARCHITECTURES))
+@pytest.mark.parametrize("family", sorted(CONFIGS))
 def test_float32_is_enough(family: str) -> None:
     lm, example, masks = small_model(family, torch.float32), random_example(9, 4), random_masks(12, 3, 0.1, 0)
     factors = [2.0, 0.0] * 6
@@ -286,7 +286,7 @@ def test_numbers_that_are_none_are_an_error() -> None:
         probabilities(lm, Example("e", "a", "b"), MASK, 1e300)
 
 
-@pytest.mark.parametrize("family", sorted(ARCHITECTURES))
+@pytest.mark.parametrize("family", sorted(CONFIGS))
 def test_rewritten_neurons_equal_changed_weights(family: str) -> None:
     """Each row of a batch with neurons and a vector of its own, against one run each with other weights."""
     lm = small_model(family, torch.float64)

@@ -14,12 +14,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers.models.gptj.modeling_gptj import GPTJAttention
 
-from caploc.architectures import ARCHITECTURES
 from caploc.interventions.enhancement import Recipe, enhance
 from caploc.interventions.enhancement.difference import changed_weights
 from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask
-from caploc.tests.attribution.families import softmax_in_float64
+from caploc.tests.attribution.families import CONFIGS, softmax_in_float64
 from caploc.tests.interventions.enhancing import random_examples, random_mask, recipe_of
 from caploc.tests.oracles.enhancement import MaskedFineTuning
 from caploc.tests.tiny import tiny_lm
@@ -70,7 +69,7 @@ def test_equals_masked_fine_tuning_in_float32(family: str, lr: float, shares: tu
     assert wrong <= 1e-6 and loss <= 2e-6 and moved > 10 * lr
 
 
-@pytest.mark.parametrize("family", sorted(ARCHITECTURES))
+@pytest.mark.parametrize("family", sorted(CONFIGS))
 def test_equals_masked_fine_tuning_in_every_family(family: str) -> None:
     """In float64, where nothing but a mistake can differ; one layer in the form for few, one in that for many."""
     recipe = recipe_of(epochs=2, keep=(2,))

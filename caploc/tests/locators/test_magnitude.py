@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor, nn
 
-from caploc.architectures import ARCHITECTURES
 from caploc.errors import OptionError
 from caploc.locators.magnitude import Magnitude, disjoint_sets, magnitude, random_sets
 from caploc.neurons import NeuronMask
+from caploc.tests.attribution.families import CONFIGS
 from caploc.tests.attribution.test_exactness import random_example, small_model
 
 LAYERS, NEURONS = 3, 30
 
 
-@pytest.mark.parametrize("family", sorted(ARCHITECTURES))
+@pytest.mark.parametrize("family", sorted(CONFIGS))
 def test_equals_what_hooks_read_off_plain_runs(family: str) -> None:
     lm, examples = small_model(family, torch.float64), [random_example(6, 1), random_example(4, 3, seed=1)]
     expected = torch.zeros(lm.num_layers, lm.num_neurons, dtype=torch.float64)

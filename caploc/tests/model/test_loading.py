@@ -21,7 +21,7 @@ from caploc.architectures import ARCHITECTURES
 from caploc.errors import ModelError, OptionError, UnknownNameError
 from caploc.model.loading import DTYPES, LanguageModel, load_model, untrained_twin, wrap
 from caploc.model.registry import REGISTRY, embedded_folder
-from caploc.tests.attribution.families import CONFIGS, CONTEXT, gpt_neo_config, make_model
+from caploc.tests.attribution.families import CONFIGS, CONTEXT, config_of, gpt_neo_config, make_model
 from caploc.tests.tiny import (
     EMBEDDED,
     NEURONS,
@@ -53,7 +53,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("family", sorted(ARCHITECTURES))
 def test_every_family_loads_from_a_folder_in_every_dtype(family: str, tmp_path: Path) -> None:
     folder = save_tiny(tmp_path / f"my-{family}", family)
-    saved = make_model(CONFIGS[family](*SHAPE), torch.float32).state_dict()
+    saved = make_model(config_of(family, *SHAPE), torch.float32).state_dict()
     for name, dtype in DTYPES.items():
         lm = load_model(str(folder), dtype=name)
         assert (lm.name, lm.architecture.family, lm.dtype) == (f"my-{family}", family, dtype)

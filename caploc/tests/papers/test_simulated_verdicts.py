@@ -149,7 +149,7 @@ NOTHING: Mapping[str, tuple[str, Callable[[int], tuple[float | None, Verdict]]]]
 ALL_DATASETS = ("gsm8k", "meta_math", "code25k", "emotion", "imdb")
 PLANTED: Mapping[str, Callable[[int], tuple[float | None, Verdict]]] = {
     "table1-commonality": lambda number: commonality(number, 0.18),
-    "control-untrained-overlap": lambda number: untrained(number, 2 * NOISE),
+    "control-untrained-overlap": lambda number: untrained(number, 2.3 * NOISE),
     "fig4-dataset-overlap": lambda number: shared(number, 0.22, ALL_DATASETS),
 }
 

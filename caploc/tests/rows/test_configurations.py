@@ -64,7 +64,7 @@ FLAGS: dict[str, tuple[str, ...]] = {
 @st.composite
 def configurations(draw: Draw) -> tuple[str, PreTrainedConfig]:
     """Of any family: every field that changes what a position or a mask means, as real and odd files set it."""
-    family = draw(st.sampled_from(sorted(ARCHITECTURES)))
+    family = draw(st.sampled_from(sorted(CONFIGS)))
     layers, (heads, keys) = draw(st.integers(1, 3)), draw(st.sampled_from([(1, 1), (4, 2)]))
     base = CONFIGS[family](layers, heads, keys, draw(st.integers(1, 12))).to_dict()
     context = draw(st.integers(8, 40))

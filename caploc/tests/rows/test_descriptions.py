@@ -210,7 +210,7 @@ METHODS: dict[str, Method] = {
 @pytest.mark.parametrize("name", METHODS)
 @settings(max_examples=12, deadline=None)
 @given(
-    family=st.sampled_from(sorted(ARCHITECTURES)),
+    family=st.sampled_from(sorted(CONFIGS)),
     shape=st.tuples(st.integers(1, 4), st.sampled_from([(2, 1), (4, 2), (4, 4)]), st.integers(2, 9)),
     prompt=st.integers(2, 9),
     answer=st.integers(1, 4),

@@ -173,7 +173,7 @@ def test_every_comparison_is_simulated() -> None:
     assert set(HARDEST) == set(KINDS)
     assert {CLAIMS[name].rule.kind for name in FROM_SHARDS} == {
         "difference",
-        "plain_difference",
+        "beyond_twins",
         "above_chance",
     }
 
