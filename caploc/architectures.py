@@ -81,7 +81,7 @@ def _joined(family: str) -> Architecture:
 _LIKE_LLAMA = (
     "llama", "mistral", "ministral", "ministral3", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "vaultgemma",
     "olmo", "olmo2", "olmo3", "smollm3", "granite", "cohere", "cohere2", "exaone4", "stablelm", "seed_oss", "ernie4_5",
-    "helium", "hunyuan_v1_dense", "hyperclovax", "diffllama", "minicpm3", "youtu", "internlm3", "cwm", "iquestcoder",
+    "helium", "hunyuan_v1_dense", "hyperclovax", "diffllama", "minicpm3", "internlm3", "cwm", "iquestcoder",
 )  # fmt: skip
 
 _TABLE = (
@@ -102,9 +102,6 @@ _TABLE = (
         "self_attn.dense",
     ),
     Architecture("biogpt", "biogpt.layers", ("fc1",), "activation_fn", "fc2", "self_attn.out_proj"),
-    Architecture(
-        "modernbert-decoder", "model.layers", ("mlp.Wi",), "mlp.act", "mlp.Wo", "attn.Wo", gated=True
-    ),
     Architecture("codegen", "transformer.h", ("mlp.fc_in",), "mlp.act", "mlp.fc_out", "attn.out_proj"),
     Architecture("gptj", "transformer.h", ("mlp.fc_in",), "mlp.act", "mlp.fc_out", "attn.out_proj"),
     Architecture("gpt2", "transformer.h", ("mlp.c_fc",), "mlp.act", "mlp.c_proj", "attn.c_proj"),

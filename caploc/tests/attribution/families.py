@@ -181,7 +181,6 @@ FURTHER: dict[str, Configure] = {
     "minicpm3": _further(
         "minicpm3", lambda n, h, k, w: {**_LATENT, "num_key_value_heads": h, "scale_emb": 2}
     ),
-    "youtu": _further("youtu", lambda n, h, k, w: {**_LATENT, "num_key_value_heads": h}),
     "persimmon": _further("persimmon"),
     "biogpt": _further("biogpt"),
     "jais2": _further("jais2"),
@@ -189,7 +188,6 @@ FURTHER: dict[str, Configure] = {
     "internlm3": _further("internlm3", lambda n, h, k, w: _HEAD),
     "cwm": _further("cwm", lambda n, h, k, w: {**_sliding(n, w), **_HEAD}),
     "iquestcoder": _further("iquestcoder"),
-    "modernbert-decoder": _further("modernbert-decoder"),
 }
 
 
