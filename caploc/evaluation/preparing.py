@@ -286,7 +286,7 @@ def _items(
         if scoring.reads != "labels":
             items.append(Item(tokens, example.answer))
             continue
-        head = example.answer[: len(example.answer) - len(example.answer.lstrip())]
+        head = _head(example)
         if head not in heads:
             heads[head] = _candidates(lm, dataset, example, head, labels)
         items.append(Item(tokens, example.answer, heads[head], labels.index(example.answer.strip())))
@@ -332,9 +332,8 @@ def _labels(dataset: str, scoring: Scoring, given: Sequence[str] | None) -> tupl
 
 def _told_apart(lm: LanguageModel, dataset: str, example: Example, labels: tuple[str, ...]) -> bool:
     """Whether the likelihoods of labels that nobody named can tell them apart."""
-    head = example.answer[: len(example.answer) - len(example.answer.lstrip())]
     try:
-        _candidates(lm, dataset, example, head, labels)
+        _candidates(lm, dataset, example, _head(example), labels)
     except (OptionError, ExampleError):
         return False
     return True
@@ -383,6 +382,11 @@ def _try(
             reason, why = f"{reason}, which is not right by {scoring.name!r}", UnscorableError.why
         left_out.append(Exclusion(item.tokens.id, f"example {item.tokens.id!r}: {reason}", why))
     return kept, left_out
+
+
+def _head(example: Example) -> str:
+    """The space that an answer begins with."""
+    return example.answer[: len(example.answer) - len(example.answer.lstrip())]
 
 
 def _end(text: str) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeGuard
 
 import numpy as np
 from scipy import special
@@ -212,7 +212,7 @@ class DatasetPairs(Halves):
         return level_of(float((overlaps[0] - np.maximum(*overlaps[1:]))[0]), wide, narrow, self.units)
 
 
-def draws_grown(design: Design) -> bool:
+def draws_grown(design: Design) -> TypeGuard[Halves]:
     """Whether its samples are `Grown`, of which measurements are made, and not effects."""
     return type(design) is Halves
 

@@ -141,7 +141,7 @@ def rates(claim: Claim, design: Design, runs: int | None = None, covered: bool =
     error = partial(share, mark=MOST_ERRORS)
     extreme = partial(_share, claim, design, runs=(EXTREME_RUNS, EXTREME_RUNS), covered=covered)
     power, against = share(asked.stated, Outcome.SUPPORTED), share(asked.opposite, Outcome.REFUTED)
-    levels = (1.0,) if isinstance(design, Halves) and draws_grown(design) else (0.0, 1.0)
+    levels = (1.0,) if draws_grown(design) else (0.0, 1.0)
     return Rates(
         power=power,
         against=against,
@@ -213,7 +213,7 @@ class _Bank:
         return self._found[:count]
 
     def _one(self) -> Sampled | Grown:
-        if isinstance(self._design, Halves) and draws_grown(self._design):
+        if draws_grown(self._design):
             return self._design.grown(self._truth or 0.0, self._rng)
         return self._design.sample(self._truth, self._rng, self._noise)
 
