@@ -176,6 +176,11 @@ def _over_wordings(comparisons: int = 1, spread: float = 0.3) -> Make:
     return lambda sizes: Paired(sizes.changed, comparisons=comparisons, spread=spread)
 
 
+def _synapses_cut(sizes: Sizes) -> Design:
+    """Nats of log odds, of which 4 take an answer of P = .5 to .02, or as far up."""
+    return Paired(sizes.synapses, spread=3.0, low=-4.0, high=4.0)
+
+
 def _count(why: str) -> Make:
     return lambda sizes: Counted(why=why)
 
@@ -263,8 +268,8 @@ DESIGNS: Mapping[str, Make] = {
     "selection.on_consistent": _over_wordings(1, 0.6),
     "selection.generalizes_less": _over_wordings(2, 0.6),
     "selection.union_costs": _over_wordings(3),
-    "synapses.attention_neglected": lambda sizes: Paired(sizes.synapses, spread=3.0),
-    "synapses.suppress_answer": lambda sizes: Paired(sizes.synapses, spread=3.0),
+    "synapses.attention_neglected": _synapses_cut,
+    "synapses.suppress_answer": _synapses_cut,
     "synapses.suppress_neurons": lambda sizes: Paired(sizes.synapses, spread=0.15),
     "synapses.selects": lambda sizes: Paired(sizes.synapses, spread=0.25),
     "synapses.enhance": lambda sizes: Paired(sizes.synapses, comparisons=2, spread=0.5),
