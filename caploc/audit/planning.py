@@ -280,7 +280,12 @@ def _totals(rows: Sequence[Row], rate: float, left_out: Mapping[str, int]) -> It
     operations = sum(row.operations for row in rows)
     yield (
         f"{plural(cells + others, 'cell')}: {cells} judged from samples, of which {powered} have a power of 80 % or "
-        f"more,"
+        f"more"
+    )
+    alone = [row for row in judged if not row.claim.repeats]
+    yield (
+        f"({sum(len(row.cells) for row in alone if row.powered)} of the {sum(len(row.cells) for row in alone)} whose "
+        f"statistic is no other claim's),"
     )
     yield f"{out_of_reach} cannot reach one of the verdicts, and {biased} err more often than 5 %;"
     yield f"{others} are measured only, or without sampling error"

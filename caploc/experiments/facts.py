@@ -31,7 +31,7 @@ from caploc.model.loading import LanguageModel
 from caploc.rows.borrowing import frozen_eval
 from caploc.store import Entry
 
-CPU_FACTS, CPU_FEWER_FACTS = 96, 20
+CPU_FACTS, CPU_FEWER_FACTS = 120, 20
 """Facts taken on a CPU, unless ``--samples`` says how many: causal tracing and pruning cost ten times as much a prompt
 as KN, and get the fewer. KN's 96 tell a share of 0 from one of 5 % (Wilson's interval needs 73) and show
 differences of shares to be within 15 points with a power of 80 % where they are none and four in five answers move as

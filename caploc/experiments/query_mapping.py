@@ -91,7 +91,7 @@ class Mapped:
 class ForMapping(Fewer):
     """As many as a share of 75 % is told from one of 90 % with."""
 
-    on_cpu: ClassVar[int] = 80
+    on_cpu: ClassVar[int] = 96
 
 
 @dataclass(frozen=True)

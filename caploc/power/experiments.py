@@ -216,7 +216,7 @@ DESIGNS: Mapping[str, Make] = {
     "decoupling.rate_of_two_tasks": _facts,
     "decoupling.rate_of_a_task": _facts,
     "decoupling.individual_low": lambda sizes: Paired(sizes.facts, bounded=True),
-    "decoupling.commonality": lambda sizes: Paired(sizes.facts, comparisons=4),
+    "decoupling.commonality": lambda sizes: Paired(sizes.facts, comparisons=4, spread=0.2),
     "enhancement.table2_numbers": _score,
     "enhancement.located_beats_random": _arms(True),
     "enhancement.located_beats_others": _arms(False, 3, average=True, others=RUNS[OTHERS]),
@@ -277,7 +277,7 @@ DESIGNS: Mapping[str, Make] = {
     "premises.attribution_measures_contribution": lambda sizes: Level(
         sizes.single, by_samples=False, low=-1.0, concentration=10.0
     ),
-    "premises.kn_verification": lambda sizes: Paired(sizes.facts, comparisons=4, spread=1.0),
+    "premises.kn_verification": lambda sizes: Paired(sizes.facts, comparisons=4, spread=0.65),
     "premises.kc_recall_premise": lambda sizes: Paired(sizes.facts, comparisons=2, spread=0.4),
     "premises.rome_layer_editing": lambda sizes: Paired(sizes.edited, binary=True, discordant=0.2),
     "premises.rome_corruption": lambda sizes: Level(sizes.editable),
