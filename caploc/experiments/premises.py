@@ -277,7 +277,7 @@ def rome_restoration_locates(one: EditedEverywhere, study: Study, cell: Cell, cl
                 stats.row_correlations(restored.mean(0)[None], success.mean(0)[None])[0]
             ),
         },
-        floor=f"floor effect: {tied}"
+        floor=f"layers cannot be ranked: {tied}"
         if alike > study.settings.margin("most-undefined") * len(rhos)
         else None,
         notes=[f"{tied}; these ties count as a correlation of 0"] if alike else [],

@@ -283,8 +283,9 @@ def _too_weak(found: MappedFacts, study: Study) -> str | None:
     if own.interval[0] >= least:
         return None
     return (
-        f"floor effect: zeroing a query's own {EQUAL_COUNT} neurons costs its answer {own.estimate:.2f} nats of log "
-        f"odds (95 %: at least {own.interval[0]:.2f}), less than the {least:g} that neighbours' are compared with"
+        f"too small an effect to compare with: zeroing a query's own {EQUAL_COUNT} neurons costs its answer "
+        f"{own.estimate:.2f} nats of log odds (95 %: at least {own.interval[0]:.2f}); of less than {least:g} no share is "
+        "judged"
     )
 
 
@@ -362,7 +363,7 @@ def gap_by_class(found: MappedFacts, study: Study, cell: Cell, claim: Claim) -> 
         clusters = queries.facts.clusters[usable]
         if len(np.unique(clusters)) < fewest_facts(study) or (np.ptp(rows[usable], axis=0) == 0).any():
             raise FloorError(
-                "floor effect: too few facts, or facts that do not differ in consistency or in effect"
+                "facts cannot be ranked: too few, or no difference between them in consistency or in effect"
             )
         interval = stats.bootstrap_interval(rows[usable], _rho, seed=study.settings.seed, clusters=clusters)
         return bound(
@@ -397,7 +398,7 @@ def exclusive_neurons(found: MappedFacts, study: Study, cell: Cell, claim: Claim
         values = alone - mapped.fall("matched to neighbour alone", which, factor)
         if np.isfinite(values).sum() < fewest_facts(study):
             raise FloorError(
-                f"floor effect: {np.isfinite(values).sum()} facts have neurons that are located for a neighbour alone"
+                f"too few facts: {np.isfinite(values).sum()} have neurons that are located for a neighbour alone"
             )
         return found.mean(values)
 

@@ -493,7 +493,7 @@ def kn_no_strong_correlation(found: ScaledKnown, study: Study, cell: Cell, claim
     rows = _rows(scaled, (LOCATED,))
     estimate, interval = stats.largest_rank_correlation(rows, scaled.clusters, study.settings.seed)
     if interval is None:
-        raise FloorError("floor effect: the sets do not differ in attribution, or change nothing")
+        raise FloorError("nothing to correlate: the sets do not differ in attribution, or change nothing")
     sets = {"": (LOCATED,), ", located and uniform sets": (LOCATED, UNIFORM)}
     if scaled.has(LAYER):
         sets |= {", located sets and those by layer": (LOCATED, LAYER), ", sets by layer alone": (LAYER,)}

@@ -304,7 +304,7 @@ def _of_known(study: Study, cell: Cell, claim: Claim) -> Synapses:
 def _enough(study: Study, found: Synapses) -> Synapses:
     if len(found) < fewest_facts(study):
         raise FloorError(
-            f"floor effect: KN locates neurons for {len(found)} of the facts, fewer than the {fewest_facts(study)} "
+            f"too few facts: KN locates neurons for {len(found)} of them, fewer than the {fewest_facts(study)} "
             "that an interval is taken over"
         )
     return found

@@ -76,7 +76,7 @@ def test_elsewhere_the_direction_of_the_printed_shares_decides(
     study, claim = scaled_study(planted(1000, ups)), f"reliability-kn-{name}"
     _, verdict = run(getattr(reliability_kn, f"kn_{name}"), study, claim, "tiny-llama", "zsre")
     assert verdict.outcome is outcome, verdict.reason
-    assert verdict.reason.startswith("the direction of the printed numbers: ")
+    assert verdict.reason.startswith("in the direction of the printed numbers: ")
 
 
 def test_facts_that_all_move_alike_are_no_proof() -> None:
