@@ -284,8 +284,8 @@ def _too_weak(found: MappedFacts, study: Study) -> str | None:
         return None
     return (
         f"too small an effect to compare with: zeroing a query's own {EQUAL_COUNT} neurons costs its answer "
-        f"{own.estimate:.2f} nats of log odds (95 %: at least {own.interval[0]:.2f}); of less than {least:g} no share is "
-        "judged"
+        f"{own.estimate:.2f} nats of log odds (95 %: at least {own.interval[0]:.2f}); of less than {least:g} no "
+        "share is judged"
     )
 
 
