@@ -27,18 +27,9 @@ from caploc.experiments.reliability_kc import (
     recall_controls,
     recall_readings,
 )
-from caploc.experiments.reliability_kn import (
-    DOUBLED,
-    LAYER,
-    LOCATED,
-    MAGNITUDE,
-    UNIFORM,
-    ZEROED,
-    Scaled,
-    ScaledKnown,
-    on_scaled,
-)
+from caploc.experiments.reliability_kn import ScaledKnown, on_scaled
 from caploc.experiments.reliability_rome import EditedEverywhere, on_edits
+from caploc.experiments.scaled_facts import DOUBLED, LAYER, LOCATED, MAGNITUDE, UNIFORM, ZEROED, Scaled
 from caploc.experiments.specs import FloorError
 from caploc.experiments.study import Study, experiment
 from caploc.findings import Cell, Measurement, Test
