@@ -55,7 +55,7 @@ class Difference(Comparison, kind="difference"):
         narrow = Span("", ends(finding, "scrambled gap", scrambled, "interval90"))
         p = number(finding, "permutation", part(finding, "permutation", Test), "p")
         twins, own90 = beyond_twins(finding, "beyond twins"), value_interval90(finding)
-        shown = f"{own.name}: interval {span(own.low, own.high, 0)}"
+        shown = f"{own.name}: interval {span(own.low, own.high, 0)}{' lies above 0' if own.low > 0 else ''}"
         gap90 = (
             f"scrambled text overlaps less by [{num(narrow.low, -margin)}, {num(narrow.high, margin)}] (90 %)"
         )

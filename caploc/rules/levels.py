@@ -72,7 +72,7 @@ class AboveTwin(LowerBound, kind="above_twin"):
     def beside_twins(self, finding: Finding, before: str = "") -> Verdict:
         """The verdict on the parts whose names begin with ``before``."""
         full = part(finding, f"{before}at full size", Bound)
-        what = before.strip() or finding.measurement.quantity
+        what = before.strip().replace("iou", "IoU") or finding.measurement.quantity
         level = self.of(
             interval(finding, f"{before}at full size", full).called(
                 f"{what} at the paper's number of samples"

@@ -239,7 +239,8 @@ def test_the_examples_reach_every_outcome_of_every_rule() -> None:
                 "lead over 95 % of untrained twins -0.05, at most 0.1 (one-sided 95 %): whether random weights",
             ),
         ),
-        ("both", {}, {}, ("overlap at the paper's number", "iou at the paper's number")),
+        ("both", {}, {}, ("overlap at the paper's number", "IoU at the paper's number")),
+        ("difference", {}, {}, ("overlap: interval [0.1, 0.2] lies above 0; permutation p",)),
         ("best_of", {}, {}, ("ahead of the best rival in 2 of 3 (0.66 needed), p 0.01", "0.05")),
         (
             "equivalence",
