@@ -94,7 +94,7 @@ def _across(study: Study, matrix: Matrix, cell: Cell, quantity: str) -> Measurem
     return Measurement(
         quantity,
         difference(found.estimate, found.interval),
-        {"others": effect(found)},
+        {"other datasets": effect(found)},
         chance=0.0,
         effect_size=found.effect_size,
         asides={
@@ -125,7 +125,7 @@ def significant_improvement(study: Study, cell: Cell, claim: Claim) -> Measureme
     return Measurement(
         "gain on datasets not trained on, over the base",
         difference(base.estimate, base.interval),
-        effects({"base": base, "random": replace(random, p_sets=None)}),
+        effects({"over the base": base, "over random": replace(random, p_sets=None)}),
         chance=base.estimate - random.estimate,
         effect_size=base.effect_size,
         asides=_sets(random),
@@ -341,9 +341,7 @@ def other_models(study: Sequence[Study], cell: Cell, claim: Claim) -> Measuremen
     observed = [one.values(one.others) for one in matrices]
     estimate = float(mean_rho(observed))
     if not np.isfinite(estimate):
-        raise FloorError(
-            "floor effect: erasing changes all scores of a model alike, so that no order can be compared"
-        )
+        raise FloorError("nothing to rank: erasing changes all scores of a model alike")
     drawn = mean_rho([_resampled(one, seed) for one in matrices])
     p = mantel_p(observed, seed)
     return Measurement(

@@ -140,7 +140,7 @@ class EditableFacts:
             raise FloorError(unknown(self.facts))
         if len(known) < needed:
             raise FloorError(
-                f"floor effect: the model knows {len(known)} of {len(self.facts)} facts, and {needed} are "
+                f"too few facts: the model knows {len(known)} of {len(self.facts)} facts, and {needed} are "
                 f"needed, {self.fewest} to edit and others to locate the layer on; give more facts"
             )
         return known[: min(int(len(known) * EDITED_SHARE), self.most)]

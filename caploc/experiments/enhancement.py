@@ -352,11 +352,12 @@ def _ceiling(name: str, one: Enhancements, claim: Claim) -> str | None:
     """Why no gain that counts can show on a dataset, in words; None where one can."""
     if 1 - one.base_score[name].mean() > claim.margins["least-gain"]:
         return None
-    return f"ceiling effect: {_room(name, one)}, so it is left out"
+    least = 100 * claim.margins["least-gain"]
+    return f"ceiling effect: {_room(name, one)}, so no gain of {least:g} points can show"
 
 
 def _room(name: str, one: Enhancements) -> str:
-    return f"the base leaves {1 - one.base_score[name].mean():.1%} to be gained on {name}".replace("%", " %")
+    return f"the base leaves {100 * (1 - one.base_score[name].mean()):.1f} points to be gained on {name}"
 
 
 # ------------------------------------------------------------------------------------------------- scores and effects

@@ -123,9 +123,10 @@ class EnhancedArms(Spec[Mapping[str, Arm]]):
     def read(self, study: Study, entries: Iterator[Entry]) -> Mapping[str, Arm]:
         mask = located_mask(study, self.dataset, self.sigma)
         if mask.count in (0, mask.values.numel()):
-            which = "no neuron passes" if not mask.count else "every neuron passes"
+            which = "nothing" if not mask.count else "nothing else"
+            passes = "no neuron passes" if not mask.count else "every neuron passes"
             raise FloorError(
-                f"floor effect: {which} sigma {self.sigma:g} on {self.dataset}; take another --sigma"
+                f"{which} to train: {passes} sigma {self.sigma:g} on {self.dataset}; take another --sigma"
             )
         seed = derived_seeds(Stream.TRAINED_SETS, study.settings.seed)[0]
         others, everywhere = NeuronMask(~mask.values), located_anywhere(study, self.sigma)

@@ -350,7 +350,9 @@ def ordering(study: Study, cell: Cell, claim: Claim) -> Measurement:
     overlaps = {name: one.within.values[usable] for name, one in found.items()}
     clusters = facts.clusters[usable]
     compared = {
-        f"{a}-{b}": stats.compare_pairs(overlaps[a], overlaps[b], clusters=clusters, seed=seed)
+        f"{a.upper()} minus {b.upper()}": stats.compare_pairs(
+            overlaps[a], overlaps[b], clusters=clusters, seed=seed
+        )
         for a, b in pairwise(ORDER)
     }
     smallest = min(compared.values(), key=lambda one: one.estimate)

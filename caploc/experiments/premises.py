@@ -27,18 +27,9 @@ from caploc.experiments.reliability_kc import (
     recall_controls,
     recall_readings,
 )
-from caploc.experiments.reliability_kn import (
-    DOUBLED,
-    LAYER,
-    LOCATED,
-    MAGNITUDE,
-    UNIFORM,
-    ZEROED,
-    Scaled,
-    ScaledKnown,
-    on_scaled,
-)
+from caploc.experiments.reliability_kn import ScaledKnown, on_scaled
 from caploc.experiments.reliability_rome import EditedEverywhere, on_edits
+from caploc.experiments.scaled_facts import DOUBLED, LAYER, LOCATED, MAGNITUDE, UNIFORM, ZEROED, Scaled
 from caploc.experiments.specs import FloorError
 from caploc.experiments.study import Study, experiment
 from caploc.findings import Cell, Measurement, Test
@@ -277,7 +268,7 @@ def rome_restoration_locates(one: EditedEverywhere, study: Study, cell: Cell, cl
                 stats.row_correlations(restored.mean(0)[None], success.mean(0)[None])[0]
             ),
         },
-        floor=f"floor effect: {tied}"
+        floor=f"layers cannot be ranked: {tied}"
         if alike > study.settings.margin("most-undefined") * len(rhos)
         else None,
         notes=[f"{tied}; these ties count as a correlation of 0"] if alike else [],

@@ -155,7 +155,7 @@ class _Classes:
         real = real[np.isfinite(real)]
         if len(real) < fewest or np.ptp(real) == 0:
             raise FloorError(
-                f"floor effect: CS2 is defined for {len(real)} facts, or the same for all of them"
+                f"facts cannot be told apart: CS2 is defined for {len(real)} of them, or the same for all"
             )
         made = [one[0] for one in queries.pseudo_facts(SAME, seed, draws=1) if one]
         pseudo = queries.consistency_of(made)[1] if made else np.zeros(0)

@@ -4,8 +4,8 @@ to its answer, at equal count, beside neurons as large, and at equal and other l
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -17,8 +17,8 @@ from caploc import statistics as stats
 from caploc.experiments.evidence import bound
 from caploc.experiments.facts import OF_EQUATION_8, FactSet, Fewer, fewest_facts, passes_flops
 from caploc.experiments.locating_facts import LocatedFacts, LocatedSets
-from caploc.experiments.reliability_kn import odds_of
-from caploc.experiments.specs import FloorError, NotRunError, Spec, Task, keyed
+from caploc.experiments.scaled_facts import MeasuredFacts, odds_of
+from caploc.experiments.specs import FloorError, NotRunError
 from caploc.experiments.study import Study, family
 from caploc.experiments.wordings import BY_BOTH, Queries, last_tokens, query_facts
 from caploc.findings import Bound, Cell, Measurement, Plot
@@ -29,7 +29,6 @@ from caploc.neurons import NeuronMask
 from caploc.papers import Claim
 from caploc.statistics.crossed import CROSSED_DRAWS
 from caploc.statistics.intervals import RESAMPLES
-from caploc.store import Entry
 from caploc.streams import Stream, derived_seeds
 
 EQUAL_COUNT = 15
@@ -95,42 +94,19 @@ class ForMapping(Fewer):
 
 
 @dataclass(frozen=True)
-class MappedQueries(Spec[Mapped]):
+class MappedQueries(MeasuredFacts[Mapped]):
     """The sets of ``ARMS`` for the first wording of every fact that shares its last token with most of the others."""
 
-    facts: Spec[FactSet]
-
-    @property
-    def title(self) -> str:
-        return "scaled neurons of queries and their neighbours"
-
-    @property
-    def _located(self) -> LocatedFacts:
-        return LocatedFacts("kn", self.facts)
-
-    def after(self, study: Study) -> Iterable[Spec[Any]]:
-        return (self.facts, self._located)
-
-    def tasks(self, study: Study) -> Iterable[Task]:
-        facts, settings = study.result(self.facts), study.settings
-        depends_on = {
-            "facts": facts.data_fingerprint,
-            "method": settings.attribution.settings,
-            "seed": settings.seed,
-            "arms": [*ARMS.items()],
-            "cuts": [DEFAULT_CUT.threshold, EQUAL_COUNT],
-        }
-        yield keyed(study, "queries and neighbours", depends_on, lambda: vars(self._mapped(study, facts)))
-
-    def read(self, study: Study, entries: Iterator[Entry]) -> Mapped:
-        (entry,) = entries
-        return Mapped(**{one.name: entry.arrays[one.name] for one in fields(Mapped)})
+    title = "scaled neurons of queries and their neighbours"
+    what = "queries and neighbours"
+    kept = Mapped
+    choices = MappingProxyType({"arms": [*ARMS.items()], "cuts": [DEFAULT_CUT.threshold, EQUAL_COUNT]})
 
     def flops(self, study: Study) -> float:
         return passes_flops(study, self.facts, 2.0 * SETS / max(1, study.result(self.facts).wordings))
 
-    def _mapped(self, study: Study, facts: FactSet) -> Mapped:
-        stored = study.settings.store.compute_all(study.tasks(self._located))
+    def measured(self, study: Study, facts: FactSet) -> Mapped:
+        stored = study.settings.store.compute_all(study.tasks(self.located))
         values = [torch.from_numpy(np.array(entry.arrays["values"])) for entry in stored]
         lm, last = study.weights(), last_tokens(facts)
         asked = [neighbours_of(np.flatnonzero(facts.fact == fact), last) for fact in range(len(facts))]
@@ -283,8 +259,9 @@ def _too_weak(found: MappedFacts, study: Study) -> str | None:
     if own.interval[0] >= least:
         return None
     return (
-        f"floor effect: zeroing a query's own {EQUAL_COUNT} neurons costs its answer {own.estimate:.2f} nats of log "
-        f"odds (95 %: at least {own.interval[0]:.2f}), less than the {least:g} that neighbours' are compared with"
+        f"too small an effect to compare with: zeroing a query's own {EQUAL_COUNT} neurons costs its answer "
+        f"{own.estimate:.2f} nats of log odds (95 %: at least {own.interval[0]:.2f}); of less than {least:g} no "
+        "share is judged"
     )
 
 
@@ -362,7 +339,7 @@ def gap_by_class(found: MappedFacts, study: Study, cell: Cell, claim: Claim) -> 
         clusters = queries.facts.clusters[usable]
         if len(np.unique(clusters)) < fewest_facts(study) or (np.ptp(rows[usable], axis=0) == 0).any():
             raise FloorError(
-                "floor effect: too few facts, or facts that do not differ in consistency or in effect"
+                "facts cannot be ranked: too few, or no difference between them in consistency or in effect"
             )
         interval = stats.bootstrap_interval(rows[usable], _rho, seed=study.settings.seed, clusters=clusters)
         return bound(
@@ -397,7 +374,7 @@ def exclusive_neurons(found: MappedFacts, study: Study, cell: Cell, claim: Claim
         values = alone - mapped.fall("matched to neighbour alone", which, factor)
         if np.isfinite(values).sum() < fewest_facts(study):
             raise FloorError(
-                f"floor effect: {np.isfinite(values).sum()} facts have neurons that are located for a neighbour alone"
+                f"too few facts: {np.isfinite(values).sum()} have neurons that are located for a neighbour alone"
             )
         return found.mean(values)
 

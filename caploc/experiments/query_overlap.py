@@ -100,7 +100,7 @@ def _contrast(found: LocatedQueries, study: Study, quantity: str, first: str, se
     return Measurement(
         quantity,
         value,
-        {"effect": value},
+        {quantity: value},
         asides={
             **{
                 f"effect of the {name}": contrast(queries, kinds, weights) for name, kinds in possible.items()

@@ -227,7 +227,7 @@ def kc_recalled_param_share(found: KnownAlone, study: Study, cell: Cell, claim: 
     fewest = fewest_facts(study)
     if recalled.sum() < fewest:
         raise FloorError(
-            f"floor effect: circuits recall {recalled.sum()} of {len(known)} known facts, and {fewest} are the "
+            f"too few facts: circuits recall {recalled.sum()} of {len(known)} known facts, and {fewest} are the "
             "fewest an interval can be taken over"
         )
     mean, clusters = (

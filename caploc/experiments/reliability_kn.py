@@ -2,226 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from types import MappingProxyType
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from caploc import statistics as stats
 from caploc.experiments.evidence import asides, bound, difference, effects, number
-from caploc.experiments.facts import (
-    BY_SUBJECT,
-    OF_EQUATION_8,
-    FactSet,
-    Known,
-    facts_of,
-    fewest_facts,
-    passes_flops,
+from caploc.experiments.facts import BY_SUBJECT, OF_EQUATION_8, FactSet, Known, facts_of, fewest_facts
+from caploc.experiments.scaled_facts import (
+    ARMS,
+    BOTH,
+    DONE,
+    DOUBLED,
+    LARGEST,
+    LAYER,
+    LOCATED,
+    MAGNITUDE,
+    RANDOM_ARMS,
+    RANDOM_SETS,
+    SIGNS,
+    UNIFORM,
+    ZEROED,
+    Scaled,
+    ScaledFacts,
 )
-from caploc.experiments.locating_facts import LocatedFacts
-from caploc.experiments.specs import FloorError, Spec, Task, keyed
+from caploc.experiments.specs import FloorError
 from caploc.experiments.study import Study, family
 from caploc.findings import Aside, Cell, Effect, Measurement, Plot, Test
-from caploc.interventions.scaling import Scaling
 from caploc.locators.knowledge_neurons import DEFAULT_CUT
-from caploc.locators.magnitude import Magnitude, magnitude
-from caploc.neurons import NeuronMask
 from caploc.papers import Claim
 from caploc.statistics.intervals import RESAMPLES
-from caploc.store import Entry
-from caploc.streams import Stream, derived_seeds
 
-RANDOM_SETS = 10
-"""For each fact. It has a located set of its own, so the sampling error of sets averages out over facts."""
-RESOLUTION = 1e-6
-"""Nats a token. Float32 logits of size 10 resolve no less; a smaller change is none, and counts as a tie."""
-
-DOUBLED, ZEROED = BOTH = 0, 1
-FACTORS = (2.0, 0.0)
-DONE = {DOUBLED: "doubled", ZEROED: "zeroed"}
-SIGNS = {"increase": 1, "decrease": -1}
 BEST_CHOICE = "95 %, bootstrap over facts, the best choice found on one half and scored on the other"
-LOCATED, LAYER, UNIFORM, MAGNITUDE, LARGEST = "located", "by layer", "uniform", "by magnitude", "largest"
-ARMS: Mapping[str, slice] = MappingProxyType(
-    {
-        LOCATED: slice(0, 1),
-        LAYER: slice(1, 1 + RANDOM_SETS),
-        UNIFORM: slice(1 + RANDOM_SETS, 1 + 2 * RANDOM_SETS),
-        MAGNITUDE: slice(1 + 2 * RANDOM_SETS, 1 + 3 * RANDOM_SETS),
-        LARGEST: slice(1 + 3 * RANDOM_SETS, 2 + 3 * RANDOM_SETS),
-    }
-)
-"""Sets of each fact: located; random with its count in every layer; random with its count; nearest to it in magnitude,
-layer by layer; the largest in magnitude, as many in every layer. Random sets hold nothing that is located."""
-RANDOM_ARMS = (UNIFORM, LAYER, MAGNITUDE)
-"""The first is the paper's, "random activation values" anywhere, and decides; the others stand beside."""
-SURE = 1e-7
-"""The least 1 - P that float32 logits resolve."""
-
-
-@dataclass(frozen=True, eq=False)
-class Scaled:
-    """F facts for which something is located, with ``ARMS`` of S sets each.
-
-    Attributes:
-        change: ``[F, 2, S]`` rise of log P(answer), in nats, ``DOUBLED`` and ``ZEROED``; nan for a set there is not.
-        attribution: ``[F, S]`` the sum of the set's attributions.
-        magnitude: ``[F, S]`` the mean magnitude of the set's neurons.
-        clean: ``[F]`` log P(answer) without intervention.
-        resolution: ``[F]`` changes up to this size are none.
-        count: ``[F]`` located neurons.
-        clusters: ``[F]`` numbers of the subjects.
-        known: ``[F]`` whether the model answers rightly.
-    """
-
-    change: np.ndarray
-    attribution: np.ndarray
-    magnitude: np.ndarray
-    clean: np.ndarray
-    resolution: np.ndarray
-    count: np.ndarray
-    clusters: np.ndarray
-    known: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.clean)
-
-    def only(self, chosen: np.ndarray) -> Scaled:
-        """Some of the facts, chosen by a bool for each."""
-        return Scaled(*(getattr(self, one.name)[chosen] for one in fields(self)))
-
-    def has(self, arm: str) -> bool:
-        """Whether every fact has the arm's sets."""
-        return bool(np.isfinite(self.change[:, :, ARMS[arm]]).all())
-
-    def moved(self, done: int, arm: str, sign: int) -> np.ndarray:
-        """``[F, sets]`` 1 where the answer gets likelier (``sign`` 1) or less likely (-1), else 0; nan for no set."""
-        change = self.change[:, done, ARMS[arm]]
-        moved = (sign * change > self.resolution[:, None]).astype(float)
-        return np.where(np.isnan(change), np.nan, moved)
-
-    def as_predicted(self, done: int, arm: str) -> np.ndarray:
-        """``moved`` in KN's direction: likelier if doubled, less likely if zeroed."""
-        return self.moved(done, arm, 1 if done == DOUBLED else -1)
-
-    def log_odds(self, done: int, arm: str) -> np.ndarray:
-        """``[F]`` mean change over the arm's sets of the log odds of the answer, log P - log (1 - P), in nats: as log P
-        where P is small, and without a ceiling where it is large."""
-        clean = self.clean[:, None]
-        return np.asarray((odds_of(clean + self.change[:, done, ARMS[arm]]) - odds_of(clean)).mean(1))
-
-    @property
-    def room(self) -> float:
-        """By how many nats log P(answer) could rise on average, at most."""
-        return float(-self.clean.mean())
-
-
-def odds_of(log_p: np.ndarray) -> np.ndarray:
-    """Log odds of probabilities, of which none counts as closer to 1 than can be told."""
-    capped = np.minimum(log_p, -SURE)
-    return np.asarray(capped - np.log(-np.expm1(capped)))
-
-
-@dataclass(frozen=True)
-class ScaledFacts(Spec[Scaled]):
-    """The located and the random neurons of every one of ``facts``, in its original wording, doubled and zeroed."""
-
-    facts: Spec[FactSet]
-
-    @property
-    def title(self) -> str:
-        return "scaled neurons of facts"
-
-    @property
-    def _located(self) -> LocatedFacts:
-        return LocatedFacts("kn", self.facts)
-
-    def after(self, study: Study) -> Iterable[Spec[Any]]:
-        return (self.facts, self._located)
-
-    def tasks(self, study: Study) -> Iterable[Task]:
-        facts, settings = study.result(self.facts), study.settings
-        depends_on = {
-            "facts": facts.data_fingerprint,
-            "method": settings.attribution.settings,
-            "seed": settings.seed,
-            "random sets": [RANDOM_SETS, "disjoint from the located"],
-            "threshold": DEFAULT_CUT.threshold,
-        }
-        yield keyed(study, "scaled activations", depends_on, lambda: vars(self._scaled(study, facts)))
-
-    def read(self, study: Study, entries: Iterator[Entry]) -> Scaled:
-        (entry,) = entries
-        return Scaled(**{one.name: entry.arrays[one.name] for one in fields(Scaled)})
-
-    def flops(self, study: Study) -> float:
-        return passes_flops(study, self.facts, 2.0 * ARMS[LARGEST].stop)
-
-    def _scaled(self, study: Study, facts: FactSet) -> Scaled:
-        prompts = [facts.prompts[index] for index in facts.first]
-        tasks = study.tasks(self._located)
-        scores = study.settings.store.compute_all([tasks[index] for index in facts.first])
-        lm = study.weights()
-        sizes = magnitude(lm, prompts)
-        found: list[tuple[np.ndarray | float, ...]] = []
-        with Scaling(lm) as scaling:
-            for index, (prompt, entry) in enumerate(zip(prompts, scores, strict=True)):
-                values = torch.from_numpy(np.array(entry.arrays["values"]))
-                located = DEFAULT_CUT.locate(values)
-                if not 0 < 2 * located.count <= located.values.numel():
-                    continue
-                sets, is_there = _sets(located, sizes, study.settings.seed, index)
-                result = scaling.log_probs(
-                    prompt, torch.cat([sets, sets]), np.repeat(FACTORS, len(sets)).tolist()
-                )
-                change = (result.log_probs - result.clean).sum(1).reshape(2, -1).numpy()
-                found.append(
-                    (
-                        np.where(is_there, change, np.nan),
-                        (sets * values).sum((1, 2)).numpy(),
-                        sizes.mean_of(sets).numpy(),
-                        float(result.clean.sum()),
-                        max(result.rounding, RESOLUTION) * prompt.num_answer_tokens,
-                        located.count,
-                        facts.clusters[index],
-                        facts.known[index],
-                    )
-                )
-        if not found:
-            return _of_no_fact()
-        return Scaled(*(np.stack(column) for column in zip(*found, strict=True)))
-
-
-def _of_no_fact() -> Scaled:
-    none, no_sets = np.zeros(0), np.zeros((0, ARMS[LARGEST].stop))
-    change = np.zeros((0, 2, ARMS[LARGEST].stop))
-    return Scaled(change, no_sets, no_sets, none, none, none, none.astype(int), none.astype(bool))
-
-
-def _sets(located: NeuronMask, sizes: Magnitude, seed: int, fact: int) -> tuple[Tensor, np.ndarray]:
-    """``[S, layers, neurons]`` the sets of all arms, and ``[S]`` which of them are there.
-
-    Where more than half of a layer is located, no others of it can match them.
-    """
-    drawn = derived_seeds(Stream.FACT_SETS, seed, fact)[0]
-    generator, free = np.random.default_rng(drawn), ~located.values.numpy(force=True)
-    sets = np.zeros((ARMS[LARGEST].stop, *free.shape), bool)
-    is_there = np.ones(len(sets), bool)
-    for one in sets[ARMS[UNIFORM]]:
-        one.ravel()[generator.choice(np.flatnonzero(free), located.count, replace=False)] = True
-    sets[ARMS[LOCATED]], sets[ARMS[LARGEST]] = ~free, sizes.top_like(located).values.numpy(force=True)
-    if (free.sum(1) < located.per_layer).any():
-        is_there[ARMS[LAYER]] = is_there[ARMS[MAGNITUDE]] = False
-        return torch.from_numpy(sets), is_there
-    for one in sets[ARMS[LAYER]]:
-        for layer, count in enumerate(located.per_layer):
-            one[layer, generator.choice(np.flatnonzero(free[layer]), count, replace=False)] = True
-    sets[ARMS[MAGNITUDE]] = sizes.random_like(located, RANDOM_SETS, drawn).numpy(force=True)
-    return torch.from_numpy(sets), is_there
 
 
 # ------------------------------------------------------------------------------------- what all of its claims rest on
@@ -493,7 +307,7 @@ def kn_no_strong_correlation(found: ScaledKnown, study: Study, cell: Cell, claim
     rows = _rows(scaled, (LOCATED,))
     estimate, interval = stats.largest_rank_correlation(rows, scaled.clusters, study.settings.seed)
     if interval is None:
-        raise FloorError("floor effect: the sets do not differ in attribution, or change nothing")
+        raise FloorError("nothing to correlate: the sets do not differ in attribution, or change nothing")
     sets = {"": (LOCATED,), ", located and uniform sets": (LOCATED, UNIFORM)}
     if scaled.has(LAYER):
         sets |= {", located sets and those by layer": (LOCATED, LAYER), ", sets by layer alone": (LAYER,)}

@@ -77,9 +77,7 @@ class Found:
         agreement = self.agreement(edits)
         low = agreement < np.median(agreement)
         if min(low.sum(), (~low).sum()) * 4 < len(low):
-            raise FloorError(
-                "floor effect: most facts agree equally over wordings, so that no half agrees less"
-            )
+            raise FloorError("facts cannot be halved: most agree equally over wordings")
         return np.asarray(low)
 
 

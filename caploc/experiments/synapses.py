@@ -10,8 +10,9 @@ The unit is the fact, in its first wording: cells, neurons and random sets are a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -31,7 +32,8 @@ from caploc.experiments.facts import (
     passes_flops,
 )
 from caploc.experiments.locating_facts import LocatedFacts
-from caploc.experiments.specs import FloorError, Need, Spec, Task, keyed
+from caploc.experiments.scaled_facts import MeasuredFacts
+from caploc.experiments.specs import FloorError, Need
 from caploc.experiments.study import Study, experiment, family
 from caploc.experiments.wordings import query_facts
 from caploc.findings import Cell, Measurement
@@ -41,7 +43,6 @@ from caploc.locators.magnitude import Magnitude, magnitude
 from caploc.neurons import NeuronMask
 from caploc.papers import Claim
 from caploc.statistics.intervals import RESAMPLES
-from caploc.store import Entry
 from caploc.streams import Stream, derived_seeds, stream
 
 By = Literal["last query", "column sum"]
@@ -170,42 +171,25 @@ class WithRoom(Chosen):
 
 
 @dataclass(frozen=True)
-class ScaledSynapses(Spec[Synapses]):
+class ScaledSynapses(MeasuredFacts[Synapses]):
     """The synapses of the first wording of every one of ``facts``, cut and doubled, beside matched cells."""
 
-    facts: Spec[FactSet]
+    title = "synapses of facts"
+    what = "scaled synapses"
+    kept = Synapses
+    choices = MappingProxyType(
+        {"threshold": DEFAULT_CUT.threshold, "sets": [SHARE, CELL_SETS, LONG_SETS, NEURON_SETS, FACTORS]}
+    )
 
     @property
-    def title(self) -> str:
-        return "synapses of facts"
-
-    @property
-    def _located(self) -> LocatedFacts:
+    def located(self) -> LocatedFacts:
         return LocatedFacts("kn", FirstWordings(self.facts))
 
-    def after(self, study: Study) -> Iterable[Spec[Any]]:
-        return (self.facts, self._located)
-
-    def tasks(self, study: Study) -> Iterable[Task]:
-        facts, settings = study.result(self._located.facts), study.settings
-        depends_on = {
-            "facts": facts.data_fingerprint,
-            "method": settings.attribution.settings,
-            "seed": settings.seed,
-            "threshold": DEFAULT_CUT.threshold,
-            "sets": [SHARE, CELL_SETS, LONG_SETS, NEURON_SETS, FACTORS],
-        }
-        yield keyed(study, "scaled synapses", depends_on, lambda: vars(self._scaled(study, facts)))
-
-    def read(self, study: Study, entries: Iterator[Entry]) -> Synapses:
-        (entry,) = entries
-        return Synapses(**{one.name: entry.arrays[one.name] for one in fields(Synapses)})
-
     def flops(self, study: Study) -> float:
-        return passes_flops(study, self._located.facts, 20.0)
+        return passes_flops(study, self.located.facts, 20.0)
 
-    def _scaled(self, study: Study, facts: FactSet) -> Synapses:
-        scores = study.settings.store.compute_all(study.tasks(self._located))
+    def measured(self, study: Study, facts: FactSet) -> Synapses:
+        scores = study.settings.store.compute_all(study.tasks(self.located))
         lm = study.weights()
         sizes = magnitude(lm, facts.prompts)
         found: list[tuple[Any, ...]] = []
@@ -304,7 +288,7 @@ def _of_known(study: Study, cell: Cell, claim: Claim) -> Synapses:
 def _enough(study: Study, found: Synapses) -> Synapses:
     if len(found) < fewest_facts(study):
         raise FloorError(
-            f"floor effect: KN locates neurons for {len(found)} of the facts, fewer than the {fewest_facts(study)} "
+            f"too few facts: KN locates neurons for {len(found)} of them, fewer than the {fewest_facts(study)} "
             "that an interval is taken over"
         )
     return found

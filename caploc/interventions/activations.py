@@ -8,7 +8,7 @@ very many sets of neurons in one batch, and gets the same numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -52,27 +52,15 @@ def scaled(
     factors = factor_of_each(factor, len(members), lm.device)
     scale = torch.where(members, factors[:, None, None], 1.0).to(lm.dtype)  # [sets, layers, neurons]
     columns = None if at is None else torch.as_tensor(at, device=lm.device).reshape(-1)
-    shape = [0, 0]  # of the call under way; OPT flattens batch and tokens before its MLP
 
-    def before_layers(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        shape[:] = keywords(layer, args, kwargs)["hidden_states"].shape[:2]
-        _check_call(len(members), columns, *shape)
-
-    def before_projection(layer: int, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        states = args[0].reshape(*shape, -1)
+    def changed(layer: int, states: Tensor) -> Tensor:
         if columns is None:
-            changed = states * scale[:, layer, None]
-        else:
-            rows = torch.arange(shape[0], device=states.device)
-            changed = states.clone()
-            changed[rows, columns] *= scale[:, layer]
-        return (changed.reshape(args[0].shape), *args[1:])
+            return states * scale[:, layer, None]
+        states = states.clone()
+        states[torch.arange(len(states), device=states.device), columns] *= scale[:, layer]
+        return states
 
-    with ExitStack() as hooks:
-        hooks.callback(lm.layers[0].register_forward_pre_hook(before_layers, with_kwargs=True).remove)
-        for layer in members.any(2).any(0).nonzero().ravel().tolist():
-            projection = lm.architecture.mlp_out_of(lm.layers[layer])
-            hooks.callback(projection.register_forward_pre_hook(partial(before_projection, layer)).remove)
+    with _hooked(lm, members, partial(_check_call, "scaled", len(members), columns), entering=changed):
         yield
 
 
@@ -97,21 +85,48 @@ def rewritten(
             f"what neurons write must be vectors of shape (1 or {len(members)}, {width}) to fit {lm.name}, got "
             f"{tuple(added.shape)}"
         )
-    shape = [0, 0]
+
+    def written(layer: int, states: Tensor) -> Tensor:
+        return (states * members[:, layer, None]).sum(-1, keepdim=True) * added[:, None].to(states)
+
+    sets = max(len(members), len(added))
+    with _hooked(lm, members, partial(_check_call, "rewritten", sets, None), leaving=written):
+        yield
+
+
+Change = Callable[[int, Float[Tensor, "rows tokens neurons"]], Tensor]
+
+
+@contextmanager
+def _hooked(
+    lm: LanguageModel,
+    members: Bool[Tensor, "sets layers neurons"],
+    check: Callable[[int, int], None],
+    entering: Change | None = None,
+    leaving: Change | None = None,
+) -> Iterator[None]:
+    """Within it the output projection of every layer with a member takes what ``entering`` makes of its activations,
+    and has what ``leaving`` makes of them added to what it gives. ``check`` is told rows and tokens of every call."""
+    shape = [0, 0]  # of the call under way; OPT flattens batch and tokens before its MLP
 
     def before_layers(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         shape[:] = keywords(layer, args, kwargs)["hidden_states"].shape[:2]
-        _check_call(max(len(members), len(added)), None, *shape)
+        check(*shape)
 
-    def after_projection(layer: int, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        active = (args[0].reshape(*shape, -1) * members[:, layer, None]).sum(-1, keepdim=True)
-        return output + (active * added[:, None].to(output)).reshape(output.shape)
+    def before(layer: int, change: Change, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (change(layer, args[0].reshape(*shape, -1)).reshape(args[0].shape), *args[1:])
+
+    def after(layer: int, change: Change, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        return output + change(layer, args[0].reshape(*shape, -1)).reshape(output.shape)
 
     with ExitStack() as hooks:
         hooks.callback(lm.layers[0].register_forward_pre_hook(before_layers, with_kwargs=True).remove)
         for layer in members.any(2).any(0).nonzero().ravel().tolist():
             projection = lm.architecture.mlp_out_of(lm.layers[layer])
-            hooks.callback(projection.register_forward_hook(partial(after_projection, layer)).remove)
+            if entering is not None:
+                hooks.callback(projection.register_forward_pre_hook(partial(before, layer, entering)).remove)
+            if leaving is not None:
+                hooks.callback(projection.register_forward_hook(partial(after, layer, leaving)).remove)
         yield
 
 
@@ -141,14 +156,14 @@ def factor_of_each(factor: float | Sequence[float], sets: int, device: torch.dev
     return factors.expand(sets)
 
 
-def _check_call(sets: int, columns: Tensor | None, batch: int, tokens: int) -> None:
-    """Refuse a call of the model that ``scaled`` cannot serve."""
+def _check_call(of: str, sets: int, columns: Tensor | None, batch: int, tokens: int) -> None:
+    """Refuse a call of the model that ``scaled`` or ``rewritten``, whichever it is, cannot serve."""
     for count, what in ((sets, "masks"), (1 if columns is None else len(columns), "token indices")):
         if count not in (1, batch):
             raise OptionError(
-                f"{count} {what} were given to scaled() for a batch of {batch}; give one or {batch}"
+                f"{count} {what} were given to {of}() for a batch of {batch}; give one or {batch}"
             )
     if columns is not None and not ((-tokens <= columns) & (columns < tokens)).all():
         raise OptionError(
-            f"scaled() was to act on tokens {columns.tolist()}, but the call has {tokens}; correct `at`"
+            f"{of}() was to act on tokens {columns.tolist()}, but the call has {tokens}; correct `at`"
         )

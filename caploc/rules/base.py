@@ -191,6 +191,10 @@ class Span:
         """Name and interval, with digits enough to tell its ends from the thresholds."""
         return f"{self.name} {span(self.low, self.high, *thresholds)}"
 
+    def called(self, name: str) -> Span:
+        """The same interval under another name."""
+        return Span(name, (self.low, self.high))
+
     def within(self, margin: float) -> bool:
         """Whether it lies strictly closer to 0 than ``margin``."""
         return -margin < self.low <= self.high < margin

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
@@ -32,7 +33,7 @@ class Judged:
 
 
 class Derived(Rule, kind="derived"):
-    """Follows from the verdicts of ``claims``: all are supported / any is refuted (see `derive`).
+    """Follows from the verdicts of ``claims``: all are supported / any is refuted beyond error (see `derive`).
 
     Attributes:
         better: those of the claims that it reads whose refutation counts only where what was located fares better, an
@@ -63,27 +64,46 @@ class Derived(Rule, kind="derived"):
             one.outcome is Outcome.REFUTED and (one.above or source not in self.better) for one in ended
         )
 
+    def falls(self, source: str, ended: Sequence[Judged], level: float) -> bool:
+        """Whether a claim is refuted in more of the cells that were judged than error explains."""
+        judged = [one for one in ended if one.outcome in _VERDICTS]
+        return bool(judged) and self.refuted(source, judged) >= beyond_error(len(judged), level)
+
+
+def beyond_error(cells: int, level: float) -> int:
+    """The fewest refuted of ``cells`` that have a probability of at most ``level`` where each errs as often as that: 1
+    of 1, 2 of 2 to 7, 3 of 8 to 16 at 5 %. Of many cells, each of which may err, one refuted alone shows nothing."""
+    below = 0.0  # the probability of fewer
+    for count in range(cells):
+        below += math.comb(cells, count) * level**count * (1 - level) ** (cells - count)
+        if 1 - below <= level + ROUNDING:
+            return count + 1
+    return cells
+
 
 def derive(claim: Claim, cells: Mapping[str, Sequence[Judged]]) -> Verdict:
     """What a ``derived`` claim's verdict is, given how the cells of one model ended, by claim.
 
-    REFUTED if any cell of any source is; SUPPORTED if every source has cells that were judged and all of them are. A
-    universal negative is INCONCLUSIVE instead of SUPPORTED, and of REFUTED unless one method is a counterexample. Cells
-    that were not run, or measured without anything to compare with, are left out; a source with no other cell leaves
-    the verdict INCONCLUSIVE, or NOT RUN where every source is like that.
+    REFUTED if a source is in more of its cells than errors explain (`beyond_error`, at the claim's level); SUPPORTED if
+    every source has cells that were judged and all of them are. A universal negative is INCONCLUSIVE instead of
+    SUPPORTED, and of REFUTED unless one method is a counterexample. Cells that were not run, or measured without
+    anything to compare with, are left out; a source with no other cell leaves the verdict INCONCLUSIVE, or NOT RUN
+    where every source is like that.
     """
     rule = claim.rule
     assert isinstance(rule, Derived)
     judged = {
         source: [one for one in cells.get(source, ()) if one.outcome in _VERDICTS] for source in rule.claims
     }
-    against = {source: rule.refuted(source, ended) for source, ended in judged.items()}
-    refuted = [
-        f"{source} ({count} of {_cells(judged[source])})" for source, count in against.items() if count
-    ]
+    against = {
+        source: f"{source} ({count} of {_cells(ended)})"
+        for source, ended in judged.items()
+        if (count := rule.refuted(source, ended))
+    }
+    refuted = [shown for source, shown in against.items() if rule.falls(source, judged[source], claim.level)]
     missing = [source for source, ended in judged.items() if not ended]
     if rule.universal:
-        return _universal(rule, cells, refuted, missing)
+        return _universal(rule, cells, refuted, missing, claim.level)
     if refuted:
         return Verdict(
             Outcome.REFUTED, f"it needs all of {', '.join(rule.claims)}; refuted: {', '.join(refuted)}"
@@ -99,14 +119,20 @@ def derive(claim: Claim, cells: Mapping[str, Sequence[Judged]]) -> Verdict:
     shown = ", ".join(f"{source} in {count} of {_cells(judged[source])}" for source, count in counts.items())
     if all(count == len(judged[source]) for source, count in counts.items()):
         return Verdict(Outcome.SUPPORTED, f"supported: {shown}")
-    return Verdict(Outcome.INCONCLUSIVE, f"not refuted, and supported: {shown}; all cells are needed")
+    few = f"refuted in no more cells than errors of {100 * claim.level:g} % a cell explain, "
+    lost = few + ", ".join(against.values()) if against else "not refuted"
+    return Verdict(Outcome.INCONCLUSIVE, f"{lost}, and supported: {shown}; all cells are needed")
 
 
 def _universal(
-    rule: Derived, cells: Mapping[str, Sequence[Judged]], refuted: Sequence[str], missing: Sequence[str]
+    rule: Derived,
+    cells: Mapping[str, Sequence[Judged]],
+    refuted: Sequence[str],
+    missing: Sequence[str],
+    level: float,
 ) -> Verdict:
     for method in rule.counterexamples:
-        if all(rule.refuted(source, cells.get(source, ())) for source in method):
+        if all(rule.falls(source, cells.get(source, ()), level) for source in method):
             return Verdict(
                 Outcome.REFUTED,
                 f"a counterexample on this model: {' and '.join(method)} are refuted together",
@@ -124,4 +150,6 @@ def _cells(ended: Sequence[Judged]) -> str:
     return "1 cell" if len(ended) == 1 else f"{len(ended)} cells"
 
 
+ROUNDING = 1e-9
+"""1 - .95 must not be more than .05."""
 _VERDICTS = (Outcome.SUPPORTED, Outcome.REFUTED, Outcome.INCONCLUSIVE)

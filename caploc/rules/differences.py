@@ -55,7 +55,7 @@ class Difference(Comparison, kind="difference"):
         narrow = Span("", ends(finding, "scrambled gap", scrambled, "interval90"))
         p = number(finding, "permutation", part(finding, "permutation", Test), "p")
         twins, own90 = beyond_twins(finding, "beyond twins"), value_interval90(finding)
-        shown = f"{own.name}: interval {span(own.low, own.high, 0)}"
+        shown = f"{own.name}: interval {span(own.low, own.high, 0)}{' lies above 0' if own.low > 0 else ''}"
         gap90 = (
             f"scrambled text overlaps less by [{num(narrow.low, -margin)}, {num(narrow.high, margin)}] (90 %)"
         )
@@ -126,17 +126,18 @@ class EveryEffect(Comparison, kind="comparison"):
     least_effect: NonNegative | None = None
 
     def judge(self, claim: Claim, finding: Finding) -> Verdict:
+        found = parts(finding, Effect)
         verdicts = [
-            _effect(claim, finding, name, one, self.equivalence_margin, self.least_effect)
-            for name, one in parts(finding, Effect).items()
+            _effect(claim, finding, name, self.equivalence_margin, self.least_effect, alone=len(found) == 1)
+            for name in found
         ]
-        found = {
+        by_outcome = {
             outcome: [verdict.reason for verdict in verdicts if verdict.outcome is outcome]
             for outcome in (Outcome.REFUTED, Outcome.INCONCLUSIVE, Outcome.SUPPORTED)
         }
-        decides = next(outcome for outcome, reasons in found.items() if reasons)
-        if len(found[decides]) == len(verdicts):
-            return Verdict(decides, listed(found[decides]))
+        decides = next(outcome for outcome, reasons in by_outcome.items() if reasons)
+        if len(by_outcome[decides]) == len(verdicts):
+            return Verdict(decides, listed(by_outcome[decides]))
         # what decides comes first, but what says otherwise is not kept from the reader
         said = {
             Outcome.REFUTED: "against",
@@ -145,7 +146,7 @@ class EveryEffect(Comparison, kind="comparison"):
         }
         sides = (
             f"{said[outcome]} {len(reasons)} of {len(verdicts)} effects: {listed(reasons)}"
-            for outcome, reasons in found.items()
+            for outcome, reasons in by_outcome.items()
             if reasons
         )
         return Verdict(decides, "; ".join(sides))
@@ -207,10 +208,10 @@ class Specificity(Comparison, kind="specificity"):
     other_refuted: NonNegative
 
     def judge(self, claim: Claim, finding: Finding) -> Verdict:
-        own = _effect(claim, finding, "own", part(finding, "own", Effect), self.equivalence_margin)
+        own = _effect(claim, finding, "own", self.equivalence_margin, alone=True)
         others = part(finding, "other", Effect)
-        wide = interval(finding, "other", others)
-        narrow = interval(finding, "other", others, "interval90")
+        wide = interval(finding, "other", others).called("elsewhere")
+        narrow = interval(finding, "other", others, "interval90").called("elsewhere")
         margin, beyond = self.other_margin, self.other_refuted
         if own.outcome is Outcome.REFUTED:
             return own
@@ -246,8 +247,17 @@ class Equivalence(Rule, kind="equivalence"):
         needed = math.ceil(self.share * len(spans) - ROUNDING)
         inside = [one for one in spans if one.within(margin)]
         outside = [one for one in spans if one.low >= margin or one.high <= -margin]
+        if len(spans) == 1:
+            shown = f"{_alone(finding, spans[0]).shown(margin, -margin)} ({called}) lies"
+            if inside:
+                return Verdict(Outcome.SUPPORTED, f"{shown} within {num(margin)} of 0")
+            if outside:
+                return Verdict(Outcome.REFUTED, f"{shown} wholly more than {num(margin)} from 0")
+            return Verdict(
+                Outcome.INCONCLUSIVE, f"{shown} neither within {num(margin)} of 0 nor wholly outside"
+            )
         count = (
-            f"{len(inside)} of {len(spans)} {called}{'' if len(spans) == 1 else 's'} "
+            f"{len(inside)} of {len(spans)} {called}s "
             f"{'lies' if len(inside) == 1 else 'lie'} within {num(margin)} of 0 ({needed} needed)"
         )
         if len(inside) >= needed:
@@ -286,9 +296,10 @@ class NonInferiority(Rule, kind="non_inferiority"):
         shown = (
             f"{worst.shown(bound)} lies above {num(bound)}"
             if len(spans) == 1
-            else f"all {len(spans)} intervals lie above {num(bound)}, the lowest is {worst.shown(bound)}"
+            else f"{'both' if len(spans) == 2 else f'all {len(spans)}'} intervals lie above {num(bound)}, the lowest "
+            f"is {worst.shown(bound)}"
         )
-        none = f"; of {len(single)} parts none is shown to lie below it" if single else ""
+        none = f"; none of {len(single)} single ones is shown to lie below it" if single else ""
         return Verdict(Outcome.SUPPORTED, shown + none)
 
 
@@ -331,15 +342,18 @@ class NoMore(Rule, kind="no_more"):
         margin, more = self.margin, part(finding, "more", Effect)
         wide, narrow = interval(finding, "more", more), interval(finding, "more", more, "interval90")
         chance = interval(finding, "above chance", part(finding, "above chance", Effect))
-        shown = f"{chance.shown(0)}; they share more by {span(wide.low, wide.high, margin)}, one-sided 95 % at most "
-        shown = f"{shown}{num(narrow.high, margin)}"
+        shown = (
+            f"what they share minus what others share {span(wide.low, wide.high, margin)}, one-sided 95 % at most "
+            f"{num(narrow.high, margin)}; what is located overlaps above chance by {span(chance.low, chance.high, 0)}"
+        )
         if wide.low > margin:
             return Verdict(Outcome.REFUTED, f"{shown}: more by over {num(margin)}")
         if narrow.high < margin and chance.low > 0:
             return Verdict(
-                Outcome.SUPPORTED, f"{shown}: not more by {num(margin)}, and what is located is above chance"
+                Outcome.SUPPORTED,
+                f"{shown}: not more by {num(margin)}, and what is located is shown to lie above chance",
             )
-        missing = ["what is located is not shown to be more than chance"] if chance.low <= 0 else []
+        missing = ["what is located is not shown to lie above chance"] if chance.low <= 0 else []
         missing += [f"they may share more by {num(margin)}"] if narrow.high >= margin else []
         return Verdict(Outcome.INCONCLUSIVE, f"{shown}: {' and '.join(missing)}")
 
@@ -360,9 +374,9 @@ class PrintedOrDirection(AgreesWithPrinted, Comparison, kind="printed_or_directi
 
     def judge(self, claim: Claim, finding: Finding) -> Verdict:
         direction = EveryEffect(detectable=self.detectable, equivalence_margin=self.equivalence_margin)
-        verdicts = {"the direction of the printed numbers": direction.judge(claim, finding)}
+        verdicts = {"in the direction of the printed numbers": direction.judge(claim, finding)}
         if claim.covers(finding.cell) and finding.measurement.of(Number):
-            verdicts["the numbers"] = super().judge(claim, finding)
+            verdicts["the numbers themselves"] = super().judge(claim, finding)
         outcomes = [one.outcome for one in verdicts.values()]
         outcome = next(
             (one for one in (Outcome.REFUTED, Outcome.INCONCLUSIVE) if one in outcomes), Outcome.SUPPORTED
@@ -374,11 +388,13 @@ class PrintedOrDirection(AgreesWithPrinted, Comparison, kind="printed_or_directi
 
 
 def _effect(
-    claim: Claim, finding: Finding, name: str, one: Effect, margin: float, least: float | None = None
+    claim: Claim, finding: Finding, name: str, margin: float, least: float | None = None, alone: bool = False
 ) -> Verdict:
     """Whether one part is an effect: above 0, with a p below the level, and not equivalent to 0; ``least``: the
-    smallest that counts."""
+    smallest that counts; ``alone``: it is what the finding is about."""
+    one = part(finding, name, Effect)
     wide, narrow = interval(finding, name, one), interval(finding, name, one, "interval90")
+    wide = _alone(finding, wide) if alone else wide
     p = number(finding, name, one, "p")
     shown = f"{wide.shown(0)}, one-sided p {num(p, claim.level)}"
     if wide.high <= 0:
@@ -401,6 +417,13 @@ def _effect(
     missing = ["the interval contains 0"] if wide.low <= 0 else []
     missing += [f"p is not below {num(claim.level)}"] if p >= claim.level else []
     return Verdict(Outcome.INCONCLUSIVE, f"{shown}: {' and '.join(missing)}")
+
+
+def _alone(finding: Finding, one: Span) -> Span:
+    """The interval of a finding's only effect under a name that says what was compared."""
+    quantity = finding.measurement.quantity
+    named = one.name in quantity or one.name == "own"
+    return one.called(quantity if named else f"{quantity}, {one.name}")
 
 
 def _ps(finding: Finding, *names: str) -> list[float | None]:

@@ -71,8 +71,12 @@ class AboveTwin(LowerBound, kind="above_twin"):
 
     def beside_twins(self, finding: Finding, before: str = "") -> Verdict:
         """The verdict on the parts whose names begin with ``before``."""
+        full = part(finding, f"{before}at full size", Bound)
+        what = before.strip().replace("iou", "IoU") or finding.measurement.quantity
         level = self.of(
-            interval(finding, f"{before}at full size", part(finding, f"{before}at full size", Bound))
+            interval(finding, f"{before}at full size", full).called(
+                f"{what} at the paper's number of samples"
+            )
         )
         twins = beyond_twins(finding, f"{before}beyond twins")
         if twins.outcome is Outcome.REFUTED and level.outcome is Outcome.SUPPORTED:
@@ -90,14 +94,12 @@ def beyond_twins(finding: Finding, name: str, of: Effect | None = None) -> Verdi
     """
     gap = part(finding, name, Effect) if of is None else of
     value, narrow = number(finding, name, gap), ends(finding, name, gap, "interval90")
-    more = f"than those of 95 % of untrained twins: by {num(value, 0)}, at most {num(narrow[1], 0)} (one-sided 95 %)"
+    shown = f"lead over 95 % of untrained twins {num(value, 0)}, at most {num(narrow[1], 0)} (one-sided 95 %)"
     if value > 0:
-        return Verdict(Outcome.SUPPORTED, f"halves agree more {more}")
+        return Verdict(Outcome.SUPPORTED, f"{shown}: more than random weights give")
     if narrow[1] <= 0:
-        return Verdict(
-            Outcome.REFUTED, f"random weights give as much: halves are shown not to agree more {more}"
-        )
-    return Verdict(Outcome.INCONCLUSIVE, f"halves do not agree more {more}, which does not show the contrary")
+        return Verdict(Outcome.REFUTED, f"{shown}: random weights give as much")
+    return Verdict(Outcome.INCONCLUSIVE, f"{shown}: whether random weights give as much is open")
 
 
 class BeyondTwins(Comparison, kind="beyond_twins"):

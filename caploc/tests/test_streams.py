@@ -15,7 +15,7 @@ from caploc.streams import SHARED, Stream, derived_seeds, stream
 LIBRARY = Path(__file__).parents[1]
 BARE = {
     "consistency/statements.py": 1,  # one fixed sample
-    "experiments/reliability_kn.py": 1,  # a fact's random sets, of a seed derived for the fact
+    "experiments/scaled_facts.py": 1,  # a fact's random sets, of a seed derived for the fact
     "neurons.py": 1,  # a random set
     "statistics/intervals.py": 2,
     "statistics/permutation.py": 2,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -236,38 +235,13 @@ def make_model(config: PreTrainedConfig, dtype: torch.dtype, seed: int = 0) -> P
             else:
                 parameter.data.add_(0.1 * torch.randn_like(parameter))
     if dtype == torch.float64 and config.model_type in CONFIGS:
-        _norms_in_float64(model)
+        # two computations that agree to 1e-16 rarely, but not never, fall on two sides of a rounding
+        for module in model.modules():
+            if type(module).__name__.endswith("RMSNorm"):
+                module.forward = partial(_in_float64, module.forward)
     return model.to(dtype).eval()
 
 
-@contextmanager
-def softmax_in_float64() -> Iterator[None]:
-    """Eager attention (Gemma 2's only kind) takes its softmax in float32 whatever the dtype. Its norm behind the MLP
-    steepens everything by 1/sqrt(eps) near alpha = 0: this rounding alone can reach 2e-6 of the largest score."""
-    original = torch.nn.functional.softmax
-
-    def softmax(
-        states: torch.Tensor, dim: int = -1, dtype: torch.dtype | None = None, **rest: Any
-    ) -> torch.Tensor:
-        return original(states, dim, dtype=states.dtype if states.dtype == torch.float64 else dtype, **rest)
-
-    torch.nn.functional.softmax = softmax
-    try:
-        yield
-    finally:
-        torch.nn.functional.softmax = original
-
-
-def _norms_in_float64(model: PreTrainedModel) -> None:
-    """RMS norms round through float32 whatever the dtype. Two computations that agree to 1e-16 can fall on two sides of
-    such a rounding and then differ by 1e-8, rarely but not never: float64 comparisons must not hang on that."""
-    for module in model.modules():
-        if type(module).__name__.endswith("RMSNorm"):
-            module.forward = partial(_rms_norm, module)
-
-
-def _rms_norm(module: Any, states: torch.Tensor) -> torch.Tensor:
-    gemma = type(module).__name__.startswith("Gemma")
-    epsilon = module.eps if gemma else module.variance_epsilon
-    scale = torch.rsqrt(states.pow(2).mean(-1, keepdim=True) + epsilon)
-    return states * scale * (1 + module.weight if gemma else module.weight)
+def _in_float64(forward: Callable[..., torch.Tensor], states: torch.Tensor) -> torch.Tensor:
+    with in_float64():
+        return forward(states)

@@ -13,7 +13,7 @@ from caploc.attribution.engine import Attributor, Method
 from caploc.attribution.integrate import MOST_COLUMNS
 from caploc.errors import OptionError
 from caploc.model.loading import LanguageModel
-from caploc.tests.attribution.families import CONFIGS, softmax_in_float64
+from caploc.tests.attribution.families import CONFIGS, in_float64
 from caploc.tests.attribution.test_attribute import EXAMPLES, attribute
 from caploc.tests.attribution.test_exactness import packed, random_example, relative_error, small_model
 from caploc.tests.oracles.attribution import ablation_oracle, reference_scores
@@ -28,9 +28,10 @@ SMALL = (2, 4, 2, 5)  # layers, heads, key heads, window
 def test_the_difference_is_the_integral(family: str, value: str) -> None:
     """Completeness along one neuron's path: the oracle integrates autograd's gradient with 16 Gauss-Legendre points."""
     lm, example = small_model(family, torch.float64, SMALL), random_example(4, 2)
-    integrated = reference_scores(lm, example, Method(15, "gauss-legendre", path="neuron", value=value))
-    error = relative_error(packed(lm, example, Method(path="neuron", value=value)), integrated)
-    assert error <= (1e-6 if family == "gptj" else 1e-12)  # GPT-J casts queries and keys to float32 itself
+    with in_float64():
+        integrated = reference_scores(lm, example, Method(15, "gauss-legendre", path="neuron", value=value))
+        error = relative_error(packed(lm, example, Method(path="neuron", value=value)), integrated)
+    assert error <= 1e-12
 
 
 @settings(max_examples=20, deadline=None)
@@ -50,10 +51,10 @@ def test_equals_one_whole_run_a_neuron(
 ) -> None:  # fmt: skip
     lm = small_model(family, torch.float64, (layers, *heads, window))
     example = random_example(prompt, answer, seed=prompt)
-    with softmax_in_float64():
+    with in_float64():
         found = packed(lm, example, Method(path="neuron", value=value, chunk_tokens=chunk))
         error = relative_error(found, ablation_oracle(lm, example, value))
-    assert error <= (1e-5 if family == "gptj" else 1e-10)
+    assert error <= 1e-10
 
 
 def test_an_answer_wider_than_a_pass() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from caploc.attribution.engine import Attributor, Method
 from caploc.attribution.method import Tolerance
 from caploc.errors import ModelError
-from caploc.tests.attribution.families import CONFIGS, softmax_in_float64
+from caploc.tests.attribution.families import CONFIGS, in_float64
 from caploc.tests.attribution.test_attribute import EXAMPLES, attribute, tokens
 from caploc.tests.attribution.test_exactness import packed, random_example, relative_error, small_model
 from caploc.tests.oracles.attribution import last_position_scaled, module_of, reference_scores
@@ -23,9 +23,9 @@ from caploc.tests.tiny import tiny_lm
 def test_equals_the_oracle(family: str) -> None:
     lm, example = small_model(family, torch.float64, (2, 4, 2, 5)), random_example(7, 6)
     method = Method(steps=4, value="pre", chunk_tokens=25)
-    with softmax_in_float64():
+    with in_float64():
         error = relative_error(packed(lm, example, method), reference_scores(lm, example, method))
-    assert error <= (1e-6 if family == "gptj" else 1e-12)  # GPT-J casts queries and keys to float32 itself
+    assert error <= 1e-12
     assert relative_error(packed(lm, example, Method(steps=4)), reference_scores(lm, example, method)) > 0.01
 
 

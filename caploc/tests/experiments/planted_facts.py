@@ -19,7 +19,7 @@ from caploc.experiments.locating_facts import (
     LocatedHalves,
     LocatedSets,
 )
-from caploc.experiments.reliability_kn import ARMS, LARGEST, Scaled, ScaledFacts
+from caploc.experiments.scaled_facts import ARMS, LARGEST, Scaled, ScaledFacts
 from caploc.experiments.specs import Spec
 from caploc.experiments.study import Study, StudySettings
 from caploc.findings import Cell, Finding, Measurement, Part, Verdict

@@ -77,7 +77,7 @@ def test_gains_that_random_neurons_share_are_no_gains_of_located_ones() -> None:
     )
     finding, outcome = run("cross-significant-improvement", same)
     assert outcome is not Outcome.SUPPORTED
-    base, random = finding.measurement.parts["base"], finding.measurement.parts["random"]
+    base, random = finding.measurement.parts["over the base"], finding.measurement.parts["over random"]
     assert base.interval[0] > 0 and random.estimate == 0  # type: ignore[index]
 
 

@@ -14,7 +14,7 @@ from caploc.examples import tokenize
 from caploc.experiments import fidelity
 from caploc.experiments.evidence import assemble
 from caploc.experiments.facts import answers_known, facts_of, load_facts
-from caploc.experiments.reliability_kn import ScaledFacts
+from caploc.experiments.scaled_facts import ScaledFacts
 from caploc.experiments.specs import Need, NotRunError, Plan
 from caploc.experiments.study import Study
 from caploc.findings import Cell

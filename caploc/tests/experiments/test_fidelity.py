@@ -460,13 +460,16 @@ def test_the_printed_order_holds_or_not(kn: int, kc: int, outcome: Outcome) -> N
     finding, verdict = ordering(sharing(kn), traced(1), sharing(kc))
     assert verdict.outcome is outcome, verdict.reason
     found = finding.measurement
-    first, second = estimate(found.parts["kn-rome"]), estimate(found.parts["rome-kc"])
+    first, second = estimate(found.parts["KN minus ROME"]), estimate(found.parts["ROME minus KC"])
     assert estimate(found.value) == min(first, second)
     assert first == pytest.approx(estimate(found.parts["kn"]) - estimate(found.parts["rome"]))
     assert second == pytest.approx(aside(found, "section 1's order, rome minus kc"))
     assert aside(found, "section 1's order, kc minus kn") == pytest.approx(-first - second)
     assert found.controls["rome, chance"] == pytest.approx(3 / 28)
-    assert [name for name, one in found.parts.items() if one.p is not None] == ["kn-rome", "rome-kc"]
+    assert [name for name, one in found.parts.items() if one.p is not None] == [
+        "KN minus ROME",
+        "ROME minus KC",
+    ]
     assert found.n == FEWER
 
 

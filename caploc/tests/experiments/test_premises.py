@@ -247,7 +247,7 @@ def test_edits_that_end_alike_in_all_layers_have_no_correlation() -> None:
     study = edit_study(success)
     _, verdict = run(premises.rome_restoration_locates, study, RESTORATION, dataset="zsre")
     assert verdict.outcome is Outcome.INCONCLUSIVE
-    assert verdict.reason == "floor effect: in 20 of 30 facts edits end alike in all layers"
+    assert verdict.reason == "layers cannot be ranked: in 20 of 30 facts edits end alike in all layers"
 
 
 def restoration(number: int, follows: float, ties: float = 0.2) -> Verdict:

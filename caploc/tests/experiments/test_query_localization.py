@@ -26,7 +26,7 @@ from caploc.experiments.query_mapping import (
     neighbours_of,
 )
 from caploc.experiments.query_overlap import CONTRASTS, contrast, predicted_recall
-from caploc.experiments.reliability_kn import odds_of
+from caploc.experiments.scaled_facts import odds_of
 from caploc.experiments.specs import FloorError, NotRunError
 from caploc.experiments.study import Study
 from caploc.experiments.wordings import InWordings, Queries, last_tokens, query_facts, templates

@@ -238,7 +238,7 @@ def test_share_where_all_or_few_are_recalled() -> None:
         reliability_kc.kc_recalled_param_share, planted(100, 0.15, 0.0), claim, "gptj-6b", "zsre"
     )
     assert verdict.outcome is Outcome.INCONCLUSIVE
-    assert verdict.reason.startswith("floor effect: circuits recall 15 of 100 known facts")
+    assert verdict.reason.startswith("too few facts: circuits recall 15 of 100 known facts")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from caploc.experiments import reliability_kn
-from caploc.experiments.reliability_kn import ARMS, LARGEST, Scaled
+from caploc.experiments.scaled_facts import ARMS, LARGEST, Scaled
 from caploc.findings import Effect, Outcome
 from caploc.tests.experiments.planted_facts import aside, estimate, run, scaled_of, scaled_study
 
@@ -76,7 +76,7 @@ def test_elsewhere_the_direction_of_the_printed_shares_decides(
     study, claim = scaled_study(planted(1000, ups)), f"reliability-kn-{name}"
     _, verdict = run(getattr(reliability_kn, f"kn_{name}"), study, claim, "tiny-llama", "zsre")
     assert verdict.outcome is outcome, verdict.reason
-    assert verdict.reason.startswith("the direction of the printed numbers: ")
+    assert verdict.reason.startswith("in the direction of the printed numbers: ")
 
 
 def test_facts_that_all_move_alike_are_no_proof() -> None:
@@ -171,7 +171,7 @@ def test_sets_without_any_difference_say_nothing() -> None:
         "reliability-kn-no-strong-correlation",
         dataset="zsre",
     )
-    assert verdict.outcome is Outcome.INCONCLUSIVE and verdict.reason.startswith("floor effect: ")
+    assert verdict.outcome is Outcome.INCONCLUSIVE and verdict.reason.startswith("nothing to correlate: ")
 
 
 @pytest.mark.parametrize("name", ["double", "zero", "similar_to_random", "not_necessarily", "ipp"])

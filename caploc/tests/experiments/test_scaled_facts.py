@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from caploc.experiments.facts import facts_of
-from caploc.experiments.reliability_kn import (
+from caploc.experiments.scaled_facts import (
     ARMS,
     DOUBLED,
     LARGEST,

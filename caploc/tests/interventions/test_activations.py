@@ -21,7 +21,7 @@ from caploc.interventions.weights import replaced_weights
 from caploc.model.loading import LanguageModel, wrap
 from caploc.neurons import NeuronMask
 from caploc.rows.model import RowModel
-from caploc.tests.attribution.families import CONFIGS, gpt_neo_config, make_model, softmax_in_float64
+from caploc.tests.attribution.families import CONFIGS, gpt_neo_config, in_float64, make_model
 from caploc.tests.attribution.test_exactness import random_example, small_model
 from caploc.tests.tiny import NEURONS, SHAPE, tiny_lm
 
@@ -91,17 +91,15 @@ def test_rows_equal_plain_runs(
     lm = small_model(family, torch.float64, (layers, *heads, window))
     example, masks = random_example(prompt, answer, seed), random_masks(6, layers, share, seed)
     factors = [FACTORS[(row + seed) % 4] for row in range(len(masks))]
-    with softmax_in_float64():
+    with in_float64():
         found = measured(lm, example, masks, factors, positions, chunk=chunk)
         expected = [
             direct(lm, example, members, factor, tokens_of(example, positions))
             for members, factor in zip(masks, factors, strict=True)
         ]
         clean = direct(lm, example, masks[0], 1.0, slice(0, 0))
-    # GPT-J casts queries and keys to float32 itself
-    bound = 1e-6 if family == "gptj" else 1e-10
-    assert (found.log_probs - torch.stack(expected)).abs().max() <= bound
-    assert (found.clean - clean).abs().max() <= 1e-12 and found.rounding <= bound
+    assert (found.log_probs - torch.stack(expected)).abs().max() <= 1e-10
+    assert (found.clean - clean).abs().max() <= 1e-12 and found.rounding <= 1e-10
 
 
 @pytest.mark.parametrize("family", sorted(CONFIGS))
@@ -267,6 +265,11 @@ def test_calls_that_do_not_fit_the_masks_are_refused() -> None:
         scaled(lm, MASK, 0),
     ):
         lm.model(input_ids=ids)
+    with (
+        pytest.raises(OptionError, match=r"2 masks were given to rewritten\(\) for a batch of 3"),
+        rewritten(lm, MASK, torch.zeros(1, 32)),
+    ):
+        lm.model(input_ids=ids)
     expected = r"scaled\(\) was to act on tokens \[4\], but the call has 4"
     with pytest.raises(OptionError, match=expected), scaled(lm, MASK[:1], 0, at=4):
         lm.model(input_ids=ids)
@@ -293,23 +296,24 @@ def test_rewritten_neurons_equal_changed_weights(family: str) -> None:
     masks, width = random_masks(3, 3, 0.3, 5), lm.model.get_output_embeddings().weight.shape[1]
     added = torch.randn(3, width, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     ids = torch.stack([random_example(7, 1, seed).input_ids for seed in range(3)])
-    plain = lm.model(input_ids=ids, use_cache=False).logits
-    with rewritten(lm, masks, added), torch.no_grad():
-        found = lm.model(input_ids=ids, use_cache=False).logits
-    for row in range(3):
-        weights = {}
-        for layer, chosen in zip(lm.layers, masks[row], strict=True):
-            parameter = lm.architecture.mlp_out_of(layer).weight
-            name = next(name for name, one in lm.model.named_parameters() if one is parameter)
-            by_input = weight_by_input(lm.architecture.mlp_out_of(layer)).clone()
-            by_input[chosen] += added[row]
-            transposed = input_axis(lm.architecture.mlp_out_of(layer)) == 1
-            weights[name] = by_input.T.contiguous() if transposed else by_input
-        with replaced_weights(lm, weights), torch.no_grad():
-            expected = lm.model(input_ids=ids[row : row + 1], use_cache=False).logits[0]
-        assert (found[row] - expected).abs().max() <= (1e-6 if family == "gptj" else 1e-11)
+    with in_float64(), torch.no_grad():
+        plain = lm.model(input_ids=ids, use_cache=False).logits
+        with rewritten(lm, masks, added):
+            found = lm.model(input_ids=ids, use_cache=False).logits
+        for row in range(3):
+            weights = {}
+            for layer, chosen in zip(lm.layers, masks[row], strict=True):
+                parameter = lm.architecture.mlp_out_of(layer).weight
+                name = next(name for name, one in lm.model.named_parameters() if one is parameter)
+                by_input = weight_by_input(lm.architecture.mlp_out_of(layer)).clone()
+                by_input[chosen] += added[row]
+                transposed = input_axis(lm.architecture.mlp_out_of(layer)) == 1
+                weights[name] = by_input.T.contiguous() if transposed else by_input
+            with replaced_weights(lm, weights):
+                expected = lm.model(input_ids=ids[row : row + 1], use_cache=False).logits[0]
+            assert (found[row] - expected).abs().max() <= 1e-11
+        assert torch.equal(lm.model(input_ids=ids, use_cache=False).logits, plain)
     assert torch.equal(found[0], plain[0]) and (found[1:] - plain[1:]).abs().amax((1, 2)).min() > 1e-3
-    assert torch.equal(lm.model(input_ids=ids, use_cache=False).logits, plain)
 
 
 @pytest.mark.parametrize(

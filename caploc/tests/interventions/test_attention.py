@@ -22,13 +22,12 @@ from caploc.locators.magnitude import Magnitude
 from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask
 from caploc.rows.model import RowModel
-from caploc.tests.attribution.families import CONFIGS, softmax_in_float64
-from caploc.tests.attribution.test_exactness import random_example, small_model
+from caploc.tests.attribution.families import CONFIGS, in_float64
+from caploc.tests.attribution.test_exactness import random_example, relative_error, small_model
 from caploc.tests.tiny import NEURONS
 
 HEADS, KEY_HEADS, LAYERS, WINDOW, PROMPT, ANSWER = 4, 2, 3, 5, 8, 3
-FLOAT32_ATTENTION = {"gptj", "gemma2"}
-"""Their own code computes attention in float32 whatever the model's dtype."""
+BOUND = 1e-12
 UNGROUPED = {"gpt2", "gptj", "gpt_neox", "opt"}
 
 
@@ -143,19 +142,15 @@ def test_equals_explicit_weights(family: str, way: Way, queries: Queries) -> Non
         cells[..., 0] = False  # the first token sees nothing else
         cells &= torch.arange(PROMPT) % 2 == 1  # nor may a window be emptied
     factors = [0.0, 0.3, 2.0, 5.0]
-    bound = 1e-6 if family in FLOAT32_ATTENTION else 1e-12
-    found = scaled(lm, example, cells, factors, way, queries)
-    for row, factor in enumerate(factors):
-        logs, activations, _ = direct(lm, example, cells[row], factor, way, queries)
-        assert (found.log_probs[row] - logs).abs().max() <= bound
-        assert (found.activations[row] - activations).abs().max() <= bound * max(
-            1.0, float(activations.abs().max())
-        )
-    nothing, activations, _ = direct(lm, example, torch.zeros_like(cells[0]), 1.0, way, queries)
-    assert (found.clean - nothing).abs().max() <= bound and found.rounding <= bound
-    assert (found.clean_activations - activations).abs().max() <= bound * max(
-        1.0, float(activations.abs().max())
-    )
+    with in_float64():
+        found = scaled(lm, example, cells, factors, way, queries)
+        rows = [direct(lm, example, cells[row], one, way, queries) for row, one in enumerate(factors)]
+        nothing, untouched, _ = direct(lm, example, torch.zeros_like(cells[0]), 1.0, way, queries)
+    for row, (logs, activations, _) in enumerate(rows):
+        assert (found.log_probs[row] - logs).abs().max() <= BOUND
+        assert relative_error(found.activations[row], activations) <= BOUND
+    assert (found.clean - nothing).abs().max() <= BOUND and found.rounding <= BOUND
+    assert relative_error(found.clean_activations, untouched) <= BOUND
     assert (found.log_probs - found.clean).abs().amax(1).min() > 1e-4, "every set does something"
 
 
@@ -166,21 +161,14 @@ def test_weights_and_lengths_are_those_of_explicit_attention(family: str) -> Non
         2 * PROMPT, 2
     )  # more tokens than a head has dimensions: several rows of unit vectors
     key_heads = key_heads_of(family)
-    with AttentionScaling(lm) as attention:
+    nowhere = torch.zeros(LAYERS, key_heads, 2 * PROMPT, dtype=torch.bool)
+    with in_float64(), AttentionScaling(lm) as attention:
         found = attention.look(example)
-    _, _, seen = direct(
-        lm,
-        example,
-        torch.zeros(LAYERS, key_heads, 2 * PROMPT, dtype=torch.bool),
-        1.0,
-        "post-softmax",
-        "answer",
-    )
-    bound = 1e-6 if family in FLOAT32_ATTENTION else 1e-12
+        _, _, seen = direct(lm, example, nowhere, 1.0, "post-softmax", "answer")
     for layer in range(LAYERS):
         expected = seen[layer][:, : 2 * PROMPT, : 2 * PROMPT]
-        assert (found.weights[layer] - expected).abs().max() <= bound
-    assert (found.weights.sum(-1) - 1).abs().max() <= bound
+        assert (found.weights[layer] - expected).abs().max() <= BOUND
+    assert (found.weights.sum(-1) - 1).abs().max() <= BOUND
     assert (
         found.of_key_heads(found.weights[:, :, -1]).shape
         == found.lengths.shape
@@ -194,9 +182,10 @@ def test_weights_and_lengths_are_those_of_explicit_attention(family: str) -> Non
         cells = torch.zeros(LAYERS, key_heads, 2 * PROMPT, dtype=torch.bool)
         for cell in cut:
             cells[cell] = True
-        direct(lm, example, cells, 0.0, "post-softmax", "answer")
+        with in_float64():
+            direct(lm, example, cells, 0.0, "post-softmax", "answer")
     hook.remove()
-    assert abs((added[1] - added[0]).norm() - found.lengths[0, 1, 12]) <= bound
+    assert abs((added[1] - added[0]).norm() - found.lengths[0, 1, 12]) <= BOUND
     assert found.lengths[0, 1, 12] > (
         0.001 if family not in {"mistral", "phi3"} else -1
     )  # all their layers slide
@@ -224,11 +213,10 @@ def test_equals_explicit_weights_whatever_the_shape(
     cells = random_cells(3, layers, key_heads_of(family, key_heads), prompt, seed=layers)
     if way == "renormalized":
         cells &= torch.arange(prompt) % 2 == 1
-    with softmax_in_float64():
+    with in_float64():
         found = scaled(lm, example, cells, factor, way, queries, chunk=chunk)
-    for row in range(3):
-        logs, _, _ = direct(lm, example, cells[row], factor, way, queries)
-        assert (found.log_probs[row] - logs).abs().max() <= (1e-6 if family == "gptj" else 1e-12)
+        rows = [direct(lm, example, cells[row], factor, way, queries)[0] for row in range(3)]
+    assert (found.log_probs - torch.stack(rows)).abs().max() <= BOUND
 
 
 @pytest.mark.parametrize("family", ["llama", "opt", "gptj"])

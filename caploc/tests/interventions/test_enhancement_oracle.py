@@ -2,43 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from unittest.mock import patch
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
-from transformers.models.gptj.modeling_gptj import GPTJAttention
 
 from caploc.interventions.enhancement import Recipe, enhance
 from caploc.interventions.enhancement.difference import changed_weights
 from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask
-from caploc.tests.attribution.families import CONFIGS, softmax_in_float64
+from caploc.tests.attribution.families import CONFIGS, in_float64
 from caploc.tests.interventions.enhancing import random_examples, random_mask, recipe_of
 from caploc.tests.oracles.enhancement import MaskedFineTuning
 from caploc.tests.tiny import tiny_lm
 
 FEW, MANY = 0.1, 0.9
-
-
-@contextmanager
-def attention_in_float64() -> Iterator[None]:
-    """GPT-J casts queries and keys to float32 whatever the dtype; comparisons to 1e-10 must not hang on that."""
-
-    def attend(
-        module: GPTJAttention, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        scores = query @ key.transpose(-1, -2) / module.scale_attn
-        weights = (scores if mask is None else scores + mask).softmax(-1)
-        return weights @ value, weights
-
-    with softmax_in_float64(), patch.object(GPTJAttention, "_attn", attend):
-        yield
 
 
 def compare(
@@ -73,7 +52,7 @@ def test_equals_masked_fine_tuning_in_float32(family: str, lr: float, shares: tu
 def test_equals_masked_fine_tuning_in_every_family(family: str) -> None:
     """In float64, where nothing but a mistake can differ; one layer in the form for few, one in that for many."""
     recipe = recipe_of(epochs=2, keep=(2,))
-    with attention_in_float64():
+    with in_float64():
         wrong, loss, moved = compare(
             tiny_lm(family, torch.float64), random_mask(4, FEW, MANY), recipe, steps=8
         )
@@ -104,6 +83,6 @@ def test_equals_masked_fine_tuning_whatever_is_trained(
     recipe = recipe_of(
         epochs=1, keep=(1,), batch_size=batch_size, train=train, loss_on=loss_on, seed=seed, betas=(0.8, 0.9)
     )
-    with attention_in_float64():
+    with in_float64():
         wrong, loss, _ = compare(tiny_lm(family, torch.float64, seed), mask, recipe, zeroed, steps)
     assert wrong <= 1e-10 and loss <= 1e-10

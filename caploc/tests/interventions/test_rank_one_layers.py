@@ -20,7 +20,7 @@ from caploc.interventions.rank_one.value import EditedLayers, Value, find_values
 from caploc.model.loading import LanguageModel, wrap
 from caploc.rows.borrowing import frozen_eval
 from caploc.rows.clean import target_log_probs
-from caploc.tests.attribution.families import CONFIGS, make_model, softmax_in_float64
+from caploc.tests.attribution.families import CONFIGS, in_float64, make_model
 from caploc.tests.oracles.rank_one import reference_delta, reference_key
 from caploc.tests.tiny import tiny_lm, tokenizer
 
@@ -42,12 +42,10 @@ def _found(
 
 
 def _assert_equal(lm: LanguageModel, editing: Editing, found: dict[int, Value], prompts: EditPrompts) -> None:
-    # GPT-J takes its attention scores in float32 whatever the dtype
-    same = 1e-5 if lm.architecture.family == "gptj" else 1e-9
     for layer, value in found.items():
         delta, losses = reference_delta(lm, prompts, layer, editing)
-        assert value.losses == pytest.approx(losses, rel=same, abs=same)
-        assert (value.delta - delta).abs().max() <= same * delta.abs().max()
+        assert value.losses == pytest.approx(losses, rel=1e-9, abs=1e-9)
+        assert (value.delta - delta).abs().max() <= 1e-9 * delta.abs().max()
 
 
 @pytest.mark.parametrize("token", ["last-subject", "last-prompt"])
@@ -56,7 +54,7 @@ def test_every_family_after_a_whole_search(family: str, token: Any) -> None:
     lm = tiny_lm(family, torch.float64)
     editing = replace(BRIEF, token=token)
     prompts = _prompts(lm, editing)
-    with softmax_in_float64():
+    with in_float64():
         found = _found(lm, prompts, editing)
         _assert_equal(lm, editing, found, prompts)
     assert all(value.delta.abs().max() > 0.1 for value in found.values() if token == "last-prompt")
@@ -84,7 +82,8 @@ def test_any_small_model(
 ) -> None:
     lm = wrap("drawn", make_model(CONFIGS[family](*shape), torch.float64, seed), tokenizer())
     prompts = _prompts(lm, editing, EditRequest("f1", prompt, "ab cd", answer))
-    _assert_equal(lm, editing, _found(lm, prompts, editing), prompts)
+    with in_float64():
+        _assert_equal(lm, editing, _found(lm, prompts, editing), prompts)
 
 
 @pytest.mark.parametrize("family", ["llama", "gptj"])

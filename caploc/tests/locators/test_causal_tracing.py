@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,7 +13,7 @@ from caploc.locators.causal_tracing.trace import Trace, Tracing, draw_noise, emb
 from caploc.locators.causal_tracing.tracer import Tracer
 from caploc.model.loading import LanguageModel
 from caploc.rows.model import RowModel
-from caploc.tests.attribution.families import CONFIGS, softmax_in_float64
+from caploc.tests.attribution.families import CONFIGS, in_float64
 from caploc.tests.attribution.test_exactness import random_example, relative_error, small_model
 from caploc.tests.oracles.causal_tracing import reference_trace
 
@@ -80,10 +78,10 @@ def test_equals_them_whatever_the_shape(
         answer=data.draw(st.sampled_from(["first", "whole"]), label="answer"),
         chunk_tokens=chunk,
     )
-    with softmax_in_float64():
+    with in_float64():
         found = traced(lm, example, tracing, subject)
         error = relative_error(found.restored_by_draw, oracle(lm, example, tracing, subject))
-    assert error <= (1e-6 if family == "gptj" else 1e-12)  # GPT-J casts queries and keys to float32 itself
+    assert error <= 1e-12
     assert torch.equal(
         found.restored_by_draw[:, :start], found.corrupted[:, None, None].expand(-1, start, layers)
     )
@@ -94,7 +92,7 @@ def test_the_ends_of_the_trace(family: str) -> None:
     """What the definition says without any oracle: all noise undone is the clean run, what nobody reads the corrupted
     one."""
     lm, example = small_model(family, torch.float64), random_example(7, 1)
-    with softmax_in_float64() if family == "llama" else nullcontext():
+    with in_float64():
         one_token = traced(lm, example, Tracing("hidden", draws=4), range(3, 4))
         last = traced(lm, example, Tracing("hidden", draws=4))
     assert (one_token.restored_by_draw[:, :3] == one_token.corrupted[:, None, None]).all()

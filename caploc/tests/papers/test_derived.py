@@ -7,17 +7,18 @@ from collections.abc import Mapping, Sequence
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binom
 
 from caploc.findings import Cell, Effect, Finding, Measurement, Outcome, Part
 from caploc.papers import Claim, load_paper
 from caploc.rules import Derived, derive
-from caploc.rules.derived import Judged
+from caploc.rules.derived import Judged, beyond_error
 from caploc.tests.papers.examples import bound, claim_of, derived_of, effect
 
 S, R, U, N = Outcome.SUPPORTED, Outcome.REFUTED, Outcome.INCONCLUSIVE, Outcome.NOT_RUN
 
-
 M = Outcome.MEASURED
+ERROR = "refuted in no more cells than errors of 5 % a cell explain,"
 
 
 def ended(outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, list[Judged]]:
@@ -30,6 +31,18 @@ def ended(outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, list[Judged]]:
         ({"x": [S, S], "y": [S]}, S, "supported: x in 2 of 2 cells, y in 1 of 1 cell"),
         ({"x": [S, R, R], "y": [S]}, R, "it needs all of x, y; refuted: x (2 of 3 cells)"),
         ({"x": [R], "y": [R]}, R, "it needs all of x, y; refuted: x (1 of 1 cell), y (1 of 1 cell)"),
+        (
+            {"x": [S, R, S], "y": [S]},
+            U,
+            f"{ERROR} x (1 of 3 cells), and supported: x in 2",
+        ),
+        (
+            {"x": [R] * 2 + [S] * 6, "y": [S]},
+            U,
+            f"{ERROR} x (2 of 8 cells), and",
+        ),
+        ({"x": [R] * 3 + [S] * 6, "y": [S]}, R, "it needs all of x, y; refuted: x (3 of 9 cells)"),
+        ({"x": [S, R, M, N], "y": [R]}, R, "it needs all of x, y; refuted: y (1 of 1 cell)"),
         ({"x": [S, U], "y": [S]}, U, "not refuted, and supported: x in 1 of 2 cells, y in 1 of 1 cell; all"),
         ({"x": [S, N, M], "y": [S]}, S, "supported: x in 1 of 1 cell, y in 1 of 1 cell"),
         ({"x": [S]}, U, "it needs all of x, y; without a verdict: y"),
@@ -72,14 +85,16 @@ def universal() -> Claim:
 def test_a_universal_negative_is_at_most_without_a_counterexample() -> None:
     verdict = derive(universal(), ended({"x": [S], "y": [S]}))
     assert verdict.outcome is U and verdict.reason.endswith("refuted on this model: none")
-    lost = derive(universal(), ended({"x": [S, R], "y": [S], "a": [R], "d": [R]}))
-    assert lost.outcome is U and lost.reason.endswith("refuted on this model: x (1 of 2 cells)")
+    lost = derive(universal(), ended({"x": [R, R], "y": [S], "a": [R], "d": [R]}))
+    assert lost.outcome is U and lost.reason.endswith("refuted on this model: x (2 of 2 cells)")
     assert derive(universal(), ended({"x": [N], "y": [M]})).outcome is N
 
 
 def test_one_method_that_succeeds_refutes_a_universal_negative() -> None:
-    verdict = derive(universal(), ended({"x": [R], "y": [S], "c": [R], "d": [S, R]}))
+    verdict = derive(universal(), ended({"x": [R], "y": [S], "c": [R], "d": [R]}))
     assert verdict.outcome is R and "c and d are refuted together" in verdict.reason
+    in_one_of_two = ended({"x": [R], "y": [S], "c": [R], "d": [S, R]})
+    assert derive(universal(), in_one_of_two).outcome is U
 
 
 def test_a_method_whose_locations_fare_worse_is_no_counterexample() -> None:
@@ -94,12 +109,23 @@ cells = st.lists(st.sampled_from(Outcome), max_size=4)
 
 
 @given(cells, cells)
-def test_one_more_refuted_cell_refutes(x: list[Outcome], y: list[Outcome]) -> None:
+def test_a_refuted_cell_of_its_own_refutes_and_one_more_never_clears(
+    x: list[Outcome], y: list[Outcome]
+) -> None:
     claim = derived_of("x", "y")
-    before, after = derive(claim, ended({"x": x, "y": y})), derive(claim, ended({"x": x, "y": [*y, R]}))
+    before, after = derive(claim, ended({"x": x, "y": y})), derive(claim, ended({"x": x, "y": [*y, R, R]}))
     assert after.outcome is R and "y" in after.reason
-    assert (before.outcome is R) == (R in x + y)
+    assert before.outcome is not S or R not in x + y
+    assert derive(claim, ended({"x": x, "y": [R]})).outcome is R
     assert before.reason and "\n" not in before.reason
+
+
+@pytest.mark.parametrize("cells", range(1, 40))
+def test_errors_alone_seldom_refute_what_rests_on_many_cells(cells: int) -> None:
+    fewest = beyond_error(cells, 0.05)
+    assert binom.sf(fewest - 1, cells, 0.05) <= 0.05 + 1e-9  # so many or more
+    assert fewest == 1 or binom.sf(fewest - 2, cells, 0.05) > 0.05
+    assert {1: 1, 2: 2, 7: 2, 8: 3, 16: 3, 17: 4}.get(cells, fewest) == fewest
 
 
 def test_the_papers_derived_claims_rest_on_claims_that_something_decides() -> None:

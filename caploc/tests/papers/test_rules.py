@@ -222,6 +222,25 @@ def test_the_examples_reach_every_outcome_of_every_rule() -> None:
             ),
         ),
         ("comparison", {}, {}, ("one [0.1, 0.2], one-sided p 0.01", "two [0.06, 0.3]", "p below 0.05")),
+        ("comparison", {"two": None}, {}, ("overlap, one [0.1, 0.2], one-sided p 0.01",)),
+        ("specificity", {}, {}, ("overlap [0.1, 0.2], one-sided p 0.01", "elsewhere [-0.015, 0.01] (90 %)")),
+        (
+            "equivalence",
+            {"two": None},
+            {},
+            ("overlap, one [-0.04, 0.01] (simultaneous interval) lies within 0.05",),
+        ),
+        (
+            "above_twin",
+            {"beyond twins": effect(-0.2, 0.1)},
+            {},
+            (
+                "overlap at the paper's number of samples: interval [0.9, 0.95] lies above",
+                "lead over 95 % of untrained twins -0.05, at most 0.1 (one-sided 95 %): whether random weights",
+            ),
+        ),
+        ("both", {}, {}, ("overlap at the paper's number", "IoU at the paper's number")),
+        ("difference", {}, {}, ("overlap: interval [0.1, 0.2] lies above 0; permutation p",)),
         ("best_of", {}, {}, ("ahead of the best rival in 2 of 3 (0.66 needed), p 0.01", "0.05")),
         (
             "equivalence",
@@ -288,6 +307,8 @@ UNTRUE = (
     r"\b1 (cells|effects|intervals|pairs|examples|tests|claims)\b",
     r"^\d+ of \d+ effects: ",  # and the others?
     r": not above 0$|: contains 0",
+    r"\bat full size|\bbeyond twins|\bown \[|\bother \[",  # names of parts, which say nothing to a reader
+    r"[01] of 1\b",
 )
 
 

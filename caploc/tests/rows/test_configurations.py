@@ -19,7 +19,7 @@ from caploc.evaluation import evaluate, prepare, text_loss
 from caploc.examples import Example, TokenizedExample, tokenize
 from caploc.model.loading import LanguageModel, wrap
 from caploc.rows.model import RowModel
-from caploc.tests.attribution.families import CONFIGS, make_model, softmax_in_float64
+from caploc.tests.attribution.families import CONFIGS, in_float64, make_model
 from caploc.tests.attribution.test_exactness import random_example, relative_error
 from caploc.tests.evaluation.cases import sets
 from caploc.tests.oracles.evaluation import evaluate_slowly, without
@@ -27,6 +27,7 @@ from caploc.tests.rows.test_descriptions import METHODS, direct_runs
 from caploc.tests.tiny import tokenizer
 
 HEAD = 8  # size of a head, families.py
+BOUND = 1e-12
 Draw = st.DrawFn
 
 
@@ -131,11 +132,6 @@ def alone(lm: LanguageModel, ids: torch.Tensor, model: Any = None) -> torch.Tens
     return torch.stack([run.logits[0, -1] for run in runs]).log_softmax(-1)
 
 
-def bound(lm: LanguageModel) -> float:
-    """GPT-J casts queries and keys to float32 itself."""
-    return 1e-6 if lm.architecture.family == "gptj" else 1e-12
-
-
 @settings(max_examples=50, deadline=None)
 @given(
     configurations(),
@@ -147,7 +143,7 @@ def bound(lm: LanguageModel) -> float:
 def test_rows_are_the_model_alone(
     drawn: tuple[str, PreTrainedConfig], method: str, prompt: int, answer: int, seed: int
 ) -> None:
-    with softmax_in_float64(), torch.no_grad():
+    with in_float64(), torch.no_grad():
         lm = made(drawn, seed)
         if lm is None:
             return
@@ -155,9 +151,9 @@ def test_rows_are_the_model_alone(
         example = random_example(min(prompt, lm.max_length - answer), answer, seed)
         fed = example.input_ids[:-1]
         direct = direct_runs(lm, fed)
-        assert relative_error(direct({}), alone(lm, fed)) <= bound(lm)
+        assert relative_error(direct({}), alone(lm, fed)) <= BOUND
         found, expected = METHODS[method](lm, example, torch.Generator().manual_seed(seed), direct)
-    assert relative_error(found, expected) <= bound(lm)
+    assert relative_error(found, expected) <= BOUND
 
 
 @pytest.mark.parametrize(("from_length", "refused"), [(40, True), (97, False)])
@@ -189,7 +185,7 @@ def test_an_item_does_not_depend_on_its_batch(
     drawn: tuple[str, PreTrainedConfig], lengths: list[int], seed: int
 ) -> None:
     """Texts of any length side by side, with neurons erased, are what each is alone; longer ones are left out."""
-    with softmax_in_float64(), torch.no_grad():
+    with in_float64(), torch.no_grad():
         lm = made(drawn, seed)
         if lm is None:
             return
@@ -203,7 +199,7 @@ def test_an_item_does_not_depend_on_its_batch(
         for one, row in zip(members, found, strict=True):
             model = without(lm, one)
             expected = [nll(lm, tokenize(lm, item), model) for item in fitting]
-            np.testing.assert_allclose(row, expected, rtol=bound(lm), atol=bound(lm))
+            np.testing.assert_allclose(row, expected, rtol=BOUND, atol=BOUND)
         lm.model.generation_config.use_cache = False  # type: ignore[union-attr]  # it is wrong at a window of one token
         prepared = prepare(lm, "mine", fitting, scoring="chrf", max_new_tokens=6)
         written, slow = (
@@ -214,5 +210,5 @@ def test_an_item_does_not_depend_on_its_batch(
             np.testing.assert_array_equal(getattr(written, name), slow[name], err_msg=name)
         texts = [item.prompt for item in fitting]
         np.testing.assert_allclose(
-            text_loss(lm, texts), [text_loss(lm, [text])[0] for text in texts], rtol=bound(lm)
+            text_loss(lm, texts), [text_loss(lm, [text])[0] for text in texts], rtol=BOUND
         )

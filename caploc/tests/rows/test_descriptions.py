@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -26,7 +26,7 @@ from caploc.locators.causal_tracing.tracer import Tracer
 from caploc.model.loading import LanguageModel
 from caploc.rows.borrowing import frozen_eval
 from caploc.rows.clean import run_clean
-from caploc.tests.attribution.families import CONFIGS, make_model, softmax_in_float64
+from caploc.tests.attribution.families import CONFIGS, in_float64, make_model
 from caploc.tests.attribution.test_exactness import random_example, relative_error, small_model
 
 Change = Callable[[Tensor], Tensor]
@@ -223,11 +223,10 @@ def test_rows_equal_plain_runs(
     lm = small_model(family, torch.float64, (layers, *heads, sliding))
     example = random_example(prompt, answer, seed)
     random = torch.Generator().manual_seed(seed)
-    with softmax_in_float64() if family != "gptj" else nullcontext():
+    with in_float64():
         found, expected = METHODS[name](lm, example, random, direct_runs(lm, example.input_ids[:-1]))
     assert found.shape == expected.shape
-    # GPT-J casts queries and keys to float32 itself
-    assert relative_error(found, expected) <= (1e-6 if family == "gptj" else 1e-12)
+    assert relative_error(found, expected) <= 1e-12
     assert not any(
         "forward" in vars(module) for module in lm.model.modules() if "RMSNorm" not in type(module).__name__
     )
