@@ -132,7 +132,8 @@ def overlap_explained(study: Study, cell: Cell, claim: Claim) -> Measurement:
     sizes, norms = study.result(Magnitudes(dataset)).values.double().numpy(), study.result(OutputNorms())
     shown = explained_by(located, properties(shards, sizes, norms, threshold))
     value = shown.pop(f"overlap by {', '.join(WITHOUT_SCORES)}")
-    halves, notes = study.result(Halves(dataset, sigma)).mean(), []
+    halves = study.result(Halves(dataset, sigma)).mean()
+    notes = ["probabilities are fitted to the very neurons they are about, so they explain a little too much"]
     beside: dict[str, Aside] = {"overlap of halves": halves.value, "located": float(located.sum()), **shown}
     for found in (_methods, _types):
         try:
