@@ -137,7 +137,7 @@ def finding_of(
 @cache
 def claim_tests() -> Mapping[tuple[str, str], ClaimTest]:
     """Claim and what its cells range over -> its test in ``claims/``."""
-    found = {}
+    found: dict[tuple[str, str], ClaimTest] = {}
     for path in sorted((HOME / "claims" / known_truth().paper).glob("test_*.py")):
         spec = importlib.util.spec_from_file_location(f"caploc_claims_{path.stem}", path)
         if spec is None or spec.loader is None:
