@@ -147,8 +147,10 @@ def test_the_data_root_may_hold_datasets_of_ones_own(tmp_path: Path) -> None:
         ("who", None, True),
         ("gsm8k", None, False),
     ]
+    (tmp_path / "gsm8k_train.jsonl").write_text("{}\n", encoding="ascii")  # hashed as ever
     hashed = {name: [Path(path).name for path in files] for name, files in data_hashes(found).items()}
-    assert hashed == {name: [f"{name}_train.jsonl", f"{name}_test.jsonl"] for name in ("mine", "who")}
+    own = {name: [f"{name}_train.jsonl", f"{name}_test.jsonl"] for name in ("mine", "who")}
+    assert hashed == {"gsm8k": ["gsm8k_train.jsonl"], **own}
     with pytest.raises(pytest.UsageError, match=r"--dataset yours: unknown; there is .*, or in --data-root"):
         read(data_root=str(tmp_path), dataset=["yours"])
 
