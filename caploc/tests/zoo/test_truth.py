@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from caploc.audit.views import RunView
 from caploc.benchmarks import truth as benchmark
 from caploc.datasets.loading import load_examples
 from caploc.errors import ModelError, OptionError, UnknownNameError
@@ -89,6 +90,47 @@ def test_either_shared_task_falls_without_the_neurons_of_the_other(name: str) ->
 
 
 # -------------------------------------------------------------------------------------------------- what was recorded
+
+
+def test_what_was_recorded_is_every_cell_that_truth_speaks_of_and_no_other() -> None:
+    found = recorded()
+    assert found is not None and found.commit and found.date
+    asked = [cell for _, cell in cells_of_known_truth()]
+    assert [dataclasses.replace(one, outcome="", estimate=None) for one in found.tried] == asked
+    assert {one.outcome for one in found.tried} <= {outcome.value for outcome in Outcome}
+
+
+def test_what_was_recorded_was_judged_by_the_rules_that_there_are() -> None:
+    """Where a rule has changed since: ``python -m caploc.benchmarks truth``."""
+    found, paper = recorded(), load_paper(known_truth().paper)
+    assert found is not None
+    assert found.rules == {
+        claim.id: rule_as_data(paper.claim(claim.id).rule) for claim in known_truth().claims
+    }
+
+
+def test_located_against_random_is_never_supported_where_nothing_is_planted() -> None:
+    """And where something is, it is refuted only of located sets that cost less than 5 points by brute force: what is
+    planted was not found."""
+    found = recorded()
+    assert found is not None
+    cells = [one for one in found.tried if one.claim == "table3-located-hurts-more-each"]
+    assert not [one for one in cells if one.wrong and not one.holds]
+    refuted = [one for one in cells if one.wrong]
+    assert all(one.estimate is not None and one.estimate < 0.05 for one in refuted)
+    assert len(refuted) < 0.05 * len(cells)
+
+
+def test_the_report_shows_it_beside_the_rule_of_the_papers_own_claims() -> None:
+    paper = load_paper(known_truth().paper)
+    view = RunView(paper, [])
+    lines = view.on_known_truth(paper.claim("table3-located-hurts-more-each"))
+    assert lines[0].startswith("trained in at sigma 3 (true there): power ") and "false REFUTED" in lines[0]
+    assert any("false SUPPORTED 0 of 6 [0, 46] %" in line for line in lines)
+    assert lines[-1].startswith("recorded at ")
+    assert view.on_known_truth(paper.claim("table1-iou")) == []
+    other = load_paper("query_localization")
+    assert RunView(other, []).on_known_truth(next(iter(other.claims.values()))) == []
 
 
 def test_counts_and_intervals_are_those_of_the_cells() -> None:
