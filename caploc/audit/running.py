@@ -24,7 +24,7 @@ import pytest
 from caploc.audit.cells import CLAIM_TEST, PLANNED, REQUEST, CellRequest, will_run
 from caploc.audit.kept import KeptFindings
 from caploc.audit.progress import ProgressFile
-from caploc.audit.settings import PAPER_SIGMA, AuditSettings
+from caploc.audit.settings import PAPER_SIGMA, AuditSettings, own_files
 from caploc.findings import Finding
 from caploc.fingerprints import content_hashes, pinned
 
@@ -278,6 +278,11 @@ def data_hashes(settings: AuditSettings) -> dict[str, dict[str, str]]:
     if root is None and any(model.embedded for model in settings.models):
         root = str(embedded_data())
     files = {name: local_files(one, root) for name, one in DATASETS.items()} if root is not None else {}
+    files |= {
+        entry.label: own
+        for entry in settings.datasets
+        if not entry.path and (own := own_files(entry.label, settings.data_root))
+    }
     files |= {entry.label: [Path(entry.path)] for entry in settings.datasets if entry.path}
     return {name: hashes for name, found in files.items() if (hashes := content_hashes(found))}
 

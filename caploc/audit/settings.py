@@ -59,25 +59,36 @@ class ModelRequest:
 
 @dataclass(frozen=True)
 class DatasetRequest:
-    """A dataset to locate on; ``path`` is the user's own file, None for a dataset of the registry. ``facts``: whether
-    it is one of facts, by its registration or by the first record's ``subject``."""
+    """A dataset to locate on; ``path`` is the user's own file, None for a dataset of the registry or of the data root.
+    ``facts``: whether it is one of facts, by its registration or by the first record's ``subject``."""
 
     label: str
     path: str | None = None
     facts: bool = False
 
     @classmethod
-    def of(cls, label: str, path: str | None) -> DatasetRequest:
+    def of(cls, label: str, path: str | None, data_root: str | None = None) -> DatasetRequest:
         """The request for a dataset that exists."""
-        if path is None:
+        file = path or next(map(str, own_files(label, data_root)), None)
+        if file is None:
             return cls(label, facts=label not in DEFAULT_DATASETS and registered_facts(label))
         from caploc.datasets.base import read_file
 
         try:
-            first = next(iter(read_file(Path(path))))[1]
+            first = next(iter(read_file(Path(file))))[1]
         except (CaplocError, StopIteration):
             first = {}  # the tests that read all of it say what is wrong
         return cls(label, path, facts=bool(first.get("subject")))
+
+
+def own_files(name: str, data_root: str | None) -> list[Path]:
+    """The files of a dataset of the user's own in the data root; none of one that is registered."""
+    if data_root is None or name in DEFAULT_DATASETS:
+        return []
+    from caploc.datasets import DATASETS
+    from caploc.datasets.sources import files_in_root
+
+    return [] if name in DATASETS else [one for one in files_in_root(name, Path(data_root)) if one.is_file()]
 
 
 def registered_facts(name: str) -> bool:
@@ -187,7 +198,7 @@ def read_settings(option: Callable[[str], Any]) -> AuditSettings:
     if not _DEVICE.fullmatch(device):
         raise _wrong("--device", device, "must be auto, cpu, cuda or cuda:N")
     values = {name: option(name) for name in _DECISIVE}
-    datasets = _datasets(option("dataset"))
+    datasets = _datasets(option("dataset"), data_root)
     reading = _reading(option("reading") or [], option("quadrature"))
     departures = [
         f"--{name.replace('_', '-')} {visible(value)}"
@@ -366,7 +377,7 @@ def _sigmas(values: list[str] | None) -> tuple[float, ...]:
     return tuple(dict.fromkeys(sigmas))
 
 
-def _datasets(values: list[str] | None) -> tuple[DatasetRequest, ...]:
+def _datasets(values: list[str] | None, data_root: str | None) -> tuple[DatasetRequest, ...]:
     if not values:
         return tuple(DatasetRequest(name) for name in DEFAULT_DATASETS)
     requests: dict[str, DatasetRequest] = {}
@@ -374,9 +385,9 @@ def _datasets(values: list[str] | None) -> tuple[DatasetRequest, ...]:
         name, _, path = value.partition("=")
         if "=" in value:
             path = _own_file(value, name, path)
-        elif name not in DEFAULT_DATASETS:
+        elif name not in DEFAULT_DATASETS and not own_files(name, data_root):
             _check_known(name)
-        if requests.setdefault(name, DatasetRequest.of(name, path or None)).path != (path or None):
+        if requests.setdefault(name, DatasetRequest.of(name, path or None, data_root)).path != (path or None):
             raise _wrong("--dataset", value, f"the name {name} is given twice; choose another name")
     return tuple(requests.values())
 
@@ -397,7 +408,11 @@ def _check_known(name: str) -> None:
     if name not in DATASETS:
         close = difflib.get_close_matches(name, DATASETS, 1, 0.5)
         hint = f"did you mean {close[0]}?" if close else f"there is {', '.join(DATASETS)};"
-        raise _wrong("--dataset", name, f"unknown; {hint} or give your own as {name or 'NAME'}=FILE.jsonl")
+        raise _wrong(
+            "--dataset",
+            name,
+            f"unknown; {hint} or give your own as {name or 'NAME'}=FILE.jsonl, or in --data-root",
+        )
 
 
 # ------------------------------------------------------------------------------------------------- models and datasets

@@ -89,6 +89,16 @@ class RunView:
         found = {model: rates for (name, model), rates in self.rates.items() if name == claim}
         return {", ".join(found): next(iter(found.values()))} if len(set(found.values())) == 1 else found
 
+    def on_known_truth(self, claim: Claim) -> list[str]:
+        """How the claim's rule ended on models of which it is known whether the claim holds, a line a group."""
+        from caploc.zoo.truth import known_truth, recorded
+
+        found = recorded()
+        if found is None or self.paper.key != known_truth().paper:
+            return []
+        lines = [one.words for one in found.of(claim.id, claim.rule)]
+        return [*lines, f"recorded at {found.commit[:12]} on {found.date}"] if lines else []
+
     @cached_property
     def tally(self) -> Tally:
         """The run's counts."""

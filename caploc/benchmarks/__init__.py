@@ -143,6 +143,15 @@ _TABLE = (
         ),
     ),
     Benchmark(
+        "truth",
+        "claims audited on the zoo's models, of which it is known whether they hold: weights in, verdict out",
+        MappingProxyType(
+            {
+                "characteristics": "how often each rule is right, wrong and undecided; written beside the zoo",
+            }
+        ),
+    ),
+    Benchmark(
         "statistics",
         "the intervals and tests behind every verdict, on samples whose truth is known",
         MappingProxyType(

@@ -120,6 +120,7 @@ NO_SAMPLING: Mapping[str, str] = {
     "consistent": "what is printed, without sampling error",
     "derived": "follows from other claims",
     "untestable": "no measurement decides it",
+    "measured": "measured only: nothing is held against it",
 }
 """Kinds of rules that judge numbers without sampling error."""
 

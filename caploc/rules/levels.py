@@ -287,6 +287,17 @@ class Untestable(Rule, kind="untestable"):
         return Verdict(Outcome.INCONCLUSIVE, "no measurement decides it")
 
 
+class MeasuredOnly(Rule, kind="measured"):
+    """A number of our own that is held against nothing: MEASURED; INCONCLUSIVE where there is none, as at a floor."""
+
+    def nothing_to_judge(self, claim: Claim, finding: Finding) -> str | None:
+        found = finding.measurement
+        number_found = found.value.estimate if found.value else None
+        if found.floor is not None or number_found is None or not math.isfinite(number_found):
+            return None
+        return "a number of our own, held against nothing"
+
+
 class CorrectedOverlap(IntervalBelow, kind="corrected_overlap"):
     """The overlap corrected for chance, (overlap - chance) / (1 - chance), lies below ``supported_below`` / above
     ``refuted_above``, and unrelated items overlap less.

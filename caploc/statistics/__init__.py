@@ -13,6 +13,7 @@
 `sets`         how located sets agree, against random sets and against each other
 `splits`       splits and resamples of what sets are located from
 `crossed`      bootstrap of subjects crossed with templates, for facts in several wordings
+`logistic`     which properties go with membership in a small set
 `classes`      Otsu's threshold, and whether there are two classes at all
 ============== =========================================================================================================
 
@@ -76,6 +77,7 @@ from caploc.statistics.intervals import (
     weighted_mean,
     weighted_pair_mean,
 )
+from caploc.statistics.logistic import Logistic, firth
 from caploc.statistics.multiplicity import (
     benjamini_yekutieli,
     holm,
@@ -158,6 +160,7 @@ __all__ = [
     "Equivalence",
     "Interval",
     "Ipp",
+    "Logistic",
     "McNemar",
     "OneMode",
     "OneMore",
@@ -211,6 +214,7 @@ __all__ = [
     "exchange_p",
     "facts_permuted_p",
     "few_draws",
+    "firth",
     "free_level",
     "growing",
     "half_split",

@@ -101,12 +101,14 @@ def exchange_p(pooled: Shards, first: int, seed: int) -> tuple[float, float]:
     dataset minus overlap between the two.
 
     ``pooled`` are the shards of both, those of the ``first`` dataset before the others. They are dealt out again,
-    ``EXCHANGES`` times; the observed deal is treated alike. p is nan where the observed statistic is undefined; deals
-    without one are left out.
+    ``EXCHANGES`` times; the observed deal is treated alike, halved at random as well: shards of one group follow each
+    other, and halves of different groups would share less than those of any deal. p is nan where the observed statistic
+    is undefined; deals without one are left out.
     """
     generator = stream(Stream.EXCHANGED_SHARDS, seed)
-    deals = [np.arange(pooled.count)] + [generator.permutation(pooled.count) for _ in range(EXCHANGES)]
-    # Each deal's two sets are halved in their order: shards are in a seeded random order already.
+    dealt = [generator.permutation(pooled.count) for _ in range(EXCHANGES)]
+    own, others = generator.permutation(first), generator.permutation(pooled.count - first)
+    deals = [np.concatenate([own, first + others]), *dealt]
     cuts = [0, first // 2, first, first + (pooled.count - first) // 2, pooled.count]
     halves = [pooled.locate([deal[low:high] for deal in deals]) for low, high in itertools.pairwise(cuts)]
     between = agreement(halves[0], halves[2]).overlap

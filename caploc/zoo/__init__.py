@@ -48,7 +48,16 @@ from caploc.fingerprints import file_hash
 from caploc.interventions.weights import neuron_weights
 from caploc.model.loading import LanguageModel, load_model, untrained_twin, wrap
 
-__all__ = ["KINDS", "Gate", "ZooModel", "load_zoo_model", "zoo_names"]
+__all__ = [
+    "KINDS",
+    "Gate",
+    "ZooModel",
+    "load_zoo_model",
+    "task_examples",
+    "zoo_entries",
+    "zoo_folder",
+    "zoo_names",
+]
 
 KINDS = (
     "trained", "written", "split", "rescaled", "decoys", "shared", "last-token", "spread", "untrained",
@@ -111,6 +120,11 @@ def zoo_names(kind: str | None = None) -> tuple[str, ...]:
     return tuple(name for name, entry in _index()["models"].items() if kind is None or entry["kind"] == kind)
 
 
+def zoo_entries() -> Mapping[str, Mapping[str, Any]]:
+    """Name -> what the zoo's index says of a model: its ``kind``, ``task``, ``seed`` and ``gate`` among it."""
+    return MappingProxyType(_index()["models"])
+
+
 def load_zoo_model(name: str) -> ZooModel:
     """Load one model, its tasks and its truth; each call gives a model of its own.
 
@@ -124,7 +138,7 @@ def load_zoo_model(name: str) -> ZooModel:
         hint = f"did you mean {near[0]!r}?" if near else "see caploc.zoo.zoo_names()"
         raise UnknownNameError(f"the zoo has no model {name!r}; {hint}")
     entry = models[name]
-    base = load_model(_folder() / entry["base"])
+    base = load_model(zoo_folder() / entry["base"])
     if entry["kind"] == "untrained":
         base = untrained_twin(base, entry["seed"])
     lm = wrap(name, base.model, base.tokenizer, base.architecture)
@@ -147,8 +161,20 @@ def load_zoo_model(name: str) -> ZooModel:
     )
 
 
+def task_examples(task: str, part: str = "examples") -> tuple[Example, ...]:
+    """The ``examples`` of a task of the zoo, or those of ``evaluation``, whose prompts are others.
+
+    Raises:
+        UnknownNameError: no such task.
+    """
+    tasks = _index()["tasks"]
+    if task not in tasks:
+        raise UnknownNameError(f"the zoo has no task {task!r}; it has {', '.join(tasks)}")
+    return _examples(task, part, tasks)
+
+
 def _rows(entry: Mapping[str, Any]) -> dict[str, Tensor]:
-    path = _folder() / entry["rows"]
+    path = zoo_folder() / entry["rows"]
     if not path.is_file() or file_hash(path) != entry["sha256"]:
         raise ModelError(
             f"{path} is absent or not the file that zoo.json describes; get a sound copy of caploc"
@@ -177,7 +203,7 @@ def _examples(task: str, part: str, tasks: Mapping[str, Any]) -> tuple[Example, 
 
 
 @cache
-def _folder() -> Path:
+def zoo_folder() -> Path:
     """Where the zoo lies: in an installed wheel beside this file, else in the repository."""
     here = Path(__file__).resolve()
     places = (here.parent / "data", here.parents[2] / "fixtures" / "zoo")
@@ -193,4 +219,4 @@ def _folder() -> Path:
 @cache
 def _index() -> Any:
     """zoo.json: the models, and the tasks with their texts."""
-    return json.loads((_folder() / "zoo.json").read_text(encoding="utf-8"))
+    return json.loads((zoo_folder() / "zoo.json").read_text(encoding="utf-8"))

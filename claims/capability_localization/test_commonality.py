@@ -46,6 +46,11 @@ def test_overlap_tells_trained_from_untrained() -> None:
     """Control, not in the paper: would an untrained model's neurons overlap as much?"""
 
 
+@claim("control-overlap-explained", experiments.overlap_explained.overlap_explained, sigma=6, across=True)
+def test_what_explains_the_overlap_of_halves() -> None:
+    """Control, not in the paper: how far would halves overlap by the size and layer of neurons alone?"""
+
+
 @claim("table1-partition-independence", commonality.independence)
 def test_overlap_does_not_depend_on_the_partition() -> None:
     """Section 5.3: "It is independent of our partitioning method of the dataset"."""

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from caploc.audit.cells import cell_parameters
 from caploc.audit.claims import ClaimTest
+from caploc.audit.running import data_hashes
 from caploc.audit.settings import AuditSettings, read_settings
 from caploc.audit.text import visible
 from caploc.defaults import DEFAULTS
@@ -130,6 +131,28 @@ def test_every_path_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert found.datasets[0].path == f"{place}/mine.jsonl"
     with pytest.raises(pytest.UsageError, match="the paper toy is given twice, as "):
         read(paper=[str(tmp_path / "toy"), f"{place}/../toy"])
+
+
+def test_the_data_root_may_hold_datasets_of_ones_own(tmp_path: Path) -> None:
+    """As two parts, which a single file cannot be; what they hold is hashed, and tells facts from other items."""
+    for name, record in (
+        ("mine", '{"prompt": "p", "answer": " a"}'),
+        ("who", '{"prompt": "p", "answer": " a", "subject": "s"}'),
+    ):
+        for part in ("train", "test"):
+            (tmp_path / f"{name}_{part}.jsonl").write_text(record + "\n", encoding="ascii")
+    found = read(data_root=str(tmp_path), dataset=["mine,who,gsm8k"])
+    assert [(one.label, one.path, one.facts) for one in found.datasets] == [
+        ("mine", None, False),
+        ("who", None, True),
+        ("gsm8k", None, False),
+    ]
+    (tmp_path / "gsm8k_train.jsonl").write_text("{}\n", encoding="ascii")  # hashed as ever
+    hashed = {name: [Path(path).name for path in files] for name, files in data_hashes(found).items()}
+    own = {name: [f"{name}_train.jsonl", f"{name}_test.jsonl"] for name in ("mine", "who")}
+    assert hashed == {"gsm8k": ["gsm8k_train.jsonl"], **own}
+    with pytest.raises(pytest.UsageError, match=r"--dataset yours: unknown; there is .*, or in --data-root"):
+        read(data_root=str(tmp_path), dataset=["yours"])
 
 
 LISTS = ("model", "dataset", "paper", "sigma", "reading")

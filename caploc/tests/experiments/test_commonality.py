@@ -195,6 +195,14 @@ def test_datasets_with_other_neurons_are_told_apart() -> None:
     assert outcomes.count(Outcome.SUPPORTED) >= 7
 
 
+def test_groups_that_follow_each_other_are_told_apart_from_another_dataset_all_the_same() -> None:
+    """Two groups of examples with neurons of their own, one after the other: halves in order share none of them."""
+    groups = np.concatenate([planted(0, 24, A[:4]), planted(1, 24, A[4:])])
+    finding, _ = run("table1-commonality", study_of(groups, planted(2, 48, B)), sigma=3)
+    assert finding.measurement.asides["within"] == 1
+    assert p_of(finding.measurement, "permutation") == pytest.approx(1 / (1 + EXCHANGES))
+
+
 def test_an_untrained_model_without_common_neurons() -> None:
     finding, verdict = run("control-untrained-overlap", study_of(planted(0, 40, A)), sigma=3)
     found = finding.measurement

@@ -50,6 +50,7 @@ THRESHOLDS: Mapping[str, Mapping[str, Any]] = {
     "consistent": {},
     "corrected_overlap": {"supported_below": 0.8, "refuted_above": 0.8},
     "untestable": {},
+    "measured": {},
     "identity_below": {"identical": 0.5, "similar": 0.8},
     "recall_below": {"supported_below": 0.25, "refuted_above": 0.5},
 }

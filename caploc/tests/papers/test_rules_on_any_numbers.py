@@ -68,9 +68,8 @@ def places_read(kind: str) -> list[Place]:
 def test_what_a_rule_reads_must_be_there_and_a_number(kind: str) -> None:
     """A number that is absent is a defect of the experiment; one that is nan is named."""
     read = places_read(kind)
-    assert bool(read) == (
-        kind not in ("lower_bound", "upper_bound", "interval_below", "within", "consistent", "untestable")
-    )
+    levels = ("lower_bound", "upper_bound", "interval_below", "within", "consistent")
+    assert bool(read) == (kind not in (*levels, "untestable", "measured"))
     assert {name for name, _, _ in read} - {""} == set(WELL.get(kind, {}))
     for place in read:
         verdict = judge(claim_of(kind), with_numbers(finding_of(kind), {place: NAN}))

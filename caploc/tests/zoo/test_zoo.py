@@ -56,7 +56,7 @@ def test_every_kind_is_there_in_both_shapes_where_both_can() -> None:
 
 
 def test_the_zoo_is_small() -> None:
-    assert sum(path.stat().st_size for path in zoo._folder().rglob("*") if path.is_file()) <= 3 * MEGABYTE
+    assert sum(path.stat().st_size for path in zoo.zoo_folder().rglob("*") if path.is_file()) <= 3 * MEGABYTE
 
 
 @pytest.mark.parametrize("name", zoo_names())
@@ -223,9 +223,9 @@ def test_a_damaged_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     entry = zoo._index()["models"][name]
     target = tmp_path / entry["rows"]
     target.parent.mkdir()
-    target.write_bytes((zoo._folder() / entry["rows"]).read_bytes()[:-1] + b"\0")
-    (tmp_path / entry["base"]).symlink_to(zoo._folder() / entry["base"])
-    monkeypatch.setattr(zoo, "_folder", lambda: tmp_path)
+    target.write_bytes((zoo.zoo_folder() / entry["rows"]).read_bytes()[:-1] + b"\0")
+    (tmp_path / entry["base"]).symlink_to(zoo.zoo_folder() / entry["base"])
+    monkeypatch.setattr(zoo, "zoo_folder", lambda: tmp_path)
     with pytest.raises(ModelError, match=r"is absent or not the file that zoo\.json describes"):
         load_zoo_model(name)
 
