@@ -203,8 +203,9 @@ class SimulatedGpus:
         """A copy on ``device``, without a gradient."""
         if device == CPU:
             self.waits["copy to the CPU"] += self.device_of(tensor) != CPU
+        source = tensor.detach()
         with self.making_on(device):
-            return tensor.detach().clone()
+            return source.clone()
 
     # ------------------------------------------------------------------------------------------------- CUDA's rules
 

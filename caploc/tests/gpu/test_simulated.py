@@ -39,6 +39,8 @@ def test_made_and_moved_tensors_say_where_they_are(gpus: SimulatedGpus) -> None:
     )
     assert number.to("cuda") is number and number.to("cuda", copy=True) is not number
     assert number.to(torch.ones(1, dtype=torch.float64)).dtype == torch.float64
+    places = torch.arange(3)
+    assert places.to("cuda").device == FIRST and places.device == CPU
     assert torch.ones(3).device == CPU and copy.deepcopy(number).device == FIRST
     assert nn.Linear(3, 2).to("cuda:1").weight.device == SECOND
     with torch.device("cuda:1"):
