@@ -7,7 +7,7 @@ its output minus its ablation value (zero, or a mean): pruning an edge takes the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -19,6 +19,7 @@ from caploc.circuits.weights import Family, Rotary, blocks_of, family_of, graph_
 from caploc.errors import ExampleError, ModelError, OptionError
 from caploc.examples import Example, TokenizedExample, tokenize
 from caploc.model.loading import LanguageModel
+from caploc.rows.sizing import Budget, refused_if_too_large
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,6 +132,7 @@ class DecomposedModel:
             written[self.graph.mlp_of(layer)] += block.mlp_bias
         return torch.from_numpy(self.graph.possible).to(written) @ written
 
+    @refused_if_too_large("a prompt, taken apart,", "use a GPU with more memory or shorter prompts")
     @torch.no_grad()
     def prompt(self, example: TokenizedExample) -> Prompt:
         """Run the whole model once on ``example``.
@@ -244,6 +246,26 @@ class DecomposedModel:
                 [heads.transpose(0, 1), mlp.transpose(0, 1)] if graph.parallel else [mlp.transpose(0, 1)]
             )
         return self.unembed(received(slice(graph.output, graph.output + 1), prompt.rows)[0])
+
+    def run_each(
+        self,
+        prompt: Prompt,
+        kept: Bool[Tensor, "circuits receivers senders"],
+        at_once: int,
+        read: Callable[[Tensor], Tensor] = lambda logits: logits,
+    ) -> Tensor:
+        """What ``read`` makes of the logits of ``run``, on ``at_once`` circuits at a time, or on fewer where CUDA runs
+        out of memory.
+
+        Raises:
+            ModelError: not even one circuit fits.
+        """
+        refusal = (
+            f"a circuit that runs on example {prompt.id!r} does not fit into the GPU's memory; use a GPU with more "
+            "memory or shorter prompts"
+        )
+        budget = Budget(self.lm, at_once, gradients=False)
+        return torch.cat(budget.in_parts(kept, lambda part: read(self.run(prompt, part)), refusal))
 
     def unembed(self, states: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch vocabulary"]:
         """Logits of residual streams at the output."""

@@ -276,8 +276,8 @@ def _measured(
 ) -> np.ndarray:
     """``[circuits, 5]`` the columns of `Alone`."""
     kept = torch.from_numpy(np.stack([circuit.matrix for circuit in listed]))
-    chunks = kept.split(max(1, CHUNK_TOKENS // prompt.tokens))
-    logits = torch.cat([model.run(prompt, chunk) for chunk in chunks])  # [circuits, rows, vocabulary]
+    at_once = max(1, CHUNK_TOKENS // prompt.tokens)
+    logits = model.run_each(prompt, kept, at_once)  # [circuits, rows, vocabulary]
     answer = logits.gather(2, prompt.targets.expand(len(logits), -1)[..., None])
     ranks = (logits >= answer).sum(2)
     columns = [

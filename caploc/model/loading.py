@@ -36,10 +36,12 @@ from caploc.model.registry import REGISTRY, embedded_folder
 from caploc.model.tokenizers import load_tokenizer, settled
 from caploc.rows.borrowing import wide_head
 from caploc.rows.model import RowModel
+from caploc.rows.sizing import refused_if_too_large
 from caploc.store import Store
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_CPU = torch.device("cpu")
 _DEVICE = re.compile(r"cpu|cuda(?::(\d+))?")
 
 
@@ -103,9 +105,12 @@ class LanguageModel:
         return self.model.device
 
     def move(self, device: str) -> None:
-        """Carry the weights to another device."""
-        model: nn.Module = self.model
-        model.to(device)
+        """Carry the weights to another device.
+
+        Raises:
+            ModelError: they do not fit there.
+        """
+        _placed(self.model, torch.device(device), self.name)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -143,11 +148,12 @@ class Deferred(LanguageModel):
         architecture: Architecture,
         structure: PreTrainedModel,
         device: torch.device,
-        load: Callable[[], PreTrainedModel],
+        load: Callable[[torch.device], PreTrainedModel],
         content: object,
         store: Store,
     ) -> None:
-        """``structure`` lies on the meta device; ``content`` is what the weights follow from, to be hashed."""
+        """``structure`` lies on the meta device; ``load`` may make the weights on the device that it is given, or
+        elsewhere; ``content`` is what they follow from, to be hashed."""
         super().__init__(name, structure, tokenizer, architecture)
         self._skeleton = structure
         self._load, self._content, self._store = load, content, store
@@ -156,8 +162,8 @@ class Deferred(LanguageModel):
     @property
     def model(self) -> PreTrainedModel:
         if not self._loaded:
-            weights: Any = self._load()
-            self._model = _shown(weights.to(self._device), self.architecture, f"model {self.name!r}")
+            weights = _placed(self._load(self._device), self._device, self.name)
+            self._model = _shown(weights, self.architecture, f"model {self.name!r}")
             self._loaded = True
         return self._model
 
@@ -181,6 +187,9 @@ class Deferred(LanguageModel):
 
     def twin(self, name: str, seed: int) -> Deferred:
         """The untrained twin, whose weights are drawn when first asked for."""
+        content = {"twin of": self._content, "seed": seed}
+        if self.device.type == "cuda":  # other cards draw other numbers
+            content["drawn on"] = torch.cuda.get_device_name(self.device)
         return Deferred(
             name,
             self.tokenizer,
@@ -188,7 +197,7 @@ class Deferred(LanguageModel):
             self._skeleton,
             self.device,
             partial(_fresh, self, seed),
-            {"twin of": self._content, "seed": seed},
+            content,
             self._store,
         )
 
@@ -273,12 +282,12 @@ class _Source:
     def whole(self) -> LanguageModel:
         """The model with its weights."""
         self.files.skeleton(self.config, self.dtype, one_layer=True)
-        weights: Any = self.weights()
-        model = _shown(weights.to(self.device), self.files.architecture, self.files.title)
+        weights = _placed(self.weights(), self.device, self.name)
+        model = _shown(weights, self.files.architecture, self.files.title)
         return wrap(self.name, model, self.tokenizer, self.files.architecture)
 
-    def weights(self) -> PreTrainedModel:
-        """The weights, checked."""
+    def weights(self, device: torch.device = _CPU) -> PreTrainedModel:
+        """The weights, checked; on the CPU, whatever ``device`` they will go to."""
         with explained(self.files.title, "get a sound copy"), _bar_on_terminals_only():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 self.files.folder,
@@ -317,6 +326,18 @@ class _Source:
         )
         _check_sizes(lm)
         return lm
+
+
+def _placed(model: PreTrainedModel, device: torch.device, name: str) -> PreTrainedModel:
+    """``model`` on ``device``. Raises ModelError where it has no room there."""
+    size = sum(parameter.nbytes for parameter in model.parameters())
+    movable: Any = model
+    with refused_if_too_large(
+        f"model {name!r}, whose weights take {size / 1e9:.2g} GB,",
+        "use a GPU with more memory or dtype bfloat16",
+    ):
+        moved: PreTrainedModel = movable.to(device)
+    return moved
 
 
 def _shown(model: PreTrainedModel, architecture: Architecture, title: str) -> PreTrainedModel:
@@ -362,15 +383,23 @@ def untrained_twin(lm: LanguageModel, seed: int = 0) -> LanguageModel:
     name = f"{lm.name}-untrained-{seed}"
     if isinstance(lm, Deferred):
         return lm.twin(name, seed)
-    twin: Any = _fresh(lm, seed)
-    return wrap(name, twin.to(lm.device), lm.tokenizer, lm.architecture)
+    return wrap(name, _fresh(lm, seed, lm.device), lm.tokenizer, lm.architecture)
 
 
-def _fresh(lm: LanguageModel, seed: int) -> PreTrainedModel:
-    with torch.random.fork_rng(devices=[]):
+def _fresh(lm: LanguageModel, seed: int, device: torch.device) -> PreTrainedModel:
+    """Drawn on the CPU in float32, whatever the dtype; on a GPU there and in the model's dtype, as minutes of a CPU's
+    time go by for 7B and the numbers differ from the CPU's in any case."""
+    on_gpu = device.type == "cuda"
+    config = copy.deepcopy(lm.config)  # from_config writes into it
+    with (
+        torch.random.fork_rng(devices=[device] if on_gpu else []),
+        refused_if_too_large(
+            f"the untrained twin of {lm.name}", "use a GPU with more memory or dtype bfloat16"
+        ),
+        device,
+    ):
         torch.manual_seed(seed)
-        config = copy.deepcopy(lm.config)  # from_config writes into it
-        twin: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        twin: Any = AutoModelForCausalLM.from_config(config, dtype=lm.dtype if on_gpu else torch.float32)
     made: PreTrainedModel = twin.to(lm.dtype).eval()
     return made
 

@@ -30,6 +30,7 @@ from caploc.interventions.weights import neuron_weights, replaced_weights, zeroe
 from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask
 from caploc.rows.borrowing import Borrower, replaced_forward
+from caploc.rows.sizing import refused_if_too_large
 
 # By operations, of a frozen pass 2 + 3 k/N against 3 with the gradient of whole matrices.
 MATRIX_SHARE = 1 / 3
@@ -309,6 +310,7 @@ def merge(lm: LanguageModel, difference: RowDifference) -> PreTrainedModel:
     return merged
 
 
+@refused_if_too_large("a copy of the weights that change")
 def changed_weights(lm: LanguageModel, difference: RowDifference) -> dict[str, Tensor]:
     """By name, the parameters of ``lm.model`` that the difference changes, as they are with it.
 

@@ -172,7 +172,10 @@ def edit_all_layers(
         recorded = record(lm, prompts)
         keys = {layer: edited_key(recorded, layer, editing.key, covariance, request.id) for layer in wanted}
         values: dict[int, Value] = {}
-        together = max(1, automatic_chunk(lm) // recorded.positions.numel())
+        chunk = automatic_chunk(
+            lm, columns=recorded.positions.shape[1], context=recorded.front[0][0].shape[2]
+        )
+        together = max(1, chunk // recorded.positions.numel())
         for start in range(0, len(wanted), together):
             part = wanted[start : start + together]
             values.update(find_values(lm, prompts, recorded, part, editing, request.id))

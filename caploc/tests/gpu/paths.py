@@ -1,9 +1,8 @@
-"""Whatever the audit runs on a GPU, each once and as small as it gets: the same call gives its numbers on any device."""
+"""What an audit runs on a GPU, each path once and as small as it gets: a call that gives its numbers on any device."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -131,13 +130,15 @@ def _rivals(lm: LanguageModel) -> Numbers:
 
 
 def _knowledge_neurons(lm: LanguageModel) -> Numbers:
-    return [_array(scores.values) for scores in example_scores(lm, tokens(lm), Method(steps=3), progress=False)]
+    return [
+        _array(scores.values) for scores in example_scores(lm, tokens(lm), Method(steps=3), progress=False)
+    ]
 
 
 def _tracing(kind: Any) -> Callable[[LanguageModel], Numbers]:
     def run(lm: LanguageModel) -> Numbers:
-        with Tracer(lm, Tracing(kind, draws=3)) as tracer:
-            found = tracer.one(tokens(lm)[0], range(1, 3))
+        with Tracer(lm, Tracing(kind, draws=4, window=2)) as tracer:
+            found = tracer.one(tokens(lm)[2], range(1, 3))
         return [_array(found.restored_by_draw)]
 
     return run
@@ -163,7 +164,11 @@ def _activations(lm: LanguageModel) -> Numbers:
     ids = tokens(lm)[0].input_ids[None].to(lm.device)
     added = torch.linspace(-1, 1, lm.model.get_input_embeddings().weight.shape[1])[None].to(lm.device)
     found = []
-    for change in (scaled(lm, mask(lm), 0.0), scaled(lm, mask(lm), 2.0, None), rewritten(lm, mask(lm), added)):
+    for change in (
+        scaled(lm, mask(lm), 0.0),
+        scaled(lm, mask(lm), 2.0, None),
+        rewritten(lm, mask(lm), added),
+    ):
         with change, torch.no_grad():
             found.append(_array(lm.model(input_ids=ids, use_cache=False).logits))
     return found
@@ -178,7 +183,9 @@ def _edges(lm: LanguageModel) -> Numbers:
 def _alone(lm: LanguageModel) -> Numbers:
     whole = Circuit.whole(DecomposedModel(lm).graph)
     circuits = [whole, *(whole.random_like(seed) for seed in range(2))]
-    circuits += [Circuit(whole.graph, one.values & (torch.arange(whole.graph.edges) % 3 > 0)) for one in circuits]
+    circuits += [
+        Circuit(whole.graph, one.values & (torch.arange(whole.graph.edges) % 3 > 0)) for one in circuits
+    ]
     found = run_alone(lm, EXAMPLES[:2], circuits, mean_outputs(lm, EXAMPLES))
     return [found.probabilities, found.log_probs, found.ranks, found.whole_log_probs]
 

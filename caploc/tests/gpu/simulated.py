@@ -160,8 +160,10 @@ class SimulatedGpus:
         if self.held[device] + size > min(most, self.peak[device]):
             self._forget_freed()
         if self.held[device] + size > most:
-            raise torch.cuda.OutOfMemoryError(
-                f"CUDA out of memory (simulated): {self.held[device]} bytes held, {size} asked for, {most} in all"
+            free = most - self.held[device]
+            raise torch.cuda.OutOfMemoryError(  # as torch words it
+                f"CUDA out of memory. Tried to allocate {_bytes(size)}. GPU {device.index} has a total capacity of "
+                f"{_bytes(most)} of which {_bytes(free)} is free."
             )
         self._placed[storage._cdata] = _Placed(StorageWeakRef(storage), device, size)
         self.held[device] += size
@@ -371,6 +373,10 @@ class _Functions(TorchFunctionMode):
         made: Tensor = tensor.__deepcopy__(memo)
         self._gpus.place(made, self._gpus.device_of(tensor))
         return made
+
+
+def _bytes(count: int) -> str:
+    return f"{count / (1 << 30):.2f} GiB" if count >= 1 << 30 else f"{count / (1 << 20):.2f} MiB"
 
 
 def _storage(tensor: Tensor) -> torch.UntypedStorage:
