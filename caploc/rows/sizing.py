@@ -33,7 +33,7 @@ _CPU_TOKENS, _MOST_GPU_TOKENS, _LEAST_GPU_TOKENS = 1280, 65536, 256
 # of the memory that the weights leave; what the formula forgets has the rest
 _GPU_SHARE_WITH_GRADIENTS, _GPU_SHARE, _GPU_WAITING_SHARE = 0.5, 0.4, 0.1
 _CPU_WAITING_BYTES = 64 << 20
-# runs that must fit before a budget that was halved once is doubled again: one lost in sixteen at most
+# runs that must fit before a budget is doubled again; each halving doubles it, the first one too
 _PATIENCE = 8
 # of torch's own message
 _OUT_OF_MEMORY = re.compile(
@@ -48,8 +48,8 @@ _KEPT_BYTES = 1 << 30
 class Budget:
     """How many tokens are run at once; use it for all passes of one model.
 
-    Halved whenever CUDA runs out of memory, and doubled again, up to what it was, once ``_PATIENCE`` runs have fitted:
-    one long example does not slow down all that follow it. Each halving doubles that number, so that hardly a run is
+    Halved whenever CUDA runs out of memory, and doubled again, up to what it was, once 16 runs have fitted: one long
+    example does not slow down all that follow it. Each further halving doubles that number, so that hardly a run is
     lost to trying.
 
     Args:

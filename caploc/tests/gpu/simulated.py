@@ -110,16 +110,19 @@ class SimulatedGpus:
 
     def _cuda(self) -> dict[str, Callable[..., Any]]:
         """What ``torch.cuda`` says instead."""
-        properties = SimpleNamespace(total_memory=self.memory, name="simulated", major=9, minor=0)
+
+        def properties(device: Any = None) -> SimpleNamespace:
+            return SimpleNamespace(total_memory=self.memory, name="simulated", major=9, minor=0)
+
         return {
             "is_available": lambda: True,
             "is_initialized": lambda: True,
             "is_bf16_supported": lambda *args, **kwargs: True,
             "device_count": lambda: len(self._gpus),
             "current_device": lambda: 0,
-            "get_device_properties": lambda device=None: properties,
-            "get_device_name": lambda device=None: properties.name,
-            "get_device_capability": lambda device=None: (properties.major, properties.minor),
+            "get_device_properties": properties,
+            "get_device_name": lambda device=None: "simulated",
+            "get_device_capability": lambda device=None: (9, 0),
             # as torch's allocator keeps what was freed, the card itself never looks emptier than at the peak
             "mem_get_info": lambda device=None: (
                 self.memory - self.peak[self.device(device or 0)],

@@ -14,7 +14,8 @@ from caploc.errors import CaplocError
 from caploc.tests.gpu.paths import PATHS, small_lm
 from caploc.tests.gpu.simulated import SimulatedGpus
 
-FAMILIES = ("llama", "gptj")  # grouped keys and sdpa; attention in steps and in float32
+# grouped keys and sdpa; attention in steps and in float32
+MODELS = [("llama", torch.float32), ("gptj", torch.bfloat16)]
 CALLERS_OWN = {"changed-activations"}
 """Paths in which the caller, not caploc, runs the model."""
 CANNOT_BE_DIVIDED = {
@@ -50,12 +51,11 @@ def same(found: Sequence[np.ndarray] | str, expected: Sequence[np.ndarray] | str
     )
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "dtype"), MODELS, ids=["llama-float32", "gptj-bfloat16"])
 @pytest.mark.parametrize("path", PATHS)
 def test_a_gpu_gives_the_cpus_numbers(path: str, family: str, dtype: torch.dtype) -> None:
-    """Where a path refuses bfloat16, in the same words. A twin is drawn in the model's dtype there, and need only be the
-    same each time."""
+    """Where a path refuses bfloat16, in the same words. A twin is drawn there, in the model's dtype, and need only be
+    the same each time."""
     drawn_there = path == "untrained-twin" and dtype == torch.bfloat16
     expected = "" if drawn_there else outcome(path, family, dtype, "cpu")
     with SimulatedGpus() as gpus:
