@@ -128,8 +128,8 @@ class DecomposedModel:
         """What each receiver gets with all of its edges pruned: biases written before it, and ablation values."""
         written = self.means.clone()
         for layer, block in enumerate(self.blocks):
-            written[self.graph.heads_of(layer).start] += block.attention_bias
-            written[self.graph.mlp_of(layer)] += block.mlp_bias
+            written[self.graph.heads_of(layer).start] += block.attention_bias.to(written.device)
+            written[self.graph.mlp_of(layer)] += block.mlp_bias.to(written.device)
         return torch.from_numpy(self.graph.possible).to(written) @ written
 
     @refused_if_too_large("a prompt, taken apart,", "use a GPU with more memory or shorter prompts")
@@ -178,10 +178,10 @@ class DecomposedModel:
             attention_inputs.append(stream.expand(graph.heads + 2 * graph.groups, *stream.shape))
             heads = self.attend(prompt, layer, attention_inputs[-1])
             stream = stream[:, -rows:]
-            attended = stream + heads.sum(0) + block.attention_bias
+            attended = stream + heads.sum(0) + block.attention_bias.to(stream.device)
             mlp_inputs.append((stream if graph.parallel else attended)[None])
             mlp = block.transform(mlp_inputs[-1])
-            stream = attended + mlp[0] + block.mlp_bias
+            stream = attended + mlp[0] + block.mlp_bias.to(stream.device)
             outputs.append(torch.cat([heads, mlp]))
         output_input = stream[None]
         return Flow(outputs, attention_inputs, mlp_inputs, output_input, self.unembed(output_input[0]))
@@ -192,9 +192,7 @@ class DecomposedModel:
         """What all heads of a layer write; in the last layer only in the rows that are read."""
         graph = self.graph
         rows = prompt.rows if layer == graph.layers - 1 else prompt.tokens
-        query, key, value = (
-            self.blocks[layer].attention_norm(inputs).split([graph.heads, graph.groups, graph.groups])
-        )
+        query, key, value = self.blocks[layer].normed(inputs).split([graph.heads, graph.groups, graph.groups])
         return self.blocks[layer].attend(
             query[:, :, -rows:],
             key,

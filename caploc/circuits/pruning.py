@@ -322,7 +322,7 @@ class Downstream:
                 made = block.transform(states)
             else:
                 rows = self._rows_in(step.layer)
-                states = block.attention_norm(states)
+                states = block.normed(states)
                 query, key, value = states.split([len(step.heads), len(step.groups), len(step.groups)])
                 made = block.attend(
                     query[:, :, -rows:],

@@ -60,12 +60,13 @@ def scaled(
 
     def before_projection(layer: int, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         states = args[0].reshape(*shape, -1)
+        by = scale[:, layer].to(states.device)
         if columns is None:
-            changed = states * scale[:, layer, None]
+            changed = states * by[:, None]
         else:
             rows = torch.arange(shape[0], device=states.device)
             changed = states.clone()
-            changed[rows, columns] *= scale[:, layer]
+            changed[rows, columns.to(states.device)] *= by
         return (changed.reshape(args[0].shape), *args[1:])
 
     with ExitStack() as hooks:
@@ -104,7 +105,8 @@ def rewritten(
         _check_call(max(len(members), len(added)), None, *shape)
 
     def after_projection(layer: int, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        active = (args[0].reshape(*shape, -1) * members[:, layer, None]).sum(-1, keepdim=True)
+        chosen = members[:, layer, None].to(output.device)
+        active = (args[0].reshape(*shape, -1) * chosen).sum(-1, keepdim=True)
         return output + (active * added[:, None].to(output)).reshape(output.shape)
 
     with ExitStack() as hooks:

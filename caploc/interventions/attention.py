@@ -89,7 +89,9 @@ class _OtherValues(RowCache):
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         keys, values = super().update(key_states, value_states, layer_idx)
-        return keys, self._pass.values(layer_idx, values)
+        assert self._pass.positions is not None
+        home = self._pass.positions.device  # a layer may lie elsewhere
+        return keys, self._pass.values(layer_idx, values.to(home)).to(keys.device)
 
 
 class _AttentionPass(Rows):
@@ -212,7 +214,7 @@ class AttentionScaling(Borrower):
         found: dict[int, Tensor] = {}
 
         def keep(layer: int, module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            found[layer] = args[0]  # [rows, queries, heads size]
+            found[layer] = args[0].to(self.lm.device)  # [rows, queries, heads size]
 
         with ExitStack() as stack:
             for layer, projection in enumerate(self._projections):
@@ -223,7 +225,8 @@ class AttentionScaling(Borrower):
         for layer, projection in enumerate(self._projections):
             parts = found[layer][1:].unflatten(2, (-1, size))  # [parts, queries, heads, size]
             weights.append(parts.permute(2, 1, 0, 3).flatten(2)[..., : example.answer_start].double())
-            lengths.append(_lengths(projection, clean.values[layer][0].double(), weights[-1][:, -1]))
+            values = clean.values[layer][0].to(self.lm.device).double()
+            lengths.append(_lengths(projection, values, weights[-1][:, -1]))
         return Attention(torch.stack(weights).cpu(), torch.stack(lengths).cpu())
 
     def log_probs(
@@ -331,7 +334,9 @@ def _lengths(projection: nn.Module, values: Tensor, weights: Tensor) -> Tensor:
     """``[key heads, columns]`` norms of what cells add, from ``values [key heads, columns, size]`` and one query's
     ``weights [heads, columns]``."""
     group = len(weights) // len(values)
-    heads = weight_by_input(projection).double().unflatten(0, (len(weights), -1))  # [heads, size, width]
+    heads = (
+        weight_by_input(projection).to(values.device).double().unflatten(0, (len(weights), -1))
+    )  # [heads, size, width]
     added = torch.einsum("hc,hcs,hsw->hcw", weights, values.repeat_interleave(group, 0), heads)
     return added.unflatten(0, (-1, group)).sum(1).norm(dim=2)
 

@@ -214,7 +214,7 @@ def output_norms(lm: LanguageModel) -> Float[Tensor, "layers neurons"]:
     norms = [
         one.get_parameter("weight").detach().double().norm(dim=1 - input_axis(one)) for one in projections
     ]
-    return torch.stack(norms)
+    return torch.stack([norm.to(lm.device) for norm in norms])
 
 
 def _check_draws(draws: int) -> None:

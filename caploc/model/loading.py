@@ -7,7 +7,7 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -33,6 +33,7 @@ from caploc.fingerprints import file_hash, fingerprint, tensor_fingerprint
 from caploc.hub import COMMIT, model_snapshot
 from caploc.model.files import ModelFiles, explained
 from caploc.model.registry import REGISTRY, embedded_folder
+from caploc.model.splitting import place
 from caploc.model.tokenizers import load_tokenizer, settled
 from caploc.rows.borrowing import wide_head
 from caploc.rows.model import RowModel
@@ -42,7 +43,7 @@ from caploc.store import Store
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _CPU = torch.device("cpu")
-_DEVICE = re.compile(r"cpu|cuda(?::(\d+))?")
+_DEVICE = re.compile(r"cpu|cuda(?::(\d+(?:,\d+)*))?")
 
 
 class LanguageModel:
@@ -105,12 +106,12 @@ class LanguageModel:
         return self.model.device
 
     def move(self, device: str) -> None:
-        """Carry the weights to another device.
+        """Carry the weights to another device, or spread them over several: ``cuda:0,1``.
 
         Raises:
             ModelError: they do not fit there.
         """
-        _placed(self.model, torch.device(device), self.name)
+        _placed(self.model, self.architecture, _devices(device), self.name)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -147,7 +148,7 @@ class Deferred(LanguageModel):
         tokenizer: PreTrainedTokenizerBase,
         architecture: Architecture,
         structure: PreTrainedModel,
-        device: torch.device,
+        devices: Sequence[torch.device],
         load: Callable[[torch.device], PreTrainedModel],
         content: object,
         store: Store,
@@ -157,12 +158,12 @@ class Deferred(LanguageModel):
         super().__init__(name, structure, tokenizer, architecture)
         self._skeleton = structure
         self._load, self._content, self._store = load, content, store
-        self._device, self._loaded = device, False
+        self._devices, self._loaded = devices, False
 
     @property
     def model(self) -> PreTrainedModel:
         if not self._loaded:
-            weights = _placed(self._load(self._device), self._device, self.name)
+            weights = _placed(self._load(self._devices[0]), self.architecture, self._devices, self.name)
             self._model = _shown(weights, self.architecture, f"model {self.name!r}")
             self._loaded = True
         return self._model
@@ -174,10 +175,10 @@ class Deferred(LanguageModel):
 
     @property
     def device(self) -> torch.device:
-        return self._model.device if self._loaded else self._device
+        return self._model.device if self._loaded else self._devices[0]
 
     def move(self, device: str) -> None:
-        self._device = torch.device(device)
+        self._devices = _devices(device)
         if self._loaded:
             super().move(device)
 
@@ -195,7 +196,7 @@ class Deferred(LanguageModel):
             self.tokenizer,
             self.architecture,
             self._skeleton,
-            self.device,
+            self._devices,
             partial(_fresh, self, seed),
             content,
             self._store,
@@ -232,7 +233,7 @@ def load_model(
     Args:
         name_or_path: a registry name (``llama2-7b``, ``tiny-llama``, ...), a folder in Hugging Face format, or a hub
             id ``ORG/NAME`` or ``ORG/NAME@COMMIT``.
-        device: ``cpu``, ``cuda`` or ``cuda:N``.
+        device: ``cpu``, ``cuda``, ``cuda:N``, or several GPUs that the layers are spread over, as in ``cuda:0,1``.
         dtype: ``float32``, ``float64`` or ``bfloat16``.
         revision: the hub commit (40 hexadecimal digits), where neither the registry nor ``@COMMIT`` pins it.
 
@@ -263,26 +264,26 @@ class _Source:
     files: ModelFiles
     config: PreTrainedConfig
     tokenizer: PreTrainedTokenizerBase
-    device: torch.device
+    devices: Sequence[torch.device]
     dtype: torch.dtype
 
     @classmethod
     def of(
         cls, name_or_path: str | os.PathLike[str], device: str, dtype: str, revision: str | None
     ) -> _Source:
-        torch_dtype, torch_device = _dtype(dtype), _device(device)
+        torch_dtype, devices = _dtype(dtype), _devices(device)
         name, title, folder = _locate(os.fspath(name_or_path), revision)
         files = ModelFiles.of(folder, title)
         with explained(f"the configuration of {title}", "compare its config.json with the original"):
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         with explained(f"the tokenizer of {title}", "put the original's tokenizer files into the folder"):
             tokenizer = load_tokenizer(folder, title, config)
-        return cls(name, files, config, tokenizer, torch_device, torch_dtype)
+        return cls(name, files, config, tokenizer, devices, torch_dtype)
 
     def whole(self) -> LanguageModel:
         """The model with its weights."""
         self.files.skeleton(self.config, self.dtype, one_layer=True)
-        weights = _placed(self.weights(), self.device, self.name)
+        weights = _placed(self.weights(), self.files.architecture, self.devices, self.name)
         model = _shown(weights, self.files.architecture, self.files.title)
         return wrap(self.name, model, self.tokenizer, self.files.architecture)
 
@@ -319,7 +320,7 @@ class _Source:
             self.tokenizer,
             self.files.architecture,
             structure,
-            self.device,
+            self.devices,
             self.weights,
             content,
             store,
@@ -328,16 +329,17 @@ class _Source:
         return lm
 
 
-def _placed(model: PreTrainedModel, device: torch.device, name: str) -> PreTrainedModel:
-    """``model`` on ``device``. Raises ModelError where it has no room there."""
+def _placed(
+    model: PreTrainedModel, architecture: Architecture, devices: Sequence[torch.device], name: str
+) -> PreTrainedModel:
+    """``model`` on ``devices``. Raises ModelError where it has no room there."""
     size = sum(parameter.nbytes for parameter in model.parameters())
-    movable: Any = model
     with refused_if_too_large(
         f"model {name!r}, whose weights take {size / 1e9:.2g} GB,",
-        "use a GPU with more memory or dtype bfloat16",
+        "use a GPU with more memory, several (cuda:0,1) or dtype bfloat16",
     ):
-        moved: PreTrainedModel = movable.to(device)
-    return moved
+        place(model, architecture, devices)
+    return model
 
 
 def _shown(model: PreTrainedModel, architecture: Architecture, title: str) -> PreTrainedModel:
@@ -383,7 +385,9 @@ def untrained_twin(lm: LanguageModel, seed: int = 0) -> LanguageModel:
     name = f"{lm.name}-untrained-{seed}"
     if isinstance(lm, Deferred):
         return lm.twin(name, seed)
-    return wrap(name, _fresh(lm, seed, lm.device), lm.tokenizer, lm.architecture)
+    devices = list(dict.fromkeys(parameter.device for parameter in lm.model.parameters()))
+    twin = _placed(_fresh(lm, seed, lm.device), lm.architecture, devices, name)
+    return wrap(name, twin, lm.tokenizer, lm.architecture)
 
 
 def _fresh(lm: LanguageModel, seed: int, device: torch.device) -> PreTrainedModel:
@@ -444,19 +448,23 @@ def _dtype(name: str) -> torch.dtype:
     return DTYPES[name]
 
 
-def _device(name: str) -> torch.device:
+def _devices(name: str) -> list[torch.device]:
+    """What ``name`` stands for. Raises OptionError for what is not there."""
     match = _DEVICE.fullmatch(name)
     if match is None:
-        raise OptionError(f"unknown device {name!r}; use cpu, cuda or cuda:N")
+        raise OptionError(f"unknown device {name!r}; use cpu, cuda, cuda:N or several: cuda:0,1")
+    numbers = [int(number) for number in (match[1] or "").split(",") if number]
     if name != "cpu":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if count == 0:
             raise OptionError(f"device {name!r} asked for, but this machine has no usable CUDA GPU; use cpu")
-        if int(match[1] or 0) >= count:
+        if len(set(numbers)) < len(numbers):
+            raise OptionError(f"device {name!r} names a GPU twice; name each once")
+        if max(numbers, default=0) >= count:
             raise OptionError(
                 f"device {name!r} asked for, but there is none above cuda:{count - 1}; use one of those"
             )
-    return torch.device(name)
+    return [torch.device("cuda", number) for number in numbers] or [torch.device(name)]
 
 
 def _locate(name: str, revision: str | None) -> tuple[str, str, Path]:

@@ -174,8 +174,8 @@ def _recording(
 
     def after_mlp_out(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         # OPT calls its MLP with [tokens, width]; with a batch of one both shapes hold the same rows.
-        record.activations.append(args[0].reshape(total, -1).index_select(0, positions))
-        record.mlp_outputs.append(output.reshape(total, -1).index_select(0, positions))
+        record.activations.append(_answering(args[0].reshape(total, -1), positions))
+        record.mlp_outputs.append(_answering(output.reshape(total, -1), positions))
 
     try:
         for layer in layers:
@@ -186,6 +186,11 @@ def _recording(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _answering(states: Tensor, positions: Tensor) -> Tensor:
+    """``[Y, ...]`` of ``states [T, ...]``, on the device of ``positions``, wherever the states' layer lies."""
+    return states.index_select(0, positions.to(states.device)).to(positions.device)
 
 
 def visible_tokens(mask: Tensor | None, positions: Tensor, total: int) -> Tensor:
@@ -251,7 +256,7 @@ def recording_gates(
     ups: dict[int, Tensor] = {}
 
     def answering(states: Tensor) -> Tensor:
-        return states.reshape(-1, states.shape[-1]).index_select(0, positions)
+        return _answering(states.reshape(-1, states.shape[-1]), positions)
 
     with ExitStack() as stack:
         for index, layer in enumerate(layers):

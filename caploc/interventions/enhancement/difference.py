@@ -160,11 +160,12 @@ class TrainableRows(Borrower):
         self._indices: dict[int, Tensor] = {}
         self._changes: dict[int, dict[str, nn.Parameter]] = {}
         for layer in mask.values.any(1).nonzero().ravel().tolist():
-            indices = mask.values[layer].nonzero().ravel().to(lm.device)
+            there = lm.architecture.mlp_out_of(lm.layers[layer]).get_parameter("weight").device
+            indices = mask.values[layer].nonzero().ravel().to(there)
             self._indices[layer] = indices
             self._changes[layer] = {
                 part.path: nn.Parameter(
-                    torch.zeros(part.row_shape(len(indices)), dtype=self._dtype, device=lm.device)
+                    torch.zeros(part.row_shape(len(indices)), dtype=self._dtype, device=there)
                 )
                 for part in neuron_weights(lm, layer)
                 if train in ("both", part.side)

@@ -202,7 +202,10 @@ def _sums(
 ) -> tuple[dict[int, Tensor], int]:
     """``[neurons, neurons]`` sum of k k^T by layer, and the number of tokens; ``most`` tokens in a pass."""
     shape = (lm.num_neurons, lm.num_neurons)
-    sums = {layer: torch.zeros(shape, dtype=torch.float64, device=lm.device) for layer in layers}
+    there = {
+        layer: lm.architecture.mlp_out_of(lm.layers[layer]).get_parameter("weight").device for layer in layers
+    }
+    sums = {layer: torch.zeros(shape, dtype=torch.float64, device=device) for layer, device in there.items()}
     tokens = 0
     with (
         frozen_eval(lm.model),
@@ -241,7 +244,7 @@ def _batches(lm: LanguageModel, texts: Sequence[str], most: int) -> Iterator[lis
 @contextmanager
 def _summing(lm: LanguageModel, sums: dict[int, Tensor], real: Tensor) -> Iterator[None]:
     def add(total: Tensor, module: nn.Module, args: tuple[Any, ...]) -> None:
-        keys = args[0].reshape(len(real), -1)[real].double()
+        keys = args[0].reshape(len(real), -1)[real.to(total.device)].double()
         total.addmm_(keys.T, keys)
 
     with ExitStack() as stack:

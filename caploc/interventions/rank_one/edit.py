@@ -101,7 +101,7 @@ class RankOneEdit:
     def weights(self, lm: LanguageModel) -> dict[str, Tensor]:
         """The edited weight by its name, made of that of ``lm``, which must be unedited: to be kept."""
         weight = lm.model.get_parameter(self.parameter).detach()
-        update = torch.outer(self.delta.double(), self.direction)
+        update = torch.outer(self.delta.double(), self.direction).to(weight.device)
         if input_axis(lm.architecture.mlp_out_of(lm.layers[self.layer])) == 0:
             update = update.T
         return {self.parameter: (weight.double() + update).to(weight.dtype)}

@@ -137,7 +137,7 @@ def _knowledge_neurons(lm: LanguageModel) -> Numbers:
 
 def _tracing(kind: Any) -> Callable[[LanguageModel], Numbers]:
     def run(lm: LanguageModel) -> Numbers:
-        with Tracer(lm, Tracing(kind, draws=4, window=2)) as tracer:
+        with Tracer(lm, Tracing(kind, draws=4)) as tracer:
             found = tracer.one(tokens(lm)[2], range(1, 3))
         return [_array(found.restored_by_draw)]
 

@@ -181,3 +181,39 @@ def test_a_model_without_room_is_refused_in_one_line(tmp_path: Path) -> None:
             load_model(folder, "cuda")
         with pytest.raises(OptionError, match="there is none above cuda:0"):
             load_model(folder, "cuda:1")
+
+
+def test_layers_are_spread_over_gpus_and_come_back() -> None:
+    """In equal runs; embeddings, final norm and head on the first, where each layer's output is given back."""
+    with SimulatedGpus(devices=3):
+        lm = wide_lm("grouped")
+        ids, forwards = torch.arange(3, 20)[None], [layer.forward for layer in lm.layers]
+        expected = lm.model(input_ids=ids).logits
+        lm.move("cuda:0,1,2")
+        assert [next(layer.parameters()).device.index for layer in lm.layers] == [0, 1, 2]
+        others = [
+            name for name, one in lm.model.named_parameters() if ".layers." not in name and one.device != GPU
+        ]
+        assert not others and lm.device == GPU
+        assert torch.equal(lm.model(input_ids=ids.to(GPU)).logits.cpu(), expected)
+        lm.move("cuda:2,0")
+        assert [next(layer.parameters()).device.index for layer in lm.layers] == [
+            2,
+            2,
+            0,
+        ] and lm.device.index == 2
+        lm.move("cpu")
+        assert [layer.forward for layer in lm.layers] == forwards
+        assert torch.equal(lm.model(input_ids=ids).logits, expected)
+        with pytest.raises(OptionError, match="names a GPU twice"):
+            lm.move("cuda:1,1")
+
+
+def test_a_model_too_large_for_one_gpu_fits_on_two(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path, "gptj")
+    with SimulatedGpus(devices=2) as gpus:
+        load_model(folder, "cuda")
+        whole = gpus.peak[GPU]
+        gpus.begin()
+        load_model(folder, "cuda:0,1")
+        assert max(gpus.peak.values()) < 0.8 * whole

@@ -127,7 +127,7 @@ def test_the_backward_pass_costs_what_lies_above() -> None:
     for lowest in (0, 1):
         mask = NeuronMask(torch.zeros(SHAPE[0], NEURONS, dtype=torch.bool))
         mask.values[lowest, 3] = True
-        with Trainer(lm, mask, recipe_of()) as trainer:
+        with Trainer(lm, mask, recipe_of(batch_size=10)) as trainer:
             with executed() as both:
                 trainer.gradients(batches, np.arange(10))
             with executed() as forward:
