@@ -114,6 +114,7 @@ def _on_the_reading(study: Study) -> list[str]:
     notes = [f"another reading of the paper than the default: {', '.join(departures)}"] if departures else []
     if DTYPES[study.settings.dtype] in HALF:
         notes.append(how_checked(DTYPES[study.settings.dtype]))
+        notes.append("circuits, rank-one edits and neurons one at a time are measured in float32")
     if study.settings.attribution.path == "neuron" and most is not None:
         notes.append(
             f"at most {most} samples a dataset (neuron_path_samples), since each neuron is a run of its own; overlap "

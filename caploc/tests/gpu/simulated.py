@@ -234,6 +234,10 @@ class SimulatedGpus:
             if into == CPU != source:
                 self.waits["copy to the CPU"] += 1
             return into
+        if str(kernel).startswith(
+            ("aten._foreach_", "aten._fused_")
+        ):  # torch itself sorts their lists by device
+            return next((self.device_of(one) for one in _tensors(args)), CPU)
         operands = (
             [*_tensors(args[:1]), *_tensors(args[2:])] if kernel in _INDEXED else _tensors((args, kwargs))
         )

@@ -53,15 +53,18 @@ def same(found: Sequence[np.ndarray] | str, expected: Sequence[np.ndarray] | str
 
 @pytest.mark.parametrize(("family", "dtype"), MODELS, ids=["llama-float32", "gptj-bfloat16"])
 @pytest.mark.parametrize("path", PATHS)
-def test_a_gpu_gives_the_cpus_numbers(path: str, family: str, dtype: torch.dtype) -> None:
-    """Where a path refuses bfloat16, in the same words. A twin is drawn there, in the model's dtype, and need only be
-    the same each time."""
+def test_gpus_give_the_cpus_numbers(path: str, family: str, dtype: torch.dtype) -> None:
+    """One, and two that the layers are split over. Where a path refuses bfloat16, in the same words. A twin is drawn
+    there, in the model's dtype, and need only be the same each time."""
     drawn_there = path == "untrained-twin" and dtype == torch.bfloat16
-    expected = "" if drawn_there else outcome(path, family, dtype, "cpu")
-    with SimulatedGpus() as gpus:
-        found = outcome(path, family, dtype, "cuda")
-        assert same(found, outcome(path, family, dtype, "cuda") if drawn_there else expected)
-        assert gpus.launches > (0 if isinstance(expected, str) else 50)
+    expected = None if drawn_there else outcome(path, family, dtype, "cpu")
+    for device in ("cuda", "cuda:0,1"):
+        with SimulatedGpus(devices=2) as gpus:
+            found = outcome(path, family, dtype, device)
+            assert same(found, found if expected is None else expected)
+            assert gpus.launches > (0 if isinstance(found, str) else 50)
+            assert (gpus.peak[torch.device("cuda:1")] > 0) == (device != "cuda")
+            expected = found
 
 
 @pytest.mark.parametrize("share", [0.5, 0.2])
