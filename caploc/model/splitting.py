@@ -51,8 +51,9 @@ def place(model: PreTrainedModel, architecture: Architecture, devices: Sequence[
         layer.to(device)
     inside = {id(module) for layer in layers for module in layer.modules()}
     for module in model.modules():
-        if id(module) not in inside and not inside & {id(part) for part in module.modules()}:
-            module.to(devices[0])
+        if id(module) not in inside:
+            for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+                tensor.data = tensor.data.to(devices[0])
     for layer, device in zip(layers, where, strict=True):
         if device != devices[0]:
             layer.forward = _Elsewhere(layer, device, devices[0])

@@ -111,3 +111,16 @@ def test_nothing_is_left_on_the_gpu(path: str) -> None:
             assert gpus.live() == before
         finally:
             gc.enable()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("path", PATHS)
+def test_a_real_gpu_gives_them_up_to_rounding(path: str) -> None:
+    if path == "untrained-twin":
+        pytest.skip("a GPU draws other weights than a CPU")
+    expected = outcome(path, "llama", torch.float64, "cpu")
+    for one, other in zip(outcome(path, "llama", torch.float64, "cuda"), expected, strict=True):
+        if one.dtype.kind == "U":
+            assert np.array_equal(one, other)
+        else:
+            np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-9)
