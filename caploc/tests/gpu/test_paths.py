@@ -51,6 +51,16 @@ def same(found: Sequence[np.ndarray] | str, expected: Sequence[np.ndarray] | str
     )
 
 
+def assert_close(
+    found: Sequence[np.ndarray] | str, expected: Sequence[np.ndarray] | str, rtol: float, atol: float
+) -> None:
+    for one, other in zip(found, expected, strict=True):
+        if isinstance(one, str) or one.dtype.kind == "U":
+            assert np.array_equal(one, other)
+        else:
+            np.testing.assert_allclose(one, other, rtol=rtol, atol=atol)
+
+
 @pytest.mark.parametrize(("family", "dtype"), MODELS, ids=["llama-float32", "gptj-bfloat16"])
 @pytest.mark.parametrize("path", PATHS)
 def test_gpus_give_the_cpus_numbers(path: str, family: str, dtype: torch.dtype) -> None:
@@ -89,8 +99,7 @@ def test_out_of_memory_changes_nothing_or_ends_in_one_line(path: str, share: flo
             assert "\n" not in line and re.search(
                 r"fit into the GPU's memory.*\(asked for [\d.]+ MiB more; GPU 0 has", line
             )
-        for one, other in zip(found, expected, strict=True):
-            np.testing.assert_allclose(one, other, rtol=1e-8, atol=1e-10)
+        assert_close(found, expected, rtol=1e-8, atol=1e-10)
         gpus.limit = None
         assert gpus.live() == weights
         again = list(PATHS[path](lm))  # the model is as it was
@@ -119,8 +128,4 @@ def test_a_real_gpu_gives_them_up_to_rounding(path: str) -> None:
     if path == "untrained-twin":
         pytest.skip("a GPU draws other weights than a CPU")
     expected = outcome(path, "llama", torch.float64, "cpu")
-    for one, other in zip(outcome(path, "llama", torch.float64, "cuda"), expected, strict=True):
-        if one.dtype.kind == "U":
-            assert np.array_equal(one, other)
-        else:
-            np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-9)
+    assert_close(outcome(path, "llama", torch.float64, "cuda"), expected, rtol=1e-6, atol=1e-9)
