@@ -16,7 +16,7 @@ import re
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 
@@ -125,13 +125,13 @@ class Budget:
         found: list[Result] = []
         left = items
         while len(left):
-            part = left[: max(1, self.tokens // cost)]
+            part = cast(Parts, left[: max(1, self.tokens // cost)])
 
             def attempt(part: Parts = part) -> None:
                 found.append(run(part))
 
             if self.fits(attempt, refusal, divisible=len(part) > 1, smallest=cost):
-                left = left[len(part) :]
+                left = cast(Parts, left[len(part) :])
         return found
 
     def _halve(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -187,7 +187,8 @@ class _Kept(Mapping[int, Tensor]):
         return torch.from_numpy(entry.arrays["second_moment"].copy())
 
     def __contains__(self, layer: object) -> bool:
-        return self._store is not None and layer in self._keys and self._store.has(self._keys[layer])
+        key = self._keys.get(cast(int, layer))
+        return self._store is not None and key is not None and self._store.has(key)
 
     def __iter__(self) -> Iterator[int]:
         return (layer for layer in self._keys if layer in self)
