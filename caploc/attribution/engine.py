@@ -12,7 +12,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from caploc.attribution.integrate import Integral, integrate_adaptive, integrate_fixed, one_neuron_scores
+from caploc.attribution.integrate import (
+    MOST_COLUMNS,
+    Integral,
+    integrate_adaptive,
+    integrate_fixed,
+    one_neuron_scores,
+)
 from caploc.attribution.method import Method, Tolerance, fixed_rule
 from caploc.attribution.packed import PackedModel, PreactivationModel
 from caploc.errors import ModelError, OptionError, against_nan
@@ -80,7 +86,8 @@ class Attributor(Borrower):
         check_reproduced(
             unscaled[0].probabilities[0].log(), clean.log_probs, lm.dtype, example.id, "the clean run"
         )
-        method, tokens = self.method, self._budget.tokens
+        method = self.method
+        tokens = self._budget.of_rows(min(len(clean.positions), MOST_COLUMNS), clean.keys[0].shape[2])
         if method.path == "neuron":
             sums = _of_effects(one_neuron_scores(packed, clean, unscaled, tokens))
         elif method.quadrature == "adaptive":

@@ -161,17 +161,18 @@ class PackedModel(RowModel):
 
     def output_weights(self, layer: int, neurons: slice) -> Tensor:
         """``[neurons, width]`` what one unit of each of these neurons adds to the projection's output."""
-        return weight_by_input(self._projections[layer])[neurons]
+        return weight_by_input(self._projections[layer])[neurons].to(self._home)
 
     def to_neurons(self, layer: int, gradient: Tensor) -> Tensor:
         """Carry ``[..., width]`` gradients at the projection's output to its input: ``[..., neurons]``."""
-        return gradient @ self.output_weights(layer, slice(None)).to(gradient.dtype).T
+        weight = weight_by_input(self._projections[layer])
+        return (gradient.to(weight.device) @ weight.to(gradient.dtype).T).to(gradient.device)
 
     def _bias(self, layer: int, clean: CleanPass) -> Tensor:
         """``[width]`` the output of the layer's MLP projection when all neurons are zero."""
         bias = getattr(self._projections[layer], "bias", None)
         output = clean.mlp_outputs[layer]
-        return output.new_zeros(output.shape[-1]) if bias is None else bias.detach()
+        return output.new_zeros(output.shape[-1]) if bias is None else bias.detach().to(output.device)
 
     def _scaled(self, layer: int, clean: CleanPass, columns: Tensor, alphas: Tensor) -> Tensor:
         """``[R, C, width]`` the projection's output at each token's alpha."""
@@ -223,7 +224,8 @@ class PreactivationModel(PackedModel):
         with torch.no_grad():
             before = gate.before[columns]
             activation = gate.activation(alphas.to(before)[..., None] * before, columns)  # [R, C, neurons]
-            entering: Tensor = self.projection(layer)(activation)
+            there = weight_by_input(self.projection(layer)).device
+            entering: Tensor = self.projection(layer)(activation.to(there)).to(activation.device)
         return entering
 
     @torch.enable_grad()

@@ -274,7 +274,9 @@ def _gpu_gb(device: str) -> float | None:
 
     if not torch.cuda.is_available():
         return None
-    index = int(device.partition(":")[2] or 0)
-    if index >= torch.cuda.device_count():
+    indices = [int(index) for index in device.partition(":")[2].split(",") if index] or [0]
+    if max(indices) >= torch.cuda.device_count():
         return None
-    return float(torch.cuda.get_device_properties(index).total_memory / GB)
+    # layers are spread evenly, and the first GPU has the embeddings, the head and what is being run, too
+    smallest = min(torch.cuda.get_device_properties(index).total_memory for index in indices)
+    return float(len(indices) * smallest / GB)

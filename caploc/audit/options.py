@@ -91,7 +91,7 @@ def add_options(parser: pytest.Parser) -> None:
     option(
         "--device",
         "DEV",
-        "cpu, cuda, cuda:N, or auto (default): cpu for embedded models, else cuda.",
+        "cpu, cuda, cuda:N, several (cuda:0,1), or auto (default): cpu for embedded models, else cuda.",
     )
     option(
         "--dtype",

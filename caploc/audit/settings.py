@@ -27,7 +27,7 @@ DEFAULT_DATASETS = ("gsm8k", "meta_math", "code25k", "emotion", "imdb")
 EMBEDDED_MODELS = ("tiny-llama", "tiny-gptj")
 DTYPES = ("auto", "float32", "float64", "bfloat16")
 
-_DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
+_DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3}(,[0-9]{1,3})*)?")
 _DATASET_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -196,7 +196,7 @@ def read_settings(option: Callable[[str], Any]) -> AuditSettings:
         _store("CAPLOC_STORE", named)
     device = str(option("device"))
     if not _DEVICE.fullmatch(device):
-        raise _wrong("--device", device, "must be auto, cpu, cuda or cuda:N")
+        raise _wrong("--device", device, "must be auto, cpu, cuda, cuda:N or several: cuda:0,1")
     values = {name: option(name) for name in _DECISIVE}
     datasets = _datasets(option("dataset"), data_root)
     reading = _reading(option("reading") or [], option("quadrature"))

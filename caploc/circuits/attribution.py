@@ -18,6 +18,7 @@ from caploc.circuits.decomposed import DecomposedModel, Flow, Prompt
 from caploc.circuits.graph import Graph
 from caploc.circuits.pruning import Downstream
 from caploc.errors import ExampleError, OptionError
+from caploc.rows.sizing import Budget, refused_if_too_large
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,23 +66,28 @@ def attribute_edges(
     The gradient is the mean over inputs whose embeddings lie at k/steps, k = 1..steps, of the way from zero to the
     prompt's; one step is plain EAP. With ``corrupted`` prompts, one for each, the way starts at their embeddings and
     the sender's change from them counts instead of its output: the cost of patching the edge, not of zeroing it. All
-    edges cost ``steps`` forward and backward passes, in one batch. To first order the values of plain EAP are those of
-    ``edge_effects``; ``python -m caploc.benchmarks circuits`` measures how far they agree.
+    edges cost ``steps`` forward and backward passes, in one batch or, where CUDA runs out of memory, in several. To
+    first order the values of plain EAP are those of ``edge_effects``; ``python -m caploc.benchmarks circuits`` measures
+    how far they agree.
 
     Raises:
         OptionError: ``steps`` is below 1.
         ExampleError: no prompt; or corrupted prompts that differ from the prompts in number or length.
+        ModelError: not even one step of a prompt fits into the GPU's memory.
     """
     if steps < 1:
         raise OptionError(f"steps must be at least 1, got {steps}")
     _check_prompts(prompts, corrupted)
-    total = np.zeros(model.graph.possible.shape)
+    total, budget = np.zeros(model.graph.possible.shape), Budget(model.lm, steps)
     for number, prompt in enumerate(prompts):
-        total += _one(model, prompt, steps, corrupted[number] if corrupted else None)
+        total += _one(model, prompt, steps, corrupted[number] if corrupted else None, budget)
     settings = {"method": "eap-ig", "steps": steps, "from": "corrupted" if corrupted else "zero"}
     return EdgeScores(model.graph, (total / len(prompts))[model.graph.possible], settings)
 
 
+@refused_if_too_large(
+    "all edges of a receiver, each pruned alone,", "use a GPU with more memory or shorter prompts"
+)
 def edge_effects(model: DecomposedModel, prompts: Sequence[Prompt]) -> EdgeScores:
     """The exact cost of pruning each edge alone from the whole model: one state an edge, a receiver's in one batch.
 
@@ -115,15 +121,30 @@ def _check_prompts(prompts: Sequence[Prompt], corrupted: Sequence[Prompt] | None
 
 
 def _one(
-    model: DecomposedModel, prompt: Prompt, steps: int, corrupted: Prompt | None
+    model: DecomposedModel, prompt: Prompt, steps: int, corrupted: Prompt | None, budget: Budget
 ) -> Float[np.ndarray, "receivers senders"]:
+    """``budget`` counts steps."""
     start = torch.zeros_like(prompt.embedded) if corrupted is None else corrupted.embedded
     written = prompt.deviations if corrupted is None else prompt.deviations - corrupted.deviations
+    refusal = (
+        f"the gradients of example {prompt.id!r} at one step do not fit into the GPU's memory; use a GPU with more "
+        "memory or shorter prompts"
+    )
     way = torch.arange(1, steps + 1).to(start)[:, None, None] / steps
+
+    def products(part: Tensor) -> np.ndarray:
+        return _products(model, prompt, start + part * (prompt.embedded - start), written, steps)
+
+    return np.sum(budget.in_parts(way, products, refusal), axis=0)
+
+
+def _products(
+    model: DecomposedModel, prompt: Prompt, embedded: Tensor, written: Tensor, steps: int
+) -> Float[np.ndarray, "receivers senders"]:
+    """What some of the ``steps``, at which the prompt is ``embedded [some, tokens, width]``, add to the scores."""
     with torch.enable_grad():
-        embedded = (start + way * (prompt.embedded - start)).detach().requires_grad_()
-        flow = model.flow(prompt, embedded)
-        gradients = _gradients(model.log_probs(prompt, flow.logits).mean(), flow)
+        flow = model.flow(prompt, embedded.detach().requires_grad_())
+        gradients = _gradients(model.log_probs(prompt, flow.logits).sum() / steps, flow)
     scores = np.zeros(model.graph.possible.shape)
     for receivers, gradient in zip(_receivers(model.graph), gradients, strict=True):
         senders = model.graph.seen[receivers.start]

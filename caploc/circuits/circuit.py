@@ -275,8 +275,7 @@ def run_alone(
 
 def _row(model: DecomposedModel, prompt: Prompt, kept: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """One example's probabilities, log probabilities and ranks, by circuit."""
-    chunks = kept.split(max(1, _CHUNK_TOKENS // prompt.tokens))
-    logits = torch.cat([model.run(prompt, chunk) for chunk in chunks])
+    logits = model.run_each(prompt, kept, max(1, _CHUNK_TOKENS // prompt.tokens))
     log_probs = model.log_probs(prompt, logits).double()
     probabilities = (log_probs * prompt.rows).exp()
     parts = (probabilities, log_probs, model.ranks(prompt, logits))

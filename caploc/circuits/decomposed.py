@@ -7,7 +7,7 @@ its output minus its ablation value (zero, or a mean): pruning an edge takes the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -19,6 +19,7 @@ from caploc.circuits.weights import Family, Rotary, blocks_of, family_of, graph_
 from caploc.errors import ExampleError, ModelError, OptionError
 from caploc.examples import Example, TokenizedExample, tokenize
 from caploc.model.loading import LanguageModel
+from caploc.rows.sizing import Budget, refused_if_too_large
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,10 +128,11 @@ class DecomposedModel:
         """What each receiver gets with all of its edges pruned: biases written before it, and ablation values."""
         written = self.means.clone()
         for layer, block in enumerate(self.blocks):
-            written[self.graph.heads_of(layer).start] += block.attention_bias
-            written[self.graph.mlp_of(layer)] += block.mlp_bias
+            written[self.graph.heads_of(layer).start] += block.attention_bias.to(written.device)
+            written[self.graph.mlp_of(layer)] += block.mlp_bias.to(written.device)
         return torch.from_numpy(self.graph.possible).to(written) @ written
 
+    @refused_if_too_large("a prompt, taken apart,", "use a GPU with more memory or shorter prompts")
     @torch.no_grad()
     def prompt(self, example: TokenizedExample) -> Prompt:
         """Run the whole model once on ``example``.
@@ -176,10 +178,10 @@ class DecomposedModel:
             attention_inputs.append(stream.expand(graph.heads + 2 * graph.groups, *stream.shape))
             heads = self.attend(prompt, layer, attention_inputs[-1])
             stream = stream[:, -rows:]
-            attended = stream + heads.sum(0) + block.attention_bias
+            attended = stream + heads.sum(0) + block.attention_bias.to(stream.device)
             mlp_inputs.append((stream if graph.parallel else attended)[None])
             mlp = block.transform(mlp_inputs[-1])
-            stream = attended + mlp[0] + block.mlp_bias
+            stream = attended + mlp[0] + block.mlp_bias.to(stream.device)
             outputs.append(torch.cat([heads, mlp]))
         output_input = stream[None]
         return Flow(outputs, attention_inputs, mlp_inputs, output_input, self.unembed(output_input[0]))
@@ -190,9 +192,7 @@ class DecomposedModel:
         """What all heads of a layer write; in the last layer only in the rows that are read."""
         graph = self.graph
         rows = prompt.rows if layer == graph.layers - 1 else prompt.tokens
-        query, key, value = (
-            self.blocks[layer].attention_norm(inputs).split([graph.heads, graph.groups, graph.groups])
-        )
+        query, key, value = self.blocks[layer].normed(inputs).split([graph.heads, graph.groups, graph.groups])
         return self.blocks[layer].attend(
             query[:, :, -rows:],
             key,
@@ -244,6 +244,26 @@ class DecomposedModel:
                 [heads.transpose(0, 1), mlp.transpose(0, 1)] if graph.parallel else [mlp.transpose(0, 1)]
             )
         return self.unembed(received(slice(graph.output, graph.output + 1), prompt.rows)[0])
+
+    def run_each(
+        self,
+        prompt: Prompt,
+        kept: Bool[Tensor, "circuits receivers senders"],
+        at_once: int,
+        read: Callable[[Tensor], Tensor] = lambda logits: logits,
+    ) -> Tensor:
+        """What ``read`` makes of the logits of ``run``, on ``at_once`` circuits at a time, or on fewer where CUDA runs
+        out of memory.
+
+        Raises:
+            ModelError: not even one circuit fits.
+        """
+        refusal = (
+            f"a circuit that runs on example {prompt.id!r} does not fit into the GPU's memory; use a GPU with more "
+            "memory or shorter prompts"
+        )
+        budget = Budget(self.lm, at_once, gradients=False)
+        return torch.cat(budget.in_parts(kept, lambda part: read(self.run(prompt, part)), refusal))
 
     def unembed(self, states: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch vocabulary"]:
         """Logits of residual streams at the output."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -110,10 +111,8 @@ def _log_probs(
 ) -> Float[np.ndarray, " circuits"]:
     """Of the answer when each circuit runs alone, mean over its tokens and the prompts."""
     kept = torch.from_numpy(np.stack([circuit.matrix for circuit in circuits]))
-    chunks = kept.split(_AT_ONCE)
     of_prompts = [
-        torch.cat([model.log_probs(prompt, model.run(prompt, chunk)) for chunk in chunks])
-        for prompt in prompts
+        model.run_each(prompt, kept, _AT_ONCE, partial(model.log_probs, prompt)) for prompt in prompts
     ]
     found: np.ndarray = torch.stack(of_prompts).double().mean(0).numpy(force=True)
     return found

@@ -18,6 +18,7 @@ from torch import Tensor
 from caploc.circuits.circuit import Circuit
 from caploc.circuits.decomposed import DecomposedModel, Prompt
 from caploc.errors import ExampleError, OptionError
+from caploc.rows.sizing import Budget
 
 # How many edges are guessed ahead: a batch of fewer costs the same, of more no longer gets cheaper by state.
 FEWEST, MOST = 8, 64
@@ -114,6 +115,11 @@ class _Search:
         self._model, self._threshold = model, threshold
         self._prompts = [replace(prompt, deviations=prompt.deviations.clone()) for prompt in prompts]
         self._adapts, self._batch = batch is None, batch or FEWEST
+        self._budget = Budget(model.lm, batch or MOST, gradients=False)  # of edges
+        self._refusal = (
+            f"a circuit that runs on example {prompts[0].id!r} does not fit into the GPU's memory; use a GPU with more "
+            "memory or shorter prompts"
+        )
         self._resolution = RESOLUTION[model.lm.dtype]
         self._used = np.zeros(graph.receivers, dtype=bool)
         self._used[graph.output] = True
@@ -140,8 +146,12 @@ class _Search:
         guess = np.full(len(order), self._pruned >= self._left)  # True: the edge will be pruned
         done = 0
         while done < len(order):
-            ahead = slice(done, min(done + self._batch, len(order)))
-            effects, log_probs = self._try(runs, row, order[ahead], guess[ahead])
+
+            def attempt(done: int = done) -> tuple[slice, np.ndarray, np.ndarray]:
+                ahead = slice(done, min(done + min(self._batch, self._budget.tokens), len(order)))
+                return ahead, *self._try(runs, row, order[ahead], guess[ahead])
+
+            ahead, effects, log_probs = self._budget.fitting(attempt, self._refusal)
             pruned = effects < self._threshold
             wrong = np.flatnonzero(pruned != guess[ahead])
             decided = int(wrong[0]) + 1 if len(wrong) else len(pruned)
@@ -312,7 +322,7 @@ class Downstream:
                 made = block.transform(states)
             else:
                 rows = self._rows_in(step.layer)
-                states = block.attention_norm(states)
+                states = block.normed(states)
                 query, key, value = states.split([len(step.heads), len(step.groups), len(step.groups)])
                 made = block.attend(
                     query[:, :, -rows:],

@@ -134,6 +134,10 @@ class Rotary:
     sin: Tensor
     partner: Tensor
 
+    def on(self, device: torch.device) -> Rotary:
+        """The same on ``device``."""
+        return Rotary(self.cos.to(device), self.sin.to(device), self.partner.to(device))
+
     def __call__(self, states: Float[Tensor, "*batch rows size"]) -> Float[Tensor, "*batch rows size"]:
         """``states`` of the last ``rows`` tokens."""
         rows = states.shape[-2]
@@ -208,9 +212,14 @@ class Block:
         ``heads`` and ``groups`` name those that are given, None all; ``group_of`` says where each head's group stands
         among those given, None where every head has its own. The query's rows are the last tokens.
         """
+        home, there = query.device, self.output.device  # the layer may lie on another device
+        query, key, value, mask = (states.to(there) for states in (query, key, value, mask))
+        heads, groups, group_of = (
+            None if one is None else one.to(there) for one in (heads, groups, group_of)
+        )
         queries, keys, values = self.query(query, heads), self.key(key, groups), self.value(value, groups)
         if rotary is not None:
-            queries, keys = rotary(queries), rotary(keys)
+            queries, keys = rotary.on(there)(queries), rotary.on(there)(keys)
         if group_of is not None:
             keys, values = keys[group_of], values[group_of]
         mixed = functional.scaled_dot_product_attention(
@@ -218,15 +227,22 @@ class Block:
         )
         output = self.output if heads is None else self.output[heads]
         count, batch, rows, size = mixed.shape
-        return torch.bmm(mixed.reshape(count, batch * rows, size), output).view(count, batch, rows, -1)
+        return (
+            torch.bmm(mixed.reshape(count, batch * rows, size), output).view(count, batch, rows, -1).to(home)
+        )
 
     def transform(self, states: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
         """What the MLP writes, its output bias left out."""
-        normed = self.mlp_norm(states)
+        normed = self.mlp_norm(states.to(self.mlp_out.device))
         neurons = self.activation(self.mlp_in[0](normed))
         if len(self.mlp_in) == 2:  # gated
             neurons = neurons * self.mlp_in[1](normed)
-        return neurons @ self.mlp_out
+        return (neurons @ self.mlp_out).to(states.device)
+
+    def normed(self, states: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
+        """What attention is fed of ``states``."""
+        found: Tensor = self.attention_norm(states.to(self.output.device)).to(states.device)
+        return found
 
 
 def graph_of(lm: LanguageModel, family: Family) -> Graph:

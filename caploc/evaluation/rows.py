@@ -57,6 +57,7 @@ class Clean:
         found = []
         for layer, clean in enumerate(self.kept):
             own = cache.seen.get(layer)
+            rows, sets = rows.to(clean[0].device), sets.to(clean[0].device)
             erased = sets < layer
             if own is None or not erased.any():
                 found.append((clean[0][rows % items], clean[1][rows % items]))
@@ -163,15 +164,19 @@ class ErasedRows(ReadRows):
         weight = weight_by_input(projection)  # [neurons, width]
         activations, output = self._clean.activations[layer], self._clean.outputs[layer]
         bias = getattr(projection, "bias", None)
-        nothing = torch.zeros_like(output) if bias is None else bias.detach().expand_as(output)
+        nothing = (
+            torch.zeros_like(output) if bias is None else bias.detach().to(output.device).expand_as(output)
+        )
         made = []
         for members in self._erased[groups, layer]:
             erased = members.nonzero().ravel()
             if 2 * len(erased) < len(members):
-                made.append(output - activations[:, erased] @ weight[erased])
+                taken = weight[erased.to(weight.device)].to(output.device)
+                made.append(output - activations[:, erased] @ taken)
             else:
                 left = (~members).nonzero().ravel()
-                made.append(nothing + activations[:, left] @ weight[left])
+                given = weight[left.to(weight.device)].to(output.device)
+                made.append(nothing + activations[:, left] @ given)
         return torch.stack(made)
 
 

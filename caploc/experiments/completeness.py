@@ -62,7 +62,7 @@ TOKENS = 10.0
 
 def require_exact(study: Study) -> None:
     """Raises NotRunError where the model's numbers are too coarse to tell what one neuron does."""
-    dtype = study.lm.dtype
+    dtype = study.named(study.precise()).dtype
     if dtype not in (torch.float32, torch.float64):
         raise NotRunError(
             f"compares runs that differ by one neuron, too alike for {str(dtype)[6:]}; give --dtype float32"
@@ -103,7 +103,7 @@ class KnownScores(Spec[Sequence[np.ndarray]]):
             attribution = Method(path="neuron", value=attribution.value)
         measure = KnowledgeNeuronScores(attribution)
         for number in facts.first[self.facts(study)]:
-            yield measured_task(study, measure, Asked(facts.prompts[number]))
+            yield measured_task(study, measure, Asked(facts.prompts[number]), study.precise())
 
     def read(self, study: Study, entries: Iterator[Entry]) -> Sequence[np.ndarray]:
         return [entry.arrays["values"] for entry in entries]
@@ -179,7 +179,7 @@ def name_of(rule: str, steps: int) -> str:
 def _of_neurons(
     study: Study, prompts: Sequence[TokenizedExample], scores: Sequence[np.ndarray]
 ) -> dict[str, np.ndarray]:
-    lm, seed = study.weights(), study.settings.seed
+    lm, seed = study.weights(study.precise()), study.settings.seed
     rules = {name_of(rule, steps): fixed_rule(rule, steps) for rule, steps in OF_NEURONS}
     alphas = np.unique(np.concatenate([nodes for nodes, _ in rules.values()]))  # 0 and 1 are among them
     found: dict[str, list[np.ndarray]] = {name: [] for name in (*rules, "effects")}
@@ -210,7 +210,7 @@ def _neurons(scores: Tensor, seed: int, fact: int) -> Iterator[tuple[int, Tensor
 def _of_layers(study: Study, prompts: Sequence[TokenizedExample]) -> dict[str, np.ndarray]:
     found = {}
     for name, method in OF_LAYERS.items():
-        with Attributor(study.weights(), method) as attributor:
+        with Attributor(study.weights(study.precise()), method) as attributor:
             sums = attributor.sums(prompts)
         found[f"layers, {name}"] = sums.completeness / sums.count
         found["layers, gap"] = sums.gap / sums.count

@@ -28,7 +28,7 @@ from caploc.locators.consistency_aware import consistency
 from caploc.locators.magnitude import magnitude
 from caploc.model.loading import LanguageModel
 from caploc.rows.borrowing import frozen_eval
-from caploc.rows.sizing import automatic_chunk
+from caploc.rows.sizing import Budget
 from caploc.store import Entry
 from caploc.streams import Stream, stream
 
@@ -336,8 +336,8 @@ class Editing:
         for row, one in zip(ids, sequences, strict=True):
             row[: len(one)] = one
         which, where = (torch.tensor(column) for column in zip(*read, strict=True))
-        found = []
-        for part in masks.split(max(1, automatic_chunk(self.lm, gradients=False) // ids.numel())):
+
+        def logs(part: Tensor) -> Tensor:
             rows = part.repeat_interleave(len(ids), 0)
             edit = scaled(self.lm, rows, 0.0, at=None) if added is None else rewritten(self.lm, rows, added)
             with edit:
@@ -345,8 +345,11 @@ class Editing:
                     input_ids=ids.to(self.lm.device).repeat(len(part), 1), use_cache=False
                 ).logits
             chosen = logits.unflatten(0, (len(part), -1))[:, which, where]
-            found.append(chosen.double().log_softmax(-1).cpu())
-        return torch.cat(found)
+            return chosen.double().log_softmax(-1).cpu()
+
+        refusal = "the prompts of one fact do not fit into the GPU's memory; use a GPU with more memory"
+        budget = Budget(self.lm, gradients=False)
+        return torch.cat(budget.in_parts(masks, logs, refusal, cost=ids.numel()))
 
 
 def _top(values: np.ndarray, count: int) -> np.ndarray:

@@ -326,7 +326,7 @@ class EditsByLayer(Spec[LayerEdits]):
         chosen, requests = self.chosen(study), study.result(Editable(self.dataset)).requests
         editing, texts = editing_of(study, self.control), _corpus(study, self.dataset)
         try:
-            check_precise(study.named(self.control))
+            check_precise(study.named(study.precise(self.control)))
         except ModelError as error:
             raise NotRunError(str(error)) from error
         depends_on = {
@@ -338,7 +338,9 @@ class EditsByLayer(Spec[LayerEdits]):
         for request in (requests[number] for number in chosen):
             make = partial(self._edited, study, request, editing, texts)
             what = "edits at every layer"
-            yield prompt_task(study, self.control, what, {**depends_on, "request": request}, make)
+            yield prompt_task(
+                study, study.precise(self.control), what, {**depends_on, "request": request}, make
+            )
 
     def read(self, study: Study, entries: Iterator[Entry]) -> LayerEdits:
         rows = [entry.arrays for entry in entries]
@@ -360,7 +362,8 @@ class EditsByLayer(Spec[LayerEdits]):
             )
 
         try:
-            lm, covariance = study.hold(("key covariance", fingerprint(texts)), self.control, attach)
+            held, control = ("key covariance", fingerprint(texts)), study.precise(self.control)
+            lm, covariance = study.hold(held, control, attach)
             before = _scores(lm, request)
             rows: dict[Token, list[np.ndarray]] = {token: [before] for token in self.tokens}
             for token in self.tokens:

@@ -13,7 +13,9 @@ from typing import Any
 from caploc.experiments.specs import NotRunError
 from caploc.experiments.study import Study
 from caploc.findings import AnyPart, Bound, Cell, Effect, Finding, Measurement, Number, Range
+from caploc.model.loading import DTYPES
 from caploc.papers import Claim
+from caploc.rows.clean import HALF, how_checked
 from caploc.rules.printed import HUNDREDTHS
 from caploc.statistics import Change, Interval, holm_parts
 from caploc.statistics import Effect as Compared
@@ -107,9 +109,12 @@ def assemble(claim: Claim, cell: Cell, measurement: Measurement, studies: Sequen
 
 
 def _on_the_reading(study: Study) -> list[str]:
-    """How the study reads the paper otherwise than by default."""
+    """How the study reads the paper otherwise than by default, and how half precision is checked."""
     departures, most = study.settings.reading.departures(), study.settings.neuron_path_samples
     notes = [f"another reading of the paper than the default: {', '.join(departures)}"] if departures else []
+    if DTYPES[study.settings.dtype] in HALF:
+        notes.append(how_checked(DTYPES[study.settings.dtype]))
+        notes.append("circuits, rank-one edits and neurons one at a time are measured in float32")
     if study.settings.attribution.path == "neuron" and most is not None:
         notes.append(
             f"at most {most} samples a dataset (neuron_path_samples), since each neuron is a run of its own; overlap "

@@ -170,7 +170,7 @@ class RunAlone(Spec[Alone]):
                 "compared": [RANDOM_CIRCUITS, seed, number],
             }
             make = partial(self._run, study, number, candidates)
-            yield prompt_task(study, "", "circuits alone", depends_on, make)
+            yield prompt_task(study, study.precise(), "circuits alone", depends_on, make)
 
     def read(self, study: Study, entries: Iterator[Entry]) -> Alone:
         return _alone(entries)
@@ -180,7 +180,7 @@ class RunAlone(Spec[Alone]):
 
     def _run(self, study: Study, number: int, candidates: Sequence[int]) -> Arrays:
         found, facts = study.result(self.located), study.result(self.facts)
-        model = study.hold(DecomposedModel, "", lambda lm: nullcontext(DecomposedModel(lm)))
+        model = study.hold(DecomposedModel, study.precise(), lambda lm: nullcontext(DecomposedModel(lm)))
         prompt = model.prompt(facts.prompts[number])
         located = circuit_of(model.graph, found.sets, number)
         arms = {LOCATED: [located], WHOLE: [Circuit.whole(model.graph)]}
@@ -213,7 +213,7 @@ class ControlAlone(Spec[Alone]):
             bar = float(like.numbers["bar"][number])
             depends_on = {**like.settings, "tokens": prompt.content, "candidates": candidates, "bar": bar}
             make = partial(self._run, study, prompt, bar, candidates)
-            yield prompt_task(study, self.control, "control circuits alone", depends_on, make)
+            yield prompt_task(study, study.precise(self.control), "control circuits alone", depends_on, make)
 
     def read(self, study: Study, entries: Iterator[Entry]) -> Alone:
         return _alone(entries)
@@ -222,7 +222,9 @@ class ControlAlone(Spec[Alone]):
         return passes_flops(study, self.facts, PASSES["kc"])
 
     def _run(self, study: Study, tokens: TokenizedExample, bar: float, candidates: Sequence[int]) -> Arrays:
-        model = study.hold(DecomposedModel, self.control, lambda lm: nullcontext(DecomposedModel(lm)))
+        model = study.hold(
+            DecomposedModel, study.precise(self.control), lambda lm: nullcontext(DecomposedModel(lm))
+        )
         prompt = model.prompt(tokens)
         located = faithful(model, [prompt], bar=bar).circuit
         arms = {LOCATED: located, WHOLE: Circuit.whole(model.graph)}
@@ -276,8 +278,8 @@ def _measured(
 ) -> np.ndarray:
     """``[circuits, 5]`` the columns of `Alone`."""
     kept = torch.from_numpy(np.stack([circuit.matrix for circuit in listed]))
-    chunks = kept.split(max(1, CHUNK_TOKENS // prompt.tokens))
-    logits = torch.cat([model.run(prompt, chunk) for chunk in chunks])  # [circuits, rows, vocabulary]
+    at_once = max(1, CHUNK_TOKENS // prompt.tokens)
+    logits = model.run_each(prompt, kept, at_once)  # [circuits, rows, vocabulary]
     answer = logits.gather(2, prompt.targets.expand(len(logits), -1)[..., None])
     ranks = (logits >= answer).sum(2)
     columns = [

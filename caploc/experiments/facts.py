@@ -29,6 +29,7 @@ from caploc.experiments.study import Study
 from caploc.fingerprints import fingerprint
 from caploc.model.loading import LanguageModel
 from caploc.rows.borrowing import frozen_eval
+from caploc.rows.sizing import refused_if_too_large
 from caploc.store import Entry
 
 CPU_FACTS, CPU_FEWER_FACTS = 120, 20
@@ -508,6 +509,7 @@ def _grouped(examples: Sequence[Example], seed: int) -> Iterable[Fact]:
         yield Fact(group, tuple(wordings))
 
 
+@refused_if_too_large("the run of an example", "use a GPU with more memory or shorter examples")
 def answers_known(lm: LanguageModel, examples: Sequence[TokenizedExample]) -> tuple[np.ndarray, np.ndarray]:
     """``[examples]`` the worst rank of an answer's tokens, and ``[examples]`` log P(answer | prompt), teacher forced.
 

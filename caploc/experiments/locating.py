@@ -116,7 +116,7 @@ class Scores(Spec[ShardSums]):
 
     def tasks(self, study: Study) -> Iterable[Task]:
         examples, method = self.examples(study), study.settings.attribution
-        lm = study.named(self.control)
+        lm = study.named(self._where(study))
         for shard in shard_members(len(examples)):
             chosen = [examples[index] for index in shard]
             key = {
@@ -130,13 +130,17 @@ class Scores(Spec[ShardSums]):
             }
             yield Task(fingerprint(key), partial(self._sums, study, chosen))
 
+    def _where(self, study: Study) -> str:
+        """One neuron at a time is attributed in float32."""
+        return study.precise(self.control) if study.settings.attribution.path == "neuron" else self.control
+
     def _sums(self, study: Study, chosen: Sequence[TokenizedExample]) -> tuple[Arrays, Mapping[str, Any]]:
         method = study.settings.attribution
 
         def attach(lm: LanguageModel) -> Attributor:
             return Attributor(lm, method)
 
-        sums = study.hold(method, self.control, attach).sums(chosen)
+        sums = study.hold(method, self._where(study), attach).sums(chosen)
         return sums.arrays(), {"examples": [example.id for example in chosen]}
 
     def read(self, study: Study, entries: Iterator[Entry]) -> ShardSums:

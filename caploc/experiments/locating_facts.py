@@ -232,8 +232,14 @@ def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 # ---------------------------------------------------------------------------------------------------------- locating
 
 
+def where(study: Study, measure: Measure, control: str = "") -> str:
+    """The control, in float32 where the measure needs that."""
+    return study.precise(control) if measure.precise else control
+
+
 def measured_task(study: Study, measure: Measure, asked: Asked, control: str = "") -> Task:
     """What is measured on one example under a control."""
+    control = where(study, measure, control)
 
     def compute() -> tuple[Arrays, Mapping[str, Any]]:
         return study.hold(measure, control, measure.measuring)(asked), {"example": asked.tokens.id}
@@ -277,7 +283,8 @@ class LocatedFacts(Spec[FactLocations]):
         return f"{self.method} on facts {self.control}".strip()
 
     def tasks(self, study: Study) -> Iterable[Task]:
-        facts, method, lm = study.result(self.facts), self.method_of(study), study.named(self.control)
+        facts, method = study.result(self.facts), self.method_of(study)
+        lm = study.named(where(study, method, self.control))
         try:
             method.check(lm)
         except ModelError as error:

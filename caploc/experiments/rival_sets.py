@@ -30,6 +30,7 @@ from caploc.errors import ModelError
 from caploc.evaluation import evaluate
 from caploc.experiments.evaluating import EvaluationItems, Items, PreparedItems, arrays_of, evaluation_flops
 from caploc.experiments.locating import MOST_SHARDS, SCORES_AT_ONCE, Scores
+from caploc.experiments.locating_facts import where
 from caploc.experiments.specs import Arrays, FloorError, NotRunError, Spec, Task, keyed
 from caploc.experiments.study import Study
 from caploc.locators import LOCATORS, compared
@@ -74,7 +75,8 @@ class Evidence(Spec[np.ndarray]):
         floor = study.result(Items(self.dataset)).floor
         if floor is not None:
             raise FloorError(floor)
-        method, lm = method_of(study, self.method), study.named(self.control)
+        method = method_of(study, self.method)
+        lm = study.named(where(study, method, self.control))
         try:
             method.check(lm)
         except ModelError as error:
@@ -91,7 +93,7 @@ class Evidence(Spec[np.ndarray]):
         return [Asked(*pair) for pair in zip(tokens, study.located(self.dataset).examples, strict=False)]
 
     def _measured(self, study: Study, method: SampleMethod, one: Asked) -> tuple[Arrays, Mapping[str, Any]]:
-        measure = study.hold(method, self.control, method.measuring)
+        measure = study.hold(method, where(study, method, self.control), method.measuring)
         return measure(one), {"example": one.tokens.id}
 
     def read(self, study: Study, entries: Iterator[Entry]) -> np.ndarray:

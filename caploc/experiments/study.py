@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -36,10 +37,11 @@ from caploc.experiments.specs import (
 from caploc.findings import Cell, Measurement
 from caploc.fingerprints import fingerprint
 from caploc.locators.causal_tracing.trace import Kind
-from caploc.model.loading import Deferred, LanguageModel, defer_model, untrained_twin
+from caploc.model.loading import DTYPES, Deferred, LanguageModel, defer_model, untrained_twin, wrap
 from caploc.model.registry import EARLY, REGISTRY, embedded_data
 from caploc.neurons import Deviation, Dispersion, Scope, Threshold
 from caploc.papers import Claim
+from caploc.rows.clean import HALF
 from caploc.store import Store
 
 CPU_SAMPLES = 320
@@ -148,6 +150,7 @@ TWINS = ("untrained", "untrained-1", "untrained-2", "untrained-3")
 """Random weights differ among themselves. Of four, with their spread over five datasets, power is .8 at 2.4 spreads
 above their mean; of eight, at 2.1 and twice the cost."""
 CONTROLS = ("", *TWINS, "scrambled")
+_PRECISE = " in float32"
 
 
 @dataclass(frozen=True)
@@ -180,6 +183,9 @@ class Study:
                    among the examples and their tokens shuffled
     ============== =====================================================================================
 
+    Where the study is in half precision, what that cannot tell apart (circuits, rank-one edits, single neurons) is
+    asked of the same models in float32: ``precise(control)`` names them.
+
     ``results`` gives results beforehand, by spec: what an experiment makes of them can then be seen without a model.
     """
 
@@ -199,6 +205,7 @@ class Study:
         self._twins: list[LanguageModel] = []
         self._seeds = itertools.count(settings.seed)
         self._computes_nothing = False
+        self._on_gpu = False
 
     def result(self, spec: Spec[Result]) -> Result:
         """What ``spec`` names: read from the store, and computed first where it is missing there.
@@ -235,6 +242,7 @@ class Study:
         self.release()
         self._results.clear()
         self._tasks.clear()
+        vars(self).pop("_precise", None)
         early = vars(self).get("early")
         if early is not None and early is not self:
             early.forget()
@@ -280,8 +288,24 @@ class Study:
         snapshot = REGISTRY[self.model].early if self.model in REGISTRY else ""
         return Study(snapshot, self.settings) if snapshot else self
 
+    def precise(self, control: str = "") -> str:
+        """The name of a control in float32 at least: its own, but in half precision."""
+        if control.endswith(_PRECISE) or DTYPES[self.settings.dtype] not in HALF:
+            return control
+        return control + _PRECISE
+
+    @cached_property
+    def _precise(self) -> Study:
+        """The same study in float32: of its own weights on the files, or of a copy of those it was given."""
+        lm = self._given
+        if lm is not None:
+            lm = wrap(lm.name, copy.deepcopy(lm.model).float(), lm.tokenizer, lm.architecture)
+        return Study(self.model, replace(self.settings, dtype="float32"), lm)
+
     def named(self, control: str = "") -> LanguageModel:
         """The model of a control, for its tokenizer, shape and fingerprint: its weights may lie anywhere."""
+        if control.endswith(_PRECISE):
+            return self._precise.named(control.removesuffix(_PRECISE))
         if control not in CONTROLS:
             raise OptionError(f"unknown control {control!r}; choose one of {', '.join(map(repr, CONTROLS))}")
         return self.twin(TWINS.index(control)) if control in TWINS else self.lm
@@ -289,9 +313,12 @@ class Study:
     def weights(self, control: str = "") -> LanguageModel:
         """The model of a control with its weights on the study's device, and nothing attached to it.
 
-        A GPU holds one of model and twins at a time: it was asked to have room for one. Weights of other twins are let
-        go of, wherever they are: they can be drawn again.
+        A GPU holds one of model and twins at a time, in one dtype: it was asked to have room for one. Weights of other
+        twins are let go of, wherever they are: they can be drawn again.
         """
+        if control.endswith(_PRECISE):
+            self.make_room()
+            return self._precise.weights(control.removesuffix(_PRECISE))
         self.release()
         return self._placed(control)
 
@@ -302,6 +329,9 @@ class Study:
 
         One thing is held at a time; `weights` and `release` close it, and leave the model as it was.
         """
+        if control.endswith(_PRECISE):
+            self.make_room()
+            return self._precise.hold(key, control.removesuffix(_PRECISE), attach)
         if self._held is None or self._held[0] != (key, control):
             self.release()
             stack, lm = ExitStack(), self._placed(control)
@@ -312,12 +342,26 @@ class Study:
 
     def release(self) -> None:
         """Close what is held."""
+        if "_precise" in vars(self):
+            self._precise.release()
         if self._held is not None:
             stack, self._held = self._held[2], None
             stack.close()
 
+    def make_room(self) -> None:
+        """Close what is held, and take all weights off a GPU."""
+        if self._held is None and not self._on_gpu:
+            return
+        self.release()
+        for lm in (self.lm, *self._twins):
+            lm.move("cpu")
+        self._on_gpu = False
+
     def _placed(self, control: str) -> LanguageModel:
         device = self.settings.device
+        if "_precise" in vars(self):
+            self._precise.make_room()
+        self._on_gpu = device != "cpu"
         if device != "cpu" and control in TWINS:
             self.lm.move("cpu")  # first, as a twin is drawn where the model lies
         wanted = self.named(control)

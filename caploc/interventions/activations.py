@@ -54,10 +54,11 @@ def scaled(
     columns = None if at is None else torch.as_tensor(at, device=lm.device).reshape(-1)
 
     def changed(layer: int, states: Tensor) -> Tensor:
+        by = scale[:, layer].to(states.device)
         if columns is None:
-            return states * scale[:, layer, None]
+            return states * by[:, None]
         states = states.clone()
-        states[torch.arange(len(states), device=states.device), columns] *= scale[:, layer]
+        states[torch.arange(len(states), device=states.device), columns.to(states.device)] *= by
         return states
 
     with _hooked(lm, members, partial(_check_call, "scaled", len(members), columns), entering=changed):
@@ -87,7 +88,8 @@ def rewritten(
         )
 
     def written(layer: int, states: Tensor) -> Tensor:
-        return (states * members[:, layer, None]).sum(-1, keepdim=True) * added[:, None].to(states)
+        chosen = members[:, layer, None].to(states.device)
+        return (states * chosen).sum(-1, keepdim=True) * added[:, None].to(states)
 
     sets = max(len(members), len(added))
     with _hooked(lm, members, partial(_check_call, "rewritten", sets, None), leaving=written):

@@ -19,6 +19,7 @@ attention weights, family by family: ``caploc/tests/interventions/test_attention
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ from caploc.rows.borrowing import Borrower, wide_head
 from caploc.rows.caches import RowCache, masks
 from caploc.rows.clean import CleanPass, check_reproduced, run_clean, target_log_probs
 from caploc.rows.model import RowModel, Rows
-from caploc.rows.sizing import Budget
+from caploc.rows.sizing import Budget, refused_if_too_large
 
 Cell = tuple[int, int, int]
 Cells = Sequence[Collection[Cell]] | Bool[Tensor, "sets layers key_heads columns"]
@@ -81,13 +82,16 @@ class _OtherValues(RowCache):
     def __init__(self, rows: _AttentionPass, clean: CleanPass, first: int) -> None:
         pairs = zip(clean.keys, clean.values, strict=True)
         super().__init__([(keys[:, :, :first], values[:, :, :first]) for keys, values in pairs])
-        self._pass = rows
+        # no cycle: or what a pass holds of a GPU is freed only when garbage is collected
+        self._pass = weakref.proxy(rows)
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         keys, values = super().update(key_states, value_states, layer_idx)
-        return keys, self._pass.values(layer_idx, values)
+        assert self._pass.positions is not None
+        home = self._pass.positions.device  # a layer may lie elsewhere
+        return keys, self._pass.values(layer_idx, values.to(home)).to(keys.device)
 
 
 class _AttentionPass(Rows):
@@ -201,6 +205,7 @@ class AttentionScaling(Borrower):
         stack.enter_context(wide_head(self.lm.model))
         stack.enter_context(self._model)
 
+    @refused_if_too_large("a prompt's attention", "use a GPU with more memory or shorter prompts")
     @torch.no_grad()
     def look(self, example: TokenizedExample) -> Attention:
         """The prompt's attention weights, read off the model's own attention, and the lengths of its cells."""
@@ -209,7 +214,7 @@ class AttentionScaling(Borrower):
         found: dict[int, Tensor] = {}
 
         def keep(layer: int, module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            found[layer] = args[0]  # [rows, queries, heads size]
+            found[layer] = args[0].to(self.lm.device)  # [rows, queries, heads size]
 
         with ExitStack() as stack:
             for layer, projection in enumerate(self._projections):
@@ -220,7 +225,8 @@ class AttentionScaling(Borrower):
         for layer, projection in enumerate(self._projections):
             parts = found[layer][1:].unflatten(2, (-1, size))  # [parts, queries, heads, size]
             weights.append(parts.permute(2, 1, 0, 3).flatten(2)[..., : example.answer_start].double())
-            lengths.append(_lengths(projection, clean.values[layer][0].double(), weights[-1][:, -1]))
+            values = clean.values[layer][0].to(self.lm.device).double()
+            lengths.append(_lengths(projection, values, weights[-1][:, -1]))
         return Attention(torch.stack(weights).cpu(), torch.stack(lengths).cpu())
 
     def log_probs(
@@ -251,9 +257,14 @@ class AttentionScaling(Borrower):
         for name, given, known in (("way", way, get_args(Way)), ("queries", queries, get_args(Queries))):
             if given not in known:
                 raise OptionError(f"unknown {name} {given!r}; choose one of {', '.join(known)}")
+        refusal = (
+            f"example {example.id!r} does not fit into the GPU's memory even row by row; use a GPU with more "
+            "memory"
+        )
         lm = self.lm
         start = example.answer_start if queries == "answer" else 1
-        clean = run_clean(lm.model, lm.architecture, example.input_ids.to(lm.device), start)
+        with refused_if_too_large(f"example {example.id!r}"):
+            clean = run_clean(lm.model, lm.architecture, example.input_ids.to(lm.device), start)
         shape = (lm.num_layers, clean.keys[0].shape[1], example.answer_start)
         chosen = _members(cells, shape, lm.name)
         scale = torch.where(
@@ -266,10 +277,6 @@ class AttentionScaling(Borrower):
                 raise OptionError(
                     f"{len(keep)} masks are held for {len(chosen)} sets of cells; give one or {len(chosen)}"
                 )
-        refusal = (
-            f"example {example.id!r} does not fit into the GPU's memory even row by row; use a GPU with more "
-            "memory"
-        )
         return self._budget.fitting(lambda: self._measure(example, clean, scale, way, keep), refusal)
 
     @torch.no_grad()
@@ -286,7 +293,8 @@ class AttentionScaling(Borrower):
             self._check_something_is_seen(example, clean, factors)
         heads = len(weight_by_input(self._projections[0])) // clean.values[0].shape[3]
         logs, activations = [], []
-        for part in torch.arange(len(factors)).split(max(1, self._budget.tokens // len(clean.positions))):
+        most = self._budget.of_rows(len(clean.positions), clean.keys[0].shape[2])
+        for part in torch.arange(len(factors)).split(max(1, most // len(clean.positions))):
             keep = held if len(held) == 1 else held[part]
             rows = _ScaledPass(clean, factors[part], way, heads, keep, read)
             logs.append(target_log_probs(self._model.logits(rows), clean.targets[-read:]).double().cpu())
@@ -326,7 +334,9 @@ def _lengths(projection: nn.Module, values: Tensor, weights: Tensor) -> Tensor:
     """``[key heads, columns]`` norms of what cells add, from ``values [key heads, columns, size]`` and one query's
     ``weights [heads, columns]``."""
     group = len(weights) // len(values)
-    heads = weight_by_input(projection).double().unflatten(0, (len(weights), -1))  # [heads, size, width]
+    heads = (
+        weight_by_input(projection).to(values.device).double().unflatten(0, (len(weights), -1))
+    )  # [heads, size, width]
     added = torch.einsum("hc,hcs,hsw->hcw", weights, values.repeat_interleave(group, 0), heads)
     return added.unflatten(0, (-1, group)).sum(1).norm(dim=2)
 

@@ -211,7 +211,8 @@ class Scaling(Borrower):
         factors = torch.cat([torch.ones_like(factors[:1]), factors[acting]])
         lowest = members.any(2).int().argmax(1)
         rows = torch.empty(len(members), read, dtype=torch.float64)
-        for part in lowest.argsort(stable=True).split(max(1, self._budget.tokens // len(where))):
+        most = self._budget.of_rows(len(where), clean.keys[0].shape[2])
+        for part in lowest.argsort(stable=True).split(max(1, most // len(where))):
             logs = self._model.log_probs(clean, members[part], factors[part], lowest[part], where, read)
             rows[part.cpu()] = logs.double().cpu()
         check_reproduced(rows[0], plain, lm.dtype, example.id, "the clean run")

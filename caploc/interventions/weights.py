@@ -22,6 +22,7 @@ from caploc.architectures import input_axis
 from caploc.errors import OptionError
 from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask
+from caploc.rows.sizing import refused_if_too_large
 
 Side = Literal["in", "out"]
 Weights = Literal["all", "in", "out"]
@@ -175,6 +176,7 @@ def erased(lm: LanguageModel, mask: NeuronMask, weights: Weights = "all") -> Ite
         yield
 
 
+@refused_if_too_large("a copy of the weights that change")
 def zeroed_weights(lm: LanguageModel, mask: NeuronMask, weights: Weights = "all") -> dict[str, Tensor]:
     """Copies, by name, of the parameters in which neurons of ``mask`` have a part, with that part set to 0; ``weights``
     as in `erased`."""

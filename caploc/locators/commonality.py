@@ -43,6 +43,11 @@ class CommonalityScores(SampleMethod):
 
     method: Method
 
+    @property
+    def precise(self) -> bool:
+        """One neuron at a time is."""
+        return self.method.path == "neuron"
+
     def content(self, lm: LanguageModel, asked: Asked) -> Mapping[str, Any]:
         """How scores are computed, and the tokens."""
         return {"method": self.method.settings, "examples": [asked.tokens.content]}

@@ -96,6 +96,11 @@ class FactCircuits(FactMethod):
 
     what: ClassVar[str] = "circuits"
 
+    @property
+    def precise(self) -> bool:
+        """Circuits are found in float32."""
+        return True
+
     def check(self, lm: LanguageModel) -> None:
         """Raise ``ModelError`` if ``lm`` cannot be taken apart."""
         check_decomposable(lm)
@@ -149,6 +154,11 @@ class MlpEdges(SampleMethod):
     @property
     def how(self) -> str:
         return f"EAP-IG in {STEPS} steps, {self.what}"
+
+    @property
+    def precise(self) -> bool:
+        """Circuits are found in float32."""
+        return True
 
     def check(self, lm: LanguageModel) -> None:
         """Raise ``ModelError`` if ``lm`` cannot be taken apart."""

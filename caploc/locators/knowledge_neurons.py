@@ -172,6 +172,11 @@ class KnowledgeNeuronScores(FactMethod, SampleMethod):
         """The threshold that decides."""
         return {"threshold": DEFAULT_CUT.threshold}
 
+    @property
+    def precise(self) -> bool:
+        """One neuron at a time is."""
+        return self.method.path == "neuron"
+
     def content(self, lm: LanguageModel, asked: Asked) -> Mapping[str, Any]:
         """How scores are computed, and the tokens."""
         return {"method": self.method.settings, "example": self._read(asked).content}

@@ -25,6 +25,7 @@ from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask
 from caploc.rows.borrowing import frozen_eval
 from caploc.rows.clean import run_clean
+from caploc.rows.sizing import refused_if_too_large
 from caploc.streams import Stream, stream
 
 
@@ -91,6 +92,7 @@ class Magnitude:
         return torch.from_numpy(drawn)
 
 
+@refused_if_too_large("the run of an example", "use a GPU with more memory or shorter examples")
 def magnitude(lm: LanguageModel, examples: Sequence[TokenizedExample]) -> Magnitude:
     """Magnitudes on ``examples``: |activation| at eq. (7)'s positions, the last tokens of prompt and answer so far,
     averaged over the positions of an example and then over examples.
@@ -208,8 +210,11 @@ def _draw_nearest(
 def output_norms(lm: LanguageModel) -> Float[Tensor, "layers neurons"]:
     """The norm of each neuron's output weights, float64."""
     projections = [lm.architecture.mlp_out_of(layer) for layer in lm.layers]
-    weights = [(one.get_parameter("weight").detach().double(), input_axis(one)) for one in projections]
-    return torch.stack([weight.norm(dim=1 - axis) for weight, axis in weights])
+    # one in float64 at a time: all of them are four times a half-precision model
+    norms = [
+        one.get_parameter("weight").detach().double().norm(dim=1 - input_axis(one)) for one in projections
+    ]
+    return torch.stack([norm.to(lm.device) for norm in norms])
 
 
 def _check_draws(draws: int) -> None:

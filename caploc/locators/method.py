@@ -65,6 +65,11 @@ class Measure(ABC):
     what: ClassVar[str]
     code: ClassVar[int] = 1
 
+    @property
+    def precise(self) -> bool:
+        """Whether half precision cannot tell apart what is measured, so that the model is taken in float32."""
+        return False
+
     def check(self, lm: LanguageModel) -> None:  # noqa: B027  most methods apply to every model
         """Raise ``ModelError`` if the method cannot be applied to ``lm``, whatever the example."""
 

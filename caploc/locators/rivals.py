@@ -34,6 +34,7 @@ from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask, located
 from caploc.rows.borrowing import frozen_eval, wide_head
 from caploc.rows.clean import CleanPass, check_reproduced, run_clean
+from caploc.rows.sizing import refused_if_too_large
 from caploc.streams import Stream, stream
 
 Gradients = Sequence[Float[Tensor, "positions neurons"]]
@@ -154,10 +155,11 @@ def _with_gradients(
     """Of each example the clean pass, and dP(y_m)/da in the unchanged model: one packed row, all layers at once."""
     with wide_head(lm.model), PackedModel(lm.model, lm.architecture) as packed:
         for example in examples:
-            clean = run_clean(
-                lm.model, lm.architecture, example.input_ids.to(lm.device), example.answer_start
-            )
-            unscaled = packed.run_unscaled(clean)
+            with refused_if_too_large(f"example {example.id!r}"):
+                clean = run_clean(
+                    lm.model, lm.architecture, example.input_ids.to(lm.device), example.answer_start
+                )
+                unscaled = packed.run_unscaled(clean)
             check_reproduced(
                 unscaled[0].probabilities[0].log(), clean.log_probs, lm.dtype, example.id, "the clean run"
             )
@@ -168,6 +170,7 @@ def _with_gradients(
             )
 
 
+@refused_if_too_large("the run of an example", "use a GPU with more memory or shorter examples")
 def _mean_activations(
     lm: LanguageModel, examples: Sequence[TokenizedExample]
 ) -> Float[Tensor, "layers neurons"]:

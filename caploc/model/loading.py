@@ -7,7 +7,7 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -33,14 +33,17 @@ from caploc.fingerprints import file_hash, fingerprint, tensor_fingerprint
 from caploc.hub import COMMIT, model_snapshot
 from caploc.model.files import ModelFiles, explained
 from caploc.model.registry import REGISTRY, embedded_folder
+from caploc.model.splitting import place
 from caploc.model.tokenizers import load_tokenizer, settled
 from caploc.rows.borrowing import wide_head
 from caploc.rows.model import RowModel
+from caploc.rows.sizing import refused_if_too_large
 from caploc.store import Store
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_DEVICE = re.compile(r"cpu|cuda(?::(\d+))?")
+_CPU = torch.device("cpu")
+_DEVICE = re.compile(r"cpu|cuda(?::(\d+(?:,\d+)*))?")
 
 
 class LanguageModel:
@@ -103,9 +106,12 @@ class LanguageModel:
         return self.model.device
 
     def move(self, device: str) -> None:
-        """Carry the weights to another device."""
-        model: nn.Module = self.model
-        model.to(device)
+        """Carry the weights to another device, or spread them over several: ``cuda:0,1``.
+
+        Raises:
+            ModelError: they do not fit there.
+        """
+        _placed(self.model, self.architecture, _devices(device), self.name)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -142,22 +148,23 @@ class Deferred(LanguageModel):
         tokenizer: PreTrainedTokenizerBase,
         architecture: Architecture,
         structure: PreTrainedModel,
-        device: torch.device,
-        load: Callable[[], PreTrainedModel],
+        devices: Sequence[torch.device],
+        load: Callable[[torch.device], PreTrainedModel],
         content: object,
         store: Store,
     ) -> None:
-        """``structure`` lies on the meta device; ``content`` is what the weights follow from, to be hashed."""
+        """``structure`` lies on the meta device; ``load`` may make the weights on the device that it is given, or
+        elsewhere; ``content`` is what they follow from, to be hashed."""
         super().__init__(name, structure, tokenizer, architecture)
         self._skeleton = structure
         self._load, self._content, self._store = load, content, store
-        self._device, self._loaded = device, False
+        self._devices, self._loaded = devices, False
 
     @property
     def model(self) -> PreTrainedModel:
         if not self._loaded:
-            weights: Any = self._load()
-            self._model = _shown(weights.to(self._device), self.architecture, f"model {self.name!r}")
+            weights = _placed(self._load(self._devices[0]), self.architecture, self._devices, self.name)
+            self._model = _shown(weights, self.architecture, f"model {self.name!r}")
             self._loaded = True
         return self._model
 
@@ -168,10 +175,10 @@ class Deferred(LanguageModel):
 
     @property
     def device(self) -> torch.device:
-        return self._model.device if self._loaded else self._device
+        return self._model.device if self._loaded else self._devices[0]
 
     def move(self, device: str) -> None:
-        self._device = torch.device(device)
+        self._devices = _devices(device)
         if self._loaded:
             super().move(device)
 
@@ -181,14 +188,17 @@ class Deferred(LanguageModel):
 
     def twin(self, name: str, seed: int) -> Deferred:
         """The untrained twin, whose weights are drawn when first asked for."""
+        content = {"twin of": self._content, "seed": seed}
+        if self.device.type == "cuda":  # other cards draw other numbers
+            content["drawn on"] = torch.cuda.get_device_name(self.device)
         return Deferred(
             name,
             self.tokenizer,
             self.architecture,
             self._skeleton,
-            self.device,
+            self._devices,
             partial(_fresh, self, seed),
-            {"twin of": self._content, "seed": seed},
+            content,
             self._store,
         )
 
@@ -223,7 +233,7 @@ def load_model(
     Args:
         name_or_path: a registry name (``llama2-7b``, ``tiny-llama``, ...), a folder in Hugging Face format, or a hub
             id ``ORG/NAME`` or ``ORG/NAME@COMMIT``.
-        device: ``cpu``, ``cuda`` or ``cuda:N``.
+        device: ``cpu``, ``cuda``, ``cuda:N``, or several GPUs that the layers are spread over, as in ``cuda:0,1``.
         dtype: ``float32``, ``float64`` or ``bfloat16``.
         revision: the hub commit (40 hexadecimal digits), where neither the registry nor ``@COMMIT`` pins it.
 
@@ -254,31 +264,31 @@ class _Source:
     files: ModelFiles
     config: PreTrainedConfig
     tokenizer: PreTrainedTokenizerBase
-    device: torch.device
+    devices: Sequence[torch.device]
     dtype: torch.dtype
 
     @classmethod
     def of(
         cls, name_or_path: str | os.PathLike[str], device: str, dtype: str, revision: str | None
     ) -> _Source:
-        torch_dtype, torch_device = _dtype(dtype), _device(device)
+        torch_dtype, devices = _dtype(dtype), _devices(device)
         name, title, folder = _locate(os.fspath(name_or_path), revision)
         files = ModelFiles.of(folder, title)
         with explained(f"the configuration of {title}", "compare its config.json with the original"):
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         with explained(f"the tokenizer of {title}", "put the original's tokenizer files into the folder"):
             tokenizer = load_tokenizer(folder, title, config)
-        return cls(name, files, config, tokenizer, torch_device, torch_dtype)
+        return cls(name, files, config, tokenizer, devices, torch_dtype)
 
     def whole(self) -> LanguageModel:
         """The model with its weights."""
         self.files.skeleton(self.config, self.dtype, one_layer=True)
-        weights: Any = self.weights()
-        model = _shown(weights.to(self.device), self.files.architecture, self.files.title)
+        weights = _placed(self.weights(), self.files.architecture, self.devices, self.name)
+        model = _shown(weights, self.files.architecture, self.files.title)
         return wrap(self.name, model, self.tokenizer, self.files.architecture)
 
-    def weights(self) -> PreTrainedModel:
-        """The weights, checked."""
+    def weights(self, device: torch.device = _CPU) -> PreTrainedModel:
+        """The weights, checked; on the CPU, whatever ``device`` they will go to."""
         with explained(self.files.title, "get a sound copy"), _bar_on_terminals_only():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 self.files.folder,
@@ -310,13 +320,26 @@ class _Source:
             self.tokenizer,
             self.files.architecture,
             structure,
-            self.device,
+            self.devices,
             self.weights,
             content,
             store,
         )
         _check_sizes(lm)
         return lm
+
+
+def _placed(
+    model: PreTrainedModel, architecture: Architecture, devices: Sequence[torch.device], name: str
+) -> PreTrainedModel:
+    """``model`` on ``devices``. Raises ModelError where it has no room there."""
+    size = sum(parameter.nbytes for parameter in model.parameters())
+    with refused_if_too_large(
+        f"model {name!r}, whose weights take {size / 1e9:.2g} GB,",
+        "use a GPU with more memory, several (cuda:0,1) or dtype bfloat16",
+    ):
+        place(model, architecture, devices)
+    return model
 
 
 def _shown(model: PreTrainedModel, architecture: Architecture, title: str) -> PreTrainedModel:
@@ -362,15 +385,25 @@ def untrained_twin(lm: LanguageModel, seed: int = 0) -> LanguageModel:
     name = f"{lm.name}-untrained-{seed}"
     if isinstance(lm, Deferred):
         return lm.twin(name, seed)
-    twin: Any = _fresh(lm, seed)
-    return wrap(name, twin.to(lm.device), lm.tokenizer, lm.architecture)
+    devices = list(dict.fromkeys(parameter.device for parameter in lm.model.parameters()))
+    twin = _placed(_fresh(lm, seed, lm.device), lm.architecture, devices, name)
+    return wrap(name, twin, lm.tokenizer, lm.architecture)
 
 
-def _fresh(lm: LanguageModel, seed: int) -> PreTrainedModel:
-    with torch.random.fork_rng(devices=[]):
+def _fresh(lm: LanguageModel, seed: int, device: torch.device) -> PreTrainedModel:
+    """Drawn on the CPU in float32, whatever the dtype; on a GPU there and in the model's dtype, as minutes of a CPU's
+    time go by for 7B and the numbers differ from the CPU's in any case."""
+    on_gpu = device.type == "cuda"
+    config = copy.deepcopy(lm.config)  # from_config writes into it
+    with (
+        torch.random.fork_rng(devices=[device] if on_gpu else []),
+        refused_if_too_large(
+            f"the untrained twin of {lm.name}", "use a GPU with more memory or dtype bfloat16"
+        ),
+        device,
+    ):
         torch.manual_seed(seed)
-        config = copy.deepcopy(lm.config)  # from_config writes into it
-        twin: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        twin: Any = AutoModelForCausalLM.from_config(config, dtype=lm.dtype if on_gpu else torch.float32)
     made: PreTrainedModel = twin.to(lm.dtype).eval()
     return made
 
@@ -415,19 +448,23 @@ def _dtype(name: str) -> torch.dtype:
     return DTYPES[name]
 
 
-def _device(name: str) -> torch.device:
+def _devices(name: str) -> list[torch.device]:
+    """What ``name`` stands for. Raises OptionError for what is not there."""
     match = _DEVICE.fullmatch(name)
     if match is None:
-        raise OptionError(f"unknown device {name!r}; use cpu, cuda or cuda:N")
+        raise OptionError(f"unknown device {name!r}; use cpu, cuda, cuda:N or several: cuda:0,1")
+    numbers = [int(number) for number in (match[1] or "").split(",") if number]
     if name != "cpu":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if count == 0:
             raise OptionError(f"device {name!r} asked for, but this machine has no usable CUDA GPU; use cpu")
-        if int(match[1] or 0) >= count:
+        if len(set(numbers)) < len(numbers):
+            raise OptionError(f"device {name!r} names a GPU twice; name each once")
+        if max(numbers, default=0) >= count:
             raise OptionError(
                 f"device {name!r} asked for, but there is none above cuda:{count - 1}; use one of those"
             )
-    return torch.device(name)
+    return [torch.device("cuda", number) for number in numbers] or [torch.device(name)]
 
 
 def _locate(name: str, revision: str | None) -> tuple[str, str, Path]:

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from caploc.rows.sizing import refused_if_too_large
+
 
 class Borrower(ABC):
     """What changes a model for as long as its ``with`` block lasts: ``_borrow`` enters what leaving undoes, also where
@@ -102,7 +104,9 @@ def wide_head(model: PreTrainedModel) -> Iterator[None]:
         yield
         return
     head = model.get_output_embeddings()
-    model.set_output_embeddings(_WideHead(head))
+    with refused_if_too_large("the output head in float32, beside the model,"):
+        wide = _WideHead(head)
+    model.set_output_embeddings(wide)
     try:
         yield
     finally:

@@ -46,7 +46,7 @@ class RowCache(Cache):
     ) -> None:
         super().__init__(layers=[])
         self._front, self._rows, self.keeps = front, rows, keeps
-        self._buffers: list[Tensor] = []
+        self._buffers: dict[tuple[torch.device, int], Tensor] = {}
         self._length = (front[0][0].shape[2] if front else 0) if length is None else length
         self.seen: dict[int, tuple[Tensor, Tensor]] = {}
         self.only_keys = False
@@ -68,12 +68,13 @@ class RowCache(Cache):
                 parts = [before.expand(times, *before.shape), after.unflatten(0, (times, len(before)))]
                 buffer = None
                 if self._rows is not None:
-                    if len(self._buffers) == place:
+                    key = after.device, place
+                    if key not in self._buffers:
                         heads, tokens, size = after.shape[1:]
-                        self._buffers.append(
-                            after.new_empty(self._rows, heads, before.shape[2] + tokens, size)
+                        self._buffers[key] = after.new_empty(
+                            self._rows, heads, before.shape[2] + tokens, size
                         )
-                    buffer = self._buffers[place][: len(after)].unflatten(0, (times, len(before)))
+                    buffer = self._buffers[key][: len(after)].unflatten(0, (times, len(before)))
                 both[place] = torch.cat(parts, dim=3, out=buffer).flatten(0, 1)
         if self.only_keys:
             raise KeysKnown((both[0], both[1]))
@@ -105,8 +106,9 @@ class Slots(Cache):
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         keys, values = self.kept[layer_idx]
-        keys[self._rows, :, self.positions] = key_states.transpose(1, 2)
-        values[self._rows, :, self.positions] = value_states.transpose(1, 2)
+        rows, positions = self._rows.to(keys.device), self.positions.to(keys.device)
+        keys[rows, :, positions] = key_states.transpose(1, 2)
+        values[rows, :, positions] = value_states.transpose(1, 2)
         return keys[:, :, : self.used], values[:, :, : self.used]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
@@ -123,7 +125,9 @@ class Slots(Cache):
 
     def select(self, rows: Tensor) -> Slots:
         """The cache of some of its rows."""
-        return Slots([(keys[rows], values[rows]) for keys, values in self.kept])
+        return Slots(
+            [(keys[rows.to(keys.device)], values[rows.to(keys.device)]) for keys, values in self.kept]
+        )
 
 
 def widened(kept: KeysValues, slots: int) -> KeysValues:

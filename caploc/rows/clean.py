@@ -18,6 +18,10 @@ from caploc.rows.borrowing import keywords
 from caploc.rows.caches import shared
 
 _LOG_PROB_TOLERANCE = {torch.float64: 1e-5, torch.float32: 2e-3, torch.bfloat16: 0.25, torch.float16: 0.1}
+HALF = (torch.bfloat16, torch.float16)
+OUTLIERS = 0.01
+"""The share of tokens that may differ by more than the tolerance in half precision."""
+_FEWEST_FOR_A_MEAN = 8
 # Below it a float32 probability loses its digits, then is zero: such a token is only seen to be as improbable in both.
 _LEAST_LOG_PROB = -80.0
 
@@ -54,6 +58,11 @@ class TargetProbability(torch.autograd.Function):
 def check_reproduced(found: Tensor, expected: Tensor, dtype: torch.dtype, name: str, what: str) -> None:
     """Raise unless the log-probabilities ``found [..., Y]`` are those ``expected [..., Y]`` of a plain run.
 
+    In float32 and float64 no token may differ by more than the tolerance. In half precision, where a rare token among
+    hundreds of thousands always does, one token in a hundred may (one of fewer), by up to twice as much, and where
+    there are enough tokens for a mean it must be below half the tolerance: a family that does not obey its cache, mask
+    or positions is wrong at most tokens, and by more.
+
     Every method checks rows that change nothing, on every call: a model whose attention ignores the cache, the mask or
     the positions that it is given (GPT-Neo: off by 0.69) must not go silently wrong.
 
@@ -69,13 +78,31 @@ def check_reproduced(found: Tensor, expected: Tensor, dtype: torch.dtype, name: 
         raise ModelError(
             f"example {name!r}: the model gives probabilities that are not numbers (nan); {against_nan(dtype)}"
         )
-    off = (found.clamp_min(_LEAST_LOG_PROB) - expected.clamp_min(_LEAST_LOG_PROB)).abs().max().item()
-    if not off <= _LOG_PROB_TOLERANCE[dtype]:
+    off = (found.clamp_min(_LEAST_LOG_PROB) - expected.clamp_min(_LEAST_LOG_PROB)).abs().double()
+    most, tokens, tolerance = off.max().item(), off.numel(), _LOG_PROB_TOLERANCE[dtype]
+    if dtype in HALF:
+        mean, above = off.mean().item(), int((off > tolerance).sum())
+        rare = above <= max(1, OUTLIERS * tokens) and (tokens < _FEWEST_FOR_A_MEAN or mean <= tolerance / 2)
+        reproduced = most <= 2 * tolerance and rare
+        detail = f", by {mean:.2g} in the mean, {above} of {tokens} by more than is allowed of most"
+    else:
+        reproduced, detail = most <= tolerance, ""
+    if not reproduced:
         raise ModelError(
             f"a pass of rows does not reproduce this model: at example {name!r} a log-probability of {what} differs by "
-            f"{off:.2g} (allowed {_LOG_PROB_TOLERANCE[dtype]:g}); its family, attention implementation or "
-            "configuration (is_causal, use_bidirectional_attention, rope) is unsupported"
+            f"{most:.2g} (allowed {tolerance:g}){detail}; its family, attention implementation or configuration "
+            "(is_causal, use_bidirectional_attention, rope) is unsupported"
         )
+
+
+def how_checked(dtype: torch.dtype) -> str:
+    """How ``check_reproduced`` judges a model in half precision, in a sentence."""
+    tolerance = _LOG_PROB_TOLERANCE[dtype]
+    return (
+        f"in {str(dtype).removeprefix('torch.')} rows are held to reproduce the model where its log-probabilities "
+        f"differ by at most {tolerance / 2:g} nats in the mean over an example's tokens, at {OUTLIERS:.0%} of them (or "
+        f"one) by more than {tolerance:g}, and nowhere by more than {2 * tolerance:g}"
+    )
 
 
 # Relative to the largest activation: the model's own product was made of the very same numbers.
@@ -147,8 +174,8 @@ def _recording(
 
     def after_mlp_out(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         # OPT calls its MLP with [tokens, width]; with a batch of one both shapes hold the same rows.
-        record.activations.append(args[0].reshape(total, -1).index_select(0, positions))
-        record.mlp_outputs.append(output.reshape(total, -1).index_select(0, positions))
+        record.activations.append(_answering(args[0].reshape(total, -1), positions))
+        record.mlp_outputs.append(_answering(output.reshape(total, -1), positions))
 
     try:
         for layer in layers:
@@ -159,6 +186,11 @@ def _recording(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _answering(states: Tensor, positions: Tensor) -> Tensor:
+    """``[Y, ...]`` of ``states [T, ...]``, on the device of ``positions``, wherever the states' layer lies."""
+    return states.index_select(0, positions.to(states.device)).to(positions.device)
 
 
 def visible_tokens(mask: Tensor | None, positions: Tensor, total: int) -> Tensor:
@@ -224,7 +256,7 @@ def recording_gates(
     ups: dict[int, Tensor] = {}
 
     def answering(states: Tensor) -> Tensor:
-        return states.reshape(-1, states.shape[-1]).index_select(0, positions)
+        return _answering(states.reshape(-1, states.shape[-1]), positions)
 
     with ExitStack() as stack:
         for index, layer in enumerate(layers):

@@ -146,6 +146,9 @@ class RowModel(Borrower):
         self._architecture = architecture
         self._layers = architecture.decoder_layers(model)
         self._projections = [architecture.mlp_out_of(layer) for layer in self._layers]
+        self._home: torch.device = (
+            model.device
+        )  # where rows are; a layer may lie elsewhere (caploc.model.splitting)
         self._rows: Rows | None = None
 
     def _borrow(self, stack: ExitStack) -> None:
@@ -269,19 +272,26 @@ class RowModel(Borrower):
             found: Tensor = original(states)
             return found
         if rows.entering is not None:
-            return rows.entering
-        states = rows.activations(index, states)
-        return rows.mlp_output(index, states, original(states))
+            return rows.entering.to(states.device)
+        if states.device == self._home:
+            states = rows.activations(index, states)
+            return rows.mlp_output(index, states, original(states))
+        here = states.device
+        states = rows.activations(index, states.to(self._home))
+        output = original(states.to(here)).to(self._home)
+        return rows.mlp_output(index, states, output).to(here)
 
     def _attend(self, index: int, original: Any, states: Tensor) -> Tensor:
         output: Tensor = original(states)
-        return output if self._rows is None else self._rows.attention_output(index, output)
+        if self._rows is None:
+            return output
+        return self._rows.attention_output(index, output.to(self._home)).to(output.device)
 
     def _into_last_mlp(self, original: Any, states: Tensor) -> Tensor:
         rows = self._rows
-        found: Tensor = original(
-            states if rows is None or rows.entering is not None else rows.into_last_mlp(states)
-        )
+        if rows is not None and rows.entering is None:
+            states = rows.into_last_mlp(states.to(self._home)).to(states.device)
+        found: Tensor = original(states)
         return found
 
     def _head(self, original: Any, states: Tensor) -> Tensor:

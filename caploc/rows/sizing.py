@@ -10,22 +10,35 @@ one exception: where CUDA runs out of memory, because others use the card too, w
 from __future__ import annotations
 
 import ctypes
+import gc
 import platform
-from collections.abc import Callable
-from typing import TypeVar
+import re
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 
 from caploc.errors import ModelError
-from caploc.model.loading import LanguageModel
+
+if TYPE_CHECKING:
+    from caploc.model.loading import LanguageModel
 
 Result = TypeVar("Result")
+Parts = TypeVar("Parts", bound="torch.Tensor | Sequence[Any]")
 
 # Larger passes page-fault more than they save on a CPU; a GPU wants far larger ones to be busy.
 _CPU_TOKENS, _MOST_GPU_TOKENS, _LEAST_GPU_TOKENS = 1280, 65536, 256
 # of the memory that the weights leave; what the formula forgets has the rest
 _GPU_SHARE_WITH_GRADIENTS, _GPU_SHARE, _GPU_WAITING_SHARE = 0.5, 0.4, 0.1
 _CPU_WAITING_BYTES = 64 << 20
+# runs that must fit before a budget is doubled again; each halving doubles it, the first one too
+_PATIENCE = 8
+# of torch's own message
+_OUT_OF_MEMORY = re.compile(
+    r"Tried to allocate ([\d.]+ \w+)\. (GPU \d+ has a total capacity of [\d.]+ \w+ of which [\d.]+ \w+ is free)"
+)
 # glibc's <malloc.h>
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _LARGEST_MMAP_THRESHOLD = 32 << 20  # glibc takes no more
@@ -33,7 +46,11 @@ _KEPT_BYTES = 1 << 30
 
 
 class Budget:
-    """How many tokens are run at once, halved whenever CUDA runs out of memory; use it for all passes of one model.
+    """How many tokens are run at once; use it for all passes of one model.
+
+    Halved whenever CUDA runs out of memory, and doubled again, up to what it was, once 16 runs have fitted: one long
+    example does not slow down all that follow it. Each further halving doubles that number, so that hardly a run is
+    lost to trying.
 
     Args:
         lm: whose passes they are.
@@ -42,7 +59,26 @@ class Budget:
     """
 
     def __init__(self, lm: LanguageModel, tokens: int | None = None, *, gradients: bool = True) -> None:
-        self.tokens = tokens or automatic_chunk(lm, gradients=gradients)
+        self._lm, self._gradients, self._given = lm, gradients, tokens is not None
+        self._most = self._in_use = tokens or automatic_chunk(lm, gradients=gradients)
+        self._halvings = self._fitted = 0
+        self._patience = _PATIENCE
+
+    @property
+    def tokens(self) -> int:
+        """How many there may be in a pass whose rows keep keys and values of their own tokens alone."""
+        return max(1, self._most >> self._halvings)
+
+    def of_rows(self, columns: int, context: int) -> int:
+        """How many where each row, of ``columns`` tokens, is handed a copy of the keys and values of ``context``
+        tokens; ``tokens`` on a CPU, and where the number was given."""
+        most = self._most
+        if not self._given and self._lm.device.type == "cuda":
+            most = min(
+                most, automatic_chunk(self._lm, gradients=self._gradients, columns=columns, context=context)
+            )
+        self._in_use = max(1, most >> self._halvings)
+        return self._in_use
 
     def fits(
         self, run: Callable[[], object], refusal: str, *, divisible: bool = False, smallest: int = 1
@@ -58,62 +94,137 @@ class Budget:
         """
         try:
             run()
-            return True
         except torch.cuda.OutOfMemoryError as error:
             if self.tokens <= smallest and not divisible:
-                raise ModelError(refusal) from error
+                raise too_large(refusal, error) from error
+        else:
+            self._grow()
+            return True
         self._halve()
         return False
 
     def fitting(self, run: Callable[[], Result], refusal: str) -> Result:
         """What ``run`` gives once the budget that it goes by is small enough. Raises as ``fits``."""
         while True:
+            self._in_use = self.tokens
             try:
-                return run()
+                found = run()
             except torch.cuda.OutOfMemoryError as error:
-                if self.tokens <= 1:
-                    raise ModelError(refusal) from error
+                if self._in_use <= 1:
+                    raise too_large(refusal, error) from error
+            else:
+                self._grow()
+                return found
             self._halve()
+
+    def in_parts(
+        self, items: Parts, run: Callable[[Parts], Result], refusal: str, cost: int = 1
+    ) -> list[Result]:
+        """What ``run`` gives for parts of ``items``, in order, each of as many as the budget has room for at ``cost``
+        tokens an item, at least one. Raises as ``fits``."""
+        found: list[Result] = []
+        left = items
+        while len(left):
+            part = cast(Parts, left[: max(1, self.tokens // cost)])
+
+            def attempt(part: Parts = part) -> None:
+                found.append(run(part))
+
+            if self.fits(attempt, refusal, divisible=len(part) > 1, smallest=cost):
+                left = cast(Parts, left[len(part) :])
+        return found
 
     def _halve(self) -> None:
         """Call it behind the ``except``: only with the error's frames gone is what they held free."""
-        self.tokens = max(1, self.tokens // 2)
-        torch.cuda.empty_cache()
+        self._halvings += self.tokens > 1
+        self._fitted, self._patience = 0, 2 * self._patience
+        _free()
+
+    def _grow(self) -> None:
+        self._fitted += 1
+        if self._halvings and self._fitted >= self._patience:
+            self._halvings, self._fitted = self._halvings - 1, 0
 
 
-def automatic_chunk(lm: LanguageModel, *, gradients: bool = True) -> int:
+def too_large(refusal: str, error: torch.cuda.OutOfMemoryError) -> ModelError:
+    """What is raised where no smaller pass is left: ``refusal``, with what CUDA says was asked for and found.
+
+    Lets go of what the failed run held, which the error's frames would keep for as long as a report keeps the error.
+    """
+    traceback.clear_frames(error.__traceback__)
+    _free()
+    said = _OUT_OF_MEMORY.search(str(error))
+    return ModelError(f"{refusal} (asked for {said[1]} more; {said[2]})" if said else refusal)
+
+
+def _free() -> None:
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
+@contextmanager
+def refused_if_too_large(what: str, remedy: str = "use a GPU with more memory") -> Iterator[None]:
+    """For what cannot be run in parts: raises one line, a ModelError, where CUDA runs out of memory within it."""
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        raise too_large(f"{what} does not fit into the GPU's memory; {remedy}", error) from error
+
+
+def automatic_chunk(lm: LanguageModel, *, gradients: bool = True, columns: int = 1, context: int = 0) -> int:
     """Tokens in a pass: what was fastest on a CPU; on CUDA as many as fit into the memory that the weights leave, as a
-    power of two, so that cards of one kind that report a few MB more or less agree."""
+    power of two, so that cards of one kind that report a few MB more or less agree. ``columns`` and ``context`` as in
+    ``bytes_per_token``."""
     if lm.device.type != "cuda":
         return _CPU_TOKENS
     share = _GPU_SHARE_WITH_GRADIENTS if gradients else _GPU_SHARE
-    fitting = max(1, int(share * _room(lm) / bytes_per_token(lm, gradients=gradients)))
-    return max(_LEAST_GPU_TOKENS, min(_MOST_GPU_TOKENS, _power_of_two(fitting)))
+    needed = bytes_per_token(lm, gradients=gradients, columns=columns, context=context)
+    fitting = max(1, int(share * room(lm) / needed))
+    return max(1 if context else _LEAST_GPU_TOKENS, min(_MOST_GPU_TOKENS, _power_of_two(fitting)))
 
 
-def bytes_per_token(lm: LanguageModel, *, gradients: bool = True) -> int:
+def bytes_per_token(lm: LanguageModel, *, gradients: bool = True, columns: int = 1, context: int = 0) -> int:
     """Memory that one token of a pass needs at its peak, roughly.
 
     With gradients: what autograd keeps of every layer (about ten vectors of the model's width and four of its neurons)
     and three float32 rows of logits. Without: each layer's keys and values, one layer's states and activations, and the
     logits, of the model and in float32.
+
+    A row of ``columns`` tokens that is handed the keys and values of ``context`` tokens before it has copies of them,
+    one for each query head: of every layer with gradients, of one without.
     """
     vocabulary, width = lm.structure.get_input_embeddings().weight.shape  # type: ignore[misc]
+    copied = _bytes_of_copies(lm, columns, context) * (lm.num_layers if gradients else 1)
     if gradients:
         kept = lm.num_layers * (10 * width + 4 * lm.num_neurons) * lm.dtype.itemsize
-        return int(kept + 3 * vocabulary * 4)
+        return int(kept + copied + 3 * vocabulary * 4)
     states = 2 * lm.num_layers * width + 10 * width + 4 * lm.num_neurons
-    return int(states * lm.dtype.itemsize + 12 * vocabulary)
+    return int(states * lm.dtype.itemsize + copied + 12 * vocabulary)
+
+
+def _bytes_of_copies(lm: LanguageModel, columns: int, context: int) -> float:
+    """Of one layer's keys and values, and where attention is computed in steps its scores, for each token."""
+    if not context:
+        return 0.0
+    config = lm.config
+    heads = config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    seen = context + columns
+    if getattr(config, "_attn_implementation", "eager") == "sdpa":
+        return 2 * heads * size * lm.dtype.itemsize * seen / columns
+    # keys in float32, too, as softmax has them; scores, their softmax, and that in the model's dtype
+    in_steps = heads * size * (2 * lm.dtype.itemsize + 4) * seen / columns
+    return float(in_steps + heads * seen * (8 + lm.dtype.itemsize))
 
 
 def waiting_bytes(lm: LanguageModel) -> int:
     """How large the keys and values of rows that wait to be run on may grow."""
     if lm.device.type != "cuda":
         return _CPU_WAITING_BYTES
-    return _power_of_two(max(1, int(_GPU_WAITING_SHARE * _room(lm))))
+    return _power_of_two(max(1, int(_GPU_WAITING_SHARE * room(lm))))
 
 
-def _room(lm: LanguageModel) -> int:
+def room(lm: LanguageModel) -> int:
     """Bytes of the card, used by others or not, beside the model's weights."""
     whole = int(torch.cuda.get_device_properties(lm.device).total_memory)
     return max(0, whole - lm.num_parameters * lm.dtype.itemsize)

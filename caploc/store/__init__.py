@@ -151,7 +151,7 @@ class Store:
         content = encode(key, arrays, meta, title)
         with self.lock(key):
             self._write(key, content)
-        return decode(key, content)
+        return _entry(key, content)
 
     @contextmanager
     def lock(self, key: str, blocking: bool = True) -> Iterator[bool]:
@@ -379,6 +379,10 @@ def decode(key: str, content: bytes) -> Entry:
     digest.update(view[position + 64 :])
     if digest.hexdigest().encode() != view[position : position + 64]:
         raise DamagedError("its checksum does not match")
+    return _entry(key, content)
+
+
+def _entry(key: str, content: bytes) -> Entry:
     header_bytes = int.from_bytes(content[:8], "little")
     try:
         document = json.loads(json.loads(content[8 : 8 + header_bytes])["__metadata__"]["caploc"])

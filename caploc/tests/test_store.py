@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import pickle
 import random
@@ -53,6 +54,33 @@ def same(a: Entry, b: Entry) -> bool:
         for e in (a, b)
     ]
     return bits[0] == bits[1] and a.meta == b.meta
+
+
+def test_an_entry_is_read_and_hashed_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When it is written, and when it is read; of a large one that is what takes the time."""
+    large, hashed, read = {"sum": np.zeros(100_000)}, list[int](), list[str]()
+    sha256, own = hashlib.sha256, Store._read
+
+    class Counted:
+        def __init__(self, content: bytes = b"") -> None:
+            self._hash = sha256(content)
+            hashed.append(len(content))
+
+        def update(self, content: bytes) -> None:
+            self._hash.update(content)
+            hashed.append(len(content))
+
+        def hexdigest(self) -> str:
+            return self._hash.hexdigest()
+
+    monkeypatch.setattr("caploc.store.hashlib.sha256", Counted)
+    monkeypatch.setattr(Store, "_read", lambda self, key: read.append(key) or own(self, key))
+    written = store.put(KEY, large, META)
+    assert len([size for size in hashed if size > 100_000]) == 1 and not read
+    hashed.clear()
+    (found,) = store.compute_all({KEY: lambda: (large, META)})
+    assert len([size for size in hashed if size > 100_000]) == 1 and read == [KEY]
+    assert same(found, written)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

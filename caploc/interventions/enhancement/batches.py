@@ -186,13 +186,16 @@ class ReadTokens(Borrower):
             self._batch = self._gathered = None
         return logits
 
-    def _wanted(self, last: bool) -> Tensor | None:
+    def _wanted(self, last: bool, device: torch.device) -> Tensor | None:
+        """Which tokens, on the layer's ``device``."""
         if self._batch is None:
             return None
-        return self._batch.read if last else self._batch.real
+        wanted = self._batch.read if last else self._batch.real
+        return None if wanted is None else wanted.to(device)
 
     def _gather(self, last: bool, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        wanted, states = self._wanted(last), args[0]
+        states = args[0]
+        wanted = self._wanted(last, states.device)
         if wanted is None:
             return None
         if self._gathered is None or self._gathered[0] is not states:
@@ -201,7 +204,7 @@ class ReadTokens(Borrower):
         return (self._gathered[1], *args[1:])
 
     def _scatter(self, last: bool, module: nn.Module, args: Any, outputs: Tensor) -> Tensor | None:
-        wanted = self._wanted(last)
+        wanted = self._wanted(last, outputs.device)
         if wanted is None:
             return None
         self._gathered = None

@@ -30,6 +30,7 @@ from caploc.interventions.weights import neuron_weights, replaced_weights, zeroe
 from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask
 from caploc.rows.borrowing import Borrower, replaced_forward
+from caploc.rows.sizing import refused_if_too_large
 
 # By operations, of a frozen pass 2 + 3 k/N against 3 with the gradient of whole matrices.
 MATRIX_SHARE = 1 / 3
@@ -159,11 +160,12 @@ class TrainableRows(Borrower):
         self._indices: dict[int, Tensor] = {}
         self._changes: dict[int, dict[str, nn.Parameter]] = {}
         for layer in mask.values.any(1).nonzero().ravel().tolist():
-            indices = mask.values[layer].nonzero().ravel().to(lm.device)
+            there = lm.architecture.mlp_out_of(lm.layers[layer]).get_parameter("weight").device
+            indices = mask.values[layer].nonzero().ravel().to(there)
             self._indices[layer] = indices
             self._changes[layer] = {
                 part.path: nn.Parameter(
-                    torch.zeros(part.row_shape(len(indices)), dtype=self._dtype, device=lm.device)
+                    torch.zeros(part.row_shape(len(indices)), dtype=self._dtype, device=there)
                 )
                 for part in neuron_weights(lm, layer)
                 if train in ("both", part.side)
@@ -309,6 +311,7 @@ def merge(lm: LanguageModel, difference: RowDifference) -> PreTrainedModel:
     return merged
 
 
+@refused_if_too_large("a copy of the weights that change")
 def changed_weights(lm: LanguageModel, difference: RowDifference) -> dict[str, Tensor]:
     """By name, the parameters of ``lm.model`` that the difference changes, as they are with it.
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -31,7 +32,12 @@ from caploc.interventions.weights import replaced_weights, zeroed_weights
 from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask
 from caploc.rows.borrowing import Borrower, frozen_eval, wide_head
+from caploc.rows.sizing import Budget, refused_if_too_large
 
+_REFUSAL = (
+    "training does not fit into the GPU's memory even one example at a time; set length_limit, load the model in "
+    "bfloat16, or use a GPU with more memory"
+)
 # A run has diverged when its loss is no number, or so many times the first one and above that of guessing, by a nat,
 # for so many steps on end.
 DIVERGED_TIMES, DIVERGED_NATS, DIVERGED_STEPS = 3.0, 1.0, 5
@@ -214,8 +220,11 @@ class Trainer(Borrower):
     ) -> None:
         self._lm, self._zeroed = lm, zeroed
         self._read = ReadTokens(lm)
-        self._parts = 1  # that a batch is cut into
-        self.rows = TrainableRows(lm, mask, recipe.train)
+        self._budget = Budget(lm, recipe.batch_size)  # of examples
+        with refused_if_too_large(
+            "the rows that are trained", "train fewer neurons or use a GPU with more memory"
+        ):
+            self.rows = TrainableRows(lm, mask, recipe.train)
         self.optimizer = torch.optim.Adam(
             self.rows.parameters, lr=recipe.lr, betas=recipe.betas, eps=recipe.eps, fused=True
         )
@@ -236,29 +245,20 @@ class Trainer(Borrower):
         Raises:
             ModelError: not even one example fits.
         """
-        while True:
-            self.optimizer.zero_grad(set_to_none=True)
-            try:
-                return self._accumulate(batches, indices)
-            except torch.cuda.OutOfMemoryError as error:
-                if self._parts >= len(indices):
-                    raise ModelError(
-                        "training does not fit into the GPU's memory even one example at a time; set length_limit, "
-                        "load the model in bfloat16, or use a GPU with more memory"
-                    ) from error
-                self._parts *= 2
-            torch.cuda.empty_cache()
+        return self._budget.fitting(partial(self._accumulate, batches, indices), _REFUSAL)
 
     @torch.enable_grad()
     def _accumulate(self, batches: Batches, indices: np.ndarray) -> float:
+        self.optimizer.zero_grad(set_to_none=True)
         total, tokens = 0.0, batches.tokens(indices)
-        for part in np.array_split(indices, min(self._parts, len(indices))):
+        for part in np.array_split(indices, -(-len(indices) // self._budget.tokens)):
             batch = batches.batch(part)
             loss = self._loss(batch) * (len(batch.targets) / tokens)
             loss.backward()
             total += float(loss.detach())
         return total
 
+    @refused_if_too_large("the state of the optimizer", "train fewer neurons or use a GPU with more memory")
     def update(self) -> None:
         """Adam's step along the gradients."""
         self.optimizer.step()
@@ -266,6 +266,9 @@ class Trainer(Borrower):
     @torch.no_grad()
     def held_out(self, batches: Batches, size: int) -> float:
         """The loss on all of ``batches``, nats a token."""
+        return self._budget.fitting(lambda: self._held_out(batches, min(size, self._budget.tokens)), _REFUSAL)
+
+    def _held_out(self, batches: Batches, size: int) -> float:
         total, tokens = 0.0, 0
         for batch in batches.by_length(size):
             total += float(self._loss(batch)) * len(batch.targets)

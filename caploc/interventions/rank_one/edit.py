@@ -101,7 +101,7 @@ class RankOneEdit:
     def weights(self, lm: LanguageModel) -> dict[str, Tensor]:
         """The edited weight by its name, made of that of ``lm``, which must be unedited: to be kept."""
         weight = lm.model.get_parameter(self.parameter).detach()
-        update = torch.outer(self.delta.double(), self.direction)
+        update = torch.outer(self.delta.double(), self.direction).to(weight.device)
         if input_axis(lm.architecture.mlp_out_of(lm.layers[self.layer])) == 0:
             update = update.T
         return {self.parameter: (weight.double() + update).to(weight.dtype)}
@@ -172,7 +172,10 @@ def edit_all_layers(
         recorded = record(lm, prompts)
         keys = {layer: edited_key(recorded, layer, editing.key, covariance, request.id) for layer in wanted}
         values: dict[int, Value] = {}
-        together = max(1, automatic_chunk(lm) // recorded.positions.numel())
+        chunk = automatic_chunk(
+            lm, columns=recorded.positions.shape[1], context=recorded.front[0][0].shape[2]
+        )
+        together = max(1, chunk // recorded.positions.numel())
         for start in range(0, len(wanted), together):
             part = wanted[start : start + together]
             values.update(find_values(lm, prompts, recorded, part, editing, request.id))

@@ -18,6 +18,7 @@ from caploc.errors import ModelError, OptionError
 from caploc.examples import Example, subject_tokens, tokenize
 from caploc.model.loading import LanguageModel
 from caploc.rows.borrowing import frozen_eval
+from caploc.rows.sizing import refused_if_too_large
 from caploc.streams import Stream, stream
 
 Token = Literal["last-subject", "last-prompt"]
@@ -165,6 +166,7 @@ def _edited(lm: LanguageModel, example: Example, prompt_tokens: int, token: Toke
     return subject[-1] if token == "last-subject" else prompt_tokens - 1
 
 
+@refused_if_too_large("a text of a few tokens")
 @torch.no_grad()
 def draw_prefixes(lm: LanguageModel, lengths: Sequence[int], seed: int = 0) -> tuple[str, ...]:
     """One text of so many tokens for each of ``lengths``, each followed by a full stop and a space: put in front of a

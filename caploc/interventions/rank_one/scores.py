@@ -18,6 +18,7 @@ from caploc.examples import Example, TokenizedExample, tokenize
 from caploc.model.loading import LanguageModel
 from caploc.rows.borrowing import frozen_eval
 from caploc.rows.clean import target_log_probs
+from caploc.rows.sizing import Budget
 
 _CHUNK_TOKENS = 4096
 
@@ -130,10 +131,15 @@ def answer_scores(lm: LanguageModel, examples: Sequence[Example]) -> list[Answer
 
     Raises:
         ExampleError: an example that cannot be tokenized, or is too long.
+        ModelError: not even one example fits into the GPU's memory.
     """
     tokenized = [tokenize(lm, example) for example in examples]
+    longest = max((len(example.input_ids) for example in tokenized), default=1)
+    budget = Budget(lm, _CHUNK_TOKENS, gradients=False)
+    refusal = "one answer to be scored does not fit into the GPU's memory; use a GPU with more memory"
     with frozen_eval(lm.model):
-        return [score for batch in _batches(tokenized) for score in _scores(lm, batch)]
+        batches = budget.in_parts(tokenized, lambda batch: list(_scores(lm, batch)), refusal, cost=longest)
+    return [score for batch in batches for score in batch]
 
 
 def _scores(lm: LanguageModel, batch: Sequence[TokenizedExample]) -> Iterator[AnswerScore]:
@@ -145,12 +151,6 @@ def _scores(lm: LanguageModel, batch: Sequence[TokenizedExample]) -> Iterator[An
         own: Tensor = row[example.answer_start - 1 : len(example.input_ids) - 1]
         log_prob = target_log_probs(own, targets).double().mean()
         yield AnswerScore(float(log_prob), bool((own.argmax(-1) == targets).all()))
-
-
-def _batches(examples: Sequence[TokenizedExample]) -> Iterator[Sequence[TokenizedExample]]:
-    longest = max((len(example.input_ids) for example in examples), default=1)
-    size = max(1, _CHUNK_TOKENS // longest)
-    return (examples[start : start + size] for start in range(0, len(examples), size))
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -25,7 +25,7 @@ from caploc.model.loading import LanguageModel
 from caploc.rows.caches import KeysValues, RowCache, masks, shared
 from caploc.rows.clean import CleanPass, check_reproduced, run_clean, target_log_probs
 from caploc.rows.model import RowModel, Rows
-from caploc.rows.sizing import Budget
+from caploc.rows.sizing import Budget, refused_if_too_large
 
 
 @dataclass(eq=False)
@@ -73,6 +73,7 @@ class Recorded:
         return self._repeated[key]
 
 
+@refused_if_too_large("the prompts of an edit", "use a GPU with more memory or fewer prefixes")
 @torch.no_grad()
 def record(lm: LanguageModel, prompts: EditPrompts) -> Recorded:
     """Run every prompt once. Call it inside ``frozen_eval``."""
@@ -227,18 +228,15 @@ def find_values(
     refusal = (
         f"edit {name!r} does not fit into the GPU's memory; use a GPU with more memory or fewer prefixes"
     )
-    left, of_layer = sorted(layers), recorded.positions.numel()
-    budget = Budget(lm, len(left) * of_layer)
-    found: dict[int, Value] = {}
-    while left:
-        part = left[: max(1, budget.tokens // of_layer)]
+    of_layer = recorded.positions.numel()
 
-        def search(part: Sequence[int] = part) -> None:
-            with EditedLayers(lm.model, lm.architecture) as model:
-                found.update(_Search(model, prompts, recorded, editing, name).run(part))
+    def search(part: Sequence[int]) -> dict[int, Value]:
+        with EditedLayers(lm.model, lm.architecture) as model:
+            return _Search(model, prompts, recorded, editing, name).run(part)
 
-        if budget.fits(search, refusal, smallest=of_layer, divisible=len(part) > 1):
-            left = left[len(part) :]
+    budget, found = Budget(lm, len(layers) * of_layer), dict[int, Value]()
+    for values in budget.in_parts(sorted(layers), search, refusal, cost=of_layer):
+        found |= values
     return found
 
 

@@ -88,9 +88,10 @@ def _recording(
 
     def after_part(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
         if not restoring:
-            recording.parts.append(output.view(*shape, -1)[0])  # OPT runs its MLP on [B T, width]
+            own = output.view(*shape, -1)[0]  # OPT runs its MLP on [B T, width]
+            recording.parts.append(own.to(recording.targets.device))
             return None
-        clean = recording.parts[-1].expand(*shape, -1)
+        clean = recording.parts[-1].to(output.device).expand(*shape, -1)
         return clean.flatten(0, 1) if output.dim() == 2 else clean
 
     def before_mlp(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:

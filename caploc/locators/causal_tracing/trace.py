@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from caploc.errors import OptionError
+from caploc.rows.sizing import refused_if_too_large
 from caploc.streams import Stream, stream
 
 Kind = Literal["hidden", "mlp", "attention"]
@@ -86,6 +87,7 @@ class Tracing:
         }
 
 
+@refused_if_too_large("the deviation of embeddings")
 @torch.no_grad()
 def embedding_deviation(embedding: nn.Embedding) -> float:
     """The standard deviation of all entries of what ``embedding`` makes of all its tokens.

@@ -30,6 +30,7 @@ from caploc.model.loading import untrained_twin
 from caploc.statistics import Shards, growing
 from caploc.store import Store
 from caploc.tests.attribution.families import CONTEXT
+from caploc.tests.gpu.simulated import SimulatedGpus
 from caploc.tests.tiny import save_tiny, tiny_lm
 
 MakeStudy = Callable[..., Study]
@@ -305,18 +306,13 @@ def test_controls_take_as_many_examples_as_the_curve_of_the_model_has(make_study
     assert study.result(Scores("mine")).whole.count == 90
 
 
-def test_a_gpu_holds_the_model_or_its_twin(make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch) -> None:
-    study = make_study(sums(20), device="cuda")
-    moves: list[tuple[bool, Any]] = []
-
-    def moved(model: Any, *to: Any) -> Any:
-        moves.append((model is study.lm.model, to[0]))
-        return model
-
-    monkeypatch.setattr(type(study.lm.model), "to", moved)
-    assert study.weights() is study.lm and moves == [(True, "cuda")]
-    moves.clear()
-    assert study.weights("untrained") is study.untrained
-    assert moves[0] == (True, "cpu") and moves[-1] == (False, "cuda")
-    moves.clear()
-    assert study.weights("scrambled") is study.lm and moves == [(False, "cpu"), (True, "cuda")]
+def test_a_gpu_holds_the_model_or_its_twin(make_study: MakeStudy) -> None:
+    with SimulatedGpus() as gpus:
+        study = make_study(sums(20), device="cuda")
+        assert study.weights() is study.lm and study.lm.device.type == "cuda"
+        one = gpus.live()
+        assert study.weights("untrained") is study.untrained
+        assert (study.lm.device.type, study.untrained.device.type) == ("cpu", "cuda")
+        assert study.weights("scrambled") is study.lm
+        assert (study.lm.device.type, study.untrained.device.type) == ("cuda", "cpu")
+        assert gpus.live() == one

@@ -127,7 +127,7 @@ def test_the_backward_pass_costs_what_lies_above() -> None:
     for lowest in (0, 1):
         mask = NeuronMask(torch.zeros(SHAPE[0], NEURONS, dtype=torch.bool))
         mask.values[lowest, 3] = True
-        with Trainer(lm, mask, recipe_of()) as trainer:
+        with Trainer(lm, mask, recipe_of(batch_size=10)) as trainer:
             with executed() as both:
                 trainer.gradients(batches, np.arange(10))
             with executed() as forward:
@@ -144,7 +144,7 @@ def test_mlps_run_at_no_padding_and_the_last_at_read_tokens_only() -> None:
             lambda _, args: rows.append(args[0].shape[:-1])
         )
     batches = Batches(lm, EXAMPLES, recipe_of())
-    with Trainer(lm, MASK, recipe_of()) as trainer:
+    with Trainer(lm, MASK, recipe_of(batch_size=10)) as trainer:
         trainer.gradients(batches, np.arange(10))
     read = sum(example.num_answer_tokens + 1 for example in EXAMPLES)
     assert rows == [(sum(len(example.input_ids) for example in EXAMPLES),), (read,)]

@@ -18,6 +18,7 @@ from caploc.interventions.rank_one import (
     key_covariance,
 )
 from caploc.model.loading import LanguageModel
+from caploc.rows import sizing
 from caploc.store import Store
 from caploc.tests.tiny import NEURONS, tiny_lm
 
@@ -39,7 +40,7 @@ def _direct(lm: LanguageModel, texts: list[str], layer: int) -> torch.Tensor:
 @pytest.mark.parametrize("family", ["llama", "gptj", "gpt2", "opt", "mistral"])
 @pytest.mark.parametrize("chunk", [1, 50, 4096])
 def test_equals_a_mean_over_single_tokens(family: str, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(covariance, "automatic_chunk", lambda lm: chunk)
+    monkeypatch.setattr(sizing, "automatic_chunk", lambda lm, **_: chunk)
     lm = tiny_lm(family)
     found = key_covariance(lm, TEXTS, [1], progress=False)
     assert list(found.matrices) == [1]
@@ -87,9 +88,9 @@ def test_the_store_keeps_layers_of_this_model_and_corpus(
     asked: list[Any] = []
     original = covariance._sums
 
-    def counted(lm: LanguageModel, texts: Any, layers: Any, progress: bool) -> Any:
+    def counted(lm: LanguageModel, texts: Any, layers: Any, *rest: Any) -> Any:
         asked.append(list(layers))
-        return original(lm, texts, layers, progress)
+        return original(lm, texts, layers, *rest)
 
     monkeypatch.setattr(covariance, "_sums", counted)
     first = key_covariance(lm, TEXTS, [1], store=store, progress=False)

@@ -157,9 +157,8 @@ def test_an_unknown_dtype(folder: Path, dtype: str) -> None:
 
 @pytest.mark.parametrize("device", ["gpu", "mps", "meta", "cpu:3", "cuda:", "cuda:x", ""])
 def test_an_unknown_device(folder: Path, device: str) -> None:
-    assert (
-        error_of(OptionError, folder, device=device) == f"unknown device '{device}'; use cpu, cuda or cuda:N"
-    )
+    expected = f"unknown device '{device}'; use cpu, cuda, cuda:N or several: cuda:0,1"
+    assert error_of(OptionError, folder, device=device) == expected
 
 
 def test_cuda_where_there_is_none(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

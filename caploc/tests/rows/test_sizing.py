@@ -5,13 +5,21 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
+import weakref
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from caploc.errors import ModelError
-from caploc.rows.sizing import Budget, automatic_chunk, bytes_per_token, keep_freed_memory, waiting_bytes
+from caploc.rows.sizing import (
+    Budget,
+    automatic_chunk,
+    bytes_per_token,
+    keep_freed_memory,
+    refused_if_too_large,
+    waiting_bytes,
+)
 from caploc.tests.tiny import NEURONS, SHAPE, WIDTH, tiny_lm
 
 
@@ -44,6 +52,58 @@ def test_a_budget_is_halved_until_the_pass_fits_and_stays_so() -> None:
     with pytest.raises(ModelError, match=r"^refused$"):
         budget.fitting(lambda: too_many(budget, 0, seen), "refused")
     assert seen[-1] == 1
+
+
+def test_a_halved_budget_grows_again() -> None:
+    """After 16 runs that fit, twice as many once it was halved again; never beyond what it was."""
+    budget, seen = Budget(tiny_lm(), 100), list[int]()
+    for _ in range(16):
+        budget.fitting(lambda: too_many(budget, 60, seen), "refused")
+    assert budget.tokens == 100  # one example was too long
+    assert budget.fitting(lambda: too_many(budget, 60, seen), "refused") == 50
+    seen.clear()
+    for _ in range(31):
+        budget.fits(lambda: too_many(budget, 100, seen), "refused")
+    assert seen == [50] * 31 and budget.tokens == 100
+    for _ in range(100):
+        budget.fits(lambda: too_many(budget, 100, seen), "refused")
+    assert budget.tokens == 100
+
+
+def test_parts_are_as_large_as_the_budget_and_in_order() -> None:
+    budget, seen = Budget(tiny_lm(), 12), list[list[int]]()
+
+    def run(part: list[int]) -> list[int]:
+        seen.append(part)
+        if len(part) > 2:
+            raise torch.cuda.OutOfMemoryError("out of memory")
+        return part
+
+    assert budget.in_parts(list(range(5)), run, "refused", cost=3) == [[0, 1], [2, 3], [4]]
+    assert seen == [[0, 1, 2, 3], [0, 1], [2, 3], [4]]
+    with pytest.raises(ModelError, match=r"^refused$"):
+        budget.in_parts([0], lambda _: too_many(budget, 0, []), "refused", cost=3)
+
+
+def test_what_did_not_fit_is_said_and_let_go_of() -> None:
+    message = (
+        "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 1 has a total capacity of 79.11 GiB of which 1.20 GiB is "
+        "free. Including non-PyTorch memory, this process has 77.90 GiB memory in use."
+    )
+    kept = []
+
+    def run() -> None:
+        held = torch.zeros(3)
+        kept.append(weakref.ref(held))
+        raise torch.cuda.OutOfMemoryError(message)
+
+    with pytest.raises(ModelError) as caught, refused_if_too_large("a thing", "take less"):
+        run()
+    assert str(caught.value) == (
+        "a thing does not fit into the GPU's memory; take less (asked for 2.00 GiB more; GPU 1 has a total capacity of "
+        "79.11 GiB of which 1.20 GiB is free)"
+    )
+    assert kept[0]() is None  # though the error, and with it its frames, still is there
 
 
 def test_what_can_be_divided_is_not_refused() -> None:
