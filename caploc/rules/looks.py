@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 from scipy.stats import norm
 
 from caploc.findings import Chance, Effect, Finding, Outcome, Part, Range
+from caploc.rules.base import ONE_SIDED, TWO_SIDED, widened
 from caploc.statistics import boundaries
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 SHARES = (0.25, 0.5, 1.0)
 """Of the default number of facts. Where the fewest that can be judged are more than a share, the looks have more in
 common than these say, and err less."""
-TWO_SIDED, ONE_SIDED = 0.025, 0.05
-"""What an interval of 95 % and one of 90 % leave beyond either end."""
 DECIDED = (Outcome.SUPPORTED, Outcome.REFUTED)
 EARLY = frozenset(
     {
@@ -149,13 +148,11 @@ def _held(one: Part, look: Look, level: float) -> Part:
 
 
 def _widened(one: Part, ends: Range | None, by: float) -> Range | None:
-    """Each end moved away from the estimate, or from the middle where that lies outside; a fraction stays one."""
+    """`caploc.rules.base.widened`; a fraction stays one."""
     if ends is None:
         return None
     low, high = ends
-    inside = one.estimate is not None and low <= one.estimate <= high
-    middle = one.estimate if inside and one.estimate is not None else (low + high) / 2
-    wide = middle - by * (middle - low), middle + by * (high - middle)
+    wide = widened(ends, one.estimate, by)
     if not isinstance(one, Effect) and one.unit in ("fraction", "share") and low >= 0 and high <= 1:
         return max(0.0, wide[0]), min(1.0, wide[1])
     return wide
