@@ -59,6 +59,9 @@ class Rule(BaseModel):
     after which an entry may say ``rule = { kind = "below", limit = 0.5 }``. In every other case than those that the
     docstring names the verdict is INCONCLUSIVE, and so it is for a floor effect and where a number is undefined.
 
+    "One interval lies below" is said of intervals that hold for all parts of which one refutes (`at_once`): several
+    chances to refute a true claim must not add up.
+
     Attributes:
         detectable: for comparisons, the smallest true effect at which the rule is meant to say SUPPORTED, in the unit
             of the estimate.

@@ -136,15 +136,14 @@ def held_to(finding: Finding, look: Look, claim: Claim) -> Finding:
 
 def _held(one: Part, look: Look, level: float) -> Part:
     raised = level / look.spends(level)
-    changes = {
-        "interval": _widened(one, one.interval, look.wider(TWO_SIDED)),
-        "interval90": _widened(one, one.interval90, look.wider(ONE_SIDED)),
-        "p": _raised(one.p, raised),
-        "method": f"{one.method}, held at look {look.number}" if one.method else "",
-    }
-    if isinstance(one, Chance):
-        changes["p_by_layer"] = _raised(one.p_by_layer, raised)
-    return replace(one, **changes)
+    held = replace(
+        one,
+        interval=_widened(one, one.interval, look.wider(TWO_SIDED)),
+        interval90=_widened(one, one.interval90, look.wider(ONE_SIDED)),
+        p=_raised(one.p, raised),
+        method=f"{one.method}, held at look {look.number}" if one.method else "",
+    )
+    return replace(held, p_by_layer=_raised(held.p_by_layer, raised)) if isinstance(held, Chance) else held
 
 
 def _widened(one: Part, ends: Range | None, by: float) -> Range | None:

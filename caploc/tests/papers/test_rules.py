@@ -82,6 +82,8 @@ EXAMPLES: list[tuple[str, Outcome, dict[str, Part | None], dict[str, Any]]] = [
     ("above_twin", R, {"at full size": bound(0.3, 0.4), "beyond twins": effect(0.1, 0.2)}, {}),
     ("both", U, {"iou at full size": bound(0.6, 0.9)}, {}),
     ("both", U, {"iou beyond twins": effect(-0.2, 0.1)}, {}),
+    ("both", U, {"iou beyond twins": effect(-0.2, 0.0)}, {}),  # of two gaps any of which refutes
+    ("both", R, {"iou beyond twins": effect(-0.2, -0.08)}, {}),
     ("both", R, {"iou at full size": bound(0.1, 0.3)}, {}),
     ("agreement", S, {}, {}),
     ("agreement", U, {"fall": Number(interval=(0.1, 0.21))}, {}),
@@ -375,3 +377,13 @@ def test_a_true_claim_of_several_parts_is_refuted_in_5_percent_of_cases_at_most(
         }
         refuted += judge(claim, finding_of(kind, parts)).outcome is R
     assert refuted <= 34  # 5 % of 400 and three standard errors
+
+
+@pytest.mark.parametrize(("refuted_below", "expected"), [(0.8, U), (0.5, R)])
+def test_a_level_counts_among_what_can_refute_where_it_has_one_threshold(
+    refuted_below: float, expected: Outcome
+) -> None:
+    """A level above .8 does not refute below .5, so that twins have the whole level to themselves."""
+    claim = claim_of("above_twin", rule=RULES["above_twin"](supported_above=0.8, refuted_below=refuted_below))
+    finding = finding_of("above_twin", {"beyond twins": effect(-0.2, -0.001)})
+    assert judge(claim, finding).outcome is expected
