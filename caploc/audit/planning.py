@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from caploc.findings import Cell
     from caploc.papers import Claim, Paper
     from caploc.power import Design, Rates
+    from caploc.power.stopping import Stopping
+    from caploc.store import Store
 
 WANTED = 0.8
 """The power that a cell ought to have."""
@@ -49,6 +51,8 @@ class Row:
     why_none: str = ""
     covered: bool = True
     rates: Rates | None = None
+    stopping: Stopping | None = None
+    """Under ``--samples auto``, where the claim is looked at early."""
     advice: str = ""
     cells: list[tuple[str, float]] = field(default_factory=list)
     """Test id and operations."""
@@ -56,6 +60,12 @@ class Row:
     @property
     def operations(self) -> float:
         return sum(one for _, one in self.cells)
+
+    @property
+    def expected(self) -> tuple[float, float]:
+        """Operations where the effect is as stated, and where there is none."""
+        shares = (self.stopping.share, self.stopping.share_null) if self.stopping else (1.0, 1.0)
+        return self.operations * shares[0], self.operations * shares[1]
 
     @property
     def powered(self) -> bool:
@@ -83,6 +93,9 @@ def write_plan(
     reporter.write_line("")
     for line in _totals(rows, rate, left_out):
         reporter.write_line(line)
+    if settings.samples == "auto":
+        for line in _saved(rows, rate):
+            reporter.write_line(line)
     reporter.write_line(f"planned in {duration(time.monotonic() - began)}; rates are kept in the store")
 
 
@@ -105,17 +118,28 @@ def _rows(
             continue
         model = request.each[0].model if request.each else request.model
         device = settings.placement(model)[0] if model else "cpu"
-        design, covered, why = _designed(claim, planned.cell, experiment_of(declared), settings, device)
+        experiment = experiment_of(declared)
+        design, covered, why = _designed(claim, planned.cell, experiment, settings, device)
         key = (planned.paper, claim.id, design, covered, why)
         if key not in found:
             found[key] = Row(claim, design, why, covered)
             if design is not None:
                 found[key].rates = kept_rates(claim, design, store, covered)
+            if design is not None and settings.samples == "auto":
+                found[key].stopping = _stopping(claim, design, experiment, store, covered)
         found[key].cells.append((planned.test, operations.get(item, 0.0)))
     rows = list(found.values())
     for row in [row for row in rows if row.rates is not None and not row.powered][:MOST_SIMULATED_AGAIN]:
         row.advice = _advice(row)
     return rows
+
+
+def _stopping(claim: Claim, design: Design, experiment: str, store: Store, covered: bool) -> Stopping | None:
+    """What looking early saves, where that is done."""
+    from caploc.power.stopping import kept_stopping
+    from caploc.rules.looks import EARLY
+
+    return kept_stopping(claim, design, store, covered) if experiment in EARLY else None
 
 
 def rates_of(
@@ -163,7 +187,7 @@ def _designed(
         why = f"measured only: {nothing}"
     if why:
         return None, covered, why
-    sizes = Sizes.of(settings.samples, settings.draws, len(settings.datasets), device.startswith("cuda"))
+    sizes = Sizes.of(settings.most_samples, settings.draws, len(settings.datasets), device.startswith("cuda"))
     design = design_of(experiment, sizes, claim.id, cell.dataset is None)
     if design is None:
         return None, covered, "no design is stated for this experiment: caploc/power/experiments.py"
@@ -254,6 +278,8 @@ def _lines(rows: Sequence[Row], rate: float, each_cell: bool) -> Iterator[str]:
             at = "" if found.stated is None else f" at {found.stated:.3g}"
             sizes = row.design.shown if row.design else ""
             yield f"{ADVICE}{sizes}{at}" + (f"; {row.advice}" if row.advice else "")
+        if row.stopping is not None:
+            yield f"{ADVICE}{row.stopping.words}"
         if each_cell:
             yield from (
                 f"{ADVICE}{ADVICE}{in_ascii(test, 78)}" + (f"  {duration(one / rate)}" if one else "")
@@ -293,6 +319,22 @@ def _totals(rows: Sequence[Row], rate: float, left_out: Mapping[str, int]) -> It
     yield f"to compute: {operations / 1e12:.3g} TFLOP, {time_}; memory: at least {_gigabytes():.1f} GB a process"
     for reason, count in left_out.items():
         yield in_ascii(f"{plural(count, 'cell')} left out: {reason}", 100)
+
+
+def _saved(rows: Sequence[Row], rate: float) -> Iterator[str]:
+    """What ``--samples auto`` is expected to take of the time above."""
+    early = [row for row in rows if row.stopping is not None]
+    yield (
+        f"--samples auto: {plural(sum(len(row.cells) for row in early), 'cell')} looked at early; all others take only "
+        "the last look,"
+    )
+    yield "at the full number, as curves, the paper's sizes and scores of items do (caploc/rules/looks.py)"
+    stated, none = (sum(row.expected[which] for row in rows) / rate for which in (0, 1))
+    if stated:
+        yield (
+            f"of the time above, about {duration(stated)} where effects are as stated, {duration(none)} where there "
+            "are none (simulated)"
+        )
 
 
 def _gigabytes() -> float:

@@ -23,15 +23,17 @@ import pytest
 
 from caploc.audit.cells import CLAIM_TEST, PLANNED, REQUEST, CellRequest, will_run
 from caploc.audit.kept import KeptFindings
+from caploc.audit.planning import experiment_of
 from caploc.audit.progress import ProgressFile
 from caploc.audit.settings import PAPER_SIGMA, AuditSettings, own_files
-from caploc.findings import Finding
+from caploc.findings import Finding, Outcome
 from caploc.fingerprints import content_hashes, pinned
 
 if TYPE_CHECKING:
     from caploc.experiments.specs import Need, Plan, Spec
     from caploc.experiments.study import Study
     from caploc.papers import Paper
+    from caploc.rules.looks import Look
 
 
 PHASES = 8
@@ -40,38 +42,40 @@ SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGXCPU)
 
 
 class Studies:
-    """The studies of a run's cells, one a paper, model and reading of the paper."""
+    """The studies of a run's cells, one a paper, model, reading of the paper and share of the default facts."""
 
     def __init__(self, settings: AuditSettings) -> None:
         self._settings = settings
-        self._kept: dict[tuple[str, str, str], Study] = {}
+        self._kept: dict[tuple[str, str, str, float], Study] = {}
 
-    def of(self, request: CellRequest, paper: Paper) -> Study:
+    def of(self, request: CellRequest, paper: Paper, share: float = 1.0) -> Study:
         """The study of a cell's model under the cell's reading. Another reading changes nothing about the model: it is
         loaded once."""
-        key = (paper.key, request.model, request.cell.variant)
+        key = (paper.key, request.model, request.cell.variant, share)
         if key not in self._kept:
             from caploc.experiments.study import Study
 
             _prepare_torch()
             same = (old for old in self._kept.values() if old.model == request.model)
             loaded = next((vars(old).get("lm") for old in same), None)
-            self._kept[key] = Study(request.model, self._asked(request, paper), loaded)
+            self._kept[key] = Study(request.model, self._asked(request, paper, share), loaded)
         return self._kept[key]
 
-    def all_of(self, request: CellRequest, paper: Paper) -> list[Study]:
+    def all_of(self, request: CellRequest, paper: Paper, share: float = 1.0) -> list[Study]:
         """The studies that a cell is about: its own, those of the models it compares, or none."""
         if request.each:
-            return [self.of(one, paper) for one in request.each]
-        return [self.of(request, paper)] if request.model else []
+            return [self.of(one, paper, share) for one in request.each]
+        return [self.of(request, paper, share)] if request.model else []
 
     def keep_only(self, studies: Sequence[Study]) -> None:
-        """Let go of the results of all others: tests come in the order of models and readings."""
-        for study in self._kept.values():
-            if study not in studies:
+        """Let go of the results of all others but those of other shares: tests come in the order of models and
+        readings."""
+        same = {key[:3] for key, study in self._kept.items() if study in studies}
+        for key, study in self._kept.items():
+            if key[:3] not in same:
                 study.forget()
 
-    def _asked(self, request: CellRequest, paper: Paper) -> Any:
+    def _asked(self, request: CellRequest, paper: Paper, share: float) -> Any:
         from caploc.attribution.method import Method
         from caploc.experiments.readings import Reading
         from caploc.experiments.study import StudySettings
@@ -81,7 +85,8 @@ class Studies:
         device, dtype = settings.placement(request.model)
         reading = Reading.of({**settings.reading.settings, **request.reading})
         return StudySettings(
-            samples=settings.samples,
+            samples=settings.most_samples,
+            share=share,
             draws=settings.draws,
             seed=settings.seed,
             device=device,
@@ -114,6 +119,8 @@ class Run:
         self._papers, self._progress = papers, progress
         self._data = {path: known for files in data.values() for path, known in files.items()}
         self._studies, self._kept = Studies(settings), KeptFindings(settings, data)
+        self._looking = settings.samples == "auto"
+        self._decided: dict[pytest.Item, Finding] = {}
         self._defects: dict[pytest.Item, Exception] = {}
         self._needs: dict[pytest.Item, list[Need]] = {}
         self._plan: Plan | None = None
@@ -121,14 +128,14 @@ class Run:
         self._left: list[int] = []
         self._seconds = 0.0
 
-    def _needed(self, item: pytest.Item) -> list[Need]:
+    def _needed(self, item: pytest.Item, share: float = 1.0) -> list[Need]:
         """What the cell of this test needs. An exception is kept for the cell's own test."""
         planned, request = item.stash[PLANNED], item.stash[REQUEST]
         paper = self._papers(planned.paper)
         if not (request.model or request.each) or planned.claim not in paper.claims:
             return []
         try:
-            studies = self._studies.all_of(request, paper)
+            studies = self._studies.all_of(request, paper, share)
             experiment = item.stash[CLAIM_TEST].load()
             subject = studies if request.each else studies[0]
             return list(experiment.needs(subject, planned.cell, paper.claim(planned.claim)))
@@ -138,7 +145,8 @@ class Run:
 
     def operations(self, items: Sequence[pytest.Item]) -> dict[pytest.Item, float]:
         """The floating-point operations that each test's cell lacks in the store, those that cells share counted for
-        the first of them; none for one that was measured before. Nothing is computed."""
+        the first of them; none for one that was measured before. Nothing is computed. Where a run may stop early, they
+        are those of all looks."""
         found = dict.fromkeys(items, 0.0)
         counted: set[tuple[Study, Spec[Any]]] = set()
         with pinned(self._data):
@@ -160,7 +168,9 @@ class Run:
         new = [item for item in cells if not self._kept.has(item, self._paper(item))]
         kept = len(cells) - len(new)
         with pinned(self._data):
-            self._needs = {item: self._needed(item) for item in new}
+            self._needs = {
+                item: self._needed(item, *(one.share for one in self._looks(item)[:1])) for item in new
+            }
             needs = [need for found in self._needs.values() for need in found]
             if needs:
                 from caploc.experiments.specs import Plan
@@ -189,7 +199,8 @@ class Run:
 
     def compute(self, item: pytest.Item) -> None:
         """Computes what the store lacks of all phases up to that of this test, unless this was done before; other
-        processes of the run share the work."""
+        processes of the run share the work. Where a cell is looked at before its last fact is in, what further looks
+        take is computed here, too, before the clock of its test runs."""
         while self._plan is not None and self._left and self._left[0] <= self._phase(item):
             from caploc.store import StoreError
 
@@ -208,6 +219,9 @@ class Run:
                     self._progress.rest()
                 else:
                     self._progress.end(results, self._seconds)
+        if self._looks(item) and will_run(item) and not self._kept.has(item, self._paper(item)):
+            with suppress(Exception):  # its own test meets it again
+                self._decided[item] = self.finding(item)
 
     def _phase(self, item: pytest.Item) -> int:
         return self._phase_of.get(item.stash[PLANNED].nodeid, 0) if PLANNED in item.stash else 0
@@ -215,16 +229,40 @@ class Run:
     def finding(self, item: pytest.Item) -> Finding:
         """The finding of a test's cell: that of an earlier run, or made from results that were computed before."""
         paper = self._paper(item)
-        found = self._kept.get(item, paper)
+        found = self._decided.pop(item, None) or self._kept.get(item, paper)
         if found is None:
-            found = self._measured(item, paper)
+            found = self._looked(item, paper) if self._looks(item) else self._measured(item, paper)
             self._kept.put(item, paper, found)
         return found
+
+    def _looks(self, item: pytest.Item) -> tuple[Look, ...]:
+        """The looks of a cell under ``--samples auto``; none where it is measured once, with all that there is."""
+        if not self._looking or CLAIM_TEST not in item.stash:
+            return ()
+        from caploc.rules.looks import EARLY, LOOKS
+
+        return LOOKS if experiment_of(item.stash[CLAIM_TEST]) in EARLY else ()
+
+    def _looked(self, item: pytest.Item, paper: Paper) -> Finding:
+        """The finding of the first look that decides a cell, or of the last; a number without a verdict has no use for
+        the looks between."""
+        from caploc.rules import judge
+        from caploc.rules.looks import DECIDED, held_to
+
+        claim, looks = paper.claim(item.stash[PLANNED].claim), list(self._looks(item))
+        while True:
+            look = looks.pop(0)
+            found = held_to(self._measured(item, paper, look.share), look, claim)
+            outcome = judge(claim, found).outcome
+            if look.last or outcome in DECIDED:
+                return found
+            if outcome is Outcome.MEASURED:
+                del looks[:-1]
 
     def _paper(self, item: pytest.Item) -> Paper:
         return self._papers(item.stash[PLANNED].paper)
 
-    def _measured(self, item: pytest.Item, paper: Paper) -> Finding:
+    def _measured(self, item: pytest.Item, paper: Paper, share: float = 1.0) -> Finding:
         from caploc.experiments.evidence import assemble
 
         if item in self._defects:
@@ -234,7 +272,7 @@ class Run:
         experiment = item.stash[CLAIM_TEST].load()
         if not (request.model or request.each):
             return assemble(claim, planned.cell, experiment(paper, claim))
-        studies = self._studies.all_of(request, paper)
+        studies = self._studies.all_of(request, paper, share)
         self._studies.keep_only(studies)
         with pinned(self._data):
             measurement = experiment(studies if request.each else studies[0], planned.cell, claim)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -103,7 +103,8 @@ class AuditSettings:
     """The options of a run, checked and typed; claim tests hand them to experiments.
 
     ``sigmas`` empty means those at which the paper reports a claim.
-    ``samples`` None means 80 on a CPU and the paper's number on a GPU; ``store`` None the user's cache folder.
+    ``samples`` None means the default numbers, "auto" as many of them as decide (`caploc.rules.looks`); ``store`` None
+    the user's cache folder.
     ``device`` and ``dtype`` may be "auto": see `placement`. ``reading`` is how the whole run reads the paper;
     ``sensitivity`` adds cells under other readings.
     ``papers``: names or folders, empty for all that caploc has. ``scorings``: dataset and how it is scored, where that
@@ -114,7 +115,7 @@ class AuditSettings:
     datasets: tuple[DatasetRequest, ...]
     sigmas: tuple[float, ...]
     data_root: str | None
-    samples: int | None
+    samples: int | Literal["auto"] | None
     draws: int
     store: str | None
     device: str
@@ -126,6 +127,11 @@ class AuditSettings:
     papers: tuple[str, ...] = ()
     scorings: tuple[tuple[str, str], ...] = ()
     departures: tuple[str, ...] = ()
+
+    @property
+    def most_samples(self) -> int | None:
+        """``samples`` as a number; None for the default numbers, which bound those of "auto"."""
+        return None if self.samples == "auto" else self.samples
 
     @property
     def quadrature(self) -> str:
@@ -217,7 +223,7 @@ def read_settings(option: Callable[[str], Any]) -> AuditSettings:
         datasets=datasets,
         sigmas=_sigmas(option("sigma")),
         data_root=data_root,
-        samples=None if values["samples"] is None else _integer("samples", values["samples"], FEWEST_SAMPLES),
+        samples=_samples(values["samples"]),
         draws=_integer("draws", values["draws"], FEWEST_DRAWS),
         store=store,
         device=device,
@@ -287,6 +293,12 @@ def _integer(name: str, value: Any, least: int) -> int:
     if number > _MOST[name]:
         raise _wrong(f"--{name}", value, f"must be a whole number of at most {_MOST[name]:,}")
     return number
+
+
+def _samples(value: Any) -> int | Literal["auto"] | None:
+    if value is None:
+        return None
+    return "auto" if value == "auto" else _integer("samples", value, FEWEST_SAMPLES)
 
 
 def _choice(name: str, value: Any, choices: Iterable[str]) -> str:

@@ -161,6 +161,7 @@ _TABLE = (
                 "levels": "how often each test rejects a null hypothesis that holds",
                 "power": "how often the minimum detectable effect is found",
                 "rules": "power and both error rates of every claim's rule at default sizes",
+                "looks": "the same with --samples auto, and the share of the facts that it takes",
                 "times": "what a call costs",
             }
         ),

@@ -318,7 +318,7 @@ class Fewer(Chosen):
 
     def choose(self, study: Study, facts: FactSet) -> FactSet:
         asked = study.settings.samples is not None or study.settings.device != "cpu"
-        return facts if asked else facts.head(self.on_cpu)
+        return facts if asked else facts.head(study.settings.facts(self.on_cpu))
 
 
 @dataclass(frozen=True)
@@ -411,7 +411,7 @@ def wanted_facts(study: Study, at_least: int = 0) -> int:
     """How many facts a study takes: ``--samples``, or what a CPU can do but ``at_least`` so many, or the paper's 1000
     (section 3.1)."""
     settings = study.settings
-    wanted = settings.samples or (max(CPU_FACTS, at_least) if settings.device == "cpu" else PAPER_FACTS)
+    wanted = settings.facts(max(CPU_FACTS, at_least) if settings.device == "cpu" else PAPER_FACTS)
     most = settings.neuron_path_samples
     return wanted if settings.attribution.path == "layer" or most is None else min(wanted, most)
 

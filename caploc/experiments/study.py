@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -57,7 +58,8 @@ class StudySettings:
     """What a study is asked to do.
 
     ``samples`` per dataset: None for the paper's own number on a GPU (section 5.3) and ``CPU_SAMPLES`` on a CPU,
-    ``CPU_TRAINED`` of an early checkpoint.
+    ``CPU_TRAINED`` of an early checkpoint. ``share``: of the default numbers of facts, where ``samples`` says none
+    (`caploc.rules.looks`).
     ``data_root`` None: the embedded data for embedded models, else the hub. ``files`` maps a dataset of the user's own
     to its file, ``scorings`` one to how it is scored. ``draws`` counts random splits. ``margins`` are the audited
     paper's (`caploc.papers.Paper.margins`).
@@ -67,6 +69,7 @@ class StudySettings:
     """
 
     samples: int | None = None
+    share: float = 1.0
     draws: int = 100
     seed: int = 0
     device: str = "cpu"
@@ -93,6 +96,10 @@ class StudySettings:
     def has_figures(self, sigma: float) -> bool:
         """Whether findings at ``sigma`` carry plots: at the paper's sigma, or else at the first."""
         return sigma == (PAPER_SIGMA if PAPER_SIGMA in self.sigmas else self.sigmas[0])
+
+    def facts(self, default: int) -> int:
+        """How many facts are taken: ``samples``, or the ``share`` of a ``default`` number, if so few can be judged."""
+        return self.samples or max(min(FEWEST_SAMPLES, default), math.ceil(self.share * default))
 
     @property
     def attribution(self) -> Method:

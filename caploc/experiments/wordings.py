@@ -86,7 +86,7 @@ class InWordings(Chosen):
                 f"fewer than the {fewest} that an interval is taken over"
             )
         limited = study.settings.samples is None and study.settings.device == "cpu"
-        taken = known[: self.on_cpu] if limited else known
+        taken = known[: study.settings.facts(self.on_cpu)] if limited else known
         marked = np.zeros(len(facts.prompts), bool)
         for fact in taken.tolist():
             own = np.flatnonzero((facts.fact == fact) & right)

@@ -5,7 +5,8 @@
 
 `designs`, `items` and `halves` draw data of a given truth from simple models, of facts, evaluation items and examples,
 and pass them through `caploc.statistics`; `truths` says which truths a rule is asked about, `measured` puts
-measurements together, `simulated` counts verdicts; `experiments` names the design of each experiment, one line each.
+measurements together, `simulated` counts verdicts, `stopping` those of ``--samples auto``; `experiments` names the
+design of each experiment, one line each.
 No weight is read, and no result of a run: margins and sizes can be judged before numbers are seen.
 """
 

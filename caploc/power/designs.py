@@ -9,7 +9,7 @@ Here are those of facts; `caploc.power.items` has those of evaluation items, `ca
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, Self
 
 import numpy as np
@@ -70,13 +70,15 @@ class Design:
 class Paired(Design):
     """A difference a fact, of two fixed arms on the same facts, about normal with ``spread`` (`compare_pairs`, and with
     ``bounded`` at least `at_least_adjusted`); ``binary``: of right and wrong, of which at least ``discordant`` differ
-    (`compare_successes`). ``other_spread``: of a second part, where nothing is to be found."""
+    (`compare_successes`). ``other_spread``: of a second part, where nothing is to be found. ``flips``: of the
+    permutation test, whose p is no finer."""
 
     spread: float = 0.3
     other_spread: float | None = None
     bounded: bool = False
     binary: bool = False
     discordant: float = 0.1
+    flips: int = field(default=FLIPS, repr=False)
 
     def sample(self, truth: float | None, rng: np.random.Generator, noise: float = 1.0) -> stats.Effect:
         size = truth or 0.0
@@ -86,7 +88,9 @@ class Paired(Design):
         values = size + self.spread * noise * rng.standard_normal(self.units)
         if self.bounded:
             values = values.clip(-1, 1)
-        found = _compared(values, rng)
+        found = stats.compare_pairs(
+            values, np.zeros(len(values)), seed=seed_of(rng), resamples=RESAMPLES, flips=self.flips
+        )
         return stats.at_least_adjusted(found, values) if self.bounded else found
 
     @property
@@ -249,9 +253,3 @@ def level_of(estimate: float, wide: stats.Interval, narrow: stats.Interval, unit
 def seed_of(rng: np.random.Generator) -> int:
     """The seed of one statistic's own draws."""
     return int(rng.integers(2**31))
-
-
-def _compared(values: np.ndarray, rng: np.random.Generator) -> stats.Effect:
-    return stats.compare_pairs(
-        values, np.zeros(len(values)), seed=seed_of(rng), resamples=RESAMPLES, flips=FLIPS
-    )

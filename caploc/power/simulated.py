@@ -133,9 +133,7 @@ def truths_of(claim: Claim, design: Design) -> Truths:
 def rates(claim: Claim, design: Design, runs: int | None = None, covered: bool = True) -> Rates:
     """The claim's rule on simulated measurements of this design. ``covered``: in a cell for which its printed numbers
     count."""
-    asked = truths_of(claim, design)
-    here = CELL.model if covered else f"not {CELL.model}"
-    claim = replace(claim, printed_for=PrintedFor((here,), CELL.dataset))
+    asked, claim = truths_of(claim, design), simulated_claim(claim, covered)
     most, first = COSTLY_RUNS if isinstance(design, Halves) else (RUNS, FIRST_RUNS)
     runs = runs or most
     share = partial(_share, claim, design, runs=(min(first, runs), runs), covered=covered)
@@ -153,6 +151,20 @@ def rates(claim: Claim, design: Design, runs: int | None = None, covered: bool =
         stated=asked.shown,
         runs=runs,
     )
+
+
+def simulated_claim(claim: Claim, covered: bool) -> Claim:
+    """The claim, its printed numbers those of `CELL` or, unless ``covered``, of another."""
+    here = CELL.model if covered else f"not {CELL.model}"
+    return replace(claim, printed_for=PrintedFor((here,), CELL.dataset))
+
+
+def simulated_finding(claim: Claim, design: Design, truth: Truth, draw: Draw) -> Finding:
+    """One simulated measurement as evidence on a `simulated_claim`."""
+    printed = quoted_of(claim)
+    quoted = str(printed.printed) if printed and claim.rule.kind == "agreement" else None
+    measurement = TRUTHS[claim.rule.kind].measure(claim, design, truth, draw)
+    return Finding(claim.id, CELL, measurement, published=quoted)
 
 
 def _share(
@@ -190,13 +202,8 @@ def _outcomes(
             orders[design, one] = rng.permutation(enough).tolist()
         return bank[orders[design, one].pop()]
 
-    measure, draw = TRUTHS[claim.rule.kind].measure, Draw(take, design, rng, noise, covered)
-    printed = quoted_of(claim)
-    quoted = str(printed.printed) if printed and claim.rule.kind == "agreement" else None
-    return [
-        judge(claim, Finding(claim.id, CELL, measure(claim, design, truth, draw), published=quoted)).outcome
-        for _ in range(count)
-    ]
+    draw = Draw(take, design, rng, noise, covered)
+    return [judge(claim, simulated_finding(claim, design, truth, draw)).outcome for _ in range(count)]
 
 
 class _Bank:
@@ -231,7 +238,7 @@ _kept_bank = lru_cache(maxsize=1024)(_Bank)
 
 def kept_rates(claim: Claim, design: Design, store: Store, covered: bool = True) -> Rates:
     """`rates`, kept in the store under a hash of the rule, the design and the code of both."""
-    key = _key(claim, design, covered)
+    key = key_of(claim, design, covered)
     entry = store.get(key)
     if entry is None:
         found = asdict(rates(claim, design, covered=covered))
@@ -241,14 +248,15 @@ def kept_rates(claim: Claim, design: Design, store: Store, covered: bool = True)
 
 def known_rates(claim: Claim, design: Design, store: Store, covered: bool = True) -> Rates | None:
     """`kept_rates` where they were simulated before; None where they were not."""
-    entry = store.get(_key(claim, design, covered))
+    entry = store.get(key_of(claim, design, covered))
     return None if entry is None else Rates(**entry.meta)
 
 
-def _key(claim: Claim, design: Design, covered: bool) -> str:
+def key_of(claim: Claim, design: Design, covered: bool, what: str = "rates") -> str:
+    """The key of ``what`` follows from the rule, the design and the code of both."""
     return fingerprint(
         {
-            "what": "rates",
+            "what": what,
             "code": _code(),
             "kind": claim.rule.kind,
             "rule": {**claim.rule.parameters, "detectable": claim.rule.detectable},

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -26,6 +27,10 @@ Threshold = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Share = Annotated[float, Field(strict=True, gt=0, le=1)]
 NonNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 Level = Annotated[float, Field(strict=True, ge=0, le=1)]
+
+
+TWO_SIDED, ONE_SIDED = 0.025, 0.05
+"""What an interval of 95 % and one of 90 % leave beyond either end."""
 
 
 class IncompleteFindingError(ValueError):
@@ -53,6 +58,9 @@ class Rule(BaseModel):
 
     after which an entry may say ``rule = { kind = "below", limit = 0.5 }``. In every other case than those that the
     docstring names the verdict is INCONCLUSIVE, and so it is for a floor effect and where a number is undefined.
+
+    "One interval lies below" is said of intervals that hold for all parts of which one refutes (`at_once`): several
+    chances to refute a true claim must not add up.
 
     Attributes:
         detectable: for comparisons, the smallest true effect at which the rule is meant to say SUPPORTED, in the unit
@@ -187,6 +195,10 @@ class Span:
         self.name = name
         self.low, self.high = map(float, ends)
 
+    @property
+    def ends(self) -> Range:
+        return self.low, self.high
+
     def shown(self, *thresholds: float) -> str:
         """Name and interval, with digits enough to tell its ends from the thresholds."""
         return f"{self.name} {span(self.low, self.high, *thresholds)}"
@@ -270,6 +282,29 @@ def ends(finding: Finding, name: str, one: Part, field: str = "interval") -> Ran
 def interval(finding: Finding, name: str, one: Part, field: str = "interval") -> Span:
     """A part's interval, in order. Raises as `number` does."""
     return _in_order(name, ends(finding, name, one, field))
+
+
+def at_once(finding: Finding, name: str, one: Part, of: int, field: str = "interval") -> Span:
+    """A part's interval where any of ``of`` parts refutes a claim of all of them: it holds for all at once.
+
+    A claim of several parts is false where one of them is, and a test of each at the level would refute a true one the
+    more often, the more parts it has: each is given its share of the level (Bonferroni), by widening its interval about
+    the estimate on a normal scale. A claim that all parts must support needs no such correction. Raises as `number`.
+    """
+    low, high = _in_order(name, ends(finding, name, one, field)).ends
+    level = TWO_SIDED if field == "interval" else ONE_SIDED
+    normal = NormalDist()
+    by = normal.inv_cdf(1 - level / of) / normal.inv_cdf(1 - level)
+    return Span(name, widened((low, high), one.estimate, by))
+
+
+def widened(values: Range, estimate: float | None, by: float) -> Range:
+    """Each end moved away from the estimate, or from the middle where that lies outside."""
+    low, high = values
+    if by == 1 or not (math.isfinite(low) and math.isfinite(high)):
+        return values
+    middle = float(estimate) if estimate is not None and low <= estimate <= high else (low + high) / 2
+    return middle - by * (middle - low), middle + by * (high - middle)
 
 
 def _defined(value: float, name: str, field: str) -> float:

@@ -18,6 +18,7 @@ from caploc.rules.base import (
     Rule,
     Share,
     Span,
+    at_once,
     ends,
     interval,
     listed,
@@ -126,9 +127,21 @@ class EveryEffect(Comparison, kind="comparison"):
     least_effect: NonNegative | None = None
 
     def judge(self, claim: Claim, finding: Finding) -> Verdict:
+        return self.among(claim, finding, 0)
+
+    def among(self, claim: Claim, finding: Finding, others: int) -> Verdict:
+        """The verdict where so many ``others`` than the effects can refute the claim, too."""
         found = parts(finding, Effect)
         verdicts = [
-            _effect(claim, finding, name, self.equivalence_margin, self.least_effect, alone=len(found) == 1)
+            _effect(
+                claim,
+                finding,
+                name,
+                self.equivalence_margin,
+                self.least_effect,
+                of=len(found) + others,
+                alone=len(found) == 1,
+            )
             for name in found
         ]
         by_outcome = {
@@ -169,11 +182,13 @@ class BestOf(Comparison, kind="best_of"):
         spans = [interval(finding, name, one) for name, one in effects.items()]
         estimates = [number(finding, name, one) for name, one in effects.items()]
         p = number(finding, "best", part(finding, "best", Test), "p")
-        behind = [one.shown(0) for one in spans if one.high < 0]
+        together = [at_once(finding, name, one, len(effects)) for name, one in effects.items()]
+        behind = [one.shown(0) for one in together if one.high < 0]
         if behind:
             return Verdict(
                 Outcome.REFUTED,
-                f"{len(behind)} of {len(spans)} intervals below 0, behind the best rival: {listed(behind)}",
+                f"{len(behind)} of {len(spans)} intervals{_held(len(spans))} below 0, behind the best rival: "
+                f"{listed(behind)}",
             )
         if self.least_lead is not None:
             lead = part(finding, "mean lead", Bound)
@@ -188,9 +203,11 @@ class BestOf(Comparison, kind="best_of"):
         ahead = sum(value > 0 for value in estimates)
         shown = (
             f"ahead of the best rival in {ahead} of {len(spans)} ({num(self.share)} needed), p {num(p, claim.level)} "
-            f"at level {num(claim.level)}; no interval below 0"
+            f"at level {num(claim.level)}; "
         )
-        if ahead >= self.share * len(spans) - ROUNDING and p < claim.level:
+        below = [one.shown(0) for one in spans if one.high < 0]
+        shown += f"below 0, but not{_held(len(spans))}: {listed(below)}" if below else "no interval below 0"
+        if ahead >= self.share * len(spans) - ROUNDING and p < claim.level and not below:
             return Verdict(Outcome.SUPPORTED, shown)
         return Verdict(Outcome.INCONCLUSIVE, shown)
 
@@ -208,9 +225,9 @@ class Specificity(Comparison, kind="specificity"):
     other_refuted: NonNegative
 
     def judge(self, claim: Claim, finding: Finding) -> Verdict:
-        own = _effect(claim, finding, "own", self.equivalence_margin, alone=True)
+        own = _effect(claim, finding, "own", self.equivalence_margin, of=2, alone=True)
         others = part(finding, "other", Effect)
-        wide = interval(finding, "other", others).called("elsewhere")
+        wide = at_once(finding, "other", others, 2).called("elsewhere")
         narrow = interval(finding, "other", others, "interval90").called("elsewhere")
         margin, beyond = self.other_margin, self.other_refuted
         if own.outcome is Outcome.REFUTED:
@@ -218,7 +235,7 @@ class Specificity(Comparison, kind="specificity"):
         if wide.low > beyond or wide.high < -beyond:
             return Verdict(
                 Outcome.REFUTED,
-                f"{wide.shown(beyond, -beyond)} is further than {num(beyond)} from 0; {own.reason}",
+                f"{wide.shown(beyond, -beyond)}{_held(2)} is further than {num(beyond)} from 0; {own.reason}",
             )
         inside = narrow.within(margin)
         lies = "lies" if inside else "does not lie"
@@ -243,10 +260,13 @@ class Equivalence(Rule, kind="equivalence"):
         field, called = (
             ("interval90", "90 % interval") if self.share == 1 else ("interval", "simultaneous interval")
         )
-        spans = [interval(finding, name, one, field) for name, one in parts(finding, Effect).items()]
+        effects = parts(finding, Effect)
+        spans = [interval(finding, name, one, field) for name, one in effects.items()]
         needed = math.ceil(self.share * len(spans) - ROUNDING)
+        of = len(spans) if self.share == 1 else 1  # simultaneous intervals hold for several already
+        refuting = [at_once(finding, name, one, of, field) for name, one in effects.items()]
         inside = [one for one in spans if one.within(margin)]
-        outside = [one for one in spans if one.low >= margin or one.high <= -margin]
+        outside = [one for one in refuting if one.low >= margin or one.high <= -margin]
         if len(spans) == 1:
             shown = f"{_alone(finding, spans[0]).shown(margin, -margin)} ({called}) lies"
             if inside:
@@ -267,7 +287,7 @@ class Equivalence(Rule, kind="equivalence"):
         if len(spans) - len(outside) < needed:
             return Verdict(
                 Outcome.REFUTED,
-                f"{count}; outside lie {listed([one.shown(margin, -margin) for one in outside])}",
+                f"{count}; outside{_held(of)} lie {listed([one.shown(margin, -margin) for one in outside])}",
             )
         undecided = [one.shown(margin, -margin) for one in spans if one not in inside]
         return Verdict(
@@ -284,12 +304,16 @@ class NonInferiority(Rule, kind="non_inferiority"):
 
     def judge(self, claim: Claim, finding: Finding) -> Verdict:
         bound = -self.margin
-        spans = [interval(finding, name, one) for name, one in parts(finding, Effect).items()]
-        single = [interval(finding, name, one) for name, one in finding.measurement.of(Bound).items()]
-        below = [one.shown(bound) for one in (*spans, *single) if one.high < bound]
+        effects, single = parts(finding, Effect), finding.measurement.of(Bound)
+        spans = [interval(finding, name, one) for name, one in effects.items()]
+        of = len(effects) + bool(single)
+        every = [at_once(finding, name, one, of) for name, one in {**effects, **single}.items()]
+        below = [one.shown(bound) for one in every if one.high < bound]
         if below:
-            return Verdict(Outcome.REFUTED, f"below {num(bound)}: {listed(below)}")
+            return Verdict(Outcome.REFUTED, f"below {num(bound)}{_held(of)}: {listed(below)}")
+        alone = [interval(finding, name, one) for name, one in single.items()]
         open_ = [one.shown(bound) for one in spans if one.low <= bound]
+        open_ += [one.shown(bound) for one in alone if one.high < bound]
         if open_:
             return Verdict(Outcome.INCONCLUSIVE, f"may lie below {num(bound)}: {listed(open_)}")
         worst = min(spans, key=lambda one: one.low)
@@ -374,9 +398,11 @@ class PrintedOrDirection(AgreesWithPrinted, Comparison, kind="printed_or_directi
 
     def judge(self, claim: Claim, finding: Finding) -> Verdict:
         direction = EveryEffect(detectable=self.detectable, equivalence_margin=self.equivalence_margin)
-        verdicts = {"in the direction of the printed numbers": direction.judge(claim, finding)}
-        if claim.covers(finding.cell) and finding.measurement.of(Number):
-            verdicts["the numbers themselves"] = super().judge(claim, finding)
+        numbers = finding.measurement.of(Number) if claim.covers(finding.cell) else {}
+        verdicts = {"in the direction of the printed numbers": direction.among(claim, finding, len(numbers))}
+        if numbers:
+            effects = finding.measurement.of(Effect)
+            verdicts["the numbers themselves"] = self.among(claim, finding, len(effects))
         outcomes = [one.outcome for one in verdicts.values()]
         outcome = next(
             (one for one in (Outcome.REFUTED, Outcome.INCONCLUSIVE) if one in outcomes), Outcome.SUPPORTED
@@ -388,34 +414,46 @@ class PrintedOrDirection(AgreesWithPrinted, Comparison, kind="printed_or_directi
 
 
 def _effect(
-    claim: Claim, finding: Finding, name: str, margin: float, least: float | None = None, alone: bool = False
+    claim: Claim,
+    finding: Finding,
+    name: str,
+    margin: float,
+    least: float | None = None,
+    of: int = 1,
+    alone: bool = False,
 ) -> Verdict:
     """Whether one part is an effect: above 0, with a p below the level, and not equivalent to 0; ``least``: the
-    smallest that counts; ``alone``: it is what the finding is about."""
+    smallest that counts; ``of``: how many parts can refute the claim (`caploc.rules.base.at_once`); ``alone``: it is
+    what the finding is about."""
     one = part(finding, name, Effect)
     wide, narrow = interval(finding, name, one), interval(finding, name, one, "interval90")
     wide = _alone(finding, wide) if alone else wide
+    refuting, refuting90 = (at_once(finding, name, one, of, field) for field in ("interval", "interval90"))
     p = number(finding, name, one, "p")
     shown = f"{wide.shown(0)}, one-sided p {num(p, claim.level)}"
-    if wide.high <= 0:
-        return Verdict(Outcome.REFUTED, f"{shown}: the interval is not above 0")
-    if narrow.within(margin):
-        ends_shown = span(narrow.low, narrow.high, margin, -margin)
+    held = _held(of)
+    if refuting.high <= 0:
+        return Verdict(Outcome.REFUTED, f"{shown}: the interval{held} is not above 0")
+    if refuting90.within(margin):
+        ends_shown = span(refuting90.low, refuting90.high, margin, -margin)
         return Verdict(
-            Outcome.REFUTED, f"{shown}: the 90 % interval {ends_shown} lies within {num(margin)} of 0"
+            Outcome.REFUTED, f"{shown}: the 90 % interval{held} {ends_shown} lies within {num(margin)} of 0"
         )
-    if least is not None and wide.low <= 0 and narrow.high < least:
-        ends_shown = span(narrow.low, narrow.high, least)
+    if least is not None and wide.low <= 0 and refuting90.high < least:
+        ends_shown = span(refuting90.low, refuting90.high, least)
         return Verdict(
             Outcome.REFUTED,
-            f"{shown}: the interval contains 0, and the 90 % interval {ends_shown} lies below {num(least)}",
+            f"{shown}: the interval contains 0, and the 90 % interval{held} {ends_shown} lies below {num(least)}",
         )
-    if wide.low > 0 and p < claim.level:
+    equal = narrow.within(margin)
+    if wide.low > 0 and p < claim.level and not equal:
         return Verdict(
             Outcome.SUPPORTED, f"{shown}: the interval lies above 0 and p below {num(claim.level)}"
         )
-    missing = ["the interval contains 0"] if wide.low <= 0 else []
+    missing = ["the interval does not lie above 0" if wide.high <= 0 else "the interval contains 0"]
+    missing = missing if wide.low <= 0 else []
     missing += [f"p is not below {num(claim.level)}"] if p >= claim.level else []
+    missing += [f"alone it lies within {num(margin)} of 0, but not{held}"] if equal else []
     return Verdict(Outcome.INCONCLUSIVE, f"{shown}: {' and '.join(missing)}")
 
 
@@ -424,6 +462,11 @@ def _alone(finding: Finding, one: Span) -> Span:
     quantity = finding.measurement.quantity
     named = one.name in quantity or one.name == "own"
     return one.called(quantity if named else f"{quantity}, {one.name}")
+
+
+def _held(of: int) -> str:
+    """That intervals are wider, since any of ``of`` parts can refute the claim."""
+    return "" if of == 1 else f" (for {of} parts at once)"
 
 
 def _ps(finding: Finding, *names: str) -> list[float | None]:

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 from caploc.findings import Bound, Count, Effect, Finding, Number, Outcome, Verdict
 from caploc.rules.base import (
+    ONE_SIDED,
     Comparison,
     IncompleteFindingError,
     Rule,
     Span,
     Threshold,
+    at_once,
     ends,
     estimate,
     interval,
@@ -38,14 +40,17 @@ class LowerBound(Rule, kind="lower_bound"):
     def judge(self, claim: Claim, finding: Finding) -> Verdict:
         return self.of(value_interval(finding))
 
-    def of(self, one: Span) -> Verdict:
-        """The verdict on one interval."""
-        supported, refuted = self.supported_above, self.refuted_below
+    def of(self, one: Span, refuting: Span | None = None) -> Verdict:
+        """The verdict on one interval; ``refuting``: as it holds for all parts that can refute (`at_once`)."""
+        supported, refuted, wide = self.supported_above, self.refuted_below, refuting or one
         shown = f"{one.name}: interval {span(one.low, one.high, supported, refuted)}"
         if one.low > supported:
             return Verdict(Outcome.SUPPORTED, f"{shown} lies above {num(supported)}")
-        if one.high < refuted:
+        if wide.high < refuted:
             return Verdict(Outcome.REFUTED, f"{shown} lies below {num(refuted)}")
+        if one.high < refuted:
+            why = f"lies below {num(refuted)}, but not where it is held for all parts at once"
+            return Verdict(Outcome.INCONCLUSIVE, f"{shown} {why}")
         return Verdict(Outcome.INCONCLUSIVE, f"{shown} {_undecided(one, refuted, supported)}")
 
 
@@ -69,16 +74,22 @@ class AboveTwin(LowerBound, kind="above_twin"):
     def judge(self, claim: Claim, finding: Finding) -> Verdict:
         return self.beside_twins(finding)
 
-    def beside_twins(self, finding: Finding, before: str = "") -> Verdict:
-        """The verdict on the parts whose names begin with ``before``."""
-        full = part(finding, f"{before}at full size", Bound)
+    @property
+    def refuting(self) -> int:
+        """How many of its two parts can refute a true claim: a level that must lie above ``supported_above`` does not
+        lie below a lower ``refuted_below``, so that only twins are left, unless the two are one threshold."""
+        return 2 if self.refuted_below >= self.supported_above else 1
+
+    def beside_twins(self, finding: Finding, before: str = "", of: int = 1) -> Verdict:
+        """The verdict on the parts whose names begin with ``before``, of so many pairs ``of`` them."""
+        parts = of * self.refuting
+        name, full = f"{before}at full size", part(finding, f"{before}at full size", Bound)
         what = before.strip().replace("iou", "IoU") or finding.measurement.quantity
+        called = f"{what} at the paper's number of samples"
         level = self.of(
-            interval(finding, f"{before}at full size", full).called(
-                f"{what} at the paper's number of samples"
-            )
+            interval(finding, name, full).called(called), at_once(finding, name, full, parts).called(called)
         )
-        twins = beyond_twins(finding, f"{before}beyond twins")
+        twins = beyond_twins(finding, f"{before}beyond twins", parts=parts)
         if twins.outcome is Outcome.REFUTED and level.outcome is Outcome.SUPPORTED:
             return Verdict(Outcome.REFUTED, f"the level holds, but {twins.reason}; {level.reason}")
         if Outcome.REFUTED in (level.outcome, twins.outcome):
@@ -87,17 +98,19 @@ class AboveTwin(LowerBound, kind="above_twin"):
         return Verdict(_unanimous([level, twins]), f"{level.reason}; {twins.reason}")
 
 
-def beyond_twins(finding: Finding, name: str, of: Effect | None = None) -> Verdict:
+def beyond_twins(finding: Finding, name: str, of: Effect | None = None, parts: int = 1) -> Verdict:
     """What a part, or the value ``of`` a finding, says that lies above 0 where a number is higher than in 95 % of
     untrained twins (`caploc.statistics.OneMore`). The estimate is held against a prediction of one more twin, which has
-    its uncertainty in it, so that it alone supports: in one of twenty random-weight models; the 90 % interval refutes.
+    its uncertainty in it, so that it alone supports: in one of twenty random-weight models; the 90 % interval refutes,
+    as it holds for all ``parts`` that can (`at_once`).
     """
     gap = part(finding, name, Effect) if of is None else of
-    value, narrow = number(finding, name, gap), ends(finding, name, gap, "interval90")
-    shown = f"lead over 95 % of untrained twins {num(value, 0)}, at most {num(narrow[1], 0)} (one-sided 95 %)"
+    value, narrow = number(finding, name, gap), at_once(finding, name, gap, parts, "interval90")
+    most = f"at most {num(narrow.high, 0)} (one-sided {100 * (1 - ONE_SIDED / parts):.4g} %)"
+    shown = f"lead over 95 % of untrained twins {num(value, 0)}, {most}"
     if value > 0:
         return Verdict(Outcome.SUPPORTED, f"{shown}: more than random weights give")
-    if narrow[1] <= 0:
+    if narrow.high <= 0:
         return Verdict(Outcome.REFUTED, f"{shown}: random weights give as much")
     return Verdict(Outcome.INCONCLUSIVE, f"{shown}: whether random weights give as much is open")
 
@@ -143,7 +156,8 @@ class Both(Rule, kind="both"):
         return self.model_copy(update=found)
 
     def judge(self, claim: Claim, finding: Finding) -> Verdict:
-        verdicts = [bound.beside_twins(finding, f"{name} ") for name, bound in self._bounds().items()]
+        bounds = self._bounds()
+        verdicts = [one.beside_twins(finding, f"{name} ", len(bounds)) for name, one in bounds.items()]
         outcome = _unanimous(verdicts)
         if any(verdict.outcome is Outcome.REFUTED for verdict in verdicts):
             outcome = Outcome.REFUTED

@@ -8,7 +8,16 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from caploc.findings import Finding, Number, Outcome, Range, Reading, Verdict
-from caploc.rules.base import IncompleteFindingError, Rule, Span, interval, listed, part, value_interval
+from caploc.rules.base import (
+    IncompleteFindingError,
+    Rule,
+    Span,
+    at_once,
+    interval,
+    listed,
+    part,
+    value_interval,
+)
 
 if TYPE_CHECKING:
     from caploc.papers import Claim, Margin, PrintedCell, PrintedNumber
@@ -75,23 +84,32 @@ class AgreesWithPrinted(Rule, kind="agreement"):
         return bool(finding.measurement.of(Number)) or finding.measurement.value is None
 
     def judge(self, claim: Claim, finding: Finding) -> Verdict:
+        return self.among(claim, finding, 0)
+
+    def among(self, claim: Claim, finding: Finding, others: int) -> Verdict:
+        """The verdict where so many ``others`` than the numbers can refute the claim, too (`at_once`)."""
         numbers = finding.measurement.of(Number)
+        printed = _printed_parts(claim, finding) if numbers else {}
+        of, held = len(printed) + others, ""
         if numbers:
-            pairs = [
-                (interval(finding, name, numbers[name]), _band(claim, printed))
-                for name, printed in _printed_parts(claim, finding).items()
-            ]
+            bands = {name: _band(claim, one) for name, one in printed.items()}
+            pairs = [(interval(finding, name, numbers[name]), band) for name, band in bands.items()]
+            refuting = [(at_once(finding, name, numbers[name], of), band) for name, band in bands.items()]
+            held = f", for {of} parts at once," if of > 1 else ""
         else:
-            pairs = [(value_interval(finding), _quoted_band(claim, finding.published or ""))]
-        reasons = {
-            which: [_shown(one, band) for one, band in pairs if band.holds(one.low, one.high) is which]
-            for which in Agreement
-        }
-        if reasons[Agreement.OUTSIDE]:
-            return Verdict(Outcome.REFUTED, listed(reasons[Agreement.OUTSIDE]))
-        if reasons[Agreement.PARTLY]:
-            return Verdict(Outcome.INCONCLUSIVE, listed(reasons[Agreement.PARTLY]))
-        return Verdict(Outcome.SUPPORTED, listed(reasons[Agreement.WITHIN]))
+            refuting = pairs = [(value_interval(finding), _quoted_band(claim, finding.published or ""))]
+        outside = [
+            _shown(one, band, held)
+            for one, band in refuting
+            if band.holds(one.low, one.high) is Agreement.OUTSIDE
+        ]
+        if outside:
+            return Verdict(Outcome.REFUTED, listed(outside))
+        within = [band.holds(one.low, one.high) is Agreement.WITHIN for one, band in pairs]
+        reasons = [
+            _shown(one, band) for (one, band), good in zip(pairs, within, strict=True) if good == all(within)
+        ]
+        return Verdict(Outcome.SUPPORTED if all(within) else Outcome.INCONCLUSIVE, listed(reasons))
 
 
 class DecidingReading(Rule, kind="readings"):
@@ -179,5 +197,7 @@ def _note(what: str, ends: Range, band: Band) -> list[str]:
     return [f"{what} lies {band.holds(*ends)} the printed {band.text}"]
 
 
-def _shown(one: Span, band: Band) -> str:
-    return f"{one.shown(band.low, band.high)} lies {band.holds(one.low, one.high)} the printed {band.text}"
+def _shown(one: Span, band: Band, held: str = "") -> str:
+    return (
+        f"{one.shown(band.low, band.high)}{held} lies {band.holds(one.low, one.high)} the printed {band.text}"
+    )

@@ -6,6 +6,7 @@
 `permutation`  permutation tests and exact tests of counts
 `equivalence`  differences within a margin
 `multiplicity` families of tests, and the effects they could have found
+`sequential`   alpha spending over several looks, and their boundaries
 `trends`       monotone trends and rank correlations
 `comparisons`  outcomes per item of one thing against another: what rules decide by
 `arms`         the same for arms of training and erasing, of several runs and datasets
@@ -98,6 +99,7 @@ from caploc.statistics.permutation import (
     rank_p,
     stratified_permutation,
 )
+from caploc.statistics.sequential import boundaries, spent
 from caploc.statistics.sets import (
     Agreement,
     Within,
@@ -191,6 +193,7 @@ __all__ = [
     "binomial_p",
     "bootstrap_interval",
     "bootstrap_mean",
+    "boundaries",
     "bounded_mean",
     "change_of_random",
     "cluster_weights",
@@ -264,6 +267,7 @@ __all__ = [
     "sets_p",
     "share_interval",
     "shared_keys",
+    "spent",
     "split_by",
     "stratified_permutation",
     "subset_curve",

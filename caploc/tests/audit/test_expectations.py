@@ -80,7 +80,7 @@ def test_an_expected_refutation_excuses_no_error(claims_run: ClaimsRun) -> None:
 
 
 @pytest.mark.parametrize(
-    "departure", ["--seed=1", "--draws=27", "--samples=19", "--steps=5", "--dtype=float64"]
+    "departure", ["--seed=1", "--draws=27", "--samples=19", "--samples=auto", "--steps=5", "--dtype=float64"]
 )
 def test_expectations_are_off_where_a_setting_departs(claims_run: ClaimsRun, departure: str) -> None:
     claims_run.write(REFUTED)

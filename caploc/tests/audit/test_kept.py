@@ -175,6 +175,7 @@ def test_what_is_kept_is_found(asked: Asked) -> None:
     "change",
     [
         {"samples": 60},
+        {"samples": "auto"},
         {"draws": 99},
         {"seed": 1},
         {"steps": 20},

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from caploc.findings import Bound, Chance, Count, Effect, Number, Outcome, Part, Reading
-from caploc.rules import IncompleteFindingError, decisive_p, judge
+from caploc.rules import RULES, IncompleteFindingError, decisive_p, judge
+from caploc.rules.base import at_once
 from caploc.tests.papers.examples import (
     JUDGED,
     NAN,
@@ -80,11 +82,15 @@ EXAMPLES: list[tuple[str, Outcome, dict[str, Part | None], dict[str, Any]]] = [
     ("above_twin", R, {"at full size": bound(0.3, 0.4), "beyond twins": effect(0.1, 0.2)}, {}),
     ("both", U, {"iou at full size": bound(0.6, 0.9)}, {}),
     ("both", U, {"iou beyond twins": effect(-0.2, 0.1)}, {}),
+    ("both", U, {"iou beyond twins": effect(-0.2, 0.0)}, {}),  # of two gaps any of which refutes
+    ("both", R, {"iou beyond twins": effect(-0.2, -0.08)}, {}),
     ("both", R, {"iou at full size": bound(0.1, 0.3)}, {}),
     ("agreement", S, {}, {}),
     ("agreement", U, {"fall": Number(interval=(0.1, 0.21))}, {}),
     ("agreement", M, {"rise": None}, {}),
     ("agreement", R, {"fall": Number(interval=(0.25, 0.3))}, {}),
+    ("agreement", U, {"fall": Number(interval=(0.2, 0.3))}, {}),
+    ("agreement", R, {"rise": None, "fall": Number(interval=(0.2, 0.3))}, {}),
     ("readings", S, {"pair": Reading(interval=(0.81, 0.89))}, {}),
     ("readings", S, {"pair": Reading(interval=(0.1, 0.2))}, {}),
     ("readings", U, {"mean": Reading(interval=(0.1, 0.2)), "pair": Reading(interval=(0.81, 0.89))}, {}),
@@ -119,7 +125,11 @@ EXAMPLES: list[tuple[str, Outcome, dict[str, Part | None], dict[str, Any]]] = [
     ("comparison", S, {}, {}),
     ("comparison", U, {"three": effect(0.0, 0.2)}, {}),
     ("comparison", U, {"one": effect(0.1, 0.2, p=0.05)}, {}),
-    ("comparison", R, {"three": effect(-0.2, 0.0)}, {}),
+    # of several parts any of which refutes, each is given its share of the level
+    ("comparison", U, {"three": effect(-0.2, 0.0)}, {}),
+    ("comparison", R, {"three": effect(-0.2, -0.05)}, {}),
+    ("comparison", R, {"one": None, "two": None, "three": effect(-0.2, 0.0)}, {}),
+    ("comparison", U, {"three": effect(0.01, 0.049)}, {}),
     ("comparison", R, {"three": effect(0.01, 0.04)}, {}),
     ("best_of", S, {}, {}),
     ("best_of", S, {"three": effect(-0.2, 0.0)}, {}),
@@ -130,13 +140,16 @@ EXAMPLES: list[tuple[str, Outcome, dict[str, Part | None], dict[str, Any]]] = [
         {"two": Effect(0.0, (0.06, 0.3), p=0.01), "three": Effect(-0.01, (-0.1, 0.1), p=0.01)},
         {},
     ),
-    ("best_of", R, {"three": effect(-0.2, -0.01)}, {}),
+    ("best_of", U, {"three": effect(-0.2, -0.01)}, {}),
+    ("best_of", R, {"three": effect(-0.2, -0.05)}, {}),
     ("specificity", S, {}, {}),
     ("specificity", U, {"other": effect(-0.02, 0.01)}, {}),
     ("specificity", U, {"own": effect(0.1, 0.2, p=0.06)}, {}),
     ("specificity", R, {"other": effect(0.06, 0.1)}, {}),
     ("specificity", R, {"other": effect(-0.1, -0.06)}, {}),
-    ("specificity", R, {"own": effect(-0.1, 0.0)}, {}),
+    ("specificity", U, {"own": effect(-0.1, 0.0)}, {}),
+    ("specificity", R, {"own": effect(-0.1, -0.02)}, {}),
+    ("specificity", U, {"other": effect(0.051, 0.1)}, {}),
     ("equivalence", S, {}, {}),
     ("equivalence", S, {"one": effect(-0.049, 0.049)}, {}),
     ("equivalence", U, {"one": effect(-0.04, 0.05)}, {}),
@@ -150,9 +163,11 @@ EXAMPLES: list[tuple[str, Outcome, dict[str, Part | None], dict[str, Any]]] = [
     ),
     ("non_inferiority", S, {}, {}),
     ("non_inferiority", U, {"one": effect(-0.02, 0.01)}, {}),
-    ("non_inferiority", R, {"one": effect(-0.2, -0.021)}, {}),
+    ("non_inferiority", U, {"one": effect(-0.2, -0.021)}, {}),
+    ("non_inferiority", R, {"one": effect(-0.2, -0.04)}, {}),
     ("non_inferiority", S, {"a pair": bound(-0.3, 0.1)}, {}),
-    ("non_inferiority", R, {"a pair": bound(-0.3, -0.021)}, {}),
+    ("non_inferiority", U, {"a pair": bound(-0.3, -0.021)}, {}),
+    ("non_inferiority", R, {"a pair": bound(-0.3, -0.06)}, {}),
     ("above_chance", S, {"b": pair(0.009, 0.04)}, {}),
     ("above_chance", U, {"b": pair(0.01, 0.01)}, {}),
     ("above_chance", U, {"b": pair(0.001, 0.05)}, {}),
@@ -265,10 +280,11 @@ def test_the_reason_names_the_numbers_and_thresholds(
 @pytest.mark.parametrize(
     ("one", "expected", "without"),
     [
-        (effect(-0.2, 0.07), R, U),  # 8 points are excluded
+        (effect(-0.3, 0.0), R, U),  # 8 points are excluded
+        (effect(-0.2, 0.07), U, U),  # but not for three parts at once
         (effect(-0.2, 0.08), U, U),
         (effect(0.01, 0.07), S, S),  # shown, though small
-        (Effect(0.03, (-0.01, 0.09), (0.0, 0.079), 0.04), R, U),
+        (Effect(0.02, (-0.01, 0.06), (0.0, 0.055), 0.04), R, U),
     ],
 )
 def test_what_is_not_shown_is_refuted_where_the_least_effect_that_counts_is_excluded(
@@ -357,3 +373,40 @@ def test_not_run_and_floor_come_first() -> None:
 )
 def test_the_decisive_p_value(kind: str, parts: dict[str, Part | None], p: float | None) -> None:
     assert decisive_p(claim_of(kind), finding_of(kind, parts)) == p
+
+
+@pytest.mark.parametrize(("of", "z", "z90"), [(1, 1.960, 1.645), (2, 2.241, 1.960), (6, 2.638, 2.394)])
+def test_an_interval_for_several_parts_at_once_is_bonferronis(of: int, z: float, z90: float) -> None:
+    one = Effect(0.3, (0.3 - 1.96, 0.3 + 1.96), (0.3 - 1.645, 0.3 + 1.645))
+    finding = finding_of("comparison", {"one": one})
+    assert at_once(finding, "one", one, of).ends == pytest.approx((0.3 - z, 0.3 + z), abs=2e-3)
+    narrow = at_once(finding, "one", one, of, "interval90")
+    assert narrow.ends == pytest.approx((0.3 - z90, 0.3 + z90), abs=2e-3)
+
+
+@pytest.mark.parametrize("kind", ["comparison", "equivalence"])
+def test_a_true_claim_of_several_parts_is_refuted_in_5_percent_of_cases_at_most(kind: str) -> None:
+    """Six parts at the margin, which is the smallest effect that counts and the largest that does not: tested each at
+    the level, one of them refutes in a quarter of all cases."""
+    rng, margin = np.random.default_rng(3), 0.05
+    rule = {"rule": RULES[kind](margin=margin, share=1.0)} if kind == "equivalence" else {}
+    claim, refuted = claim_of(kind, **rule), 0
+    for _ in range(400):
+        parts: dict[str, Part | None] = {
+            name: Effect(one, (one - 0.0196, one + 0.0196), (one - 0.01645, one + 0.01645), 0.001)
+            for name, one in zip(
+                ("one", "two", "a", "b", "c", "d"), margin + 0.01 * rng.standard_normal(6), strict=True
+            )
+        }
+        refuted += judge(claim, finding_of(kind, parts)).outcome is R
+    assert refuted <= 34  # 5 % of 400 and three standard errors
+
+
+@pytest.mark.parametrize(("refuted_below", "expected"), [(0.8, U), (0.5, R)])
+def test_a_level_counts_among_what_can_refute_where_it_has_one_threshold(
+    refuted_below: float, expected: Outcome
+) -> None:
+    """A level above .8 does not refute below .5, so that twins have the whole level to themselves."""
+    claim = claim_of("above_twin", rule=RULES["above_twin"](supported_above=0.8, refuted_below=refuted_below))
+    finding = finding_of("above_twin", {"beyond twins": effect(-0.2, -0.001)})
+    assert judge(claim, finding).outcome is expected
