@@ -18,13 +18,15 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
+from caploc.engines import Engine, Here, Job
 from caploc.errors import CaplocError
 from caploc.fingerprints import fingerprint
-from caploc.store import Compute, Entry, StoreError
+from caploc.store import Compute, Entry
 
 if TYPE_CHECKING:
     from caploc.experiments.study import Study
@@ -167,6 +169,7 @@ class Progress:
 
 
 Report = Callable[[Progress], None]
+HERE = Here()
 
 
 class Plan:
@@ -262,59 +265,54 @@ class Plan:
                 left += ((study, one) for one in self._after[study, spec])
         return found
 
-    def compute(self, report: Report = lambda progress: None, needs: Iterable[Need] | None = None) -> int:
+    def compute(
+        self,
+        report: Report = lambda progress: None,
+        needs: Iterable[Need] | None = None,
+        engine: Engine = HERE,
+    ) -> int:
         """Computes what the stores lack, study by study and stage by stage; returns how many missing results there are
         now, whichever process computed them.
 
         ``needs``: some of the plan's, which are computed alone, with what they rest on; the rest may follow later. The
         first call's ``report`` is told of the whole plan.
 
-        Processes that compute the same plan share its tasks (`caploc.store.Store.compute_all`). A study's weights are
-        let go of before the next one's are loaded. What was finished before an exception stays.
+        Processes that compute the same plan share its tasks (`caploc.store.Store.compute_all`). In this process, a
+        study's weights are let go of before the next one's are loaded; ``engine`` may compute elsewhere, then all
+        studies side by side. What was finished before an exception stays.
         """
         if self._tally is None:
-            self._tally = _Tally(self.outlook, report)
+            self._tally = _Tally(self.outlook, report, self._ignore)
+        self._tally.elsewhere = engine.elsewhere
         asked = set(self._after) if needs is None else self._all(needs)
         asked -= self._computed
-        for study, stages in self.stages.items():
-            for stage in stages:
-                self._compute(study, [spec for spec in stage if (study, spec) in asked], self._tally)
-            study.release()
+        for studies in [[*self.stages]] if engine.elsewhere else [[study] for study in self.stages]:
+            for level in zip_longest(*map(self.stages.__getitem__, studies), fillvalue=()):
+                part = [(study, spec) for study, stage in zip(studies, level, strict=True) for spec in stage]
+                jobs = self._lacking([one for one in part if one in asked], self._tally)
+                engine.compute(jobs, self._tally)
+            for study in studies:
+                study.release()
         self._computed |= asked
         return self._tally.results
 
-    def _compute(self, study: Study, stage: Sequence[Spec[Any]], tally: _Tally) -> None:
-        store, missing, kinds = study.settings.store, dict[str, Compute](), dict[str, str]()
-        began = ""
-
-        def begin(key: str) -> None:
-            nonlocal began
-            began = key
-            tally.begin(key)
-
-        for spec in stage:
+    def _lacking(self, part: Sequence[tuple[Study, Spec[Any]]], tally: _Tally) -> list[Job]:
+        """What the store lacks of a stage; an entry that several results share is a job of the first."""
+        jobs: dict[str, Job] = {}
+        for study, spec in part:
             known = self._missing_flops.get((study, spec))
             try:
                 tasks = self._tasks.pop((study, spec), None) or study.tasks(spec)
             except self._ignore:
                 tally.drop(known)
                 continue
-            lacking = {task.key: task for task in tasks if not store.has(task.key)}
-            own = lacking.keys() - missing.keys()
+            lacking = {task.key: task for task in tasks if not study.settings.store.has(task.key)}
+            own = [key for key in lacking if key not in jobs]
             flops = self._flops(study, spec) / max(1, len(tasks))
-            tally.expect(f"{spec.title} ({study.model})", lacking, own, flops, known)
-            missing |= {key: lacking[key].compute for key in lacking if key in own}
-            kinds |= dict.fromkeys(own, f"{spec.kind} of {study.model}")
-        while missing:
-            try:
-                store.compute_all(
-                    missing, each=lambda key, here: tally.add(key), begin=begin, title=kinds.__getitem__
-                )
-                return
-            except StoreError:
-                raise
-            except self._ignore:
-                missing.pop(began)  # whoever asks for it meets the exception
+            tally.expect(Need(study, spec), lacking, own, flops, known)
+            rests_on = list(self._all([Need(study, spec)]) - {(study, spec)}) if tally.elsewhere else ()
+            jobs |= {key: Job(study, spec, key, lacking[key].compute, rests_on) for key in own}
+        return list(jobs.values())
 
     def _flops(self, study: Study, spec: Spec[Any]) -> float:
         """As far as is known without computing anything."""
@@ -328,9 +326,13 @@ class Plan:
 
 
 class _Tally:
-    """Counts work as it is done, and reports it."""
+    """Counts work as it is done, and reports it; who is told of jobs (`caploc.engines.Listener`).
 
-    def __init__(self, outlook: Outlook, report: Report) -> None:
+    ``elsewhere``: whether they are computed by other processes, whose exceptions nobody here would meet again.
+    """
+
+    def __init__(self, outlook: Outlook, report: Report, ignore: tuple[type[Exception], ...]) -> None:
+        self._ignore, self.elsewhere = ignore, False
         self.results = 0
         self._missing = outlook.results - outlook.stored
         self._total, self._done = outlook.flops, 0.0
@@ -338,18 +340,20 @@ class _Tally:
         self._flops: dict[str, float] = {}
         self._titles: dict[str, str] = {}
         self._waiting: dict[str, list[set[str]]] = {}
+        self._needing: dict[str, list[Need]] = {}
 
     def expect(
-        self, title: str, lacking: Collection[str], own: Collection[str], flops: float, known: float | None
+        self, need: Need, lacking: Collection[str], own: Collection[str], flops: float, known: float | None
     ) -> None:
         """Takes in a result that lacks entries, of which ``own`` are counted with it, ``flops`` each; ``known`` is what
         the outlook says of it, None where it was stored."""
         self._total += flops * len(own) - (known or 0.0)
         self._flops |= dict.fromkeys(own, flops)
-        self._titles |= dict.fromkeys(own, title)
+        self._titles |= dict.fromkeys(own, f"{need.spec.title} ({need.study.model})")
         waiting = set(lacking)
         for key in lacking:
             self._waiting.setdefault(key, []).append(waiting)
+            self._needing.setdefault(key, []).append(need)
         self.results += (
             known is not None and not lacking
         )  # another process computed it, or it was there unknown
@@ -358,6 +362,12 @@ class _Tally:
         """Takes note that there is no such result after all; ``known`` as in `expect`."""
         self._missing -= known is not None
         self._total -= known or 0.0
+
+    def failed(self, job: Job, error: Exception) -> None:
+        if not isinstance(error, self._ignore):
+            raise error
+        for need in self._needing[job.key] if self.elsewhere else ():
+            need.study.fail(need.spec, error)
 
     def begin(self, key: str) -> None:
         self._tell(self._titles[key])

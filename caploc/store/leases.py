@@ -285,7 +285,7 @@ def _beat() -> None:
 
 def _after_fork() -> None:
     """A child holds nothing: its parent goes on."""
-    global _guard, _heart  # noqa: PLW0603
+    global _guard, _heart
     _guard, _heart = threading.Lock(), None
     _held.clear()
 
