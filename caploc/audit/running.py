@@ -29,6 +29,7 @@ from caploc.findings import Finding
 from caploc.fingerprints import content_hashes, pinned
 
 if TYPE_CHECKING:
+    from caploc.engines import Engine
     from caploc.experiments.specs import Need, Plan, Spec
     from caploc.experiments.study import Study
     from caploc.papers import Paper
@@ -52,8 +53,9 @@ class Studies:
         key = (paper.key, request.model, request.cell.variant)
         if key not in self._kept:
             from caploc.experiments.study import Study
+            from caploc.rows.sizing import prepare_process
 
-            _prepare_torch()
+            prepare_process()
             same = (old for old in self._kept.values() if old.model == request.model)
             loaded = next((vars(old).get("lm") for old in same), None)
             self._kept[key] = Study(request.model, self._asked(request, paper), loaded)
@@ -95,13 +97,14 @@ class Studies:
             margins=paper.margins,
             scorings=dict(settings.scorings),
             store=Store(settings.store),
+            elsewhere=settings.engine == "ray",
         )
 
 
 class Run:
     """What one process does of a run: it computes its share of all cells' needs, and measures the cells it is given.
 
-    ``data``: the `data_hashes` that all of the run's processes go by.
+    ``data``: the `data_hashes` that all of the run's processes go by. ``engine``: who computes.
     """
 
     def __init__(
@@ -110,8 +113,9 @@ class Run:
         papers: Callable[[str], Paper],
         progress: ProgressFile,
         data: Mapping[str, Mapping[str, str]],
+        engine: Engine,
     ) -> None:
-        self._papers, self._progress = papers, progress
+        self._papers, self._progress, self._engine = papers, progress, engine
         self._data = {path: known for files in data.values() for path, known in files.items()}
         self._studies, self._kept = Studies(settings), KeptFindings(settings, data)
         self._defects: dict[pytest.Item, Exception] = {}
@@ -163,8 +167,13 @@ class Run:
             self._needs = {item: self._needed(item) for item in new}
             needs = [need for found in self._needs.values() for need in found]
             if needs:
+                from caploc.engines import EngineError
                 from caploc.experiments.specs import Plan
 
+                try:
+                    self._engine.prepare({need.study: None for need in needs})
+                except EngineError as error:
+                    raise pytest.UsageError(f"--engine: {error}") from error
                 # an error is that of the cells that need the result: each meets it again when it is measured
                 self._plan = Plan(needs, ignore=(Exception,))
                 self._progress.plan(self._plan.outlook, kept, len(cells))
@@ -191,6 +200,7 @@ class Run:
         """Computes what the store lacks of all phases up to that of this test, unless this was done before; other
         processes of the run share the work."""
         while self._plan is not None and self._left and self._left[0] <= self._phase(item):
+            from caploc.engines import EngineError
             from caploc.store import StoreError
 
             phase, ended = self._left.pop(0), False
@@ -200,8 +210,10 @@ class Run:
             began, results = time.monotonic(), 0
             try:
                 with pinned(self._data), suppress(StoreError):  # every cell meets it
-                    results = self._plan.compute(self._progress.progress, needs)
+                    results = self._plan.compute(self._progress.progress, needs, self._engine)
                 ended = bool(self._left)
+            except EngineError as error:  # what is computed is kept, and a further run goes on from there
+                pytest.exit(str(error), pytest.ExitCode.INTERRUPTED)
             finally:
                 self._seconds += time.monotonic() - began
                 if ended:
@@ -280,19 +292,6 @@ def data_hashes(settings: AuditSettings) -> dict[str, dict[str, str]]:
     files = {name: local_files(one, root) for name, one in DATASETS.items()} if root is not None else {}
     files |= {entry.label: [Path(entry.path)] for entry in settings.datasets if entry.path}
     return {name: hashes for name, found in files.items() if (hashes := content_hashes(found))}
-
-
-def _prepare_torch() -> None:
-    """The same numbers whatever the machine: one thread a process; -n gives more processes, which share the work. No
-    bars but our own line: transformers draws one for every model, whatever the terminal shows."""
-    import torch
-    from transformers.utils import logging
-
-    from caploc.rows.sizing import keep_freed_memory
-
-    keep_freed_memory()
-    torch.set_num_threads(1)
-    logging.disable_progress_bar()
 
 
 @contextmanager

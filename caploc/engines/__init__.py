@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from caploc.errors import CaplocError
@@ -56,6 +56,9 @@ class Engine(Protocol):
 
     elsewhere: bool
 
+    def prepare(self, studies: Iterable[Study]) -> None:
+        """Before anything is planned: raises `EngineError` where they cannot be computed on."""
+
     def compute(self, jobs: Sequence[Job], listener: Listener) -> None:
         """Returns when each job's entry is in its study's store, or it has failed."""
 
@@ -70,6 +73,9 @@ class Here:
 
     def __init__(self, turn: float = 0.0) -> None:
         self._turn = turn
+
+    def prepare(self, studies: Iterable[Study]) -> None:
+        """What this process lacks is told by the cells."""
 
     def compute(self, jobs: Sequence[Job], listener: Listener) -> None:
         """Returns when each job's entry is in the store, whichever process computed it, or it has failed."""

@@ -192,19 +192,37 @@ class Deferred(LanguageModel):
             self._store,
         )
 
+    @property
+    def content(self) -> str:
+        """A hash of what the weights follow from, the files of the model's folder among it."""
+        return fingerprint(self._content)
+
+    @property
+    def known(self) -> bool:
+        """Whether the store remembers the fingerprint, so that no weight is read for it."""
+        return self._store.has(self._entry)
+
+    def know(self, known: str) -> None:
+        """Takes the fingerprint over from a process that has read the weights."""
+        self._store.put(self._entry, {}, {"fingerprint": known}, f"fingerprint of {self.name}")
+
     @cached_property
-    def fingerprint(self) -> str:
+    def _entry(self) -> str:
         # the libraries name the tensors and draw the fresh ones
         versions = {
             name: str(module.__version__) for name, module in (("torch", torch), ("hf", transformers))
         }
-        key = fingerprint(
+        return fingerprint(
             {"what": "model fingerprint", "content": self._content, "dtype": str(self.dtype), **versions}
         )
-        entry = self._store.get(key)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        entry = self._store.get(self._entry)
         if entry is None:
             known = LanguageModel(self.name, self.model, self.tokenizer, self.architecture).fingerprint
-            entry = self._store.put(key, {}, {"fingerprint": known}, f"fingerprint of {self.name}")
+            self.know(known)
+            return known
         return str(entry.meta["fingerprint"])
 
 

@@ -154,6 +154,17 @@ class Store:
             self._write(key, content)
         return decode(key, content)
 
+    def content(self, key: str) -> bytes | None:
+        """What the file of a sound entry holds, to be taken by another store (`take`); None as `get`."""
+        return self._read(key) if self.get(key) is not None else None
+
+    def take(self, key: str, content: bytes) -> None:
+        """Store what `encode` made elsewhere, unless the entry is there. Raises `DamagedError` for anything else."""
+        decode(key, content)
+        with self.lock(key):
+            if not self.has(key):
+                self._write(key, content)
+
     @contextmanager
     def lock(self, key: str, blocking: bool = True) -> Iterator[leases.Lease | None]:
         """Hold the lock of `key`: `with store.lock(key, blocking=False) as held: ...`.
