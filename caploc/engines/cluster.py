@@ -328,9 +328,8 @@ class Cluster:
         return done
 
     def _wait_for_all(self) -> None:
-        """Until all have started, or are not going to soon: a cluster may be busy."""
-        ends = time.monotonic() + SECONDS_TO_START
-        while self._starting and (not self._idle or time.monotonic() < ends):
+        """Until all that the cluster had room for have started; not for those in the place of any that died."""
+        while any(not one.deaths for one in self._starting.values()) or not self._idle:
             for answer in self._wait(()):
                 self._started(answer)
 

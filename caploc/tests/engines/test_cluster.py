@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -51,7 +52,7 @@ class Slow(Spec[float]):
     def _one(self, part: int, start: float) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         with Path(self.log).open("a") as log:
             log.write(f"{part} {os.getpid()}\n")
-        time.sleep(0.1)
+        time.sleep(1.0)
         if self.ends == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
         if self.ends == "not run":
@@ -98,6 +99,19 @@ def wanted(folder: Path) -> list[Spec[Any]]:
     return [Scores("gsm8k"), LocatedErased("gsm8k", 3.0), Slow(str(folder / "log"), below=first)]
 
 
+def kill_one_at_work(nodes: Nodes, log: Path) -> None:
+    """One node, but for the head, in the middle of a job that it has written down."""
+    machines = {one.all_processes["raylet"][0].process.pid: one for one in nodes.worker_nodes}
+    deadline = time.monotonic() + 400
+    while time.monotonic() < deadline:
+        for line in log.read_text().splitlines() if log.exists() else ():
+            parent = int(Path(f"/proc/{line.split()[1]}/stat").read_text().rpartition(")")[2].split()[1])
+            if parent in machines:
+                nodes.remove_node(machines[parent], allow_graceful=False)
+                return
+        time.sleep(0.02)
+
+
 def test_three_nodes_of_which_one_dies_give_the_bits_of_one_process(
     nodes: Nodes, engine: Cluster, tmp_path: Path
 ) -> None:
@@ -105,17 +119,13 @@ def test_three_nodes_of_which_one_dies_give_the_bits_of_one_process(
     specs = wanted(tmp_path)
     engine.prepare([there])
     assert len(engine.nodes) == 3 and not (tmp_path / "log").exists()
-    dying = list(nodes.worker_nodes)[-1]
     told: list[Progress] = []
-
-    def report(progress: Progress) -> None:
-        told.append(progress)
-        if len(told) == 6:
-            nodes.remove_node(dying, allow_graceful=False)
-
+    killer = threading.Thread(target=kill_one_at_work, args=(nodes, tmp_path / "log"))
+    killer.start()
     plan = Plan([Need(there, spec) for spec in specs])
     missing = plan.outlook.results
-    assert plan.compute(report, engine=engine) == missing == told[-1].missing
+    assert plan.compute(told.append, engine=engine) == missing == told[-1].missing
+    killer.join()
     begun = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
     Plan([Need(here, spec) for spec in specs]).compute()
     keys = here.settings.store.kept()
@@ -126,7 +136,7 @@ def test_three_nodes_of_which_one_dies_give_the_bits_of_one_process(
         ours, theirs = here.settings.store.get(key), there.settings.store.get(key)
         assert ours is not None and theirs is not None and same(ours, theirs)
     assert len(begun) > 10, "the node died before or after its work"
-    assert len({process for _, process in begun} - {str(os.getpid())}) >= 3
+    assert str(os.getpid()) not in {process for _, process in begun}
     assert there.result(specs[-1]) == here.result(specs[-1])
 
 
