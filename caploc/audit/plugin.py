@@ -27,6 +27,7 @@ from caploc.audit.cells import (
     skip_without_gpu,
     will_run,
 )
+from caploc.audit.claims import experiment_of
 from caploc.audit.coverage import Coverage, write_coverage
 from caploc.audit.expectations import (
     Expectation,
@@ -46,7 +47,6 @@ from caploc.audit.places import (
     one_folder_each,
     project_of_run,
 )
-from caploc.audit.planning import experiment_of
 from caploc.audit.progress import ProgressFile, ProgressLine
 from caploc.audit.results import Planned, Result, Status, claim_of, telling
 from caploc.audit.running import Run, data_hashes, end_undisturbed, interruptible

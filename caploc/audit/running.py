@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
@@ -25,6 +25,7 @@ from caploc.audit.cells import CLAIM_TEST, PLANNED, REQUEST, CellRequest, will_r
 from caploc.audit.kept import KeptFindings
 from caploc.audit.progress import ProgressFile
 from caploc.audit.settings import PAPER_SIGMA, AuditSettings
+from caploc.errors import CaplocError
 from caploc.findings import Finding
 from caploc.fingerprints import content_hashes, pinned
 
@@ -101,6 +102,14 @@ class Studies:
         )
 
 
+class Cost(NamedTuple):
+    """What a cell takes: floating-point operations, bytes of the store. ``warm``: the store lacks nothing of it."""
+
+    flops: float
+    size: float
+    warm: bool
+
+
 class Run:
     """What one process does of a run: it computes its share of all cells' needs, and measures the cells it is given.
 
@@ -140,10 +149,10 @@ class Run:
             self._defects[item] = error
             return []
 
-    def operations(self, items: Sequence[pytest.Item]) -> dict[pytest.Item, float]:
-        """The floating-point operations that each test's cell lacks in the store, those that cells share counted for
-        the first of them; none for one that was measured before. Nothing is computed."""
-        found = dict.fromkeys(items, 0.0)
+    def costs(self, items: Sequence[pytest.Item]) -> dict[pytest.Item, Cost]:
+        """What each test's cell lacks in the store, what cells share counted for the first of them; nothing of one that
+        was measured before. Nothing is computed."""
+        found = dict.fromkeys(items, Cost(0.0, 0.0, warm=True))
         counted: set[tuple[Study, Spec[Any]]] = set()
         with pinned(self._data):
             from caploc.experiments.specs import Plan
@@ -154,8 +163,12 @@ class Run:
             plan = Plan((one for group in needs.values() for one in group), ignore=(Exception,))
             for item, group in needs.items():
                 missing = plan.missing(group)
-                found[item] = sum(flops for one, flops in missing.items() if one not in counted)
-                counted |= missing.keys()
+                new = missing.keys() - counted
+                flops = sum(missing[one] for one in new)
+                found[item] = Cost(
+                    flops, sum(map(_size, new)), warm=not missing and item not in self._defects
+                )
+                counted |= new
         return found
 
     def plan(self, items: Sequence[pytest.Item]) -> None:
@@ -251,6 +264,13 @@ class Run:
         with pinned(self._data):
             measurement = experiment(studies if request.each else studies[0], planned.cell, claim)
         return assemble(claim, planned.cell, measurement, studies)
+
+
+def _size(one: tuple[Study, Spec[Any]]) -> float:
+    study, spec = one
+    with suppress(CaplocError):
+        return spec.size(study)
+    return 0.0
 
 
 def phases(

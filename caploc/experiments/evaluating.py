@@ -188,10 +188,8 @@ def outcomes_in(
 
 def _split(study: Study, items: EvaluationItems, sets: Sets | None) -> list[EvaluationItems]:
     """``items`` in parts that take `LONGEST_SECONDS` at most, as they are where they take no longer than that."""
-    prepared, (rate, slower) = items.prepared, RATES[study.settings.device.partition(":")[0]]
-    tokens = sum(len(one.tokens.input_ids) for one in prepared.all_items)
-    written = prepared.items * prepared.max_new_tokens / 2 if prepared.scoring.reads == "text" else 0
-    work = 2.0 * study.lm.num_parameters * (tokens + slower * written) * (1 if sets is None else len(sets))
+    prepared, (rate, _) = items.prepared, RATES[study.settings.device.partition(":")[0]]
+    work = evaluation_flops(study, items, 1 if sets is None else len(sets))
     parts = min(prepared.items, math.ceil(work / rate / LONGEST_SECONDS))
     if parts <= 1:
         return [items]
@@ -216,9 +214,12 @@ def text_task(study: Study, texts: Sequence[str], sets: Sets | None) -> Task:
 
 
 def evaluation_flops(study: Study, items: EvaluationItems, sets: int = 1) -> float:
-    """Of one teacher-forced pass of every item for each set."""
-    tokens = sum(len(one.tokens.input_ids) for one in items.prepared.all_items)
-    return 2.0 * study.lm.num_parameters * tokens * sets
+    """Of one teacher-forced pass of every item for each set; a token that is written counts for as many as could be
+    read meanwhile. A text ends half-way to the longest that it may be."""
+    prepared, (_, slower) = items.prepared, RATES[study.settings.device.partition(":")[0]]
+    tokens = sum(len(one.tokens.input_ids) for one in prepared.all_items)
+    written = prepared.items * prepared.max_new_tokens / 2 if prepared.scoring.reads == "text" else 0.0
+    return 2.0 * study.lm.num_parameters * (tokens + slower * written) * sets
 
 
 def in_datasets(study: Study, spec: Callable[[str], Spec[Result]]) -> dict[str, Result]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,6 +37,8 @@ Arrays = Mapping[str, np.ndarray]
 
 # Part of every key that `key_of` makes: raise it when a change of the code changes numbers by more than rounding.
 CODE_VERSION = 1
+SMALL = 1e5
+"""Bytes of a result that holds a number or two for each of some hundred items."""
 
 
 class NotRunError(CaplocError):
@@ -83,6 +86,10 @@ class Spec(Generic[Result]):
     def flops(self, study: Study) -> float:
         """Roughly how many floating-point operations the tasks take; told before anything is computed."""
         return 0.0
+
+    def size(self, study: Study) -> float:
+        """Roughly how many bytes the store takes for it, where that is much; told before anything is computed."""
+        return SMALL
 
     @property
     def title(self) -> str:
@@ -156,6 +163,7 @@ class Progress:
     missing: int
     seconds: float
     what: str
+    left: float | None = None
 
     @property
     def share(self) -> float | None:
@@ -164,7 +172,10 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """By the rate so far; None before anything was computed."""
+        """By how long each kind of result took for its operations so far (``left``), or else by the rate of all; None
+        before anything was computed."""
+        if self.left is not None:
+            return self.left
         return self.seconds / self.share - self.seconds if self.share else None
 
 
@@ -224,7 +235,7 @@ class Plan:
                     complete.add((study, spec))
                 continue
             share = 1.0
-            if ready:
+            if ready and not study.unread:
                 try:
                     tasks = study.tasks(spec)
                 except self._ignore:  # there is no such result
@@ -282,7 +293,7 @@ class Plan:
         studies side by side. What was finished before an exception stays.
         """
         if self._tally is None:
-            self._tally = _Tally(self.outlook, report, self._ignore)
+            self._tally = _Tally(self.outlook, self._missing_flops, report, self._ignore)
         self._tally.elsewhere = engine.elsewhere
         asked = set(self._after) if needs is None else self._all(needs)
         asked -= self._computed
@@ -304,7 +315,7 @@ class Plan:
             try:
                 tasks = self._tasks.pop((study, spec), None) or study.tasks(spec)
             except self._ignore:
-                tally.drop(known)
+                tally.drop(spec, known)
                 continue
             lacking = {task.key: task for task in tasks if not study.settings.store.has(task.key)}
             own = [key for key in lacking if key not in jobs]
@@ -331,14 +342,25 @@ class _Tally:
     ``elsewhere``: whether they are computed by other processes, whose exceptions nobody here would meet again.
     """
 
-    def __init__(self, outlook: Outlook, report: Report, ignore: tuple[type[Exception], ...]) -> None:
+    def __init__(
+        self,
+        outlook: Outlook,
+        missing: Mapping[tuple[Study, Spec[Any]], float],
+        report: Report,
+        ignore: tuple[type[Exception], ...],
+    ) -> None:
         self._ignore, self.elsewhere = ignore, False
+        self._rates = _Rates()
+        for (_, spec), flops in missing.items():
+            self._rates.expect(spec.kind, flops)
         self.results = 0
         self._missing = outlook.results - outlook.stored
         self._total, self._done = outlook.flops, 0.0
         self._report, self._began = report, time.monotonic()
         self._flops: dict[str, float] = {}
         self._titles: dict[str, str] = {}
+        self._parts: dict[str, tuple[Need, int]] = {}
+        self._ended: Counter[Need] = Counter()
         self._waiting: dict[str, list[set[str]]] = {}
         self._needing: dict[str, list[Need]] = {}
 
@@ -348,7 +370,9 @@ class _Tally:
         """Takes in a result that lacks entries, of which ``own`` are counted with it, ``flops`` each; ``known`` is what
         the outlook says of it, None where it was stored."""
         self._total += flops * len(own) - (known or 0.0)
+        self._rates.expect(need.spec.kind, flops * len(own) - (known or 0.0))
         self._flops |= dict.fromkeys(own, flops)
+        self._parts |= dict.fromkeys(own, (need, len(own)))
         self._titles |= dict.fromkeys(own, f"{need.spec.title} ({need.study.model})")
         waiting = set(lacking)
         for key in lacking:
@@ -358,9 +382,10 @@ class _Tally:
             known is not None and not lacking
         )  # another process computed it, or it was there unknown
 
-    def drop(self, known: float | None) -> None:
+    def drop(self, spec: Spec[Any], known: float | None) -> None:
         """Takes note that there is no such result after all; ``known`` as in `expect`."""
         self._missing -= known is not None
+        self._rates.expect(spec.kind, -(known or 0.0))
         self._total -= known or 0.0
 
     def failed(self, job: Job, error: Exception) -> None:
@@ -370,15 +395,66 @@ class _Tally:
             need.study.fail(need.spec, error)
 
     def begin(self, key: str) -> None:
-        self._tell(self._titles[key])
+        self._rates.begin(key)
+        self._tell(key)
 
     def add(self, key: str) -> None:
         self._done += self._flops[key]
+        need, _ = self._parts[key]
+        self._ended[need] += 1
+        self._rates.add(key, need.spec.kind, self._flops[key])
         for waiting in self._waiting.pop(key, ()):
             waiting.discard(key)
             self.results += not waiting
-        self._tell(self._titles[key])
+        self._tell(key)
 
-    def _tell(self, what: str) -> None:
-        seconds = time.monotonic() - self._began
-        self._report(Progress(self._done, self._total, self.results, self._missing, seconds, what))
+    def _tell(self, key: str) -> None:
+        seconds, (need, parts) = time.monotonic() - self._began, self._parts[key]
+        shards = f", {self._ended[need]} of {parts} shards" if parts > 1 else ""
+        left = self._rates.left(seconds)
+        what = f"{self._titles[key]}{shards}"
+        self._report(Progress(self._done, self._total, self.results, self._missing, seconds, what, left))
+
+
+class _Rates:
+    """How long each kind of result takes for its operations, as measured here, and so what is left: a token that is
+    written takes many times longer than one that is read, whatever the estimate beforehand."""
+
+    def __init__(self) -> None:
+        self._left: dict[str, float] = {}
+        self._done: dict[str, float] = {}
+        self._measured: dict[str, tuple[float, float]] = {}
+        self._began: dict[str, float] = {}
+
+    def expect(self, kind: str, flops: float) -> None:
+        self._left[kind] = self._left.get(kind, 0.0) + flops
+
+    def begin(self, key: str) -> None:
+        self._began[key] = time.monotonic()
+
+    def add(self, key: str, kind: str, flops: float) -> None:
+        """Takes in an entry, and how long it took if it was computed here."""
+        self._left[kind] = self._left.get(kind, 0.0) - flops
+        self._done[kind] = self._done.get(kind, 0.0) + flops
+        began = self._began.pop(key, None)
+        if began is not None:
+            known, seconds = self._measured.get(kind, (0.0, 0.0))
+            self._measured[kind] = known + flops, seconds + time.monotonic() - began
+
+    def left(self, seconds: float) -> float | None:
+        """Of the time, by the ``seconds`` that what is done took all processes; None before anything was measured."""
+        flops = sum(known for known, _ in self._measured.values())
+        took = sum(needed for _, needed in self._measured.values())
+        if not flops or not took:
+            return None
+
+        def of(work: Mapping[str, float]) -> float:
+            """Seconds of one process."""
+            found = 0.0
+            for kind, amount in work.items():
+                known, needed = self._measured.get(kind, (0.0, 0.0))
+                found += max(0.0, amount) * (needed / known if known else took / flops)
+            return found
+
+        done = of(self._done)
+        return seconds * of(self._left) / done if done else None

@@ -263,10 +263,20 @@ class Study:
             return self._given
         try:
             settings = self.settings
-            device = "cpu" if settings.elsewhere else settings.device
-            return defer_model(self.model, device, settings.dtype, settings.store)
+            return defer_model(
+                self.model, settings.device, settings.dtype, settings.store, elsewhere=settings.elsewhere
+            )
         except UnavailableModelError as error:
             raise NotRunError(str(error)) from error
+
+    @property
+    def unread(self) -> bool:
+        """Whether the model's weights, which all keys hash, were never read on this store: then it holds nothing of it,
+        and a plan need not read them. Those of models on a CPU are read in a moment."""
+        try:
+            return self.settings.device != "cpu" and isinstance(self.lm, Deferred) and not self.lm.known
+        except NotRunError:
+            return False
 
     @property
     def untrained(self) -> LanguageModel:

@@ -258,10 +258,18 @@ def load_model(
 
 
 def defer_model(
-    name_or_path: str | os.PathLike[str], device: str, dtype: str, store: Store, revision: str | None = None
+    name_or_path: str | os.PathLike[str],
+    device: str,
+    dtype: str,
+    store: Store,
+    revision: str | None = None,
+    elsewhere: bool = False,
 ) -> LanguageModel:
-    """As `load_model`, but the weights are loaded when first asked for; what is wrong with them is told then."""
-    return _Source.of(name_or_path, device, dtype, revision).deferred(store)
+    """As `load_model`, but the weights are loaded when first asked for; what is wrong with them is told then.
+
+    ``elsewhere``: they never are, and ``device`` is that of other machines, on which results are computed.
+    """
+    return _Source.of(name_or_path, device, dtype, revision, elsewhere).deferred(store)
 
 
 @dataclass(frozen=True)
@@ -277,9 +285,14 @@ class _Source:
 
     @classmethod
     def of(
-        cls, name_or_path: str | os.PathLike[str], device: str, dtype: str, revision: str | None
+        cls,
+        name_or_path: str | os.PathLike[str],
+        device: str,
+        dtype: str,
+        revision: str | None,
+        elsewhere: bool = False,
     ) -> _Source:
-        torch_dtype, torch_device = _dtype(dtype), _device(device)
+        torch_dtype, torch_device = _dtype(dtype), torch.device(device) if elsewhere else _device(device)
         name, title, folder = _locate(os.fspath(name_or_path), revision)
         files = ModelFiles.of(folder, title)
         with explained(f"the configuration of {title}", "compare its config.json with the original"):
