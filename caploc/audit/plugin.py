@@ -195,7 +195,7 @@ class Audit:
         """Who computes: a cluster, or this process, which begins where no other of its run and shard does."""
         if self.cluster is not None:
             return self.cluster
-        from caploc.engines import Here
+        from caploc.experiments.specs import Here
 
         which, runs = self.settings.shard
         given = getattr(self.config, "workerinput", {})

@@ -29,9 +29,9 @@ import ray
 import torch
 from ray.exceptions import RayError, RayTaskError
 
-from caploc.engines import EngineError, Job, Listener
+from caploc.engines import EngineError, Listener
 from caploc.errors import CaplocError
-from caploc.experiments.specs import NotRunError, Spec
+from caploc.experiments.specs import Job, NotRunError, Spec
 from caploc.experiments.study import TWINS, Study, StudySettings
 from caploc.fingerprints import code_hash, fingerprint
 from caploc.model.loading import Deferred, LanguageModel, untrained_twin

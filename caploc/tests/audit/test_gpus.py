@@ -11,7 +11,7 @@ import pytest
 from caploc.audit import gpus
 from caploc.audit.settings import AuditSettings, read_settings
 from caploc.defaults import DEFAULTS
-from caploc.engines import Here
+from caploc.experiments.specs import Here
 from caploc.tests.audit.conftest import ClaimsRun
 
 
