@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -136,6 +137,21 @@ def content_hashes(files: Iterable[Path]) -> dict[str, str]:
         with suppress(OSError):
             found[str(file.resolve())] = file_hash(file)
     return found
+
+
+_PACKAGE = Path(__file__).parent
+NO_PART = {"benchmarks", "tests"}
+"""Folders of this package whose code no number follows from."""
+
+
+@cache
+def code_hash() -> str:
+    """Of this package's own code, as it was when first asked for."""
+    files = sorted(_PACKAGE.rglob("*.py"))
+    parts = {path.relative_to(_PACKAGE).as_posix(): path for path in files}
+    return fingerprint(
+        {name: file_hash(path) for name, path in parts.items() if name.partition("/")[0] not in NO_PART}
+    )
 
 
 @contextmanager

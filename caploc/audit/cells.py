@@ -245,15 +245,18 @@ def group_by_model(items: list[pytest.Item]) -> None:
     items.sort(key=places.__getitem__)
 
 
-def skip_without_gpu(items: Iterable[pytest.Item], device: str) -> None:
-    """Marks tests with the marker ``gpu`` as skipped, in one sentence, where there is no GPU large enough.
+def skip_without_gpu(
+    items: Iterable[pytest.Item], device: str, gpu_gb: Callable[[], float | None] | None = None
+) -> None:
+    """Marks tests with the marker ``gpu`` as skipped, in one sentence, where there is no GPU large enough: ``gpu_gb``
+    tells the size of the smallest, by default of this machine's that is asked for.
 
     A device that is not CUDA, named on the command line, is taken at its word: nothing is skipped then.
     """
     gated = [item for item in items if item.get_closest_marker("gpu")]
     if not gated or not (device == "auto" or device.startswith("cuda")):
         return
-    found = _gpu_gb(device)
+    found = _gpu_gb(device) if gpu_gb is None else gpu_gb()
     for item in gated:
         marker = item.get_closest_marker("min_gb")
         least = marker.args[0] if marker else 0

@@ -161,3 +161,11 @@ def claim(
         return pytest.mark.claim(declared)(test)
 
     return decorate
+
+
+def experiment_of(declared: ClaimTest) -> str:
+    """The name of a claim test's experiment, as its module and function."""
+    one = declared.experiment
+    if isinstance(one, Reference):
+        return f"{one.module.rpartition('.')[2]}.{one.name}"
+    return str(getattr(one, "name", ""))

@@ -26,7 +26,8 @@ _LONGEST = 100
 _NUMBERS = ("estimate", "interval", "p")
 
 # what differs between any two runs, or cannot change a number
-_LEFT_OUT = ("schema", "started", "command", "settings.store", "settings.departures")
+_OF_THE_PLACE = tuple(f"settings.{name}" for name in ("store", "engine", "ray_address", "gpus", "shard"))
+_LEFT_OUT = ("schema", "started", "command", "settings.departures", *_OF_THE_PLACE)
 # what a run says of each model and dataset that it audits, and what older ones do not say
 _OF_SOME_RUNS = ("fingerprints.", "data.", "settings.device", "settings.dtype", "status", "left_out")
 

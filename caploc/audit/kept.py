@@ -26,7 +26,7 @@ from caploc.audit.claims import Reference
 from caploc.audit.summary import package_versions
 from caploc.errors import CaplocError
 from caploc.findings import Finding
-from caploc.fingerprints import file_hash, fingerprint
+from caploc.fingerprints import NO_PART, code_hash, file_hash, fingerprint
 from caploc.model.registry import REGISTRY, embedded_folder
 from caploc.store import Store, StoreError
 
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from caploc.papers import Paper
 
 _PACKAGE = Path(caploc.__file__).parent
-_NO_PART = {"benchmarks", "tests"}
-"""Folders of the package whose code no finding follows from."""
 
 
 class KeptFindings:
@@ -120,18 +118,13 @@ def _extended() -> bool:
 def _hashed(module: str) -> bool:
     """Whether a module's code is part of `code_version`."""
     package, _, rest = module.partition(".")
-    return package == _PACKAGE.name and rest.partition(".")[0] not in _NO_PART
+    return package == _PACKAGE.name and rest.partition(".")[0] not in NO_PART
 
 
 @cache
 def code_version() -> str:
     """Of all code that a finding follows from: this package's files, and the versions of others and of Python."""
-    files = {
-        path.relative_to(_PACKAGE).as_posix(): file_hash(path)
-        for path in _PACKAGE.rglob("*.py")
-        if path.relative_to(_PACKAGE).parts[0] not in _NO_PART
-    }
-    return fingerprint([files, package_versions(), platform.python_version()])
+    return fingerprint([code_hash(), package_versions(), platform.python_version()])
 
 
 @cache

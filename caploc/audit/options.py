@@ -92,6 +92,25 @@ def add_options(parser: pytest.Parser) -> None:
         "user's cache folder, or $CAPLOC_STORE.",
     )
     option(
+        "--engine",
+        "NAME",
+        "who computes: local (default), this machine's processes, one a worker of -n; or ray, the workers of a Ray "
+        "cluster, one a GPU, or one a CPU where it has none. Needs caploc[ray]; only this process writes the store, "
+        "so the nodes share no disk. They need the models, and copies of --data-root at the same path.",
+    )
+    option(
+        "--ray-address",
+        "HOST:PORT",
+        "head of the Ray cluster, or auto for the one that this machine belongs to. Default: $RAY_ADDRESS, that one, "
+        "or a cluster of this machine alone.",
+    )
+    option(
+        "--shard",
+        "I/N",
+        "this is run I of N (from 0) that share one --store: each begins elsewhere in the order of what is missing, "
+        "and all end with the whole audit. Give each its own --html. Default: from Slurm (job array, tasks of a job).",
+    )
+    option(
         "--device",
         "DEV",
         "cpu, cuda, cuda:N, several (cuda:0,1), or auto (default): cpu for embedded models, else cuda.",

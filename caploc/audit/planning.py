@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from caploc.audit.cells import CLAIM_TEST, PLANNED, REQUEST, will_run
-from caploc.audit.claims import ClaimTest, Reference
+from caploc.audit.claims import experiment_of
+from caploc.audit.families import family_lines
 from caploc.audit.results import Result
 from caploc.audit.settings import AuditSettings
 from caploc.audit.text import duration, in_ascii, plural
@@ -84,11 +85,14 @@ def write_plan(
     running = [item for item in claims if will_run(item)]
     left_out = Counter(_skip_reason(item) for item in claims if not will_run(item))
     began = time.monotonic()
-    operations = run.operations(running)
-    rows = _rows(running, settings, papers, operations)
+    costs = run.costs(running)
+    rows = _rows(running, settings, papers, {item: cost.flops for item, cost in costs.items()})
     rate = _operations_a_second()
     reporter.write_sep("=", "plan: nothing was run")
     for line in _lines(rows, rate, reporter.verbosity > 0):
+        reporter.write_line(line)
+    reporter.write_line("")
+    for line in family_lines(claims, costs, settings, rate, _gigabytes()):
         reporter.write_line(line)
     reporter.write_line("")
     for line in _totals(rows, rate, left_out):
@@ -192,14 +196,6 @@ def _designed(
     if design is None:
         return None, covered, "no design is stated for this experiment: caploc/power/experiments.py"
     return (None, covered, design.shown) if isinstance(design, Counted) else (design, covered, "")
-
-
-def experiment_of(declared: ClaimTest) -> str:
-    """The name of a claim test's experiment, as its module and function."""
-    one = declared.experiment
-    if isinstance(one, Reference):
-        return f"{one.module.rpartition('.')[2]}.{one.name}"
-    return str(getattr(one, "name", ""))
 
 
 def _advice(row: Row) -> str:

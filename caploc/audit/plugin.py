@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Generator, Iterable
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ import pytest
 from caploc.audit.auditor import Auditor, Context, report_verdict
 from caploc.audit.cells import (
     CLAIM_TEST,
+    GB,
     PLANNED,
     group_by_model,
     parametrize,
@@ -25,6 +27,7 @@ from caploc.audit.cells import (
     skip_without_gpu,
     will_run,
 )
+from caploc.audit.claims import experiment_of
 from caploc.audit.coverage import Coverage, write_coverage
 from caploc.audit.expectations import (
     Expectation,
@@ -33,6 +36,7 @@ from caploc.audit.expectations import (
     load_expectations,
     record_expectations,
 )
+from caploc.audit.gpus import take_gpu, workers_for_gpus
 from caploc.audit.ledger import PHASES, Ledger, RunRecord, start_ledger
 from caploc.audit.options import MARKERS, add_options
 from caploc.audit.places import (
@@ -43,7 +47,6 @@ from caploc.audit.places import (
     one_folder_each,
     project_of_run,
 )
-from caploc.audit.planning import experiment_of
 from caploc.audit.progress import ProgressFile, ProgressLine
 from caploc.audit.results import Planned, Result, Status, claim_of, telling
 from caploc.audit.running import Run, data_hashes, end_undisturbed, interruptible
@@ -53,6 +56,8 @@ from caploc.audit.terminal import header, status_of, write_summary
 from caploc.findings import PRINTED
 
 if TYPE_CHECKING:
+    from caploc.engines import Engine
+    from caploc.engines.cluster import Cluster
     from caploc.papers import Paper
 
 _FOLDERS, _USAGE = "caploc_folders", "caploc_usage_error"
@@ -76,6 +81,9 @@ def pytest_configure(config: pytest.Config) -> None:
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
     settings = read_settings(config.getoption)
+    worker = str(getattr(config, "workerinput", {}).get("workerid", ""))
+    if worker.startswith("gw"):
+        take_gpu(int(worker[2:]), settings.device)
     if config.getoption("record_expectations") and settings.departures:
         raise pytest.UsageError(
             f"--record-expectations needs the default settings; leave out {', '.join(settings.departures)}"
@@ -83,7 +91,32 @@ def pytest_configure(config: pytest.Config) -> None:
     _check_plan(config)
     if config.getoption("claim_coverage") or config.getoption("plan"):
         config.option.collectonly = True
-    config.pluginmanager.register(Audit(config, settings), "caploc-audit")
+    cluster = None
+    if settings.engine == "ray" and not config.option.collectonly:
+        cluster = _cluster(config, settings)
+        settings = replace(settings, gpus=cluster.gpu_bytes is not None)
+    config.pluginmanager.register(Audit(config, settings, cluster), "caploc-audit")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    return workers_for_gpus(config)
+
+
+def _cluster(config: pytest.Config, settings: AuditSettings) -> Cluster:
+    """The Ray cluster, whose workers are being started. Raises `pytest.UsageError`."""
+    if config.getoption("numprocesses", None) or hasattr(config, "workerinput"):
+        raise pytest.UsageError("--engine ray has workers of its own; leave -n out")
+    try:
+        from caploc.engines.cluster import Cluster
+    except ModuleNotFoundError as error:
+        raise pytest.UsageError(f"--engine ray needs Ray ({error}): pip install 'caploc[ray]'") from error
+    from caploc.engines import EngineError
+
+    try:
+        return Cluster(settings.ray_address, {"cuda": True, "cpu": False}.get(settings.device))
+    except EngineError as error:
+        raise pytest.UsageError(str(error)) from error
 
 
 def _check_plan(config: pytest.Config) -> None:
@@ -100,9 +133,12 @@ def _check_plan(config: pytest.Config) -> None:
 class Audit:
     """The plugin of one process: a plain run's, an xdist controller's or a worker's."""
 
-    def __init__(self, config: pytest.Config, settings: AuditSettings) -> None:
+    def __init__(
+        self, config: pytest.Config, settings: AuditSettings, cluster: Cluster | None = None
+    ) -> None:
         self.config = config
         self.settings = settings
+        self.cluster = cluster
         self.worker = hasattr(config, "workerinput")
         self.recording = bool(config.getoption("record_expectations"))
         self.project = project_of_run(config)
@@ -110,7 +146,11 @@ class Audit:
         self.recorded: dict[Path, int] = {}
         given = getattr(config, "workerinput", {})
         html = html_path(config)
-        default = html.with_suffix(".jsonl") if html else self.project / LEDGER
+        which, runs = settings.shard
+        ledger = (
+            LEDGER.with_stem(f"{LEDGER.stem}-{which}") if runs > 1 else LEDGER
+        )  # they may share the folder, too
+        default = html.with_suffix(".jsonl") if html else self.project / ledger
         path = Path(given.get("caploc_ledger") or default)
         reports = [path.with_suffix(".json"), *([html] if html else [])]
         self.ledger = Ledger(path, given.get("caploc_run") or uuid.uuid4().hex, reports)
@@ -147,7 +187,20 @@ class Audit:
     def run(self) -> Run:
         """What this process computes and measures."""
         progress = ProgressFile(self.progress_folder, f"{os.getpid()}")
-        return Run(self.settings, self.papers.__getitem__, progress, self.ledger.head().get("data", {}))
+        data = self.ledger.head().get("data", {})
+        return Run(self.settings, self.papers.__getitem__, progress, data, self.engine)
+
+    @property
+    def engine(self) -> Engine:
+        """Who computes: a cluster, or this process, which begins where no other of its run and shard does."""
+        if self.cluster is not None:
+            return self.cluster
+        from caploc.experiments.specs import Here
+
+        which, runs = self.settings.shard
+        given = getattr(self.config, "workerinput", {})
+        among = int(given["workerid"].removeprefix("gw")) / given["workercount"] if given else 0.0
+        return Here((which + among) / runs if runs > 1 else 0.0)
 
     @property
     def progress_folder(self) -> Path:
@@ -211,7 +264,9 @@ class Audit:
         if self.worker:
             self.config.workeroutput[_FOLDERS] = {key: str(one) for key, one in self.folders.items()}  # type: ignore[attr-defined]
         group_by_model(items)
-        skip_without_gpu(items, self.settings.device)
+        found = None if self.cluster is None else self.cluster.gpu_bytes
+        told = None if self.cluster is None else lambda: None if found is None else found / GB
+        skip_without_gpu(items, self.settings.device, told)
         if self.config.getoption("claim_coverage"):
             self.coverage = self._covered(_cells(items))
             items.clear()  # the claims are listed in the tests' place
@@ -376,6 +431,10 @@ class Audit:
                     f"cannot write {path}: {error}; record in a copy of the project"
                 ) from error
 
+    def pytest_unconfigure(self) -> None:
+        if self.cluster is not None:
+            self.cluster.close()
+
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         for coverage in self.coverage:
             write_coverage(terminalreporter, coverage)
@@ -387,6 +446,7 @@ class Audit:
                 self.papers.__getitem__,
                 ProgressFile(self.progress_folder, "plan"),
                 data_hashes(self.settings),
+                self.engine,
             )
             write_plan(terminalreporter, self.planned, self.settings, self.papers, run)
         if self.record.results:

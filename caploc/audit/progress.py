@@ -64,6 +64,7 @@ class ProgressFile:
                 results=progress.results,
                 missing=progress.missing,
                 what=progress.what,
+                rate=progress.done / progress.seconds if progress.seconds > 0 else 0.0,
             )
 
     def rest(self) -> None:
@@ -166,7 +167,8 @@ class ProgressLine:
         done = f"{share:.0%} of the work, " if share is not None else ""
         of_all = f"{told['results']} of {plural(told['missing'], 'result')}"
         time_left = f", about {duration(left)} left" if left is not None else ""
-        line = f"computing: {done}{of_all}{time_left}; now {in_ascii(told['what'], LONGEST_TITLE)}"
+        rate = f" at {told['rate'] / 1e9:.3g} GFLOP/s" if told["rate"] else ""
+        line = f"computing: {done}{of_all}{time_left}{rate}; now {in_ascii(told['what'], LONGEST_TITLE)}"
         if self._reporter.isatty:
             if line != self._shown:
                 self._begin_line()

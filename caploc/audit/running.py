@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
@@ -26,10 +26,12 @@ from caploc.audit.kept import KeptFindings
 from caploc.audit.planning import experiment_of
 from caploc.audit.progress import ProgressFile
 from caploc.audit.settings import PAPER_SIGMA, AuditSettings, own_files
+from caploc.errors import CaplocError
 from caploc.findings import Finding, Outcome
 from caploc.fingerprints import content_hashes, pinned
 
 if TYPE_CHECKING:
+    from caploc.engines import Engine
     from caploc.experiments.specs import Need, Plan, Spec
     from caploc.experiments.study import Study
     from caploc.papers import Paper
@@ -54,8 +56,9 @@ class Studies:
         key = (paper.key, request.model, request.cell.variant, share)
         if key not in self._kept:
             from caploc.experiments.study import Study
+            from caploc.rows.sizing import prepare_process
 
-            _prepare_torch()
+            prepare_process()
             same = (old for old in self._kept.values() if old.model == request.model)
             loaded = next((vars(old).get("lm") for old in same), None)
             self._kept[key] = Study(request.model, self._asked(request, paper, share), loaded)
@@ -100,13 +103,22 @@ class Studies:
             margins=paper.margins,
             scorings=dict(settings.scorings),
             store=Store(settings.store),
+            elsewhere=settings.engine == "ray",
         )
+
+
+class Cost(NamedTuple):
+    """What a cell takes: floating-point operations, bytes of the store. ``warm``: the store lacks nothing of it."""
+
+    flops: float
+    size: float
+    warm: bool
 
 
 class Run:
     """What one process does of a run: it computes its share of all cells' needs, and measures the cells it is given.
 
-    ``data``: the `data_hashes` that all of the run's processes go by.
+    ``data``: the `data_hashes` that all of the run's processes go by. ``engine``: who computes.
     """
 
     def __init__(
@@ -115,8 +127,9 @@ class Run:
         papers: Callable[[str], Paper],
         progress: ProgressFile,
         data: Mapping[str, Mapping[str, str]],
+        engine: Engine,
     ) -> None:
-        self._papers, self._progress = papers, progress
+        self._papers, self._progress, self._engine = papers, progress, engine
         self._data = {path: known for files in data.values() for path, known in files.items()}
         self._studies, self._kept = Studies(settings), KeptFindings(settings, data)
         self._looking = settings.samples == "auto"
@@ -143,11 +156,10 @@ class Run:
             self._defects[item] = error
             return []
 
-    def operations(self, items: Sequence[pytest.Item]) -> dict[pytest.Item, float]:
-        """The floating-point operations that each test's cell lacks in the store, those that cells share counted for
-        the first of them; none for one that was measured before. Nothing is computed. Where a run may stop early, they
-        are those of all looks."""
-        found = dict.fromkeys(items, 0.0)
+    def costs(self, items: Sequence[pytest.Item]) -> dict[pytest.Item, Cost]:
+        """What each test's cell lacks in the store, what cells share counted for the first of them; nothing of one that
+        was measured before. Nothing is computed. Where a run may stop early, it is that of all looks."""
+        found = dict.fromkeys(items, Cost(0.0, 0.0, warm=True))
         counted: set[tuple[Study, Spec[Any]]] = set()
         with pinned(self._data):
             from caploc.experiments.specs import Plan
@@ -158,8 +170,12 @@ class Run:
             plan = Plan((one for group in needs.values() for one in group), ignore=(Exception,))
             for item, group in needs.items():
                 missing = plan.missing(group)
-                found[item] = sum(flops for one, flops in missing.items() if one not in counted)
-                counted |= missing.keys()
+                new = missing.keys() - counted
+                flops = sum(missing[one] for one in new)
+                found[item] = Cost(
+                    flops, sum(map(_size, new)), warm=not missing and item not in self._defects
+                )
+                counted |= new
         return found
 
     def plan(self, items: Sequence[pytest.Item]) -> None:
@@ -173,8 +189,13 @@ class Run:
             }
             needs = [need for found in self._needs.values() for need in found]
             if needs:
+                from caploc.engines import EngineError
                 from caploc.experiments.specs import Plan
 
+                try:
+                    self._engine.prepare({need.study: None for need in needs})
+                except EngineError as error:
+                    raise pytest.UsageError(f"--engine: {error}") from error
                 # an error is that of the cells that need the result: each meets it again when it is measured
                 self._plan = Plan(needs, ignore=(Exception,))
                 self._progress.plan(self._plan.outlook, kept, len(cells))
@@ -202,6 +223,7 @@ class Run:
         processes of the run share the work. Where a cell is looked at before its last fact is in, what further looks
         take is computed here, too, before the clock of its test runs."""
         while self._plan is not None and self._left and self._left[0] <= self._phase(item):
+            from caploc.engines import EngineError
             from caploc.store import StoreError
 
             phase, ended = self._left.pop(0), False
@@ -211,8 +233,10 @@ class Run:
             began, results = time.monotonic(), 0
             try:
                 with pinned(self._data), suppress(StoreError):  # every cell meets it
-                    results = self._plan.compute(self._progress.progress, needs)
+                    results = self._plan.compute(self._progress.progress, needs, self._engine)
                 ended = bool(self._left)
+            except EngineError as error:  # what is computed is kept, and a further run goes on from there
+                pytest.exit(str(error), pytest.ExitCode.INTERRUPTED)
             finally:
                 self._seconds += time.monotonic() - began
                 if ended:
@@ -279,6 +303,13 @@ class Run:
         return assemble(claim, planned.cell, measurement, studies)
 
 
+def _size(one: tuple[Study, Spec[Any]]) -> float:
+    study, spec = one
+    with suppress(CaplocError):
+        return spec.size(study)
+    return 0.0
+
+
 def phases(
     missing: Mapping[pytest.Item, Mapping[Any, float]], telling: Collection[pytest.Item], fewest: int
 ) -> dict[pytest.Item, int]:
@@ -323,19 +354,6 @@ def data_hashes(settings: AuditSettings) -> dict[str, dict[str, str]]:
     }
     files |= {entry.label: [Path(entry.path)] for entry in settings.datasets if entry.path}
     return {name: hashes for name, found in files.items() if (hashes := content_hashes(found))}
-
-
-def _prepare_torch() -> None:
-    """The same numbers whatever the machine: one thread a process; -n gives more processes, which share the work. No
-    bars but our own line: transformers draws one for every model, whatever the terminal shows."""
-    import torch
-    from transformers.utils import logging
-
-    from caploc.rows.sizing import keep_freed_memory
-
-    keep_freed_memory()
-    torch.set_num_threads(1)
-    logging.disable_progress_bar()
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from caploc.model.registry import REGISTRY
 PAPER_SIGMA = 6.0
 DEFAULT_DATASETS = ("gsm8k", "meta_math", "code25k", "emotion", "imdb")
 EMBEDDED_MODELS = ("tiny-llama", "tiny-gptj")
+ENGINES = ("local", "ray")
 DTYPES = ("auto", "float32", "float64", "bfloat16")
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3}(,[0-9]{1,3})*)?")
@@ -109,6 +110,8 @@ class AuditSettings:
     ``sensitivity`` adds cells under other readings.
     ``papers``: names or folders, empty for all that caploc has. ``scorings``: dataset and how it is scored, where that
     is not left to the dataset. ``departures`` lists what may change a number.
+    ``engine``: who computes, at ``ray_address``; ``gpus`` whether there are any where that is, None for this machine.
+    ``shard``: of how many runs on one store this is which.
     """
 
     models: tuple[ModelRequest, ...]
@@ -127,6 +130,10 @@ class AuditSettings:
     papers: tuple[str, ...] = ()
     scorings: tuple[tuple[str, str], ...] = ()
     departures: tuple[str, ...] = ()
+    engine: str = "local"
+    ray_address: str | None = None
+    gpus: bool | None = None
+    shard: tuple[int, int] = (0, 1)
 
     @property
     def most_samples(self) -> int | None:
@@ -149,7 +156,8 @@ class AuditSettings:
         device = self.device
         if device == "auto":
             embedded = any(request.embedded for request in self.models if request.model == model)
-            device = "cpu" if embedded or not _cuda() else "cuda"
+            gpus = _cuda() if self.gpus is None and not embedded else self.gpus
+            device = "cuda" if gpus and not embedded else "cpu"
         dtype = self.dtype
         if dtype == "auto":
             dtype = "bfloat16" if device.startswith("cuda") else "float32"
@@ -203,6 +211,11 @@ def read_settings(option: Callable[[str], Any]) -> AuditSettings:
     device = str(option("device"))
     if not _DEVICE.fullmatch(device):
         raise _wrong("--device", device, "must be auto, cpu, cuda, cuda:N or several: cuda:0,1")
+    engine, address = _choice("engine", option("engine") or "local", ENGINES), option("ray_address")
+    if address is not None and engine != "ray":
+        raise _wrong("--ray-address", address, "is for --engine ray; give both, or neither")
+    if engine == "ray" and device.startswith("cuda:"):
+        raise _wrong("--device", device, "Ray deals the GPUs out; give cuda")
     values = {name: option(name) for name in _DECISIVE}
     datasets = _datasets(option("dataset"), data_root)
     reading = _reading(option("reading") or [], option("quadrature"))
@@ -235,6 +248,9 @@ def read_settings(option: Callable[[str], Any]) -> AuditSettings:
         papers=_papers(option("paper")),
         scorings=scorings,
         departures=tuple(departures),
+        engine=engine,
+        ray_address=address,
+        shard=_shard(option("shard")),
     )
 
 
@@ -299,6 +315,23 @@ def _samples(value: Any) -> int | Literal["auto"] | None:
     if value is None:
         return None
     return "auto" if value == "auto" else _integer("samples", value, FEWEST_SAMPLES)
+
+
+def _shard(value: Any) -> tuple[int, int]:
+    """Which of how many, from 0: ``--shard``, or else the place in Slurm's job array and among its job's tasks."""
+    if value is not None:
+        match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", str(value))
+        if match is None or not int(match[1]) < int(match[2]):
+            raise _wrong("--shard", value, "must be I/N, with I from 0 to N - 1, as in 0/8")
+        return int(match[1]), int(match[2])
+
+    def known(name: str, least: int, otherwise: int) -> int:
+        text = os.environ.get(name, "")
+        return int(text) if re.fullmatch("[0-9]{1,6}", text) and int(text) >= least else otherwise
+
+    arrays, tasks = known("SLURM_ARRAY_TASK_COUNT", 1, 1), known("SLURM_NTASKS", 1, 1)
+    array = known("SLURM_ARRAY_TASK_ID", 0, 0) - known("SLURM_ARRAY_TASK_MIN", 0, 0)
+    return array % arrays * tasks + known("SLURM_PROCID", 0, 0) % tasks, arrays * tasks
 
 
 def _choice(name: str, value: Any, choices: Iterable[str]) -> str:

@@ -21,9 +21,11 @@ from caploc.experiments.evaluating import (
     GeneralText,
     Items,
     PreparedItems,
+    Sets,
     evaluation_flops,
     in_datasets,
-    outcome_task,
+    outcome_tasks,
+    outcomes_in,
     text_task,
 )
 from caploc.experiments.locating import Magnitudes, Scores, located_mask
@@ -61,7 +63,6 @@ LEVEL = 0.05
 AT_ONCE = 50
 """Sets in one entry of the store: what two workers can take apart, and a killed run loses at most."""
 
-Sets = Bool[Tensor, "sets layers neurons"]
 ByArm = Mapping[str, Mapping[str, np.ndarray]]
 """Arm -> name of an outcome -> ``[sets, items]``."""
 
@@ -217,15 +218,15 @@ class Erased(Spec[Erasures]):
 
     def tasks(self, study: Study) -> Iterable[Task]:
         for items, _, sets in self._erased(study):
-            yield outcome_task(study, items, sets)
+            yield from outcome_tasks(study, items, sets)
         for chosen in self._texts(study).values():
             yield text_task(study, study.result(GeneralText()), chosen)
 
     def read(self, study: Study, entries: Iterator[Entry]) -> Erasures:
         outcomes: dict[str, dict[str, dict[str, list[np.ndarray]]]] = {}
-        for items, arm, _ in self._erased(study):
+        for items, arm, sets in self._erased(study):
             by_name = outcomes.setdefault(items.dataset, {}).setdefault(arm, {})
-            for name, values in next(entries).arrays.items():
+            for name, values in outcomes_in(entries, study, items, sets).items():
                 by_name.setdefault(name, []).append(values)
         joined = {
             dataset: {
@@ -299,12 +300,15 @@ class LocatedErased(Spec[Mapping[str, np.ndarray]]):
     def tasks(self, study: Study) -> Iterable[Task]:
         mask = located_mask(study, self.dataset, self.sigma)
         if mask.count:
-            yield outcome_task(study, study.result(Items(self.dataset)), mask.values[None])
+            yield from outcome_tasks(study, study.result(Items(self.dataset)), mask.values[None])
 
     def read(self, study: Study, entries: Iterator[Entry]) -> Mapping[str, np.ndarray]:
-        for entry in entries:
-            return {name: values[0] for name, values in entry.arrays.items()}
-        return study.result(Items(self.dataset)).base
+        items, mask = study.result(Items(self.dataset)), located_mask(study, self.dataset, self.sigma)
+        if not mask.count:
+            return items.base
+        return {
+            name: values[0] for name, values in outcomes_in(entries, study, items, mask.values[None]).items()
+        }
 
     def flops(self, study: Study) -> float:
         return evaluation_flops(study, study.result(PreparedItems(self.dataset)))
@@ -326,6 +330,11 @@ class FewErased(Spec[tuple[np.ndarray, np.ndarray]]):
         yield from map(Scores, dict.fromkeys((self.dataset, *study.available())))
         yield Items(self.dataset)
 
+    def _erased(self, study: Study) -> list[Sets]:
+        mask = located_mask(study, self.dataset, self.lower)
+        apart = located_anywhere(study, self.lower)
+        return [mask.values[None], disjoint_sets(mask, apart, FEW_SETS, study.settings.seed)[0]]
+
     def tasks(self, study: Study) -> Iterable[Task]:
         count = located_mask(study, self.dataset, self.sigma).count
         items = study.result(Items(self.dataset))
@@ -333,13 +342,12 @@ class FewErased(Spec[tuple[np.ndarray, np.ndarray]]):
             raise FloorError(
                 f"{count} neurons pass sigma {self.sigma:g} on {self.dataset}: no lower one is needed"
             )
-        mask = located_mask(study, self.dataset, self.lower)
-        yield outcome_task(study, items, mask.values[None])
-        apart = located_anywhere(study, self.lower)
-        yield outcome_task(study, items, disjoint_sets(mask, apart, FEW_SETS, study.settings.seed)[0])
+        for sets in self._erased(study):
+            yield from outcome_tasks(study, items, sets)
 
     def read(self, study: Study, entries: Iterator[Entry]) -> tuple[np.ndarray, np.ndarray]:
-        located, random = (entry.arrays["score"] for entry in entries)
+        items = study.result(Items(self.dataset))
+        located, random = (outcomes_in(entries, study, items, sets)["score"] for sets in self._erased(study))
         return located[0], random
 
     def flops(self, study: Study) -> float:

@@ -7,9 +7,12 @@ located on. Of its own dataset that would be a leak and is refused; an item whos
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import pairwise
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -26,8 +29,15 @@ from caploc.fingerprints import fingerprint
 from caploc.statistics import above_chance
 from caploc.store import Entry
 
+Sets = Bool[Tensor, "sets layers neurons"]
+
 CPU_ITEMS = 200
 """On a CPU, unless ``--samples`` says how many: enough to exclude a change of 2 points where none is seen."""
+LONGEST_SECONDS = 300.0
+"""Of one entry, by an estimate that may be out by a factor of two; a killed run loses no more."""
+RATES: Mapping[str, tuple[float, float]] = MappingProxyType({"cpu": (5e10, 3.0), "cuda": (4e14, 50.0)})
+"""Kind of device -> floating-point operations a second that long passes reach, and how many times slower a token is
+written than read: on a GPU each step reads all weights for a few tokens."""
 GENERAL_TEXTS, GENERAL_DATASETS = 24, ("counterfact", "known_1000")
 """General text: sentences of facts, which none of the datasets trained on or tested holds; the first that there is."""
 
@@ -130,11 +140,11 @@ class Items(Spec[EvaluationItems]):
         yield PreparedItems(self.dataset)
 
     def tasks(self, study: Study) -> Iterable[Task]:
-        yield outcome_task(study, study.result(PreparedItems(self.dataset)), None)
+        yield from outcome_tasks(study, study.result(PreparedItems(self.dataset)), None)
 
     def read(self, study: Study, entries: Iterator[Entry]) -> EvaluationItems:
-        (entry,) = entries
-        return replace(study.result(PreparedItems(self.dataset)), base=entry.arrays)
+        prepared = study.result(PreparedItems(self.dataset))
+        return replace(prepared, base=outcomes_in(entries, study, prepared, None))
 
     def flops(self, study: Study) -> float:
         return evaluation_flops(study, study.result(PreparedItems(self.dataset)))
@@ -155,18 +165,46 @@ class GeneralText(Spec[Sequence[str]]):
         return []
 
 
-def outcome_task(
-    study: Study, items: EvaluationItems, sets: Bool[Tensor, "sets layers neurons"] | None
-) -> Task:
-    """Outcomes of ``items`` by name, ``[sets, items]``, with each set erased; ``[items]`` of the model where None."""
+def outcome_tasks(study: Study, items: EvaluationItems, sets: Sets | None) -> list[Task]:
+    """Outcomes of ``items`` by name, ``[sets, items]``, with each set erased; ``[items]`` of the model where None. What
+    takes long is several entries, of some items each."""
 
-    def make() -> Arrays:
-        return arrays_of(evaluate(study.weights(), items.prepared, sets))
+    def task(some: EvaluationItems) -> Task:
+        def make() -> Arrays:
+            return arrays_of(evaluate(study.weights(), some.prepared, sets))
 
-    return keyed(study, "outcomes", {"items": items.fingerprint, "sets": places_of(sets)}, make)
+        return keyed(study, "outcomes", {"items": some.fingerprint, "sets": places_of(sets)}, make)
+
+    return [task(some) for some in _split(study, items, sets)]
 
 
-def text_task(study: Study, texts: Sequence[str], sets: Bool[Tensor, "sets layers neurons"] | None) -> Task:
+def outcomes_in(
+    entries: Iterator[Entry], study: Study, items: EvaluationItems, sets: Sets | None
+) -> Mapping[str, np.ndarray]:
+    """The outcomes by name, from the next entries, those of `outcome_tasks`."""
+    found = [next(entries).arrays for _ in _split(study, items, sets)]
+    return {name: np.concatenate([one[name] for one in found], axis=-1) for name in found[0]}
+
+
+def _split(study: Study, items: EvaluationItems, sets: Sets | None) -> list[EvaluationItems]:
+    """``items`` in parts that take `LONGEST_SECONDS` at most, as they are where they take no longer than that."""
+    prepared, (rate, _) = items.prepared, RATES[study.settings.device.partition(":")[0]]
+    work = evaluation_flops(study, items, 1 if sets is None else len(sets))
+    parts = min(prepared.items, math.ceil(work / rate / LONGEST_SECONDS))
+    if parts <= 1:
+        return [items]
+    cuts = [round(part * prepared.items / parts) for part in range(parts + 1)]
+    return [
+        replace(
+            items,
+            prepared=replace(prepared, all_items=prepared.all_items[first:last]),
+            fingerprint=f"{items.fingerprint}, items {first} to {last}",
+        )
+        for first, last in pairwise(cuts)
+    ]
+
+
+def text_task(study: Study, texts: Sequence[str], sets: Sets | None) -> Task:
     """Nats a token of general ``texts``, as ``nats [sets, texts]``, with each set erased; one row where None."""
 
     def make() -> Arrays:
@@ -176,9 +214,12 @@ def text_task(study: Study, texts: Sequence[str], sets: Bool[Tensor, "sets layer
 
 
 def evaluation_flops(study: Study, items: EvaluationItems, sets: int = 1) -> float:
-    """Of one teacher-forced pass of every item for each set."""
-    tokens = sum(len(one.tokens.input_ids) for one in items.prepared.all_items)
-    return 2.0 * study.lm.num_parameters * tokens * sets
+    """Of one teacher-forced pass of every item for each set; a token that is written counts for as many as could be
+    read meanwhile. A text ends half-way to the longest that it may be."""
+    prepared, (_, slower) = items.prepared, RATES[study.settings.device.partition(":")[0]]
+    tokens = sum(len(one.tokens.input_ids) for one in prepared.all_items)
+    written = prepared.items * prepared.max_new_tokens / 2 if prepared.scoring.reads == "text" else 0.0
+    return 2.0 * study.lm.num_parameters * (tokens + slower * written) * sets
 
 
 def in_datasets(study: Study, spec: Callable[[str], Spec[Result]]) -> dict[str, Result]:

@@ -152,6 +152,11 @@ class Scores(Spec[ShardSums]):
         taken = tokenized[: control_examples(len(tokenized), self.control)] if self.control else tokenized
         return packed_flops(study.lm, taken, study.settings.attribution)
 
+    def size(self, study: Study) -> float:
+        """Sums and sums of squares of every shard."""
+        neurons = study.lm.num_layers * study.lm.num_neurons
+        return 16.0 * neurons * sum(1 for _ in shard_members(len(study.located(self.dataset).tokenized)))
+
 
 @dataclass(frozen=True)
 class Magnitudes(Spec[Magnitude]):

@@ -15,13 +15,16 @@ from __future__ import annotations
 
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
+from caploc.engines import Engine, Listener
 from caploc.errors import CaplocError
 from caploc.fingerprints import fingerprint
 from caploc.store import Compute, Entry, StoreError
@@ -34,6 +37,8 @@ Arrays = Mapping[str, np.ndarray]
 
 # Part of every key that `key_of` makes: raise it when a change of the code changes numbers by more than rounding.
 CODE_VERSION = 1
+SMALL = 1e5
+"""Bytes of a result that holds a number or two for each of some hundred items."""
 
 
 class NotRunError(CaplocError):
@@ -81,6 +86,10 @@ class Spec(Generic[Result]):
     def flops(self, study: Study) -> float:
         """Roughly how many floating-point operations the tasks take; told before anything is computed."""
         return 0.0
+
+    def size(self, study: Study) -> float:
+        """Roughly how many bytes the store takes for it, where that is much; told before anything is computed."""
+        return SMALL
 
     @property
     def title(self) -> str:
@@ -154,6 +163,7 @@ class Progress:
     missing: int
     seconds: float
     what: str
+    left: float | None = None
 
     @property
     def share(self) -> float | None:
@@ -162,11 +172,73 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """By the rate so far; None before anything was computed."""
+        """By how long each kind of result took for its operations so far (``left``), or else by the rate of all; None
+        before anything was computed."""
+        if self.left is not None:
+            return self.left
         return self.seconds / self.share - self.seconds if self.share else None
 
 
+class Job(NamedTuple):
+    """A missing entry of the store.
+
+    ``spec`` of ``study`` is the first result that it belongs to, ``rests_on`` what that looks up.
+    """
+
+    study: Study
+    spec: Spec[Any]
+    key: str
+    compute: Compute
+    rests_on: Sequence[tuple[Study, Spec[Any]]] = ()
+
+    @property
+    def title(self) -> str:
+        """What the entry says that it is."""
+        return f"{self.spec.kind} of {self.study.model}"
+
+
+class Here:
+    """This process, which shares the work with all others that compute into the same store.
+
+    ``turn``: where in the order of jobs it begins, in [0, 1). Runs that begin apart seldom want the same one.
+    """
+
+    elsewhere = False
+
+    def __init__(self, turn: float = 0.0) -> None:
+        self._turn = turn
+
+    def prepare(self, studies: Iterable[Study]) -> None:
+        """What this process lacks is told by the cells."""
+
+    def compute(self, jobs: Sequence[Job], listener: Listener) -> None:
+        """Returns when each job's entry is in the store, whichever process computed it, or it has failed."""
+        first = int(self._turn * len(jobs))
+        missing = {job.key: job for job in [*jobs[first:], *jobs[:first]]}
+        began = ""
+
+        def begin(key: str) -> None:
+            nonlocal began
+            began = key
+            listener.begin(key)
+
+        while missing:
+            try:
+                next(iter(missing.values())).study.settings.store.compute_all(
+                    {key: job.compute for key, job in missing.items()},
+                    each=lambda key, here: listener.add(key),
+                    begin=begin,
+                    title=lambda key: missing[key].title,
+                )
+                return
+            except StoreError:
+                raise
+            except Exception as error:  # noqa: BLE001 - the listener raises it again where it must
+                listener.failed(missing.pop(began), error)
+
+
 Report = Callable[[Progress], None]
+HERE = Here()
 
 
 class Plan:
@@ -221,7 +293,7 @@ class Plan:
                     complete.add((study, spec))
                 continue
             share = 1.0
-            if ready:
+            if ready and not study.unread:
                 try:
                     tasks = study.tasks(spec)
                 except self._ignore:  # there is no such result
@@ -262,59 +334,54 @@ class Plan:
                 left += ((study, one) for one in self._after[study, spec])
         return found
 
-    def compute(self, report: Report = lambda progress: None, needs: Iterable[Need] | None = None) -> int:
+    def compute(
+        self,
+        report: Report = lambda progress: None,
+        needs: Iterable[Need] | None = None,
+        engine: Engine = HERE,
+    ) -> int:
         """Computes what the stores lack, study by study and stage by stage; returns how many missing results there are
         now, whichever process computed them.
 
         ``needs``: some of the plan's, which are computed alone, with what they rest on; the rest may follow later. The
         first call's ``report`` is told of the whole plan.
 
-        Processes that compute the same plan share its tasks (`caploc.store.Store.compute_all`). A study's weights are
-        let go of before the next one's are loaded. What was finished before an exception stays.
+        Processes that compute the same plan share its tasks (`caploc.store.Store.compute_all`). In this process, a
+        study's weights are let go of before the next one's are loaded; ``engine`` may compute elsewhere, then all
+        studies side by side. What was finished before an exception stays.
         """
         if self._tally is None:
-            self._tally = _Tally(self.outlook, report)
+            self._tally = _Tally(self.outlook, self._missing_flops, report, self._ignore)
+        self._tally.elsewhere = engine.elsewhere
         asked = set(self._after) if needs is None else self._all(needs)
         asked -= self._computed
-        for study, stages in self.stages.items():
-            for stage in stages:
-                self._compute(study, [spec for spec in stage if (study, spec) in asked], self._tally)
-            study.release()
+        for studies in [[*self.stages]] if engine.elsewhere else [[study] for study in self.stages]:
+            for level in zip_longest(*map(self.stages.__getitem__, studies), fillvalue=()):
+                part = [(study, spec) for study, stage in zip(studies, level, strict=True) for spec in stage]
+                jobs = self._lacking([one for one in part if one in asked], self._tally)
+                engine.compute(jobs, self._tally)
+            for study in studies:
+                study.release()
         self._computed |= asked
         return self._tally.results
 
-    def _compute(self, study: Study, stage: Sequence[Spec[Any]], tally: _Tally) -> None:
-        store, missing, kinds = study.settings.store, dict[str, Compute](), dict[str, str]()
-        began = ""
-
-        def begin(key: str) -> None:
-            nonlocal began
-            began = key
-            tally.begin(key)
-
-        for spec in stage:
+    def _lacking(self, part: Sequence[tuple[Study, Spec[Any]]], tally: _Tally) -> list[Job]:
+        """What the store lacks of a stage; an entry that several results share is a job of the first."""
+        jobs: dict[str, Job] = {}
+        for study, spec in part:
             known = self._missing_flops.get((study, spec))
             try:
                 tasks = self._tasks.pop((study, spec), None) or study.tasks(spec)
             except self._ignore:
-                tally.drop(known)
+                tally.drop(spec, known)
                 continue
-            lacking = {task.key: task for task in tasks if not store.has(task.key)}
-            own = lacking.keys() - missing.keys()
+            lacking = {task.key: task for task in tasks if not study.settings.store.has(task.key)}
+            own = [key for key in lacking if key not in jobs]
             flops = self._flops(study, spec) / max(1, len(tasks))
-            tally.expect(f"{spec.title} ({study.model})", lacking, own, flops, known)
-            missing |= {key: lacking[key].compute for key in lacking if key in own}
-            kinds |= dict.fromkeys(own, f"{spec.kind} of {study.model}")
-        while missing:
-            try:
-                store.compute_all(
-                    missing, each=lambda key, here: tally.add(key), begin=begin, title=kinds.__getitem__
-                )
-                return
-            except StoreError:
-                raise
-            except self._ignore:
-                missing.pop(began)  # whoever asks for it meets the exception
+            tally.expect(Need(study, spec), lacking, own, flops, known)
+            rests_on = list(self._all([Need(study, spec)]) - {(study, spec)}) if tally.elsewhere else ()
+            jobs |= {key: Job(study, spec, key, lacking[key].compute, rests_on) for key in own}
+        return list(jobs.values())
 
     def _flops(self, study: Study, spec: Spec[Any]) -> float:
         """As far as is known without computing anything."""
@@ -328,47 +395,124 @@ class Plan:
 
 
 class _Tally:
-    """Counts work as it is done, and reports it."""
+    """Counts work as it is done, and reports it; who is told of jobs (`caploc.engines.Listener`).
 
-    def __init__(self, outlook: Outlook, report: Report) -> None:
+    ``elsewhere``: whether they are computed by other processes, whose exceptions nobody here would meet again.
+    """
+
+    def __init__(
+        self,
+        outlook: Outlook,
+        missing: Mapping[tuple[Study, Spec[Any]], float],
+        report: Report,
+        ignore: tuple[type[Exception], ...],
+    ) -> None:
+        self._ignore, self.elsewhere = ignore, False
+        self._rates = _Rates()
+        for (_, spec), flops in missing.items():
+            self._rates.expect(spec.kind, flops)
         self.results = 0
         self._missing = outlook.results - outlook.stored
         self._total, self._done = outlook.flops, 0.0
         self._report, self._began = report, time.monotonic()
         self._flops: dict[str, float] = {}
         self._titles: dict[str, str] = {}
+        self._parts: dict[str, tuple[Need, int]] = {}
+        self._ended: Counter[Need] = Counter()
         self._waiting: dict[str, list[set[str]]] = {}
+        self._needing: dict[str, list[Need]] = {}
 
     def expect(
-        self, title: str, lacking: Collection[str], own: Collection[str], flops: float, known: float | None
+        self, need: Need, lacking: Collection[str], own: Collection[str], flops: float, known: float | None
     ) -> None:
         """Takes in a result that lacks entries, of which ``own`` are counted with it, ``flops`` each; ``known`` is what
         the outlook says of it, None where it was stored."""
         self._total += flops * len(own) - (known or 0.0)
+        self._rates.expect(need.spec.kind, flops * len(own) - (known or 0.0))
         self._flops |= dict.fromkeys(own, flops)
-        self._titles |= dict.fromkeys(own, title)
+        self._parts |= dict.fromkeys(own, (need, len(own)))
+        self._titles |= dict.fromkeys(own, f"{need.spec.title} ({need.study.model})")
         waiting = set(lacking)
         for key in lacking:
             self._waiting.setdefault(key, []).append(waiting)
+            self._needing.setdefault(key, []).append(need)
         self.results += (
             known is not None and not lacking
         )  # another process computed it, or it was there unknown
 
-    def drop(self, known: float | None) -> None:
+    def drop(self, spec: Spec[Any], known: float | None) -> None:
         """Takes note that there is no such result after all; ``known`` as in `expect`."""
         self._missing -= known is not None
+        self._rates.expect(spec.kind, -(known or 0.0))
         self._total -= known or 0.0
 
+    def failed(self, job: Job, error: Exception) -> None:
+        if not isinstance(error, self._ignore):
+            raise error
+        for need in self._needing[job.key] if self.elsewhere else ():
+            need.study.fail(need.spec, error)
+
     def begin(self, key: str) -> None:
-        self._tell(self._titles[key])
+        self._rates.begin(key)
+        self._tell(key)
 
     def add(self, key: str) -> None:
         self._done += self._flops[key]
+        need, _ = self._parts[key]
+        self._ended[need] += 1
+        self._rates.add(key, need.spec.kind, self._flops[key])
         for waiting in self._waiting.pop(key, ()):
             waiting.discard(key)
             self.results += not waiting
-        self._tell(self._titles[key])
+        self._tell(key)
 
-    def _tell(self, what: str) -> None:
-        seconds = time.monotonic() - self._began
-        self._report(Progress(self._done, self._total, self.results, self._missing, seconds, what))
+    def _tell(self, key: str) -> None:
+        seconds, (need, parts) = time.monotonic() - self._began, self._parts[key]
+        shards = f", {self._ended[need]} of {parts} shards" if parts > 1 else ""
+        left = self._rates.left(seconds)
+        what = f"{self._titles[key]}{shards}"
+        self._report(Progress(self._done, self._total, self.results, self._missing, seconds, what, left))
+
+
+class _Rates:
+    """How long each kind of result takes for its operations, as measured here, and so what is left: a token that is
+    written takes many times longer than one that is read, whatever the estimate beforehand."""
+
+    def __init__(self) -> None:
+        self._left: dict[str, float] = {}
+        self._done: dict[str, float] = {}
+        self._measured: dict[str, tuple[float, float]] = {}
+        self._began: dict[str, float] = {}
+
+    def expect(self, kind: str, flops: float) -> None:
+        self._left[kind] = self._left.get(kind, 0.0) + flops
+
+    def begin(self, key: str) -> None:
+        self._began[key] = time.monotonic()
+
+    def add(self, key: str, kind: str, flops: float) -> None:
+        """Takes in an entry, and how long it took if it was computed here."""
+        self._left[kind] = self._left.get(kind, 0.0) - flops
+        self._done[kind] = self._done.get(kind, 0.0) + flops
+        began = self._began.pop(key, None)
+        if began is not None:
+            known, seconds = self._measured.get(kind, (0.0, 0.0))
+            self._measured[kind] = known + flops, seconds + time.monotonic() - began
+
+    def left(self, seconds: float) -> float | None:
+        """Of the time, by the ``seconds`` that what is done took all processes; None before anything was measured."""
+        flops = sum(known for known, _ in self._measured.values())
+        took = sum(needed for _, needed in self._measured.values())
+        if not flops or not took:
+            return None
+
+        def of(work: Mapping[str, float]) -> float:
+            """Seconds of one process."""
+            found = 0.0
+            for kind, amount in work.items():
+                known, needed = self._measured.get(kind, (0.0, 0.0))
+                found += max(0.0, amount) * (needed / known if known else took / flops)
+            return found
+
+        done = of(self._done)
+        return seconds * of(self._left) / done if done else None

@@ -62,7 +62,8 @@ class StudySettings:
     (`caploc.rules.looks`).
     ``data_root`` None: the embedded data for embedded models, else the hub. ``files`` maps a dataset of the user's own
     to its file, ``scorings`` one to how it is scored. ``draws`` counts random splits. ``margins`` are the audited
-    paper's (`caploc.papers.Paper.margins`).
+    paper's (`caploc.papers.Paper.margins`). ``elsewhere``: an engine's workers compute the results, on ``device``; this
+    process, which may have no such device, touches no weight and computes nothing.
 
     ``reading`` says how the paper is read; its quadrature, path and value replace those of ``method`` where they depart
     from the default. Path "neuron" costs a run for every neuron, so it locates with ``neuron_path_samples`` at most.
@@ -84,6 +85,7 @@ class StudySettings:
     margins: Mapping[str, float] = field(default_factory=dict)
     scorings: Mapping[str, str] = field(default_factory=dict)
     store: Store = field(default_factory=Store)
+    elsewhere: bool = False
 
     def margin(self, name: str) -> float:
         """The paper's margin of this name, such as ``least-loss``: the smallest loss of score that counts."""
@@ -208,10 +210,11 @@ class Study:
         self._located: dict[str, Located | NotRunError] = {}
         self._results: dict[Spec[Any], Any] = dict(results or {})
         self._tasks: dict[Spec[Any], list[Task]] = {}
+        self._failed: dict[Spec[Any], Exception] = {}
         self._held: tuple[object, Any, ExitStack] | None = None
         self._twins: list[LanguageModel] = []
         self._seeds = itertools.count(settings.seed)
-        self._computes_nothing = False
+        self._computes_nothing = settings.elsewhere
         self._on_gpu = False
 
     def result(self, spec: Spec[Result]) -> Result:
@@ -220,6 +223,8 @@ class Study:
         Raises:
             NotRunError, FloorError: there is no such result, and why.
         """
+        if spec in self._failed:
+            raise self._failed[spec]
         if spec not in self._results:
             try:
                 store, tasks = self.settings.store, self.tasks(spec)
@@ -234,6 +239,10 @@ class Study:
         if isinstance(found, ENDINGS):
             raise found
         return cast(Result, found)
+
+    def fail(self, spec: Spec[Any], error: Exception) -> None:
+        """From now on `result` raises this for ``spec``: it was tried elsewhere."""
+        self._failed[spec] = error
 
     @contextmanager
     def computing_nothing(self) -> Iterator[None]:
@@ -272,9 +281,21 @@ class Study:
         if self._given is not None:
             return self._given
         try:
-            return defer_model(self.model, self.settings.device, self.settings.dtype, self.settings.store)
+            settings = self.settings
+            return defer_model(
+                self.model, settings.device, settings.dtype, settings.store, elsewhere=settings.elsewhere
+            )
         except UnavailableModelError as error:
             raise NotRunError(str(error)) from error
+
+    @property
+    def unread(self) -> bool:
+        """Whether the model's weights, which all keys hash, were never read on this store: then it holds nothing of it,
+        and a plan need not read them. Those of models on a CPU are read in a moment."""
+        try:
+            return self.settings.device != "cpu" and isinstance(self.lm, Deferred) and not self.lm.known
+        except NotRunError:
+            return False
 
     @property
     def untrained(self) -> LanguageModel:

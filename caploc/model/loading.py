@@ -202,19 +202,37 @@ class Deferred(LanguageModel):
             self._store,
         )
 
+    @property
+    def content(self) -> str:
+        """A hash of what the weights follow from, the files of the model's folder among it."""
+        return fingerprint(self._content)
+
+    @property
+    def known(self) -> bool:
+        """Whether the store remembers the fingerprint, so that no weight is read for it."""
+        return self._store.has(self._entry)
+
+    def know(self, known: str) -> None:
+        """Takes the fingerprint over from a process that has read the weights."""
+        self._store.put(self._entry, {}, {"fingerprint": known}, f"fingerprint of {self.name}")
+
     @cached_property
-    def fingerprint(self) -> str:
+    def _entry(self) -> str:
         # the libraries name the tensors and draw the fresh ones
         versions = {
             name: str(module.__version__) for name, module in (("torch", torch), ("hf", transformers))
         }
-        key = fingerprint(
+        return fingerprint(
             {"what": "model fingerprint", "content": self._content, "dtype": str(self.dtype), **versions}
         )
-        entry = self._store.get(key)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        entry = self._store.get(self._entry)
         if entry is None:
             known = LanguageModel(self.name, self.model, self.tokenizer, self.architecture).fingerprint
-            entry = self._store.put(key, {}, {"fingerprint": known}, f"fingerprint of {self.name}")
+            self.know(known)
+            return known
         return str(entry.meta["fingerprint"])
 
 
@@ -250,10 +268,18 @@ def load_model(
 
 
 def defer_model(
-    name_or_path: str | os.PathLike[str], device: str, dtype: str, store: Store, revision: str | None = None
+    name_or_path: str | os.PathLike[str],
+    device: str,
+    dtype: str,
+    store: Store,
+    revision: str | None = None,
+    elsewhere: bool = False,
 ) -> LanguageModel:
-    """As `load_model`, but the weights are loaded when first asked for; what is wrong with them is told then."""
-    return _Source.of(name_or_path, device, dtype, revision).deferred(store)
+    """As `load_model`, but the weights are loaded when first asked for; what is wrong with them is told then.
+
+    ``elsewhere``: they never are, and ``device`` is that of other machines, on which results are computed.
+    """
+    return _Source.of(name_or_path, device, dtype, revision, elsewhere).deferred(store)
 
 
 @dataclass(frozen=True)
@@ -269,9 +295,15 @@ class _Source:
 
     @classmethod
     def of(
-        cls, name_or_path: str | os.PathLike[str], device: str, dtype: str, revision: str | None
+        cls,
+        name_or_path: str | os.PathLike[str],
+        device: str,
+        dtype: str,
+        revision: str | None,
+        elsewhere: bool = False,
     ) -> _Source:
-        torch_dtype, devices = _dtype(dtype), _devices(device)
+        devices = [torch.device(device)] if elsewhere else _devices(device)
+        torch_dtype = _dtype(dtype)
         name, title, folder = _locate(os.fspath(name_or_path), revision)
         files = ModelFiles.of(folder, title)
         with explained(f"the configuration of {title}", "compare its config.json with the original"):

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
+from transformers.utils import logging
 
 from caploc.errors import ModelError
 
@@ -248,3 +249,11 @@ def keep_freed_memory() -> bool:
     return bool(
         mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD) and mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
     )
+
+
+def prepare_process() -> None:
+    """The same numbers whatever the machine: one thread a process; more processes share the work. No bars but the
+    audit's own line: transformers draws one for every model, whatever the terminal shows."""
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    logging.disable_progress_bar()

@@ -1,7 +1,7 @@
 """Results on disk: one file per entry, named by a hash of all it depends on, safe against crash and corruption.
 
 root/v1/ab/abcd....safetensors    an entry: arrays, and JSON in the header; its checksum covers every byte of the file
-root/locks/                       one file per entry that is being computed right now
+root/locks/                       one file per entry that is being computed right now (`caploc.store.leases`)
 root/damaged/                     what failed its checksum or is no file, set aside for inspection
 
 ``python -m caploc.store`` lists, verifies and clears it.
@@ -26,13 +26,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from filelock import FileLock, Timeout
 from platformdirs import user_cache_dir
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 from tqdm import tqdm
 
 from caploc.errors import CaplocError
+from caploc.fingerprints import code_hash
+from caploc.store import leases
 
 LAYOUT_VERSION = 1
 
@@ -153,33 +154,56 @@ class Store:
             self._write(key, content)
         return _entry(key, content)
 
+    def content(self, key: str) -> bytes | None:
+        """What the file of a sound entry holds, to be taken by another store (`take`); None as `get`."""
+        return self._read(key) if self.get(key) is not None else None
+
+    def take(self, key: str, content: bytes) -> None:
+        """Store what `encode` made elsewhere, unless the entry is there. Raises `DamagedError` for anything else."""
+        decode(key, content)
+        with self.lock(key):
+            if not self.has(key):
+                self._write(key, content)
+
     @contextmanager
-    def lock(self, key: str, blocking: bool = True) -> Iterator[bool]:
+    def lock(self, key: str, blocking: bool = True) -> Iterator[leases.Lease | None]:
         """Hold the lock of `key`: `with store.lock(key, blocking=False) as held: ...`.
 
-        `held` is False only where `blocking` is False and another process or thread has the lock. It may be taken
-        again by the thread that holds it. The operating system frees it when its process dies, however it dies.
+        `held` is None only where `blocking` is False and another process or thread has the lock. It may be taken again
+        by the thread that holds it. That of a process that died is free: at once on its own machine, elsewhere after
+        `caploc.store.leases.EXPIRY_SECONDS`.
+
+        Raises `StoreError` where the file system cannot keep two processes apart, and where another version of this
+        package holds the lock: two of them must not fill one store between them.
         """
-        entry = self.path(key)
-        path = self.root / "locks" / f"{key}.lock"
-        with self._explained("write"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # a singleton, so that a put inside a held lock does not wait for itself
-            lock = FileLock(path, is_singleton=True)
-            try:
-                lock.acquire(blocking=blocking)
-                held = True
-            except Timeout:
-                held = False
+        entry, folder = self.path(key), self.root / "locks"
+        pause = SHORTEST_WAIT_SECONDS
+        while True:
+            with self._explained("write"):
+                folder.mkdir(parents=True, exist_ok=True)
+                if not leases.excludes(folder):
+                    raise StoreError(
+                        f"the file system of the store {self.root} lets two processes make one file, so they cannot "
+                        "share it: choose a directory on another one with --store DIR, or use --engine ray, whose "
+                        "workers need no shared store"
+                    )
+                found = leases.acquire(folder, key)
+            if isinstance(found, leases.Lease):
+                break
+            if found is not None and found.code != code_hash():
+                raise StoreError(
+                    f"{found.shown} computes into the store {self.root} with another version of caploc's code than "
+                    "this run's: wait for it, update one of them, or choose another directory with --store DIR"
+                )
+            if not blocking:
+                yield None
+                return
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_WAIT_SECONDS)
         try:
-            yield held
+            yield found
         finally:
-            if held:
-                # A finished entry needs no lock file: who still waits on the unlinked one finds the entry there.
-                if lock.lock_counter == 1 and os.path.lexists(entry):
-                    with suppress(OSError):
-                        path.unlink()
-                lock.release()
+            leases.release(found, folder, key, finished=os.path.lexists(entry))
 
     def has(self, key: str) -> bool:
         """Whether something lies where the entry of `key` should; only `get` tells whether it is sound."""
@@ -222,14 +246,18 @@ class Store:
             busy = {}
             for key, compute in waiting.items():
                 with self.lock(key, blocking=False) as held:
-                    if not held:
+                    if held is None:
                         busy[key] = compute
                         continue
                     # between the look and the lock another process may have finished it
                     here = not self.has(key)
                     if here:
                         begin(key)
-                        self._write(key, encode(key, *compute(), title(key)))
+                        content = encode(key, *compute(), title(key))
+                        if (other := held.lost_to()) is not None:
+                            self._tell_of(other, key, content)
+                        if not self.has(key):
+                            self._write(key, content)
                 yield key, here
             if len(busy) < len(waiting):
                 pause = SHORTEST_WAIT_SECONDS
@@ -237,6 +265,19 @@ class Store:
                 time.sleep(pause)
                 pause = min(2 * pause, LONGEST_WAIT_SECONDS)
             waiting = busy
+
+    def _tell_of(self, other: str, key: str, content: bytes) -> None:
+        """Warns that an entry was computed twice, and whether both came out alike; the first one written stays."""
+        there, mine = self.get(key), decode(key, content)
+        alike = (
+            "" if there is None or same(there, mine) else ", and came out differently: compare their machines"
+        )
+        warnings.warn(
+            f"store entry {key} was computed here and by {other}{alike}; each took the other for dead, as a machine "
+            f"that sleeps is, or the file system of {self.root} does not keep them apart (then use --engine ray)",
+            StoreWarning,
+            stacklevel=2,
+        )
 
     def _again(self, key: str, compute: Compute, title: Callable[[str], str]) -> Entry:
         """An entry that was damaged or removed since it was computed, computed once more."""
@@ -306,7 +347,7 @@ class Store:
     def _set_aside(self, key: str) -> Entry | None:
         """Move what is damaged out of the way, unless another process just repaired it or is about to."""
         with self.lock(key, blocking=False) as held:
-            if not held:
+            if held is None:
                 return None
             reason = self.damage(key)
             if reason is None:
@@ -335,6 +376,15 @@ class Store:
                 f"cannot {action} the store {self.root} ({error.strerror or error}{where}): {remedy}, "
                 "or choose another directory with --store DIR"
             ) from error
+
+
+def same(one: Entry, other: Entry) -> bool:
+    """Whether two entries hold the same, bit for bit."""
+    bits = [
+        [(name, array.dtype, array.shape, array.tobytes()) for name, array in entry.arrays.items()]
+        for entry in (one, other)
+    ]
+    return bits[0] == bits[1] and one.meta == other.meta
 
 
 def host_name() -> str:

@@ -16,7 +16,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from caploc.errors import CaplocError
-from caploc.store import Store, host_name
+from caploc.store import Store, host_name, leases
 
 SOUND, DAMAGED, UNUSABLE = 0, 1, 2
 SECONDS_A_DAY = 86_400
@@ -133,11 +133,17 @@ def _collect(store: Store, dry_run: bool, days: float | None, keep: int | None) 
 def _remove(store: Store, path: Path, key: str) -> bool:
     """Whether it is gone: what is being computed under its key right now stays."""
     with store.lock(key, blocking=False) if key else nullcontext(True) as held:
-        if held and path.is_dir() and not path.is_symlink():
+        if held is None:
+            return False
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
-        elif held:
+        elif path.suffix == ".lock":
+            leases.clear(path.parent, key)
+        else:
             path.unlink(missing_ok=True)
-        return held
+            if key:
+                leases.clear(store.root / "locks", key)
+        return True
 
 
 def _set_aside(store: Store) -> list[Path]:
@@ -149,9 +155,9 @@ def _left(store: Store) -> Iterator[tuple[Path, str]]:
     for path in sorted(store.root.glob("v*/*/.*.tmp")):
         if path.name.endswith(f".{host_name()}.tmp") or _age(path) > 1:
             yield path, path.name[1:65]
-    for path in sorted(store.root.glob("locks/*.lock")):
-        if _age(path) > 1:
-            yield path, path.stem
+    for path in sorted(store.root.glob("locks/*")):
+        if _age(path) > 1 and "." not in path.stem[1:]:  # further ones of a key go with the first
+            yield path, path.stem if path.suffix == ".lock" else ""
 
 
 def _old(store: Store, days: float | None, keep: int | None) -> Iterator[str]:

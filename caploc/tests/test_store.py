@@ -21,7 +21,7 @@ from safetensors import safe_open
 
 from caploc.errors import CaplocError
 from caploc.fingerprints import fingerprint
-from caploc.store import DamagedError, Entry, Store, StoreError, StoreWarning, decode, encode, host_name
+from caploc.store import DamagedError, Store, StoreError, StoreWarning, decode, encode, host_name, same
 
 KEY = fingerprint("an entry")
 ARRAYS = {"sum": np.array([[1.5, np.nan], [np.inf, -0.0]]), "count": np.array(3)}
@@ -46,14 +46,6 @@ def store(tmp_path: Path) -> Store:
 
 def files(store: Store) -> set[str]:
     return {str(path.relative_to(store.root)) for path in store.root.rglob("*") if path.is_file()}
-
-
-def same(a: Entry, b: Entry) -> bool:
-    bits = [
-        [(name, array.dtype, array.shape, array.tobytes()) for name, array in e.arrays.items()]
-        for e in (a, b)
-    ]
-    return bits[0] == bits[1] and a.meta == b.meta
 
 
 def test_an_entry_is_read_and_hashed_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -152,3 +152,34 @@ def test_a_full_disk_is_named_with_the_remedy(tmp_path: Path, start: Start) -> N
     assert str(tmp_path / "store") in message
     assert "--store DIR" in message
     assert not [path for path in (tmp_path / "store").rglob("*") if path.is_file() and path.suffix != ".lock"]
+
+
+def test_killed_at_any_moment_a_run_goes_on_and_computes_nothing_finished_again(
+    tmp_path: Path, start: Start
+) -> None:
+    """Two processes, one of them or both killed at each of 20 random moments, and two new ones in their place."""
+    rng = np.random.default_rng(0)
+    begun: list[int] = []
+    rounds = 0
+    while rounds < 20:
+        directory = tmp_path / str(len(list(tmp_path.iterdir())))
+        directory.mkdir()
+        store, finished = Store(directory / "store"), set[str]()
+        while rounds < 20 and len(finished) < SHARDS:
+            children = [start(run, directory) for _ in range(2)]
+            time.sleep(rng.uniform(0.02, 0.3))
+            for child in children[: 1 + rounds % 2]:
+                child.kill()
+                child.join()
+            rounds += 1
+            before = len(computed(directory)) if (directory / "log").exists() else 0
+            finished = set(store.kept())
+            for child in children:
+                child.join(60)
+            later = computed(directory)[before:] if before else []
+            assert {KEYS[index] for index, _ in later}.isdisjoint(finished)
+        run(directory)
+        begun += [index for index, _ in computed(directory)]
+        assert results(directory) == {expected()}
+        assert store.describe().damaged == 0 and not list((store.root / "locks").iterdir())
+    assert len(begun) > len(set(begun)), "no kill came in the middle of anything"

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from caploc import locators
+from caploc import fingerprints, locators
 from caploc.audit import kept
 from caploc.audit.cells import CLAIM_TEST, PLANNED, REQUEST, CellRequest
 from caploc.audit.claims import ClaimTest, Reference
@@ -212,7 +212,7 @@ def test_other_files_are_another_finding(
     folder.mkdir()
     (folder / "config.json").write_text("{}", encoding="ascii")
     asked = dataclasses.replace(asked, model=str(folder)).keep()
-    fresh = [kept._model_content, kept.code_version]
+    fresh = [kept._model_content, kept.code_version, fingerprints.code_hash]
 
     def kept_in_another_process() -> bool:
         for function in fresh:
@@ -228,7 +228,7 @@ def test_other_files_are_another_finding(
     shutil.copytree(
         kept._PACKAGE / "statistics", package / "statistics", ignore=shutil.ignore_patterns("__*")
     )
-    monkeypatch.setattr(kept, "_PACKAGE", package)
+    monkeypatch.setattr(fingerprints, "_PACKAGE", package)
     assert not kept_in_another_process()
     asked.keep()
     assert kept_in_another_process()
@@ -238,7 +238,8 @@ def test_other_files_are_another_finding(
     assert kept_in_another_process()
     monkeypatch.setattr(kept, "package_versions", lambda: {"scipy": "0"})
     assert not kept_in_another_process()
-    kept.code_version.cache_clear()
+    for function in fresh:
+        function.cache_clear()
 
 
 def test_nothing_is_kept_of_what_the_hash_does_not_cover(asked: Asked) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,8 +13,14 @@ from caploc.audit.cells import cell_parameters
 from caploc.audit.claims import ClaimTest
 from caploc.audit.settings import AuditSettings, read_settings
 from caploc.defaults import DEFAULTS
+from caploc.experiments.locating import Scores
+from caploc.experiments.specs import Need, Plan
+from caploc.experiments.study import Study, StudySettings
+from caploc.model import loading
 from caploc.model.registry import REGISTRY
+from caploc.store import Store
 from caploc.tests.audit.conftest import PAPER, ClaimsRun
+from caploc.tests.tiny import REPOSITORY
 
 
 def read(**options: Any) -> AuditSettings:
@@ -240,6 +248,10 @@ def test_a_plan_says_what_can_be_decided_and_runs_nothing(claims_run: ClaimsRun)
             "claim * cells * supp * ref * power * against * false s * false r * time",
             "fidelity-ordering *yes*%*%*%*%*",
             "*20 facts at 0.1; about --samples * gives 80 %",
+            "family * cells * warm * TFLOP * time * memory * disk",
+            "erasure *4 *0 *core h * GB * GB",
+            "fidelity *1 *0 *core h * GB * GB",
+            "in all *core h*",
             "*cells: * judged from samples*",
             "*cannot reach one of the verdicts*",
         ]
@@ -254,3 +266,26 @@ def test_a_plan_beside_what_asks_for_a_run_is_told(claims_run: ClaimsRun, also: 
     run = claims_run("--plan", also)
     assert run.ret == pytest.ExitCode.USAGE_ERROR
     run.stderr.fnmatch_lines([f"*--plan runs nothing*{also}*"])
+
+
+def test_a_plan_says_what_cannot_run_here_and_why(claims_run: ClaimsRun, no_gpu: None) -> None:
+    claims_run.write(EFFECTS)
+    run = claims_run("--plan", "-m", "gpu", model="llama2-7b")
+    assert run.ret == pytest.ExitCode.OK
+    run.stdout.fnmatch_lines(
+        [
+            "erasure *4 *0 *- *- *- *-",
+            "*    4 cells cannot run here: needs a CUDA GPU with at least * GB; none found",
+        ]
+    )
+
+
+def test_a_plan_of_a_large_model_reads_no_weight(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """On a GPU that is pretended: the store holds nothing of weights that it never knew, so nobody hashes them."""
+    data = str(REPOSITORY / "fixtures" / "data")
+    settings = StudySettings(16, 20, device="cuda", data_root=data, datasets=["gsm8k"], store=Store(tmp_path))
+    study = Study("tiny-llama", replace(settings, elsewhere=True))
+    assert study.unread and study.lm.device.type == "cuda"
+    monkeypatch.setattr(loading._Source, "weights", None)
+    outlook = Plan([Need(study, Scores("gsm8k"))]).outlook
+    assert (outlook.stored, outlook.results) == (0, 1) and outlook.flops > 1e9

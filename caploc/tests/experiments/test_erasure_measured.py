@@ -20,8 +20,9 @@ from caploc.examples import Example
 from caploc.experiments import erasure, erasure_sets, evaluating
 from caploc.experiments.erasure import lost_more
 from caploc.experiments.erasure_sets import LAYER, LOCATED, RANDOM_ARMS, TWIN, Erased, Erasures
-from caploc.experiments.evaluating import EvaluationItems, Items, check_disjoint, floor_effect
+from caploc.experiments.evaluating import EvaluationItems, Items, PreparedItems, check_disjoint, floor_effect
 from caploc.experiments.evidence import assemble
+from caploc.experiments.specs import key_of
 from caploc.experiments.study import Study, StudySettings
 from caploc.findings import Cell, Effect, Finding, Measurement, Outcome
 from caploc.interventions import erased
@@ -93,10 +94,16 @@ def no_floor(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_floor")
-def test_measured_is_what_erasing_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("longest", [evaluating.LONGEST_SECONDS, 1e-4])
+def test_measured_is_what_erasing_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, longest: float
+) -> None:
     monkeypatch.setattr(erasure_sets, "AT_ONCE", 7)  # the sets lie in several entries of the store
+    monkeypatch.setattr(evaluating, "LONGEST_SECONDS", longest)  # and, where that is short, their items
     study = _study(tmp_path)
     found = study.result(Erased("one", 2.0))
+    several = len(study.tasks(Items("one"))) > 1
+    assert several == (longest < 1)
     assert found.arms.located.count and set(found.arms.sets) == {*RANDOM_ARMS, LOCATED, "largest", TWIN}
     for dataset in NAMES:
         items = study.result(Items(dataset))
@@ -113,6 +120,24 @@ def test_measured_is_what_erasing_gives(tmp_path: Path, monkeypatch: pytest.Monk
     assert everywhere.sum() > found.arms.located.count
     assert not any((found.arms.sets[arm] & everywhere).any() for arm in RANDOM_ARMS)
     assert set(found.outcomes["two"]) == set(erasure_sets.ON_OTHERS)
+
+
+def test_entries_are_split_by_their_work_and_small_ones_stay_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = _study(tmp_path)
+    items, sets = study.result(PreparedItems("one")), torch.zeros(3, 2, 96, dtype=torch.bool)
+    (task,) = evaluating.outcome_tasks(study, items, sets)
+    assert task.key == key_of(study, "outcomes", {"items": items.fingerprint, "sets": [[], [], []]})
+    whole = [one.tokens.id for one in items.prepared.all_items]
+    for rate in (1e6, 1e5, 1.0):
+        monkeypatch.setattr(evaluating, "RATES", {"cpu": (rate, 3.0)})
+        parts = evaluating._split(study, items, sets)
+        assert [one.tokens.id for part in parts for one in part.prepared.all_items] == whole
+        assert len({part.fingerprint for part in parts}) == len(parts) and all(
+            part.prepared.items for part in parts
+        )
+    assert len(parts) == len(whole)
 
 
 @pytest.mark.usefixtures("no_floor")

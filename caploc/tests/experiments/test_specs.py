@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from caploc.experiments import specs
 from caploc.experiments.specs import FloorError, Need, NotRunError, Plan, Progress, Spec, Task
 from caploc.experiments.study import Experiment, Study, StudySettings, experiment
 from caploc.findings import Cell, Count, Measurement
@@ -90,6 +91,44 @@ def test_progress_is_of_what_is_missing(study: Study) -> None:
     assert [one.what.split()[1] for one in told] == ["b", "b", "ab", "ab", "top", "top"]
     shares = [one.share or 0.0 for one in told]
     assert shares == sorted(shares) and shares[-1] == 1 and told[1].seconds_left is not None
+
+
+def test_time_left_goes_by_what_each_kind_of_result_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(specs, "time", SimpleNamespace(monotonic=lambda: now))
+    rates = specs._Rates()
+    rates.expect("written", 4.0)
+    rates.expect("read", 4.0)
+    assert rates.left(0.0) is None
+    took = [("read", 1.0), ("read", 1.0), ("written", 10.0), ("written", 10.0)]
+    for number, (kind, seconds) in enumerate(took):
+        rates.begin(str(number))
+        now += seconds
+        rates.add(str(number), kind, 1.0)
+    assert rates.left(22.0) == 2 * 10.0 + 2 * 1.0
+    rates.add(
+        "another process's", "written", 2.0
+    )  # two processes by now: what is done took both of them 22 seconds
+    assert rates.left(22.0) == pytest.approx(22.0 * 2.0 / 42.0)
+    rates.expect("unseen", 4.0)  # by the mean of all that was measured
+    assert rates.left(22.0) == pytest.approx(22.0 * (2.0 + 4 * 22 / 4) / 42.0)
+
+
+@dataclass(frozen=True)
+class Shards(Spec[int]):
+    """Of several entries."""
+
+    def tasks(self, study: Study) -> Iterable[Task]:
+        return [Task(fingerprint(["shard", number]), lambda: ({}, {})) for number in range(3)]
+
+    def read(self, study: Study, entries: Iterator[Entry]) -> int:
+        return len(list(entries))
+
+
+def test_a_line_says_how_many_shards_of_a_result_are_done(study: Study) -> None:
+    told: list[Progress] = []
+    Plan([Need(study, Shards())]).compute(told.append)
+    assert [one.what.partition(", ")[2] for one in told[1::2]] == [f"{n} of 3 shards" for n in (1, 2, 3)]
 
 
 def test_a_reason_is_a_result_that_others_may_meet(study: Study) -> None:
