@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from caploc.audit.cells import CLAIM_TEST, PLANNED, REQUEST, CellRequest, will_run
+from caploc.audit.claims import experiment_of
 from caploc.audit.kept import KeptFindings
-from caploc.audit.planning import experiment_of
 from caploc.audit.progress import ProgressFile
 from caploc.audit.settings import PAPER_SIGMA, AuditSettings, own_files
 from caploc.errors import CaplocError
