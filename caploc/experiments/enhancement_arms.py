@@ -25,7 +25,7 @@ from caploc.experiments.erasure_sets import located_anywhere
 from caploc.experiments.evaluating import PreparedItems, in_datasets
 from caploc.experiments.locating import Magnitudes, Scores, located_mask
 from caploc.experiments.specs import FloorError, Spec, Task, key_of
-from caploc.experiments.study import CPU_TRAINED, PAPER_SIGMA, Study
+from caploc.experiments.study import PAPER_SIGMA, Study
 from caploc.fingerprints import tensor_fingerprint
 from caploc.interventions.enhancement import Recipe, enhance
 from caploc.locators.magnitude import disjoint_sets
@@ -56,6 +56,8 @@ KINDS: Mapping[str, str] = MappingProxyType(
 EPOCHS = (1, 5, 10)
 """After which a run is scored (Table 2); what only stands beside the paper's methods, after the last."""
 LAST = EPOCHS[-1]
+CPU_EXAMPLES = 96
+"""Training examples on a CPU, at most ``--samples``; on a GPU all that locate."""
 PILOT_SHARE = 4
 """A pilot trains on a quarter of the examples in batches of a quarter, so that its updates are as many as a run's."""
 PRINTED_RATE = 1e-5
@@ -197,7 +199,7 @@ class LearningRates(Spec[Rates]):
 
 @dataclass(frozen=True)
 class TrainingExamples(Spec[Sequence[TokenizedExample]]):
-    """What a dataset's arms are trained on: the locating examples, on a CPU up to ``CPU_TRAINED`` and further ones of
+    """What a dataset's arms are trained on: the locating examples, on a CPU up to ``CPU_EXAMPLES`` and further ones of
     the same part of the data where fewer locate. No further one has the prompt of an evaluation item of any dataset."""
 
     dataset: str
@@ -209,7 +211,7 @@ class TrainingExamples(Spec[Sequence[TokenizedExample]]):
         located, settings = study.located(self.dataset).tokenized, study.settings
         if settings.device != "cpu":
             return located
-        wanted = min(settings.samples or CPU_TRAINED, CPU_TRAINED)
+        wanted = min(settings.samples or CPU_EXAMPLES, CPU_EXAMPLES)
         if wanted <= len(located):
             return located[:wanted]
         taken = {_prompt(one) for one in located}

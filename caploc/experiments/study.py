@@ -39,7 +39,7 @@ from caploc.findings import Cell, Measurement
 from caploc.fingerprints import fingerprint
 from caploc.locators.causal_tracing.trace import Kind
 from caploc.model.loading import DTYPES, Deferred, LanguageModel, defer_model, untrained_twin, wrap
-from caploc.model.registry import EARLY, REGISTRY, embedded_data
+from caploc.model.registry import REGISTRY, embedded_data
 from caploc.neurons import Deviation, Dispersion, Scope, Threshold
 from caploc.papers import Claim
 from caploc.rows.clean import HALF
@@ -48,8 +48,6 @@ from caploc.store import Store
 CPU_SAMPLES = 320
 """Power is .8 and more for what Table 1 prints (160 would do), and halves agree by half, so that the curve bounds them,
 under a third more noise than with 160. With the controls both embedded models take 900 CPU-seconds of attribution."""
-CPU_TRAINED = 96
-"""Of an early checkpoint, in which nothing is judged by its halves: as many as its located neurons are trained on."""
 PAPER_SIGMA = 6.0
 
 
@@ -57,9 +55,8 @@ PAPER_SIGMA = 6.0
 class StudySettings:
     """What a study is asked to do.
 
-    ``samples`` per dataset: None for the paper's own number on a GPU (section 5.3) and ``CPU_SAMPLES`` on a CPU,
-    ``CPU_TRAINED`` of an early checkpoint. ``share``: of the default numbers of facts, where ``samples`` says none
-    (`caploc.rules.looks`).
+    ``samples`` per dataset: None for the paper's own number on a GPU (section 5.3) and ``CPU_SAMPLES`` on a CPU.
+    ``share``: of the default numbers of facts, where ``samples`` says none (`caploc.rules.looks`).
     ``data_root`` None: the embedded data for embedded models, else the hub. ``files`` maps a dataset of the user's own
     to its file, ``scorings`` one to how it is scored. ``draws`` counts random splits. ``margins`` are the audited
     paper's (`caploc.papers.Paper.margins`). ``elsewhere``: an engine's workers compute the results, on ``device``; this
@@ -139,7 +136,6 @@ class StudySettings:
 
 __all__ = [
     "CPU_SAMPLES",
-    "CPU_TRAINED",
     "PAPER_SIGMA",
     "Experiment",
     "FloorError",
@@ -491,7 +487,7 @@ class Study:
         if self.settings.samples is not None:
             return self.settings.samples
         if self.settings.device == "cpu":
-            return CPU_TRAINED if self.model in EARLY else CPU_SAMPLES
+            return CPU_SAMPLES
         return DATASETS[dataset].paper_samples if dataset in DATASETS else None
 
     # ---------------------------------------------------------------------------------------------------- records

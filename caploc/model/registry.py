@@ -136,8 +136,6 @@ _TABLE = (
 # fmt: on
 
 REGISTRY: Mapping[str, RegisteredModel] = MappingProxyType({entry.name: entry for entry in _TABLE})
-EARLY = frozenset(entry.early for entry in _TABLE if entry.early)
-"""Names of early checkpoints."""
 """Name -> model: the embedded ones first, then the paper's, then those beyond it."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from caploc.findings import Bound, Count, Effect, Finding, Number, Outcome, Verdict
 from caploc.rules.base import (
@@ -292,24 +292,27 @@ class Consistent(Rule, kind="consistent"):
         return Verdict(Outcome.REFUTED, f"{quantity}: {num(violations, 0)}")
 
 
-class Untestable(Rule, kind="untestable"):
-    """No measurement decides it: always INCONCLUSIVE."""
-
-    empirical = False
-
-    def judge(self, claim: Claim, finding: Finding) -> Verdict:
-        return Verdict(Outcome.INCONCLUSIVE, "no measurement decides it")
-
-
 class MeasuredOnly(Rule, kind="measured"):
     """A number of our own that is held against nothing: MEASURED; INCONCLUSIVE where there is none, as at a floor."""
+
+    why: ClassVar[str] = "a number of our own, held against nothing"
 
     def nothing_to_judge(self, claim: Claim, finding: Finding) -> str | None:
         found = finding.measurement
         number_found = found.value.estimate if found.value else None
         if found.floor is not None or number_found is None or not math.isfinite(number_found):
             return None
-        return "a number of our own, held against nothing"
+        return self.why
+
+
+class Untestable(MeasuredOnly, kind="untestable"):
+    """No measurement decides it: its number is shown, and there is no verdict."""
+
+    why = "no measurement decides it"
+    empirical = False
+
+    def judge(self, claim: Claim, finding: Finding) -> Verdict:
+        return Verdict(Outcome.INCONCLUSIVE, self.why)
 
 
 class CorrectedOverlap(IntervalBelow, kind="corrected_overlap"):

@@ -184,7 +184,7 @@ def test_training_goes_on_to_examples_that_did_not_locate_and_are_not_tested(
     for name in ("gsm8k", "meta_math"):
         items = made.result(PreparedItems(name)).prepared.all_items
         assert not trained & {arms._prompt(one.tokens) for one in items}
-    monkeypatch.setattr(arms, "CPU_TRAINED", 5)
+    monkeypatch.setattr(arms, "CPU_EXAMPLES", 5)
     again = Study("mine", settings, tiny_lm())
     assert len(arms.training_examples(again, "gsm8k")) == 5
 

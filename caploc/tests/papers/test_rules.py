@@ -197,6 +197,7 @@ EXAMPLES: list[tuple[str, Outcome, dict[str, Part | None], dict[str, Any]]] = [
     ("consistent", U, {}, {"floor": "nothing to compare"}),
     ("consistent", R, {}, {"estimate": 2.0}),
     ("untestable", U, {}, {"estimate": None}),
+    ("untestable", M, {}, {}),
     ("measured", M, {}, {}),
     ("measured", U, {}, {"floor": "nothing is located"}),
 ]
@@ -214,7 +215,7 @@ def test_each_rule_by_example(
 def test_the_examples_reach_every_outcome_of_every_rule() -> None:
     reached = {(kind, outcome) for kind, outcome, _, _ in EXAMPLES}
     possible = {(kind, outcome) for kind in JUDGED for outcome in (S, R, U)}
-    possible |= {("agreement", M), ("readings", M), ("measured", M)}
+    possible |= {(kind, M) for kind in ("agreement", "readings", "measured", "untestable")}
     assert reached == possible - {(kind, one) for kind in ("untestable", "measured") for one in (S, R)}
 
 
