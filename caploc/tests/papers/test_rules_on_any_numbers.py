@@ -40,7 +40,7 @@ def test_every_registered_rule_is_tried_here() -> None:
     assert embedded == {*JUDGED, "derived"}
 
 
-@pytest.mark.parametrize("kind", JUDGED)
+@pytest.mark.parametrize("kind", [kind for kind in JUDGED if kind != "untestable"])
 @pytest.mark.parametrize("estimate", [None, NAN, float("inf")])
 def test_without_an_estimate_nothing_is_decided(kind: str, estimate: float | None) -> None:
     verdict = judge(claim_of(kind), finding_of(kind, estimate=estimate))
