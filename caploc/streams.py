@@ -99,6 +99,11 @@ class Stream(Enum):
         None,
         "orders in which simulated samples make up measurements; their count follows the seed",
     )
+    LOOKED_SAMPLES = (
+        121,
+        "samples of a stated truth, which grow from look to look; run and part follow the seed",
+    )
+    LOOKED_PARTS = 122, "what else a simulated measurement draws at one look; run and look follow the seed"
     SIMULATED_NOISE = None, "noise on planted scores, for the overlap that it leaves"
 
     # interventions

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import itertools
 import os
 import re
 import sys
@@ -33,7 +34,6 @@ from caploc.fingerprints import file_hash, fingerprint, tensor_fingerprint
 from caploc.hub import COMMIT, model_snapshot
 from caploc.model.files import ModelFiles, explained
 from caploc.model.registry import REGISTRY, embedded_folder
-from caploc.model.splitting import place
 from caploc.model.tokenizers import load_tokenizer, settled
 from caploc.rows.borrowing import wide_head
 from caploc.rows.model import RowModel
@@ -365,6 +365,11 @@ def _placed(
     model: PreTrainedModel, architecture: Architecture, devices: Sequence[torch.device], name: str
 ) -> PreTrainedModel:
     """``model`` on ``devices``. Raises ModelError where it has no room there."""
+    tensors = itertools.chain(model.parameters(), model.buffers())
+    if len(devices) == 1 and all(tensor.device == devices[0] for tensor in tensors):
+        return model
+    from caploc.model.splitting import place
+
     size = sum(parameter.nbytes for parameter in model.parameters())
     with refused_if_too_large(
         f"model {name!r}, whose weights take {size / 1e9:.2g} GB,",

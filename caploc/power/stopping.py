@@ -115,9 +115,9 @@ def _draw(design: Design, run: int, look: Look, covered: bool) -> Draw:
     place = itertools.count()
 
     def take(one: Design, truth: float | None) -> Sampled | Grown:
-        return one.sample(truth, stream(Stream.SIMULATED_SAMPLES, 9, run, next(place)))
+        return one.sample(truth, stream(Stream.LOOKED_SAMPLES, 9, run, next(place)))
 
-    return Draw(take, design, stream(Stream.SIMULATED_PARTS, 10, run, look.number), covered=covered)
+    return Draw(take, design, stream(Stream.LOOKED_PARTS, 10, run, look.number), covered=covered)
 
 
 def _often(ended: Sequence[Ended], outcome: Outcome) -> float:

@@ -26,7 +26,7 @@ PAPER = load_paper("capability_localization")
 LONG = " and so on" * CONTEXT
 
 # of what both embedded models draw at the default settings, where nothing is left out ahead of a draw
-EMBEDDED = "31a513c0865d397e"
+EMBEDDED = "29bb4deb8b4f4329"
 
 
 def record(number: int, long: bool = False, **more: Any) -> dict[str, Any]:

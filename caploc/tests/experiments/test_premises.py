@@ -134,7 +134,7 @@ def test_answers_at_the_ceiling_are_judged_by_their_log_odds() -> None:
     [
         (60, 0.9, 0.3, Outcome.SUPPORTED),
         (60, 0.5, 0.9, Outcome.REFUTED),
-        (400, 0.5, 0.5, Outcome.REFUTED),
+        (800, 0.5, 0.5, Outcome.REFUTED),
         (60, 0.0, 0.0, Outcome.REFUTED),
         (60, 0.9, {UNIFORM: 0.0, DEGREES: 0.92, NODES: 0.0}, Outcome.INCONCLUSIVE),
         (60, 0.99, {UNIFORM: 0.0, DEGREES: 0.99, NODES: 0.0}, Outcome.INCONCLUSIVE),

@@ -46,7 +46,7 @@ from caploc.tests.tiny import NEURONS, tiny_lm
 
 PAPER = load_paper("capability_localization")
 CLAIM = PAPER.claim("general-cnl-outperforms")
-COUNT, LAYERS, WIDTH, ITEMS = 32, 4, 60, 80
+COUNT, LAYERS, WIDTH, ITEMS = 32, 4, 60, 120
 METHODS = compared()
 DECIDE = ("kn", "rome", "kc")
 MODEL = small_model("gptj", LAYERS)
