@@ -72,7 +72,7 @@ class SimulatedGpus:
         limit: bytes that each may hold from now on; None for ``memory``. Beyond, allocations raise
             ``torch.cuda.OutOfMemoryError``.
         peak: by device, the most bytes held so far; may be set back.
-        launches: kernels run on a GPU.
+        launches: kernels run on a GPU; views run none.
         waits: by kind, how often the CPU had to wait for a GPU.
     """
 
@@ -219,7 +219,7 @@ class SimulatedGpus:
         device = self._common(kernel, args, kwargs) if self._target is None else self._target
         result = kernel(*args, **kwargs)
         if device.type == "cuda":
-            self.launches += 1
+            self.launches += not kernel.is_view
             mask = kernel in _INDEXED and any(index.dtype == torch.bool for index in _tensors(args[1]))
             if kernel in _WAITS or mask:
                 self.waits[str(kernel)] += 1
