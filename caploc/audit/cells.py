@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from caploc.audit.claims import ClaimTest
+from caploc.audit.claims import ClaimTest, trains
 from caploc.audit.results import Planned
 from caploc.audit.settings import PAPER_SIGMA, AuditSettings, DatasetRequest, ModelRequest, registered_facts
 from caploc.findings import PRINTED, TOGETHER, Cell
@@ -77,7 +77,7 @@ def cell_parameters(
         return _fact_cells(declared, settings, variants)
     sigmas_of_run = settings.sigmas or tuple(reported) or (PAPER_SIGMA,)
     if declared.over == "models":
-        return _joint_cells(replace(settings, sigmas=sigmas_of_run), variants, declared.all_sigmas)
+        return _joint_cells(replace(settings, sigmas=sigmas_of_run), variants, declared)
     left_out = []
     datasets: Sequence[DatasetRequest | None] = [None]
     if declared.over == "datasets":
@@ -100,7 +100,7 @@ def cell_parameters(
         return [settings.variant_sigma] if variant and declared.sigma is None else sigmas_of_run
 
     return [
-        _parameter(model, dataset, sigma, marks, variant)
+        _parameter(model, dataset, sigma, marks, variant, trains=trains(declared))
         for model in settings.models
         for variant in ("", *variants(model.label))
         for dataset in datasets
@@ -122,7 +122,7 @@ def _fact_cells(declared: ClaimTest, settings: AuditSettings, variants: Variants
     ]
 
 
-def _joint_cells(settings: AuditSettings, variants: Variants, all_sigmas: bool) -> list[Any]:
+def _joint_cells(settings: AuditSettings, variants: Variants, declared: ClaimTest) -> list[Any]:
     """Models that need a GPU are compared with each other, the rest with each other: one machine may not run both. The
     cell's model is their labels, sorted. A model that is alone is skipped, with the reason."""
     alone = pytest.mark.skip(reason="this claim compares models; add another --model")
@@ -135,13 +135,16 @@ def _joint_cells(settings: AuditSettings, variants: Variants, all_sigmas: bool) 
                 model="",
                 gpu=gpu,
                 min_gb=max(one.min_gb for one in models),  # one of them is held at a time
+                train_gb=max(one.train_gb for one in models),
                 gated=any(one.gated for one in models),
                 network=any(one.network for one in models),
             )
             parameters += [
-                _parameter(joint, None, sigma, [alone] if len(models) == 1 else [], variant, models)
+                _parameter(
+                    joint, None, sigma, [alone] if len(models) == 1 else [], variant, models, trains(declared)
+                )
                 for variant in ("", *variants(joint.label))
-                for sigma in _joint_sigmas(settings, variant, all_sigmas)
+                for sigma in _joint_sigmas(settings, variant, declared.all_sigmas)
             ]
     return parameters
 
@@ -159,6 +162,7 @@ def _parameter(
     marks: Iterable[pytest.MarkDecorator],
     variant: str,
     each: Iterable[ModelRequest] = (),
+    trains: bool = False,
 ) -> Any:
     name = dataset.label if dataset else None
 
@@ -166,7 +170,7 @@ def _parameter(
         return CellRequest(Cell(one.label, name, sigma, variant), one.model, own)
 
     request = asked(model, *map(asked, each))
-    return pytest.param(request, id=request.cell.label, marks=[*model.marks(), *marks])
+    return pytest.param(request, id=request.cell.label, marks=[*model.marks(trains), *marks])
 
 
 def other_readings(claim_id: str, settings: AuditSettings, paper: Paper | None) -> list[str]:

@@ -41,19 +41,22 @@ _MOST = {"samples": 10**9, "draws": 10**6, "steps": 10**6, "seed": 2**63 - 1}
 
 @dataclass(frozen=True)
 class ModelRequest:
-    """A model to audit: ``label`` names it in test ids, ``model`` is what ``load_model`` takes."""
+    """A model to audit: ``label`` names it in test ids, ``model`` is what ``load_model`` takes. ``train_gb``: memory
+    that claims about training need at least; ``min_gb``: that all others do."""
 
     label: str
     model: str
     embedded: bool = False
     gpu: bool = False
     min_gb: int = 0
+    train_gb: int = 0
     gated: bool = False
     network: bool = False
 
-    def marks(self) -> list[pytest.MarkDecorator]:
-        """The markers its tests carry."""
-        marks = [pytest.mark.gpu, pytest.mark.min_gb(self.min_gb)] if self.gpu else []
+    def marks(self, trains: bool = False) -> list[pytest.MarkDecorator]:
+        """The markers its tests carry; ``trains`` for those of claims about training."""
+        least = self.train_gb if trains else self.min_gb
+        marks = [pytest.mark.gpu, pytest.mark.min_gb(least)] if self.gpu else []
         marks += [pytest.mark.gated] if self.gated else []
         return marks + ([pytest.mark.network] if self.network else [])
 
@@ -513,6 +516,7 @@ def _registered(name: str) -> ModelRequest:
         embedded=entry.embedded,
         gpu=not entry.embedded,
         min_gb=entry.min_gb,
+        train_gb=entry.train_gb,
         gated=entry.gated,
         network=not entry.embedded,
     )

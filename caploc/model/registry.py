@@ -17,7 +17,10 @@ from types import MappingProxyType
 from caploc.errors import ModelError, UnknownNameError
 
 _WORK_GB = 8
-"""Keys and values, packed rows and their gradients, in GB: what attribution needs beside the weights."""
+"""Keys and values, packed rows and their gradients, in GB: what attribution needs beside the weights; and what a batch
+does in training, which is taken in parts."""
+_UNGATED = frozenset({"gpt2", "gpt_neox", "gptj", "phi"})
+"""Families of the table whose neurons have one row into the MLP; others have two, of gate and up."""
 
 _EMBEDDED_ROOT = Path(__file__).resolve().parents[2] / "fixtures" / "models"
 
@@ -32,6 +35,7 @@ class RegisteredModel:
     ``revision``  the repository's commit, 40 hexadecimal digits; empty for an embedded model
     ``params_b``  parameters in billions, tied ones counted once
     ``min_gb``    GPU memory that attribution in bfloat16 needs, in GB (10^9 bytes), rounded up
+    ``train_gb``  the same for training all of the MLPs' weights in place
     ``gated``     the hub asks for a login and an accepted licence
     ``family``    ``config.model_type``
     ``layers``    decoder layers
@@ -48,6 +52,7 @@ class RegisteredModel:
     revision: str
     params_b: float
     min_gb: int
+    train_gb: int
     gated: bool
     family: str
     layers: int
@@ -71,17 +76,20 @@ def _hub(
     gated: bool = False,
     paper: bool = False,
 ) -> RegisteredModel:
-    """``min_gb`` is 2 bytes a parameter, a float32 copy of the ``head`` [vocabulary, width], and the work."""
+    """``min_gb`` is 2 bytes a parameter, a float32 copy of the ``head`` [vocabulary, width], and the work; ``train_gb``
+    has a float32 gradient of the MLPs' weights on top, as `caploc.interventions.enhancement.in_place` reckons."""
     hub, _, revision = source.partition("@")
-    min_gb = math.ceil(2 * params_b + 4 * head[0] * head[1] / 1e9 + _WORK_GB)
+    least = 2 * params_b + 4 * head[0] * head[1] / 1e9 + _WORK_GB
+    trained = layers * neurons * head[1] * (2 if family in _UNGATED else 3)
+    min_gb, train_gb = math.ceil(least), math.ceil(least + 4 * trained / 1e9)
     return RegisteredModel(
-        name, hub, revision, params_b, min_gb, gated, family, layers, neurons, display, paper
+        name, hub, revision, params_b, min_gb, train_gb, gated, family, layers, neurons, display, paper
     )
 
 
 def _embedded(name: str, family: str, neurons: int, params_b: float, early: str = "") -> RegisteredModel:
     return RegisteredModel(
-        name, name, "", params_b, 1, False, family, 8, neurons, name, False, embedded=True, early=early
+        name, name, "", params_b, 1, 1, False, family, 8, neurons, name, False, embedded=True, early=early
     )
 
 

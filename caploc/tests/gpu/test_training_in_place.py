@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,13 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import GPTJConfig, LlamaConfig, PreTrainedConfig
+from transformers import AutoModelForCausalLM, GPTJConfig, LlamaConfig, PreTrainedConfig
 
+from caploc.architectures import ARCHITECTURES
 from caploc.errors import ModelError
-from caploc.interventions.enhancement import Enhancement, in_place
+from caploc.interventions.enhancement import Enhancement, Recipe, in_place
 from caploc.interventions.enhancement.in_place import RowsInPlace, TrainingBytes, needs_to_be_in_place
 from caploc.interventions.enhancement.training import Trainer, enhance
+from caploc.model import registry
 from caploc.model.loading import LanguageModel, wrap
+from caploc.model.registry import REGISTRY
 from caploc.neurons import NeuronMask
 from caploc.rows.sizing import Budget
 from caploc.tests.attribution.families import config_of, in_float64, make_model
@@ -208,3 +212,46 @@ def test_a_training_that_fits_beside_the_model_is_done_so() -> None:
             gpus.memory = memory
             assert needs_to_be_in_place(lm, others, RECIPE, located) is expected
             lm.move("cpu")
+
+
+def on_meta(name: str) -> LanguageModel:
+    """A model of the paper's by its shapes alone."""
+    entry = REGISTRY[name]
+    width = {"llama2-7b": 4096, "llama2-13b": 5120, "gptj-6b": 4096}[name]
+    if entry.family == "gptj":
+        config: PreTrainedConfig = GPTJConfig()  # its defaults are those of the model
+    else:
+        config = LlamaConfig(
+            hidden_size=width,
+            intermediate_size=entry.neurons,
+            num_hidden_layers=entry.layers,
+            num_attention_heads=width // 128,
+        )
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    return LanguageModel(name, model, tokenizer(), ARCHITECTURES[entry.family])
+
+
+@pytest.mark.parametrize(
+    ("name", "beside", "in_place"),
+    [("llama2-7b", 79, 18), ("llama2-13b", 154, 35), ("gptj-6b", 69, 16)],
+)
+def test_the_papers_models_fit_a_gpu_of_80_gb(name: str, beside: int, in_place: int) -> None:
+    """All but a located neuron a layer; what a plan asks for is what training in place is reckoned to take."""
+    lm, entry = on_meta(name), REGISTRY[name]
+    located = torch.zeros(lm.num_layers, lm.num_neurons, dtype=torch.bool)
+    located[:, 0] = True
+    needed = TrainingBytes.of(lm, NeuronMask(~located), Recipe(), NeuronMask(located))
+    assert math.ceil(needed.beside / 1e9) == beside and math.ceil(needed.in_place / 1e9) == in_place
+    assert entry.train_gb == pytest.approx(entry.min_gb + needed.in_place / 1e9, abs=1.2)
+    assert entry.train_gb <= 80 < beside + 2 * entry.params_b
+
+
+@pytest.mark.parametrize("name", [name for name, entry in REGISTRY.items() if not entry.embedded])
+def test_the_registry_knows_how_many_rows_a_neuron_has(name: str) -> None:
+    """Of gate and up, or one; biases are next to nothing."""
+    entry = REGISTRY[name]
+    lm = lm_of(entry.family, torch.float32)
+    width = lm.model.get_input_embeddings().weight.shape[1]
+    rows = 2 if entry.family in registry._UNGATED else 3
+    assert lm.parameters_per_neuron // width == rows
