@@ -130,8 +130,8 @@ def token_bytes(
 
     With gradients: what autograd keeps of every layer above the one that rows enter behind (two vectors of the model's
     width and four of its neurons; with a gate three of these, and two more of the width in float32, of RMSNorm) and, at
-    the peak, what one layer takes on the way back, or three float32 rows of logits. Without: each layer's keys and values, one layer's states and activations,
-    and the logits.
+    the peak, what one layer takes on the way back, or three float32 rows of logits. Without:
+    each layer's keys and values, one layer's states and activations, and the logits.
 
     A row of ``columns`` tokens that is handed the keys and values of ``context`` tokens before it has copies of them.
     """
@@ -156,7 +156,9 @@ def least_bytes(shape: Shape, item: int, need: str) -> float:
     pass, which takes its share of what they leave."""
     if need == "precise":
         return _precise_bytes(shape)
-    each = {share: token_bytes(shape, item, gradients=share == SHARE_WITH_GRADIENTS) / share for share in _SHARES}
+    each = {
+        share: token_bytes(shape, item, gradients=share == SHARE_WITH_GRADIENTS) / share for share in _SHARES
+    }
     smallest = each[SHARE] if need == "passes" else max(each.values())
     found = weight_bytes(shape, item) + LEAST_TOKENS * smallest
     return found + (TRAINED_BYTES * shape.mlp_parameters if need == "training" else 0.0)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from caploc.audit.claims import ClaimTest, experiment_of
+from caploc.audit.claims import ClaimTest, experiment_of, trains
 from caploc.audit.results import Planned
 from caploc.audit.settings import PAPER_SIGMA, AuditSettings, DatasetRequest, ModelRequest, registered_facts
 from caploc.findings import PRINTED, TOGETHER, Cell
@@ -28,8 +28,6 @@ CLAIM_TEST = pytest.StashKey[ClaimTest]()
 NEEDS_OF: Mapping[str, str] = MappingProxyType(
     {
         "completeness": "precise",
-        "enhancement": "training",
-        "enhancement_elsewhere": "training",
         "fidelity": "precise",
         "fidelity.kn_mean_located": "attribution",
         "fidelity.overlap": "attribution",
@@ -41,7 +39,7 @@ NEEDS_OF: Mapping[str, str] = MappingProxyType(
     }
 )
 """A family of experiments, or one of them -> what it needs memory for, one of `caploc.costs.NEEDS`; packed passes with
-gradients, ``attribution``, where it is not listed."""
+gradients, ``attribution``, where it is not listed and nothing is trained."""
 ITEM_BYTES: Mapping[str, int] = MappingProxyType({"float32": 4, "float64": 8})
 """Of ``--dtype``; all others take two bytes a number."""
 
@@ -95,7 +93,9 @@ def cell_parameters(
     ``reported``: the sigmas at which the paper reports the claim, taken where the run names none.
     Where the claim is about one dataset or sigma that the run leaves out, its cells are skipped, with the reason.
     """
-    settings = replace(settings, models=tuple(_with_memory(one, declared, settings) for one in settings.models))
+    settings = replace(
+        settings, models=tuple(_with_memory(one, declared, settings) for one in settings.models)
+    )
     if declared.over == "facts":
         return _fact_cells(declared, settings, variants)
     sigmas_of_run = settings.sigmas or tuple(reported) or (PAPER_SIGMA,)
@@ -137,6 +137,7 @@ def _with_memory(model: ModelRequest, declared: ClaimTest, settings: AuditSettin
         return model
     name = experiment_of(declared)
     need = NEEDS_OF.get(name) or NEEDS_OF.get(name.partition(".")[0], "attribution")
+    need = "training" if trains(declared) else need
     item = ITEM_BYTES.get(settings.dtype, 2)
     return replace(model, min_gb=REGISTRY[model.model].min_gb(need, item))
 

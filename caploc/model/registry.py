@@ -18,7 +18,8 @@ from caploc.costs import Shape, least_bytes
 from caploc.errors import ModelError, UnknownNameError
 
 _WITHOUT_GATE = frozenset({"gptj", "gpt_neox", "phi", "gpt2"})
-_IN_STEPS = frozenset({"gptj"})
+_IN_STEPS = frozenset({"gptj", "gemma2"})
+"""Families that have no gate in their MLP; that attend in steps, scores in float32."""
 _EMBEDDED_ROOT = Path(__file__).resolve().parents[2] / "fixtures" / "models"
 
 

@@ -230,11 +230,15 @@ def test_a_cell_needs_the_memory_of_its_own_experiment() -> None:
         return next(int(mark.args[0]) for mark in one.marks if mark.name == "min_gb")
 
     entry = REGISTRY["llama2-7b"]
-    located, trained = experiments.erasure.erase, experiments.enhancement.anything
+    located, trained = experiments.erasure.erase, experiments.enhancement.located_beats_random
     assert least(located) == entry.min_gb("attribution") < 24 < least(experiments.reliability_kc.anything)
     assert least(trained) == entry.min_gb("training") > least(located)
     assert least(located, dtype="float32") == entry.min_gb("attribution", 4) > 2 * 13
-    assert least(experiments.fidelity.overlap(method="kn")) == least(located) < least(experiments.fidelity.ordering)
+    assert (
+        least(experiments.fidelity.overlap(method="kn"))
+        == least(located)
+        < least(experiments.fidelity.ordering)
+    )
 
 
 def test_a_claim_about_one_dataset_keeps_to_it() -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import Any, NamedTuple, Self
 from unittest import mock
@@ -131,6 +131,9 @@ class SimulatedGpus:
             "memory_allocated": lambda device=None: self.live(device or 0),
             "empty_cache": lambda: None,
             "synchronize": lambda device=None: None,
+            "Stream": lambda device=None: SimpleNamespace(wait_stream=lambda other: None),
+            "current_stream": lambda device=None: SimpleNamespace(wait_stream=lambda other: None),
+            "stream": nullcontext,
             "manual_seed_all": lambda seed: None,
             "get_rng_state": lambda device=None: torch.empty(0, dtype=torch.uint8),
             "set_rng_state": lambda state, device=None: None,

@@ -1,4 +1,4 @@
-"""What `caploc.costs` reckons, against what simulated GPUs count: within 20 %, on the embedded models and wider ones."""
+"""What `caploc.costs` reckons, against what simulated GPUs count: within 20 %, on the embedded models and wider."""
 
 from __future__ import annotations
 

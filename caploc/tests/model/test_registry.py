@@ -83,14 +83,15 @@ def test_memory_covers_weights_and_work(name: str) -> None:
     for need in NEEDS:
         half[need], whole[need] = entry.min_gb(need), entry.min_gb(need, 4)
     weights = 2 * entry.params_b
-    assert weights < half["passes"] <= half["attribution"] < half["training"]
+    assert weights < half["passes"] <= half["attribution"] <= half["training"]
     assert half["precise"] == whole["precise"] > 2 * weights
     assert whole["attribution"] > 2 * weights and all(whole[need] >= half[need] for need in NEEDS)
 
 
 def test_memory_of_a_known_model() -> None:
     """Weights of 13.476e9 bytes and a float32 head of 0.524e9. A token of the smallest pass keeps, of each of 31
-    layers, 12 bytes of 4,096 and 6 of 11,008, and takes 12 of 32,000 logits: 256 of them may take a half of the rest."""
+    layers, 12 bytes of 4,096 and 6 of 11,008, and takes 12 of 32,000 logits: 256 of them may take half of the
+    rest."""
     found = {need: REGISTRY["llama2-7b"].min_gb(need) for need in NEEDS}
     token = 31 * (12 * 4096 + 6 * 11008) + 12 * 32000
     whole = 13.476e9 + 4 * 32000 * 4096 + 2 * 256 * token
