@@ -4,10 +4,11 @@ hours the paper's GSM8K takes at that rate; nothing is downloaded."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -19,9 +20,14 @@ from caploc.architectures import ARCHITECTURES
 from caploc.attribution.engine import Attributor, Method
 from caploc.benchmarks import Options
 from caploc.benchmarks.tables import Spread, Table, Value
+from caploc.datasets import DATASETS
+from caploc.defaults import DEFAULTS
 from caploc.errors import OptionError
 from caploc.evaluation import evaluate, prepare
 from caploc.examples import Example, TokenizedExample
+from caploc.experiments.enhancement_arms import KINDS, LAST, OTHERS, RUNS
+from caploc.experiments.enhancement_runs import epochs_of
+from caploc.experiments.erasure_sets import BESIDE, FEW_SETS, ON_OTHERS
 from caploc.interventions.enhancement import Recipe
 from caploc.interventions.enhancement.batches import Batches
 from caploc.interventions.enhancement.training import Trainer
@@ -54,6 +60,17 @@ class Sizes:
 
 FULL = Sizes(examples=4, prompt=100, answer=120, sets=100, items=4, written=150, batch=16)
 QUICK = Sizes(examples=1, prompt=10, answer=4, sets=4, items=1, written=6, batch=2)
+
+
+LENGTHS: Mapping[str, tuple[int, int]] = MappingProxyType(
+    {"gsm8k": (100, 120), "meta_math": (100, 180), "code25k": (40, 150), "emotion": (45, 2), "imdb": (330, 1)}
+)
+"""Tokens of a prompt and an answer of the paper's datasets, as Llama 2 counts them: rough means, assumed."""
+WRITTEN = 150
+"""Tokens that a text may have of those that are generated, ``GENERATED``; half of them are written on average."""
+GENERATED = ("gsm8k", "meta_math")
+CONTROLS, SIGMAS, TRAINED_ON = 3, 2, ("gsm8k", "emotion", "code25k")
+"""Locating: of the model itself, of twins and of scrambled text; sigmas and datasets of Tables 2 and 3."""
 
 
 @dataclass
@@ -141,6 +158,54 @@ def measure_rates(sizes: Sizes, options: Options) -> Iterator[Table]:
         table.rows.append(_row(name, samples, found[name]))
     yield table
     yield _hours(options.shape, shape, sizes, works["attribution"][0], found["attribution"])
+
+
+def measure_hours(sizes: Sizes, options: Options) -> Iterator[Table]:
+    """One table, a row for each of the paper's models: what a plan reckons at the paper's sizes, from shapes alone."""
+    table = Table(
+        "hours",
+        "Hours of one H100 at 80 GB that the paper's audit takes by the cost model, not measured",
+        notes=[
+            "where every base has something to lose and nothing is stopped early; claims about single facts and rivals "
+            "are left out; lengths of texts are assumed, see caploc.benchmarks.gpu",
+            "by caploc.costs, at 400 TFLOP/s in long passes, 25 microseconds a kernel in steps of one token; memory is "
+            "what a cell asks for at least, in a run in bfloat16",
+        ],
+    )
+    for name, entry in REGISTRY.items():
+        if entry.paper and entry.shape is not None:
+            hours = audit_hours(entry.shape)
+            memory = {f"{need} GB": entry.min_gb(need) for need in ("attribution", "precise", "training")}
+            table.rows.append({"model": name, **hours, "in all": sum(hours.values()), **memory})
+    yield table
+
+
+def audit_hours(shape: costs.Shape) -> dict[str, float]:
+    """By family, in bfloat16: of locating, erasing and training, with their evaluations."""
+    counts = {name: DATASETS[name].paper_samples or 0 for name in LENGTHS}
+
+    def evaluation(name: str) -> float:
+        prompt, answer = LENGTHS[name]
+        read = 2.0 * shape.parameters * (prompt + answer)
+        writes = name in GENERATED
+        held_up = costs.held_up_flops(shape, 2, prompt + answer + WRITTEN) * WRITTEN / 2 if writes else 0.0
+        return counts[name] * (read + held_up)
+
+    once = {name: evaluation(name) for name in LENGTHS}
+    locating = sum(counts[name] * costs.attribution_flops(shape, *LENGTHS[name], 20) for name in LENGTHS)
+    at_home = 3 + FEW_SETS + 2 * BESIDE + int(DEFAULTS["draws"]) // 2
+    elsewhere = sum(ON_OTHERS.values()) * (len(once) - 1)
+    erasing = (at_home + elsewhere) * sum(once.values())
+    training = 0.0
+    for name in TRAINED_ON:
+        read = counts[name] * LENGTHS[name][1]
+        tokens = counts[name] * sum(LENGTHS[name])
+        for arm, runs in RUNS.items():
+            trained = shape.mlp_parameters if KINDS[arm] == OTHERS else 0.0
+            evaluated = sum(once.values()) + (len(epochs_of(arm)) - 1) * once[name]
+            training += runs * (LAST * costs.training_flops(shape, tokens, read, trained) + evaluated)
+    work = {"locating": CONTROLS * locating, "erasure": SIGMAS * erasing, "enhancement": SIGMAS * training}
+    return {name: flops / costs.RATE / 3600 for name, flops in work.items()}
 
 
 def _row(name: str, samples: int, measured: Measured) -> dict[str, Value]:

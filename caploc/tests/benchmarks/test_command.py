@@ -100,7 +100,10 @@ def test_the_gpu_benchmark_runs_on_a_cpu_in_a_tiny_shape(
 ) -> None:
     file = tmp_path / "report.json"
     assert main(["gpu", "--quick", "--repeat", "1", "--shape", "tiny", "--json", str(file)]) == 0
-    rates, hours = json.loads(file.read_text())["benchmarks"]["gpu"]
+    audit, rates, hours = json.loads(file.read_text())["benchmarks"]["gpu"]
+    assert [row["model"] for row in audit["rows"]] == ["llama2-7b", "llama2-13b", "gptj-6b"]
+    assert all(row["in all"] > row["erasure"] > row["locating"] / 2 > 1 for row in audit["rows"])
+    assert all(row["training GB"] <= 80 for row in audit["rows"])
     assert [row["work"] for row in rates["rows"]] == [
         "attribution",
         "erasure",
