@@ -21,13 +21,14 @@ from caploc.attribution.integrate import (
 )
 from caploc.attribution.method import Method, Tolerance, fixed_rule
 from caploc.attribution.packed import PackedModel, PreactivationModel
+from caploc.costs import attribution_flops, forward_flops, passed_flops
 from caploc.errors import ModelError, OptionError, against_nan
 from caploc.examples import Example, TokenizedExample, tokenize
 from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronScores, ScoreSums
 from caploc.rows.borrowing import Borrower, wide_head
 from caploc.rows.clean import CleanPass, check_reproduced, run_clean
-from caploc.rows.sizing import Budget, automatic_chunk, bytes_per_token
+from caploc.rows.sizing import Budget, automatic_chunk, bytes_per_token, shape_of
 
 __all__ = ["Attributor", "Method", "attribute"]
 
@@ -183,28 +184,21 @@ def attribute(
 
 
 def packed_flops(lm: LanguageModel, examples: Sequence[TokenizedExample], method: Method) -> float:
-    """Floating-point operations of the packed engine, by count: matrix products only, forward and backward.
+    """Floating-point operations of the packed engine (`caploc.costs.attribution_flops`).
 
-    A token that enters behind layer l passes the layers above it, on average (L - 1) / 2, and the head; the gradient
-    costs as much again, parameters being frozen. The path of one neuron needs no gradient, but a token for every
-    neuron. The adaptive rule usually needs less than ``steps`` points. Values before the nonlinearity cost two
-    products with the output projection more for a token.
+    The path of one neuron needs no gradient, but a token for every neuron. The adaptive rule usually needs less than
+    ``steps`` points. Values before the nonlinearity cost two products with the output projection more for a token.
     """
-    vocabulary, width = lm.structure.get_input_embeddings().weight.shape  # type: ignore[misc]
-    per_layer = (
-        sum(parameter.numel() for layer in lm.layer_shapes for parameter in layer.parameters())
-        / lm.num_layers
-    )
+    shape = shape_of(lm)
     answers = sum(example.num_answer_tokens for example in examples)
-    prompts = sum(len(example.input_ids) for example in examples)
-    passed = per_layer * (lm.num_layers - 1) / 2 + vocabulary * width
+    prompts = sum(len(example.input_ids) for example in examples) - answers
     if method.path == "neuron":
-        packed = answers * lm.num_layers * lm.num_neurons * 2 * passed
-    else:
-        projections = 2 * lm.num_neurons * width if method.value == "pre" else 0
-        packed = answers * lm.num_layers * (method.steps + 1) * 2 * (2 * passed + projections)
-    clean = prompts * 2 * (per_layer * lm.num_layers + vocabulary * width)
-    return packed + clean
+        rows = answers * shape.layers * shape.neurons
+        return rows * passed_flops(shape) + forward_flops(shape, prompts + answers, answers)
+    points = method.steps + 1
+    projections = 4.0 * shape.neurons * shape.width if method.value == "pre" else 0.0
+    more = answers * shape.layers * points * projections
+    return attribution_flops(shape, prompts, answers, points) + more
 
 
 def describe(

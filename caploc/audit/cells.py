@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from inspect import signature
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from caploc.audit.claims import ClaimTest
+from caploc.audit.claims import ClaimTest, experiment_of, trains
 from caploc.audit.results import Planned
 from caploc.audit.settings import PAPER_SIGMA, AuditSettings, DatasetRequest, ModelRequest, registered_facts
 from caploc.findings import PRINTED, TOGETHER, Cell
+from caploc.model.registry import REGISTRY
 
 if TYPE_CHECKING:
     from caploc.papers import Paper
@@ -22,6 +24,24 @@ GB = 10**9
 PLANNED = pytest.StashKey[Planned]()
 REQUEST = pytest.StashKey["CellRequest"]()
 CLAIM_TEST = pytest.StashKey[ClaimTest]()
+
+NEEDS_OF: Mapping[str, str] = MappingProxyType(
+    {
+        "completeness": "precise",
+        "fidelity": "precise",
+        "fidelity.kn_mean_located": "attribution",
+        "fidelity.overlap": "attribution",
+        "fidelity.rome_granularity": "attribution",
+        "premises": "precise",
+        "premises.kn_verification": "attribution",
+        "reliability_kc": "precise",
+        "reliability_rome": "precise",
+    }
+)
+"""A family of experiments, or one of them -> what it needs memory for, one of `caploc.costs.NEEDS`; packed passes with
+gradients, ``attribution``, where it is not listed and nothing is trained."""
+ITEM_BYTES: Mapping[str, int] = MappingProxyType({"float32": 4, "float64": 8})
+"""Of ``--dtype``; all others take two bytes a number."""
 
 Variants = Callable[[str], Iterable[str]]
 """The other readings to try for a model's label, each as ``setting=alternative``."""
@@ -73,6 +93,9 @@ def cell_parameters(
     ``reported``: the sigmas at which the paper reports the claim, taken where the run names none.
     Where the claim is about one dataset or sigma that the run leaves out, its cells are skipped, with the reason.
     """
+    settings = replace(
+        settings, models=tuple(_with_memory(one, declared, settings) for one in settings.models)
+    )
     if declared.over == "facts":
         return _fact_cells(declared, settings, variants)
     sigmas_of_run = settings.sigmas or tuple(reported) or (PAPER_SIGMA,)
@@ -106,6 +129,17 @@ def cell_parameters(
         for dataset in datasets
         for sigma in sigmas(variant)
     ]
+
+
+def _with_memory(model: ModelRequest, declared: ClaimTest, settings: AuditSettings) -> ModelRequest:
+    """With the memory that the claim's own experiment needs for this model, in the run's dtype on a GPU."""
+    if not model.gpu or model.model not in REGISTRY:
+        return model
+    name = experiment_of(declared)
+    need = NEEDS_OF.get(name) or NEEDS_OF.get(name.partition(".")[0], "attribution")
+    need = "training" if trains(declared) else need
+    item = ITEM_BYTES.get(settings.dtype, 2)
+    return replace(model, min_gb=REGISTRY[model.model].min_gb(need, item))
 
 
 def _fact_cells(declared: ClaimTest, settings: AuditSettings, variants: Variants) -> list[Any]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -169,3 +170,14 @@ def experiment_of(declared: ClaimTest) -> str:
     if isinstance(one, Reference):
         return f"{one.module.rpartition('.')[2]}.{one.name}"
     return str(getattr(one, "name", ""))
+
+
+_TRAINING = re.compile(
+    r"enhancement(?!\.param_share$)"
+    r"|cross_dataset\.(enhance_cross|other_models|same_type_specificity|significant_improvement)$"
+)
+
+
+def trains(declared: ClaimTest) -> bool:
+    """Whether the claim rests on trained models, which take more memory than locating and erasing do."""
+    return _TRAINING.match(experiment_of(declared)) is not None

@@ -1,8 +1,9 @@
 """What a run would take, family by family: the second table of ``pytest claims --plan``.
 
 A family is a file of experiments. On a GPU, time is that of one H100 at the rate that long passes are taken to reach
-(`caploc.experiments.evaluating.RATES`), with tokens that are written counted for what they hold up; on a CPU that of a
-core like this one. Both are estimates from counted work: a run corrects them by what its first shards took.
+(`caploc.experiments.evaluating.RATES`), with tokens that are written counted for what they hold up (`caploc.costs`); on
+a CPU that of a core like this one. Both are estimates from counted work: a run corrects them by what its first shards
+took.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ def family_lines(
         cost = costs.get(item) if will_run(item) else None
         found.setdefault((name, device), Family(device)).add(item, cost, process)
     yield _line(HEAD)
-    rates = {"cpu": core, "cuda": RATES["cuda"][0]}
+    rates = {"cpu": core, "cuda": RATES["cuda"]}
     for (name, device), one in sorted(found.items()):
         yield _line(
             (

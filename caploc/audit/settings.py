@@ -512,7 +512,7 @@ def _registered(name: str) -> ModelRequest:
         model=name,
         embedded=entry.embedded,
         gpu=not entry.embedded,
-        min_gb=entry.min_gb,
+        min_gb=0 if entry.embedded else entry.min_gb("attribution"),
         gated=entry.gated,
         network=not entry.embedded,
     )

@@ -31,6 +31,7 @@ class Options:
     ``whole``   time all of the slow methods' work, not an evenly spread sample of it
     ``repeat``  rounds; every round times every method once, and medians over rounds are shown
     ``only``    the questions to answer, empty for all
+    ``shape``   of which model of the registry the benchmark ``gpu`` makes one with random weights; or ``tiny``
     ==========  ==========================================================================================
 
     Raises:
@@ -41,6 +42,7 @@ class Options:
     whole: bool = False
     repeat: int = 3
     only: tuple[str, ...] = ()
+    shape: str = "llama2-7b"
 
     def __post_init__(self) -> None:
         if self.repeat < 1:
@@ -134,6 +136,16 @@ _TABLE = (
         "erasure",
         "scores with many sets of neurons erased, all together against one set after the other with weights zeroed",
         MappingProxyType({"ratios": "how much less CPU time than the direct way"}),
+    ),
+    Benchmark(
+        "gpu",
+        "what a CUDA GPU does in a second on a model of --shape with random weights; nothing is downloaded",
+        MappingProxyType(
+            {
+                "hours": "what the cost model reckons for the audit of the paper's models; needs no GPU",
+                "rates": "samples and TFLOP a second, peak memory, and the hours that locating on GSM8K takes",
+            }
+        ),
     ),
     Benchmark(
         "locators",

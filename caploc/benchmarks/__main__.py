@@ -64,6 +64,12 @@ def parser() -> argparse.ArgumentParser:
         "--quick", action="store_true", help="tiny sizes, a few seconds; the ratios mean nothing then"
     )
     made.add_argument(
+        "--shape",
+        default="llama2-7b",
+        metavar="NAME",
+        help="benchmark gpu: a named model's shape (default llama2-7b), or tiny, which runs on a CPU",
+    )
+    made.add_argument(
         "--json", type=Path, metavar="FILE", help="write machine, options and tables there as well"
     )
     return made
@@ -82,7 +88,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(chosen: argparse.Namespace) -> None:
     benchmarks = [find_benchmark(name) for name in dict.fromkeys(chosen.names)]
-    options = Options(chosen.quick, chosen.whole, chosen.repeat, tuple(dict.fromkeys(chosen.only)))
+    options = Options(
+        chosen.quick, chosen.whole, chosen.repeat, tuple(dict.fromkeys(chosen.only)), chosen.shape
+    )
     if chosen.json is not None and not chosen.json.resolve().parent.is_dir():
         raise OptionError(
             f"--json {chosen.json}: there is no folder {chosen.json.resolve().parent}; make it first"

@@ -17,6 +17,7 @@ from caploc.benchmarks.models import random_examples, random_llama
 from caploc.benchmarks.tables import Spread, Table, Value, at_least, at_most
 from caploc.examples import TokenizedExample
 from caploc.interventions.enhancement.batches import Batches
+from caploc.interventions.enhancement.difference import TrainableRows
 from caploc.interventions.enhancement.recipe import Recipe
 from caploc.interventions.enhancement.training import Trainer
 from caploc.model.loading import LanguageModel
@@ -127,6 +128,13 @@ class Contest:
         return loss
 
 
+def rows_bytes(trainer: Trainer) -> int:
+    """`held_bytes` of a trainer, which on a CPU holds them beside the model."""
+    rows, optimizer = trainer.rows, trainer.optimizer
+    assert isinstance(rows, TrainableRows) and isinstance(optimizer, torch.optim.Optimizer)
+    return held_bytes(rows.parameters, optimizer)
+
+
 def held_bytes(parameters: Iterable[nn.Parameter], optimizer: torch.optim.Optimizer) -> int:
     """Bytes of the parameters' gradients and of the optimizer's state, as they lie there."""
     state = [value for held in optimizer.state.values() for value in held.values()]
@@ -168,7 +176,7 @@ def step_row(sizes: Sizes, case: Case, repeat: int) -> dict[str, Value]:
     error = max(abs(masked - rows) for masked, rows in losses)
     ways = "training rows and masked fine-tuning"
     check_same(error, _SAME, ways, f"nats a token on {case.name}", "interventions")
-    few = held_bytes(contest.rows.rows.parameters, contest.rows.optimizer)
+    few = rows_bytes(contest.rows)
     many = held_bytes(contest.masked.model.parameters(), contest.masked.optimizer)
     ratio, share = rounds.ratio("masked", "rows"), few / many
     most = case.most_memory
@@ -206,7 +214,7 @@ def measure_memory(sizes: Sizes, options: Options) -> Iterator[Table]:
         with Trainer(lm, mask, recipe) as trainer:
             trainer.gradients(batches, np.array([0]))
             trainer.update()
-        held = held_bytes(trainer.rows.parameters, trainer.optimizer)
+        held = rows_bytes(trainer)
         row: dict[str, Value] = {
             "neurons trained": mask.count,
             "of all %": 100 * mask.ratio,

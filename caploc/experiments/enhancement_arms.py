@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from caploc import costs
 from caploc.errors import OptionError
 from caploc.examples import TokenizedExample, fit
 from caploc.experiments.erasure_sets import located_anywhere
@@ -30,6 +31,7 @@ from caploc.fingerprints import tensor_fingerprint
 from caploc.interventions.enhancement import Recipe, enhance
 from caploc.locators.magnitude import disjoint_sets
 from caploc.neurons import NeuronMask
+from caploc.rows.sizing import shape_of
 from caploc.store import Entry
 from caploc.streams import Stream, derived_seeds
 
@@ -275,10 +277,13 @@ def tokens_of(examples: Sequence[TokenizedExample]) -> list[list[int]]:
     return [one.content for one in examples]
 
 
-def training_flops(study: Study, dataset: str, epochs: int) -> float:
-    """Of one training: forward and backward through every weight, though few of them have a gradient."""
-    tokens = sum(len(one.input_ids) for one in training_examples(study, dataset))
-    return 6.0 * study.lm.num_parameters * tokens * epochs
+def training_flops(study: Study, dataset: str, epochs: int, arm: str = LOCATED) -> float:
+    """Of one training of an arm: few neurons have gradients of their own, but where all others are trained."""
+    shape, examples = shape_of(study.lm), training_examples(study, dataset)
+    tokens = sum(len(one.input_ids) for one in examples)
+    read = sum(one.num_answer_tokens for one in examples)
+    trained = shape.mlp_parameters if KINDS[arm] == OTHERS else 0.0
+    return epochs * costs.training_flops(shape, tokens, read, trained)
 
 
 def _tried(study: Study) -> bool:

@@ -247,7 +247,8 @@ class Enhanced(Spec[Enhancements]):
         once = sum(evaluation_flops(study, items) for items in found.values())
         own = evaluation_flops(study, found[self.dataset]) if self.dataset in found else 0.0
         return sum(
-            RUNS[arm] * (training_flops(study, self.dataset, LAST) + once + (len(epochs_of(arm)) - 1) * own)
+            RUNS[arm]
+            * (training_flops(study, self.dataset, LAST, arm) + once + (len(epochs_of(arm)) - 1) * own)
             for arm in trained_at(study, self.sigma)
         )
 

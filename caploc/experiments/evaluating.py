@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Bool
 from torch import Tensor
 
+from caploc import costs
 from caploc.datasets import DATASETS
 from caploc.errors import DatasetError, UnfitError
 from caploc.evaluation import Outcomes, Prepared, evaluate, prepare, text_loss
@@ -26,6 +27,7 @@ from caploc.examples import Example, fit
 from caploc.experiments.specs import Arrays, NotRunError, Result, Spec, Task, keyed
 from caploc.experiments.study import Study
 from caploc.fingerprints import fingerprint
+from caploc.rows.sizing import shape_of
 from caploc.statistics import above_chance
 from caploc.store import Entry
 
@@ -35,9 +37,10 @@ CPU_ITEMS = 200
 """On a CPU, unless ``--samples`` says how many: enough to exclude a change of 2 points where none is seen."""
 LONGEST_SECONDS = 300.0
 """Of one entry, by an estimate that may be out by a factor of two; a killed run loses no more."""
-RATES: Mapping[str, tuple[float, float]] = MappingProxyType({"cpu": (5e10, 3.0), "cuda": (4e14, 50.0)})
-"""Kind of device -> floating-point operations a second that long passes reach, and how many times slower a token is
-written than read: on a GPU each step reads all weights for a few tokens."""
+RATES: Mapping[str, float] = MappingProxyType({"cpu": 5e10, "cuda": costs.RATE})
+"""Kind of device -> floating-point operations a second that long passes reach."""
+WRITING_ON_CPU = 3.0
+"""How many times slower a CPU writes a token than it reads one; of a GPU see `caploc.costs.held_up_flops`."""
 GENERAL_TEXTS, GENERAL_DATASETS = 24, ("counterfact", "known_1000")
 """General text: sentences of facts, which none of the datasets trained on or tested holds; the first that there is."""
 
@@ -188,7 +191,7 @@ def outcomes_in(
 
 def _split(study: Study, items: EvaluationItems, sets: Sets | None) -> list[EvaluationItems]:
     """``items`` in parts that take `LONGEST_SECONDS` at most, as they are where they take no longer than that."""
-    prepared, (rate, _) = items.prepared, RATES[study.settings.device.partition(":")[0]]
+    prepared, rate = items.prepared, RATES[study.settings.device.partition(":")[0]]
     work = evaluation_flops(study, items, 1 if sets is None else len(sets))
     parts = min(prepared.items, math.ceil(work / rate / LONGEST_SECONDS))
     if parts <= 1:
@@ -216,10 +219,14 @@ def text_task(study: Study, texts: Sequence[str], sets: Sets | None) -> Task:
 def evaluation_flops(study: Study, items: EvaluationItems, sets: int = 1) -> float:
     """Of one teacher-forced pass of every item for each set; a token that is written counts for as many as could be
     read meanwhile. A text ends half-way to the longest that it may be."""
-    prepared, (_, slower) = items.prepared, RATES[study.settings.device.partition(":")[0]]
+    lm, prepared = study.lm, items.prepared
     tokens = sum(len(one.tokens.input_ids) for one in prepared.all_items)
     written = prepared.items * prepared.max_new_tokens / 2 if prepared.scoring.reads == "text" else 0.0
-    return 2.0 * study.lm.num_parameters * (tokens + slower * written) * sets
+    if study.settings.device == "cpu" or not written:
+        return 2.0 * lm.num_parameters * (tokens + WRITING_ON_CPU * written) * sets
+    context = tokens / prepared.items + prepared.max_new_tokens
+    held_up = costs.held_up_flops(shape_of(lm), lm.dtype.itemsize, context)
+    return (2.0 * lm.num_parameters * tokens + held_up * written) * sets
 
 
 def in_datasets(study: Study, spec: Callable[[str], Spec[Result]]) -> dict[str, Result]:

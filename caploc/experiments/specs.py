@@ -397,7 +397,7 @@ class Plan:
 class _Tally:
     """Counts work as it is done, and reports it; who is told of jobs (`caploc.engines.Listener`).
 
-    ``elsewhere``: whether they are computed by other processes, whose exceptions nobody here would meet again.
+    ``elsewhere``: whether they are computed by other processes.
     """
 
     def __init__(
@@ -449,7 +449,7 @@ class _Tally:
     def failed(self, job: Job, error: Exception) -> None:
         if not isinstance(error, self._ignore):
             raise error
-        for need in self._needing[job.key] if self.elsewhere else ():
+        for need in self._needing[job.key]:
             need.study.fail(need.spec, error)
 
     def begin(self, key: str) -> None:

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import itertools
 import math
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -237,7 +238,12 @@ class Study:
         return cast(Result, found)
 
     def fail(self, spec: Spec[Any], error: Exception) -> None:
-        """From now on `result` raises this for ``spec``: it was tried elsewhere."""
+        """From now on `result` raises this for ``spec``, here or elsewhere tried once: hours of work that end without
+        memory would end so for every cell that needs them. What the failed run held is let go of."""
+        chain: BaseException | None = error
+        while chain is not None:
+            traceback.clear_frames(chain.__traceback__)
+            chain = chain.__cause__ or chain.__context__
         self._failed[spec] = error
 
     @contextmanager

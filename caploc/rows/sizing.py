@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import torch
 from transformers.utils import logging
 
+from caploc.costs import LEAST_TOKENS, SHARE, SHARE_WITH_GRADIENTS, WAITING_SHARE, Shape, token_bytes
 from caploc.errors import ModelError
 
 if TYPE_CHECKING:
@@ -30,9 +31,7 @@ Result = TypeVar("Result")
 Parts = TypeVar("Parts", bound="torch.Tensor | Sequence[Any]")
 
 # Larger passes page-fault more than they save on a CPU; a GPU wants far larger ones to be busy.
-_CPU_TOKENS, _MOST_GPU_TOKENS, _LEAST_GPU_TOKENS = 1280, 65536, 256
-# of the memory that the weights leave; what the formula forgets has the rest
-_GPU_SHARE_WITH_GRADIENTS, _GPU_SHARE, _GPU_WAITING_SHARE = 0.5, 0.4, 0.1
+_CPU_TOKENS, _MOST_GPU_TOKENS = 1280, 65536
 _CPU_WAITING_BYTES = 64 << 20
 # runs that must fit before a budget is doubled again; each halving doubles it, the first one too
 _PATIENCE = 8
@@ -178,51 +177,46 @@ def automatic_chunk(lm: LanguageModel, *, gradients: bool = True, columns: int =
     ``bytes_per_token``."""
     if lm.device.type != "cuda":
         return _CPU_TOKENS
-    share = _GPU_SHARE_WITH_GRADIENTS if gradients else _GPU_SHARE
+    share = SHARE_WITH_GRADIENTS if gradients else SHARE
     needed = bytes_per_token(lm, gradients=gradients, columns=columns, context=context)
     fitting = max(1, int(share * room(lm) / needed))
-    return max(1 if context else _LEAST_GPU_TOKENS, min(_MOST_GPU_TOKENS, _power_of_two(fitting)))
+    return max(1 if context else LEAST_TOKENS, min(_MOST_GPU_TOKENS, _power_of_two(fitting)))
 
 
 def bytes_per_token(lm: LanguageModel, *, gradients: bool = True, columns: int = 1, context: int = 0) -> int:
-    """Memory that one token of a pass needs at its peak, roughly.
-
-    With gradients: what autograd keeps of every layer (about ten vectors of the model's width and four of its neurons)
-    and three float32 rows of logits. Without: each layer's keys and values, one layer's states and activations, and the
-    logits, of the model and in float32.
-
-    A row of ``columns`` tokens that is handed the keys and values of ``context`` tokens before it has copies of them,
-    one for each query head: of every layer with gradients, of one without.
-    """
-    vocabulary, width = lm.structure.get_input_embeddings().weight.shape  # type: ignore[misc]
-    copied = _bytes_of_copies(lm, columns, context) * (lm.num_layers if gradients else 1)
-    if gradients:
-        kept = lm.num_layers * (10 * width + 4 * lm.num_neurons) * lm.dtype.itemsize
-        return int(kept + copied + 3 * vocabulary * 4)
-    states = 2 * lm.num_layers * width + 10 * width + 4 * lm.num_neurons
-    return int(states * lm.dtype.itemsize + copied + 12 * vocabulary)
+    """Memory that one token of a pass needs at its peak: `caploc.costs.token_bytes`, keys and values copied for each
+    query head."""
+    return int(
+        token_bytes(shape_of(lm), lm.dtype.itemsize, gradients=gradients, columns=columns, context=context)
+    )
 
 
-def _bytes_of_copies(lm: LanguageModel, columns: int, context: int) -> float:
-    """Of one layer's keys and values, and where attention is computed in steps its scores, for each token."""
-    if not context:
-        return 0.0
-    config = lm.config
+def shape_of(lm: LanguageModel) -> Shape:
+    """What costs are reckoned from; the weights may be absent."""
+    config, embeddings = lm.config, lm.structure.get_input_embeddings().weight
+    vocabulary, width = embeddings.shape  # type: ignore[misc]
     heads = config.num_attention_heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // heads
-    seen = context + columns
-    if getattr(config, "_attn_implementation", "eager") == "sdpa":
-        return 2 * heads * size * lm.dtype.itemsize * seen / columns
-    # keys in float32, too, as softmax has them; scores, their softmax, and that in the model's dtype
-    in_steps = heads * size * (2 * lm.dtype.itemsize + 4) * seen / columns
-    return float(in_steps + heads * seen * (8 + lm.dtype.itemsize))
+    head = lm.structure.get_output_embeddings()
+    return Shape(
+        layers=lm.num_layers,
+        width=int(width),
+        neurons=lm.num_neurons,
+        vocabulary=int(vocabulary),
+        parameters=lm.num_parameters,
+        heads=heads,
+        key_heads=heads,
+        head_size=getattr(config, "head_dim", None) or config.hidden_size // heads,
+        gated=lm.parameters_per_neuron >= 3 * width,
+        in_steps=getattr(config, "_attn_implementation", "eager") != "sdpa",
+        tied=head is None or head.weight is embeddings,
+    )
 
 
 def waiting_bytes(lm: LanguageModel) -> int:
     """How large the keys and values of rows that wait to be run on may grow."""
     if lm.device.type != "cuda":
         return _CPU_WAITING_BYTES
-    return _power_of_two(max(1, int(_GPU_WAITING_SHARE * room(lm))))
+    return _power_of_two(max(1, int(WAITING_SHARE * room(lm))))
 
 
 def room(lm: LanguageModel) -> int:

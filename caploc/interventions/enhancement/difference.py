@@ -176,6 +176,10 @@ class TrainableRows(Borrower):
         for layer in self._changes:
             self._enter_layer(stack, layer)
 
+    def finite(self) -> bool:
+        """Whether all trained rows still are numbers."""
+        return all(bool(parameter.isfinite().all()) for parameter in self.parameters)
+
     def difference(self, fingerprint: str, zeroed: NeuronMask | None) -> RowDifference:
         """A copy of the differences as they are now."""
         layers = {
@@ -208,7 +212,7 @@ class TrainableRows(Borrower):
             stack.enter_context(replaced_forward(projection, forward))
 
 
-def _matrix_of(projection: nn.Module) -> Tensor:
+def matrix_of(projection: nn.Module) -> Tensor:
     """The projection's weight as ``[outputs, inputs]``."""
     weight = cast(Tensor, projection.weight)
     return weight if input_axis(projection) else weight.T
@@ -227,7 +231,7 @@ def _rows(
 
 def _columns(projection: nn.Module, places: Tensor, weight: Tensor, lowest: bool, states: Tensor) -> Tensor:
     """An output projection whose chosen columns differ by ``weight [k, width]``."""
-    matrix, bias = _matrix_of(projection), cast(Tensor | None, projection.bias)
+    matrix, bias = matrix_of(projection), cast(Tensor | None, projection.bias)
     outputs: Tensor = _Columns.apply(states, weight, matrix, bias, places, lowest)
     return outputs
 
@@ -236,7 +240,7 @@ def _matrix(
     projection: nn.Module, places: Tensor, weight: Tensor, bias: Tensor | None, out: bool, states: Tensor
 ) -> Tensor:
     """A projection with the differences in its matrix."""
-    matrix, own_bias = _matrix_of(projection), cast(Tensor | None, projection.bias)
+    matrix, own_bias = matrix_of(projection), cast(Tensor | None, projection.bias)
     change = weight.T if out else weight
     changed = matrix.to(weight.dtype).index_add(int(out), places, change).to(matrix.dtype)
     if bias is not None and own_bias is not None:

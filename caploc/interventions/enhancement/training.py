@@ -27,6 +27,7 @@ from caploc.interventions.enhancement.batches import (
     vocabulary,
 )
 from caploc.interventions.enhancement.difference import RowDifference, TrainableRows
+from caploc.interventions.enhancement.in_place import RowsInPlace, needs_to_be_in_place, zeroed_in_place
 from caploc.interventions.enhancement.recipe import Recipe
 from caploc.interventions.weights import replaced_weights, zeroed_weights
 from caploc.model.loading import LanguageModel
@@ -169,7 +170,7 @@ class _Run:
 
     def _keep(self, trainer: Trainer, epoch: int) -> bool:
         """Measure and keep the model after ``epoch``; False if it has come to nothing."""
-        if not trainer.finite():
+        if not trainer.rows.finite():
             return False
         if epoch in self._recipe.keep:
             if not self._measure(trainer, epoch):
@@ -211,9 +212,12 @@ class Trainer(Borrower):
             trainer.update()
 
     Attributes:
-        rows: the trained differences.
+        rows: the trained differences; in the model's own matrices where a GPU has no room for them beside it.
         optimizer: torch's Adam on them.
     """
+
+    rows: TrainableRows | RowsInPlace
+    optimizer: torch.optim.Optimizer | RowsInPlace
 
     def __init__(
         self, lm: LanguageModel, mask: NeuronMask, recipe: Recipe, zeroed: NeuronMask | None = None
@@ -224,15 +228,21 @@ class Trainer(Borrower):
         with refused_if_too_large(
             "the rows that are trained", "train fewer neurons or use a GPU with more memory"
         ):
-            self.rows = TrainableRows(lm, mask, recipe.train)
-        self.optimizer = torch.optim.Adam(
-            self.rows.parameters, lr=recipe.lr, betas=recipe.betas, eps=recipe.eps, fused=True
-        )
+            self._in_place = needs_to_be_in_place(lm, mask, recipe, zeroed)
+            if self._in_place:
+                self.rows = self.optimizer = RowsInPlace(lm, mask, recipe)
+            else:
+                self.rows = TrainableRows(lm, mask, recipe.train)
+                self.optimizer = torch.optim.Adam(
+                    self.rows.parameters, lr=recipe.lr, betas=recipe.betas, eps=recipe.eps, fused=True
+                )
 
     def _borrow(self, stack: ExitStack) -> None:
         stack.enter_context(frozen_eval(self._lm.model))
         stack.enter_context(wide_head(self._lm.model))
-        if self._zeroed is not None:
+        if self._zeroed is not None and self._in_place:
+            stack.enter_context(zeroed_in_place(self._lm, self._zeroed))
+        elif self._zeroed is not None:
             stack.enter_context(replaced_weights(self._lm, zeroed_weights(self._lm, self._zeroed)))
         stack.enter_context(self.rows)
         stack.enter_context(self._read)
@@ -274,10 +284,6 @@ class Trainer(Borrower):
             total += float(self._loss(batch)) * len(batch.targets)
             tokens += len(batch.targets)
         return total / tokens
-
-    def finite(self) -> bool:
-        """Whether all trained rows still are numbers."""
-        return all(bool(parameter.isfinite().all()) for parameter in self.rows.parameters)
 
     def _loss(self, batch: Batch) -> Tensor:
         return cross_entropy(self._read.logits(batch), batch.targets)

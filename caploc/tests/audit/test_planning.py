@@ -198,7 +198,7 @@ def test_models_that_need_a_gpu_are_compared_with_each_other(claims_run: ClaimsR
         if "gptj-6b" in item.id
     )
     marks = {mark.name: mark.args for mark in request.marks}
-    least = max(REGISTRY[name].min_gb for name in ("gptj-6b", "llama2-13b"))
+    least = max(REGISTRY[name].min_gb("attribution") for name in ("gptj-6b", "llama2-13b"))
     assert marks == {"gpu": (), "min_gb": (least,), "gated": (), "network": ()}
 
 

@@ -13,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caploc.audit.cells import cell_parameters
-from caploc.audit.claims import ClaimTest
+from caploc.audit.claims import ClaimTest, Reference, experiments
 from caploc.audit.running import data_hashes
 from caploc.audit.settings import AuditSettings, read_settings
 from caploc.audit.text import visible
 from caploc.defaults import DEFAULTS
+from caploc.model.registry import REGISTRY
 from caploc.tests.audit.conftest import ClaimsRun
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -218,6 +219,26 @@ def test_defaults_are_the_embedded_models_and_the_papers_own_on_a_gpu() -> None:
     assert marks["llama2-7b-gsm8k-s6"] >= {"gpu", "min_gb", "gated", "network"}
     assert "gated" not in marks["gptj-6b-imdb-s6"]
     assert not chosen.departures
+
+
+def test_a_cell_needs_the_memory_of_its_own_experiment() -> None:
+    """By what is computed and in which dtype: circuits and edits in float32 whatever the run's."""
+
+    def least(experiment: Reference, *, over: Any = "model", **asked: Any) -> int:
+        settings = read(model=["llama2-7b"], sigma=["6"], dataset=["gsm8k"], **asked)
+        (one,) = cell_parameters(ClaimTest("", experiment, over), settings, lambda _: ())
+        return next(int(mark.args[0]) for mark in one.marks if mark.name == "min_gb")
+
+    entry = REGISTRY["llama2-7b"]
+    located, trained = experiments.erasure.erase, experiments.enhancement.located_beats_random
+    assert least(located) == entry.min_gb("attribution") < 24 < least(experiments.reliability_kc.anything)
+    assert least(trained) == entry.min_gb("training") > least(located)
+    assert least(located, dtype="float32") == entry.min_gb("attribution", 4) > 2 * 13
+    assert (
+        least(experiments.fidelity.overlap(method="kn"))
+        == least(located)
+        < least(experiments.fidelity.ordering)
+    )
 
 
 def test_a_claim_about_one_dataset_keeps_to_it() -> None:

@@ -93,3 +93,42 @@ def test_an_unknown_question_is_refused() -> None:
         UnknownNameError, match="benchmark 'circuits' has no question 'ratios'; known: speed, methods"
     ):
         BENCHMARKS["circuits"].run(Options(only=("ratios",)))
+
+
+def test_the_gpu_benchmark_runs_on_a_cpu_in_a_tiny_shape(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "report.json"
+    assert main(["gpu", "--quick", "--repeat", "1", "--shape", "tiny", "--json", str(file)]) == 0
+    audit, rates, hours = json.loads(file.read_text())["benchmarks"]["gpu"]
+    assert [row["model"] for row in audit["rows"]] == ["llama2-7b", "llama2-13b", "gptj-6b"]
+    assert all(row["in all"] > row["erasure"] > row["locating"] / 2 > 1 for row in audit["rows"])
+    assert all(row["training GB"] <= 80 for row in audit["rows"])
+    assert [row["work"] for row in rates["rows"]] == [
+        "attribution",
+        "erasure",
+        "generation",
+        "located training",
+    ]
+    assert all(row["samples/s"]["median"] > 0 and row["peak GB"] is None for row in rates["rows"])
+    attributed = rates["rows"][0]
+    assert hours["rows"][0]["hours"]["median"] == pytest.approx(
+        1600 / attributed["samples/s"]["median"] / 3600
+    )
+    assert "the CPU: rates mean nothing" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        ("llama2-7b", "needs a CUDA GPU, and there is none"),
+        ("llama9", "unknown; choose one of tiny, llama2-7b"),
+    ],
+)
+def test_the_gpu_benchmark_needs_a_gpu_and_a_shape(
+    shape: str, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert main(["gpu", "--shape", shape]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1

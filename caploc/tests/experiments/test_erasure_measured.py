@@ -131,7 +131,7 @@ def test_entries_are_split_by_their_work_and_small_ones_stay_as_they_are(
     assert task.key == key_of(study, "outcomes", {"items": items.fingerprint, "sets": [[], [], []]})
     whole = [one.tokens.id for one in items.prepared.all_items]
     for rate in (1e6, 1e5, 1.0):
-        monkeypatch.setattr(evaluating, "RATES", {"cpu": (rate, 3.0)})
+        monkeypatch.setattr(evaluating, "RATES", {"cpu": rate})
         parts = evaluating._split(study, items, sets)
         assert [one.tokens.id for part in parts for one in part.prepared.all_items] == whole
         assert len({part.fingerprint for part in parts}) == len(parts) and all(

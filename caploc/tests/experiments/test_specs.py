@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from caploc.errors import ModelError
 from caploc.experiments import specs
 from caploc.experiments.specs import FloorError, Need, NotRunError, Plan, Progress, Spec, Task
 from caploc.experiments.study import Experiment, Study, StudySettings, experiment
@@ -148,8 +150,33 @@ def test_an_error_stays_with_those_that_need_the_result(study: Study) -> None:
     LOG.clear()
     assert Plan([Need(study, A), Need(study, resting), Need(study, B)], (Exception,)).compute() == 2
     assert study.result(A) == study.result(B) == 1
-    with pytest.raises(ZeroDivisionError):
-        study.result(resting)
+    for one in (resting, bad, resting):
+        with pytest.raises(ZeroDivisionError):
+            study.result(one)
+    assert LOG.count("bad") == 1  # nobody tries again
+
+
+def test_a_kept_error_holds_nothing_of_the_run_that_failed(study: Study) -> None:
+    class Large:
+        pass
+
+    def train(kept: list[weakref.ref[Large]]) -> None:
+        weights = Large()
+        kept.append(weakref.ref(weights))
+        raise MemoryError
+
+    kept: list[weakref.ref[Large]] = []
+    try:
+        try:
+            train(kept)
+        except MemoryError as error:
+            raise ModelError("no room") from error
+    except ModelError as error:
+        assert kept[0]() is not None
+        study.fail(A, error)
+    assert kept[0]() is None
+    with pytest.raises(ModelError, match="no room"):
+        study.result(A)
 
 
 def test_specs_and_needs_are_plain_data() -> None:

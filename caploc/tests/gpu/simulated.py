@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import Any, NamedTuple, Self
 from unittest import mock
@@ -72,7 +72,7 @@ class SimulatedGpus:
         limit: bytes that each may hold from now on; None for ``memory``. Beyond, allocations raise
             ``torch.cuda.OutOfMemoryError``.
         peak: by device, the most bytes held so far; may be set back.
-        launches: kernels run on a GPU.
+        launches: kernels run on a GPU; views run none.
         waits: by kind, how often the CPU had to wait for a GPU.
     """
 
@@ -131,6 +131,9 @@ class SimulatedGpus:
             "memory_allocated": lambda device=None: self.live(device or 0),
             "empty_cache": lambda: None,
             "synchronize": lambda device=None: None,
+            "Stream": lambda device=None: SimpleNamespace(wait_stream=lambda other: None),
+            "current_stream": lambda device=None: SimpleNamespace(wait_stream=lambda other: None),
+            "stream": nullcontext,
             "manual_seed_all": lambda seed: None,
             "get_rng_state": lambda device=None: torch.empty(0, dtype=torch.uint8),
             "set_rng_state": lambda state, device=None: None,
@@ -219,7 +222,7 @@ class SimulatedGpus:
         device = self._common(kernel, args, kwargs) if self._target is None else self._target
         result = kernel(*args, **kwargs)
         if device.type == "cuda":
-            self.launches += 1
+            self.launches += not kernel.is_view
             mask = kernel in _INDEXED and any(index.dtype == torch.bool for index in _tensors(args[1]))
             if kernel in _WAITS or mask:
                 self.waits[str(kernel)] += 1

@@ -58,8 +58,7 @@ def wide_lm(name: str) -> LanguageModel:
 )
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_pass_takes_what_is_reckoned_with(name: str, prompt: int, answer: int, rows: int) -> None:
-    """At least a third of it, at most a tenth more. The copied keys and values are nearly all of it where answers have
-    one token."""
+    """Within a fifth. The copied keys and values are nearly all of it where answers have one token."""
     with SimulatedGpus() as gpus:
         lm = wide_lm(name)
         lm.move("cuda")
@@ -73,7 +72,7 @@ def test_a_pass_takes_what_is_reckoned_with(name: str, prompt: int, answer: int,
         taken = (gpus.peak[lm.device] - before) / (rows * answer)
         reckoned = bytes_per_token(lm, columns=answer, context=prompt + answer - 1)
         # one head's keys serve all four in the kernel that runs here; CUDA may repeat them
-        assert reckoned / (5 if name == "grouped" else 3) < taken < 1.1 * reckoned
+        assert reckoned / (5 if name == "grouped" else 1.2) < taken < 1.2 * reckoned
 
 
 def test_a_long_prompt_makes_passes_smaller_on_a_gpu_alone() -> None:

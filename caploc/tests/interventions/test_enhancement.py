@@ -14,6 +14,7 @@ from caploc.examples import TokenizedExample
 from caploc.fingerprints import tensor_fingerprint
 from caploc.interventions.enhancement import Enhancement, Recipe, enhance, enhanced
 from caploc.interventions.enhancement.batches import Batches, end_token
+from caploc.interventions.enhancement.difference import TrainableRows
 from caploc.interventions.enhancement.training import Trainer
 from caploc.model.loading import LanguageModel
 from caploc.neurons import NeuronMask
@@ -255,6 +256,7 @@ def test_when_a_run_has_diverged(
 
 def test_weights_that_end_as_no_numbers_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     def spoil(trainer: Trainer) -> None:
+        assert isinstance(trainer.rows, TrainableRows)
         with torch.no_grad():
             trainer.rows.parameters[0].fill_(float("inf"))
 
