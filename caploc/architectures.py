@@ -30,6 +30,7 @@ class Architecture:
     ``attention_out``   the attention's output projection, from a layer
     ``gated``           neurons are activation(gate) * up; up is what the last of ``mlp_in`` ends with
     ``flat_mlp``        the layer flattens batch and sequence before its MLP, so a row cannot broadcast there (OPT)
+    ``adds_in_place``   the layer writes to what its MLP puts out (Falcon), so that it is given a copy of what is kept
     ==================  ==========================================================================================
     """
 
@@ -41,6 +42,7 @@ class Architecture:
     attention_out: str
     gated: bool = False
     flat_mlp: bool = False
+    adds_in_place: bool = False
 
     def decoder_layers(self, model: nn.Module) -> list[nn.Module]:
         """The decoder layers of ``model``, in order."""
@@ -100,6 +102,15 @@ _TABLE = (
         "mlp.act",
         "mlp.dense_4h_to_h",
         "self_attn.dense",
+    ),
+    Architecture(
+        "falcon",
+        "transformer.h",
+        ("mlp.dense_h_to_4h",),
+        "mlp.act",
+        "mlp.dense_4h_to_h",
+        "self_attention.dense",
+        adds_in_place=True,
     ),
     Architecture("biogpt", "biogpt.layers", ("fc1",), "activation_fn", "fc2", "self_attn.out_proj"),
     Architecture("codegen", "transformer.h", ("mlp.fc_in",), "mlp.act", "mlp.fc_out", "attn.out_proj"),
