@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -54,8 +54,8 @@ def text_section(config: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
     return {**text, "model_type": "qwen3" if family == _QWEN3_VL else family}
 
 
-def text_config(config: PreTrainedConfig) -> PreTrainedConfig:
-    """The text model's configuration; ``config`` itself where it is one."""
+def text_config(config: PreTrainedConfig, keys: Collection[str]) -> PreTrainedConfig:
+    """The configuration of the text model whose tensors have these ``keys``; ``config`` itself where it is one."""
     if config.model_type not in INSIDE:
         return config
     text: PreTrainedConfig = config.text_config
@@ -64,7 +64,8 @@ def text_config(config: PreTrainedConfig) -> PreTrainedConfig:
         angles = fields["rope_parameters"]
         fields["rope_parameters"] = {key: angles[key] for key in angles if not key.startswith("mrope_")}
         text = Qwen3Config.from_dict(fields)
-    text.tie_word_embeddings = config.tie_word_embeddings  # the whole model's word counts
+    # the whole model's word counts; but some say nothing, which means tied, and hold a head of their own
+    text.tie_word_embeddings = config.tie_word_embeddings and "lm_head.weight" not in keys
     return text
 
 

@@ -308,7 +308,7 @@ class _Source:
         name, title, folder = _locate(os.fspath(name_or_path), revision)
         files = ModelFiles.of(folder, title)
         with explained(f"the configuration of {title}", "compare its config.json with the original"):
-            config = text_config(AutoConfig.from_pretrained(folder, trust_remote_code=False))
+            config = text_config(AutoConfig.from_pretrained(folder, trust_remote_code=False), files.tensors)
         with explained(f"the tokenizer of {title}", "put the original's tokenizer files into the folder"):
             tokenizer = load_tokenizer(folder, title, config)
         return cls(name, files, config, tokenizer, devices, torch_dtype)

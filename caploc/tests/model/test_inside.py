@@ -122,6 +122,22 @@ def test_computes_what_the_whole_does_on_a_text(
     assert expected.std() > 0.1 and relative_error(found, expected) <= 1e-12
 
 
+def test_a_head_of_its_own_stays(tmp_path: Path) -> None:
+    """Mistral Small's files hold one, but its config.json says nothing of ties, and transformers' default is to tie."""
+    folder, ids = save_whole(tmp_path / "mine", "mistral3"), random_example(20, 20).input_ids[None]
+    edit_config(folder, tie_word_embeddings=True)
+    lm = load_model(folder, dtype="float64")
+    with torch.no_grad():
+        expected = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float64)(
+            input_ids=ids
+        ).logits
+        assert relative_error(lm.model(input_ids=ids).logits, expected) <= 1e-12
+    head, embedding = lm.model.get_output_embeddings().weight, lm.model.get_input_embeddings().weight
+    assert not torch.equal(head, embedding)
+    deferred = defer_model(folder, "cpu", "float64", Store(tmp_path / "store"))
+    assert (deferred.num_parameters, deferred.fingerprint) == (lm.num_parameters, lm.fingerprint)
+
+
 @pytest.mark.parametrize("name", WHOLES)
 def test_attribution_equals_the_oracle(name: str, tmp_path: Path) -> None:
     lm = load_model(save_whole(tmp_path / name, name), dtype="float64")
