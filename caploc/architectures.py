@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from torch import Tensor, nn
-from transformers import PreTrainedConfig
+from transformers import CONFIG_MAPPING, PreTrainedConfig
 
 from caploc.errors import ModelError
 
@@ -30,6 +30,7 @@ class Architecture:
     ``attention_out``   the attention's output projection, from a layer
     ``gated``           neurons are activation(gate) * up; up is what the last of ``mlp_in`` ends with
     ``flat_mlp``        the layer flattens batch and sequence before its MLP, so a row cannot broadcast there (OPT)
+    ``adds_in_place``   the layer writes to what its MLP puts out (Falcon), so that it is given a copy of what is kept
     ==================  ==========================================================================================
     """
 
@@ -41,6 +42,7 @@ class Architecture:
     attention_out: str
     gated: bool = False
     flat_mlp: bool = False
+    adds_in_place: bool = False
 
     def decoder_layers(self, model: nn.Module) -> list[nn.Module]:
         """The decoder layers of ``model``, in order."""
@@ -101,6 +103,15 @@ _TABLE = (
         "mlp.dense_4h_to_h",
         "self_attn.dense",
     ),
+    Architecture(
+        "falcon",
+        "transformer.h",
+        ("mlp.dense_h_to_4h",),
+        "mlp.act",
+        "mlp.dense_4h_to_h",
+        "self_attention.dense",
+        adds_in_place=True,
+    ),
     Architecture("biogpt", "biogpt.layers", ("fc1",), "activation_fn", "fc2", "self_attn.out_proj"),
     Architecture("codegen", "transformer.h", ("mlp.fc_in",), "mlp.act", "mlp.fc_out", "attn.out_proj"),
     Architecture("gptj", "transformer.h", ("mlp.fc_in",), "mlp.act", "mlp.fc_out", "attn.out_proj"),
@@ -124,6 +135,18 @@ _REFUSED = {
     "gpt_neo": "its local attention ignores the mask that packed attribution hands it, so results would be wrong",
 }
 
+INSIDE: Mapping[str, str] = MappingProxyType(
+    {"gemma3": "gemma3_text", "mistral3": "mistral", "qwen3_vl": "qwen3_vl_text"}
+)
+"""Families that also see images and whose text model is loaded (``caploc.model.inside``), with its usual family."""
+
+
+def _mixes_experts(config: type[PreTrainedConfig]) -> bool:
+    """Whether models of a family have several MLPs a layer, of which a router picks some, unless told otherwise."""
+    counts = [getattr(config, name) for name in dir(config) if "experts" in name and "_per_" not in name]
+    parts = getattr(config, "sub_configs", {}).values()
+    return any(isinstance(count, int) and count > 1 for count in counts) or any(map(_mixes_experts, parts))
+
 
 def architecture_of(family: str) -> Architecture:
     """The table's entry for ``family`` (a ``config.model_type``).
@@ -133,6 +156,17 @@ def architecture_of(family: str) -> Architecture:
     """
     if family in _REFUSED:
         raise ModelError(f"model family {family!r} is refused: {_REFUSED[family]} (caploc/architectures.py)")
+    if family in INSIDE:
+        raise ModelError(
+            f"model family {family!r} also sees images, and its text model alone is audited; give load_model the "
+            "model's folder or hub id, which takes it out"
+        )
+    if family not in ARCHITECTURES and family in CONFIG_MAPPING and _mixes_experts(CONFIG_MAPPING[family]):
+        raise ModelError(
+            f"model family {family!r} is refused: it is a mixture of experts, whose router picks other neurons as soon "
+            "as neurons below are scaled or erased, so a score would mix a neuron's own effect with the router's; use "
+            "a dense model"
+        )
     if family not in ARCHITECTURES:
         known = ", ".join(sorted(ARCHITECTURES))
         raise ModelError(

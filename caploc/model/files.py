@@ -23,6 +23,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from caploc.architectures import Architecture, architecture_of
 from caploc.errors import CaplocError, ModelError
+from caploc.model.inside import RENAMED, text_section, text_tensors
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _PLAIN_NAME = re.compile(r"[^/\\\0]+\.safetensors")
@@ -57,13 +58,17 @@ class Stored:
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """A folder that was looked at: its architecture, the weight files that are read, and the tensors in them by key."""
+    """A folder that was looked at: its architecture, the weight files that are read, and the tensors in them by key.
+
+    ``renamed``: patterns of stored keys and what stands for them in ``tensors``, where only a model inside is read.
+    """
 
     title: str
     folder: Path
     architecture: Architecture
     weights: tuple[Path, ...]
     tensors: Mapping[str, Stored]
+    renamed: dict[str, str] | None = None
 
     @classmethod
     def of(cls, folder: Path, title: str) -> ModelFiles:
@@ -82,9 +87,10 @@ class ModelFiles:
         family = config.get("model_type") if isinstance(config, dict) else None
         if not isinstance(family, str):
             raise ModelError(f"{path} names no model_type; give a folder in Hugging Face format")
-        architecture = architecture_of(family)
+        text = text_section(config, path)
+        architecture = architecture_of(text["model_type"])
         for key in ("quantization_config", "compression_config"):
-            if config.get(key) is not None:
+            if config.get(key) is not None or text.get(key) is not None:
                 raise ModelError(f"{title} is quantized ({key} in config.json); {_PLAIN_WEIGHTS}")
         if config.get("transformers_weights") is not None:
             raise ModelError(
@@ -92,11 +98,14 @@ class ModelFiles:
                 f"{_SINGLE} and take the line out"
             )
         weights, tensors = _weights(folder, title)
-        found = cls(title, folder, architecture, weights, tensors)
+        inside = text is not config
+        if inside:
+            tensors = text_tensors(tensors, title)
+        found = cls(title, folder, architecture, weights, tensors, RENAMED if inside else None)
         for key in _LAYERS:  # before transformers makes lists as long
-            if isinstance(config.get(key), int) and config[key] != found.layers:
+            if isinstance(text.get(key), int) and text[key] != found.layers:
                 raise ModelError(
-                    f"{path}: {key} is {config[key]}, but the weights ({weights[0].name}) hold {found.layers} layers; "
+                    f"{path}: {key} is {text[key]}, but the weights ({weights[0].name}) hold {found.layers} layers; "
                     f"{_ONE_PLACE}"
                 )
         return found

@@ -33,6 +33,7 @@ from caploc.errors import CaplocError, ModelError, OptionError, UnknownNameError
 from caploc.fingerprints import file_hash, fingerprint, tensor_fingerprint
 from caploc.hub import COMMIT, model_snapshot
 from caploc.model.files import ModelFiles, explained
+from caploc.model.inside import images_left_out, text_config
 from caploc.model.registry import REGISTRY, embedded_folder
 from caploc.model.tokenizers import load_tokenizer, settled
 from caploc.rows.borrowing import wide_head
@@ -307,7 +308,7 @@ class _Source:
         name, title, folder = _locate(os.fspath(name_or_path), revision)
         files = ModelFiles.of(folder, title)
         with explained(f"the configuration of {title}", "compare its config.json with the original"):
-            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+            config = text_config(AutoConfig.from_pretrained(folder, trust_remote_code=False), files.tensors)
         with explained(f"the tokenizer of {title}", "put the original's tokenizer files into the folder"):
             tokenizer = load_tokenizer(folder, title, config)
         return cls(name, files, config, tokenizer, devices, torch_dtype)
@@ -321,7 +322,12 @@ class _Source:
 
     def weights(self, device: torch.device = _CPU) -> PreTrainedModel:
         """The weights, checked; on the CPU, whatever ``device`` they will go to."""
-        with explained(self.files.title, "get a sound copy"), _bar_on_terminals_only():
+        renamed = self.files.renamed
+        with (
+            explained(self.files.title, "get a sound copy"),
+            _bar_on_terminals_only(),
+            images_left_out(renamed),
+        ):
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 self.files.folder,
                 config=copy.deepcopy(self.config),
@@ -329,8 +335,11 @@ class _Source:
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,
+                key_mapping=renamed,
             )
         model, report = loaded
+        if renamed is not None:  # it is saved by its own names
+            vars(model).pop("_weight_conversions")
         _check_loaded(model, report, self.files.title)
         checked: PreTrainedModel = model.eval()
         return checked

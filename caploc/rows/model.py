@@ -167,6 +167,11 @@ class RowModel(Borrower):
     @torch.no_grad()
     def _show(self) -> None:
         """The self-check."""
+        if getattr(self._model.config, "alibi", False):
+            raise ModelError(
+                f"this {self._architecture.family} model's positions are by ALiBi (alibi in config.json), which it "
+                "reads off a mask of one text; rows have positions of their own, so use a model with rotary positions"
+            )
         context, embedding = context_of(self._model.config), self._model.get_input_embeddings().weight
         # 7919 is prime: tokens from all over the vocabulary; the last one is not fed
         ids = torch.arange(min(context, _PROBE) + 1, device=embedding.device) * 7919 % len(embedding)
@@ -272,14 +277,16 @@ class RowModel(Borrower):
             found: Tensor = original(states)
             return found
         if rows.entering is not None:
-            return rows.entering.to(states.device)
-        if states.device == self._home:
+            output = rows.entering.to(states.device)
+        elif states.device == self._home:
             states = rows.activations(index, states)
-            return rows.mlp_output(index, states, original(states))
-        here = states.device
-        states = rows.activations(index, states.to(self._home))
-        output = original(states.to(here)).to(self._home)
-        return rows.mlp_output(index, states, output).to(here)
+            output = rows.mlp_output(index, states, original(states))
+        else:
+            here = states.device
+            states = rows.activations(index, states.to(self._home))
+            output = rows.mlp_output(index, states, original(states.to(here)).to(self._home)).to(here)
+        # what rows keep or share must not be what the layer writes to
+        return output.clone() if self._architecture.adds_in_place else output
 
     def _attend(self, index: int, original: Any, states: Tensor) -> Tensor:
         output: Tensor = original(states)

@@ -268,7 +268,8 @@ class _Columns(torch.autograd.Function):
         ctx.save_for_backward(chosen, weight, matrix, places)
         ctx.lowest, ctx.shape = lowest, states.shape
         outputs = nn.functional.linear(states, matrix, bias)
-        return outputs.add_(chosen @ weight.to(states.dtype))
+        # no view, which a layer that adds to it in place (Falcon) could not differentiate
+        return outputs + chosen @ weight.to(states.dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:

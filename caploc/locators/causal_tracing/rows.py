@@ -89,10 +89,11 @@ def _recording(
     def after_part(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
         if not restoring:
             own = output.view(*shape, -1)[0]  # OPT runs its MLP on [B T, width]
-            recording.parts.append(own.to(recording.targets.device))
+            # a copy: Falcon's layer writes to it
+            recording.parts.append(own.to(recording.targets.device, copy=True))
             return None
         clean = recording.parts[-1].to(output.device).expand(*shape, -1)
-        return clean.flatten(0, 1) if output.dim() == 2 else clean
+        return clean.flatten(0, 1) if output.dim() == 2 else clean.clone()
 
     def before_mlp(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         return (args[0][:, :1], *args[1:]) if restoring else None  # its output is replaced: spare the work

@@ -12,6 +12,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     CodeGenConfig,
+    FalconConfig,
     Gemma2Config,
     Gemma3TextConfig,
     GPT2Config,
@@ -72,6 +73,10 @@ def _sliding_types(layers: int) -> list[str]:
     return ["sliding_attention" if index % 2 == 0 else "full_attention" for index in range(layers)]
 
 
+def _falcon_40b(heads: int, key_heads: int) -> dict[str, Any]:
+    return {"new_decoder_architecture": True, "num_kv_heads": key_heads, "ffn_hidden_size": 20, "bias": True}
+
+
 Configure = Callable[[int, int, int, int], PreTrainedConfig]
 
 # family -> (layers, heads, key heads, window) -> configuration; the window is where the family has one
@@ -103,6 +108,7 @@ CONFIGS: dict[str, Configure] = {
         layer_types=_sliding_types(n),
     ),
     "olmo2": lambda n, h, k, w: Olmo2Config(**_llama_like(n, h, k)),
+    "falcon": lambda n, h, k, w: FalconConfig(**_falcon_40b(h, k), **_llama_like(n, h, k)),
     "phi": lambda n, h, k, w: PhiConfig(**_llama_like(n, h, k), partial_rotary_factor=0.5),
     "phi3": lambda n, h, k, w: Phi3Config(**_llama_like(n, h, k), sliding_window=w),
     "gptj": lambda n, h, k, w: GPTJConfig(**_gpt_like(n, h), rotary_dim=4),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -90,6 +92,34 @@ def test_equals_the_oracle_whatever_the_shape(
     assert error <= 1e-12
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"new_decoder_architecture": False},
+        {"new_decoder_architecture": False, "multi_query": False, "parallel_attn": False, "num_kv_heads": 4},
+        {"num_ln_in_parallel_attn": 1},
+    ],
+    ids=["7b", "1b", "11b"],
+)
+def test_every_falcon(fields: dict[str, Any]) -> None:
+    """Its layers come in three kinds, of which the table's test has the 40B's."""
+    config = config_of("falcon", 3, 4, 2, 5)
+    config.update(fields)
+    lm = wrap("falcon", make_model(config, torch.float64), tokenizer=None)  # type: ignore[arg-type]
+    example, method = random_example(11, 9), Method(steps=5, chunk_tokens=30)
+    assert relative_error(packed(lm, example, method), reference_scores(lm, example, method)) <= 1e-12
+
+
+def test_positions_by_alibi_are_refused() -> None:
+    config = config_of("falcon", 2, 4, 2, 5)
+    config.alibi = True
+    lm = wrap("falcon", make_model(config, torch.float64), tokenizer=None)  # type: ignore[arg-type]
+    with pytest.raises(
+        ModelError, match=r"^this falcon model's positions are by ALiBi \(alibi in config.json\)"
+    ):
+        packed(lm, random_example(5, 3), Method(steps=2))
+
+
 @pytest.mark.parametrize("family", ["llama", "gptj", "opt"])
 def test_does_not_depend_on_the_chunk_size(family: str) -> None:
     lm, example = small_model(family, torch.float64), random_example(7, 6)
@@ -135,8 +165,8 @@ def test_refuses_a_model_it_cannot_reproduce(monkeypatch: pytest.MonkeyPatch) ->
     entering, and were it blind, that of every example."""
     with pytest.raises(ModelError, match=r"gpt_neo.*refused"):
         architecture_of("gpt_neo")
-    with pytest.raises(ModelError, match=r"'falcon' is not supported.*architectures\.py"):
-        architecture_of("falcon")
+    with pytest.raises(ModelError, match=r"'bloom' is not supported.*architectures\.py"):
+        architecture_of("bloom")
     model = make_model(gpt_neo_config(), torch.float64)
     neo = type(architecture_of("gpt2"))(
         "gpt_neo", "transformer.h", ("mlp.c_fc",), "mlp.act", "mlp.c_proj", "attn.attention.out_proj"

@@ -28,7 +28,7 @@ from caploc.tests.tiny import NEURONS
 
 HEADS, KEY_HEADS, LAYERS, WINDOW, PROMPT, ANSWER = 4, 2, 3, 5, 8, 3
 BOUND = 1e-12
-UNGROUPED = {"gpt2", "gptj", "gpt_neox", "opt"}
+UNGROUPED = {"gpt2", "gptj", "gpt_neox", "opt", "falcon"}
 
 
 def key_heads_of(family: str, key_heads: int = KEY_HEADS, heads: int = HEADS) -> int:
@@ -67,17 +67,28 @@ class Explicit:
         weights = self.weigh(module.layer_idx, scores.masked_fill(hidden, -torch.inf)).to(value.dtype)
         return weights @ value, weights
 
+    def of_falcon(
+        self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Any, dropout_p: float, is_causal: bool
+    ) -> Tensor:
+        """In place of torch's own function, which is told no layer: they come in order."""
+        scores = query @ key.transpose(2, 3) / query.shape[-1] ** 0.5
+        hidden = torch.ones(scores.shape[2:], dtype=torch.bool).triu(1)
+        weights: Tensor = self.weigh(len(self.seen), scores.masked_fill(hidden, -torch.inf))
+        return weights @ value
+
 
 @contextmanager
 def explicit(lm: LanguageModel, scale: Tensor, way: Way) -> Iterator[Explicit]:
     attention, own = Explicit(scale, way), GPTJAttention._attn
-    before = lm.model.config._attn_implementation
+    before, plain = lm.model.config._attn_implementation, torch.nn.functional.scaled_dot_product_attention
     if lm.architecture.family == "gptj":
 
         def attend(module: GPTJAttention, *args: Any) -> tuple[Tensor, Tensor]:
             return attention.of_gptj(module, *args)
 
         GPTJAttention._attn = attend  # type: ignore[method-assign]
+    elif lm.architecture.family == "falcon":
+        torch.nn.functional.scaled_dot_product_attention = attention.of_falcon
     else:
         AttentionInterface.register("explicit", attention)
         lm.model.set_attn_implementation("explicit")
@@ -85,6 +96,7 @@ def explicit(lm: LanguageModel, scale: Tensor, way: Way) -> Iterator[Explicit]:
         yield attention
     finally:
         GPTJAttention._attn = own  # type: ignore[method-assign]
+        torch.nn.functional.scaled_dot_product_attention = plain
         lm.model.set_attn_implementation(before)
 
 

@@ -22,7 +22,7 @@ from caploc.tests.tiny import NEURONS, SHAPE, tiny_lm
 
 LAYERS = SHAPE[0]
 IDS = torch.tensor([[1, 5, 9, 7, 12], [1, 30, 2, 11, 4]])
-BIASED = ("phi", "gptj", "gpt2", "gpt_neox", "opt")
+BIASED = ("falcon", "phi", "gptj", "gpt2", "gpt_neox", "opt")
 
 
 @cache

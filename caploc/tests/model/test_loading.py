@@ -266,7 +266,7 @@ def test_a_configuration_with_a_wrong_value(folder: Path) -> None:
     assert str(folder) in error_of(ModelError, folder)
 
 
-@pytest.mark.parametrize("family", ["falcon", "bert", "not-even-known-to-transformers"])
+@pytest.mark.parametrize("family", ["bloom", "bert", "not-even-known-to-transformers"])
 def test_an_unsupported_family(folder: Path, family: str) -> None:
     edit_config(folder, model_type=family)
     error = error_of(ModelError, folder)

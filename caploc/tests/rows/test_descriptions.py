@@ -47,7 +47,8 @@ def direct_runs(lm: LanguageModel, ids: Tensor) -> Direct:
                     return (change(args[0].reshape(len(ids), -1).clone()).view(args[0].shape),)
 
                 def after(_: nn.Module, args: Any, output: Tensor, change: Change = change) -> Tensor:
-                    return change(output.reshape(len(ids), -1).clone()).view(output.shape)
+                    # what a change has kept is not the layer's to write to, as Falcon's does
+                    return change(output.reshape(len(ids), -1).clone()).clone().view(output.shape)
 
                 hook = (
                     module.register_forward_pre_hook(before)
