@@ -25,8 +25,7 @@ from caploc.defaults import DEFAULTS
 from caploc.errors import OptionError
 from caploc.evaluation import evaluate, prepare
 from caploc.examples import Example, TokenizedExample
-from caploc.experiments.enhancement_arms import KINDS, LAST, OTHERS, RUNS
-from caploc.experiments.enhancement_runs import epochs_of
+from caploc.experiments.enhancement_arms import KINDS, LAST, OTHERS, RUNS, epochs_of
 from caploc.experiments.erasure_sets import BESIDE, FEW_SETS, ON_OTHERS
 from caploc.interventions.enhancement import Recipe
 from caploc.interventions.enhancement.batches import Batches

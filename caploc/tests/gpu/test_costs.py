@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -45,7 +46,7 @@ def close(reckoned: float, counted: float) -> bool:
 
 def on_gpu(name: str, dtype: torch.dtype = torch.float32) -> LanguageModel:
     lm = MODELS[name]()
-    lm.model.to(dtype)
+    lm.model.to(dtype=dtype)  # type: ignore[call-arg]
     lm.move("cuda")
     return lm
 
@@ -126,7 +127,8 @@ def test_kernels_of_writing(family: str) -> None:
     for most in (3, 13):
         with SimulatedGpus() as gpus:
             lm = small_lm(family, torch.float32)
-            lm.model.generation_config.eos_token_id = None  # type: ignore[union-attr]
+            lm.model.generation_config.eos_token_id = None
+            lm.tokenizer = copy.deepcopy(lm.tokenizer)  # others share it
             lm.tokenizer.eos_token_id = None
             lm.move("cuda")
             prepared = prepare(lm, "own", [Example("e", "ab cd lives in", " x")], "exact", None, most)
