@@ -21,7 +21,7 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
-from caploc.architectures import Architecture, architecture_of
+from caploc.architectures import INSIDE, Architecture, architecture_of
 from caploc.errors import CaplocError, ModelError
 from caploc.model.inside import RENAMED, text_section, text_tensors
 
@@ -87,7 +87,8 @@ class ModelFiles:
         family = config.get("model_type") if isinstance(config, dict) else None
         if not isinstance(family, str):
             raise ModelError(f"{path} names no model_type; give a folder in Hugging Face format")
-        text = text_section(config, path)
+        inside = family in INSIDE
+        text = text_section(config, path) if inside else config
         architecture = architecture_of(text["model_type"])
         for key in ("quantization_config", "compression_config"):
             if config.get(key) is not None or text.get(key) is not None:
@@ -98,7 +99,6 @@ class ModelFiles:
                 f"{_SINGLE} and take the line out"
             )
         weights, tensors = _weights(folder, title)
-        inside = text is not config
         if inside:
             tensors = text_tensors(tensors, title)
         found = cls(title, folder, architecture, weights, tensors, RENAMED if inside else None)

@@ -36,15 +36,12 @@ _QWEN3_VL = "qwen3_vl_text"
 
 
 def text_section(config: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
-    """The part of ``config``, read from ``path``, that describes the text model, with the family that it is loaded as;
-    all of it where there is no other part.
+    """The part of ``config``, read from ``path``, that describes the text model, with the family that it is loaded as.
 
     Raises:
         ModelError: the part is missing.
     """
     whole = config["model_type"]
-    if whole not in INSIDE:
-        return config
     text = config.get("text_config")
     if not isinstance(text, dict):
         raise ModelError(
@@ -55,9 +52,7 @@ def text_section(config: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
 
 
 def text_config(config: PreTrainedConfig, keys: Collection[str]) -> PreTrainedConfig:
-    """The configuration of the text model whose tensors have these ``keys``; ``config`` itself where it is one."""
-    if config.model_type not in INSIDE:
-        return config
+    """The configuration of the text model, whose tensors have these ``keys``, in that of the whole."""
     text: PreTrainedConfig = config.text_config
     if text.model_type == _QWEN3_VL:
         fields = {**text.to_dict(), "model_type": "qwen3"}
@@ -70,12 +65,12 @@ def text_config(config: PreTrainedConfig, keys: Collection[str]) -> PreTrainedCo
 
 
 @contextmanager
-def images_left_out(renamed: Mapping[str, str] | None) -> Iterator[None]:
-    """Where weights are ``renamed``, keep transformers from listing those of the image encoder as unexpected: all keys
-    of the files have been compared by then (``ModelFiles.skeleton``)."""
+def images_left_out() -> Iterator[None]:
+    """Keep transformers from listing the image encoder's weights as unexpected: all keys of the files have been
+    compared by then (``ModelFiles.skeleton``)."""
 
     def keep(record: logging.LogRecord) -> bool:
-        return renamed is None or "LOAD REPORT" not in record.getMessage()
+        return "LOAD REPORT" not in record.getMessage()
 
     logger = logging.getLogger("transformers.modeling_utils")
     logger.addFilter(keep)

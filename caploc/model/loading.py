@@ -9,7 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -308,7 +308,9 @@ class _Source:
         name, title, folder = _locate(os.fspath(name_or_path), revision)
         files = ModelFiles.of(folder, title)
         with explained(f"the configuration of {title}", "compare its config.json with the original"):
-            config = text_config(AutoConfig.from_pretrained(folder, trust_remote_code=False), files.tensors)
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+            if files.renamed is not None:
+                config = text_config(config, files.tensors)
         with explained(f"the tokenizer of {title}", "put the original's tokenizer files into the folder"):
             tokenizer = load_tokenizer(folder, title, config)
         return cls(name, files, config, tokenizer, devices, torch_dtype)
@@ -326,7 +328,7 @@ class _Source:
         with (
             explained(self.files.title, "get a sound copy"),
             _bar_on_terminals_only(),
-            images_left_out(renamed),
+            nullcontext() if renamed is None else images_left_out(),
         ):
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 self.files.folder,
