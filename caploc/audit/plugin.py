@@ -48,11 +48,11 @@ from caploc.audit.places import (
     project_of_run,
 )
 from caploc.audit.progress import ProgressFile, ProgressLine
-from caploc.audit.results import Planned, Result, Status, claim_of, telling
+from caploc.audit.results import Planned, Result, Status, claim_of, status_of, telling
 from caploc.audit.running import Run, data_hashes, end_undisturbed, interruptible
 from caploc.audit.settings import AuditSettings, read_settings
 from caploc.audit.summary import provenance
-from caploc.audit.terminal import header, status_of, write_summary
+from caploc.audit.terminal import header, write_summary
 from caploc.findings import PRINTED
 
 if TYPE_CHECKING:

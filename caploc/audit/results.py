@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from caploc.findings import Cell, Finding, Outcome, Verdict, plain
 
 if TYPE_CHECKING:
+    import pytest
+
     from caploc.papers import Claim, Paper
     from caploc.rules.derived import Judged
 
@@ -35,6 +37,20 @@ class Status(StrEnum):
     NOT_RUN = "NOT RUN"
     ERROR = "ERROR"
     MISSING = "MISSING"
+
+
+def status_of(report: pytest.TestReport) -> tuple[str, str, str] | None:
+    """pytest's (category, letter, word) for a claim test's report; None for any other."""
+    word = getattr(report, "caploc_word", None)
+    if word is None or report.when != "call" or report.outcome not in ("passed", "failed", "skipped"):
+        return None  # not an outcome of pytest's own: who repeats a test says how
+    if hasattr(report, "wasxfail"):
+        return "xfailed", "x", word
+    if report.failed:
+        return ("error", "E", word) if word == Status.ERROR else ("failed", "F", word)
+    if report.skipped:
+        return "skipped", "s", word
+    return ("measured", "m", word) if word == Status.MEASURED else ("passed", ".", word)
 
 
 @dataclass(frozen=True)

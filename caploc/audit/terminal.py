@@ -41,20 +41,6 @@ def header(settings: AuditSettings, recording: bool) -> str:
     return f"caploc: seed {settings.seed}, {settings.draws} draws, {settings.quadrature} quadrature; {expectations}"
 
 
-def status_of(report: pytest.TestReport) -> tuple[str, str, str] | None:
-    """pytest's (category, letter, word) for a claim test's report; None for any other."""
-    word = getattr(report, "caploc_word", None)
-    if word is None or report.when != "call" or report.outcome not in ("passed", "failed", "skipped"):
-        return None  # not an outcome of pytest's own: who repeats a test says how
-    if hasattr(report, "wasxfail"):
-        return "xfailed", "x", word
-    if report.failed:
-        return ("error", "E", word) if word == Status.ERROR else ("failed", "F", word)
-    if report.skipped:
-        return "skipped", "s", word
-    return ("measured", "m", word) if word == Status.MEASURED else ("passed", ".", word)
-
-
 def write_summary(
     reporter: Any,
     record: RunRecord,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from caploc.audit.report import page
-from caploc.audit.results import STANDINGS, Status, Tally, scores
-from caploc.audit.terminal import LEGEND, WIDEST, family_table, in_words, status_of
+from caploc.audit.results import STANDINGS, Status, Tally, scores, status_of
+from caploc.audit.terminal import LEGEND, WIDEST, family_table, in_words
 from caploc.audit.views import RunView
 from caploc.papers import load_paper
 from caploc.tests.audit.conftest import ClaimsRun
