@@ -215,7 +215,7 @@ def test_a_split_by_itself_is_significant_whatever_is_split() -> None:
     finding, verdict = run(query_consistency.classes_differ, "ql-classes-differ", study)
     p = {name: one.p for name, one in finding.measurement.asides.items()}
     assert finding.measurement.value.p < 1e-6 and p["Welch's t, a Gaussian"] < 1e-6
-    assert verdict.outcome is U
+    assert verdict.outcome is Outcome.MEASURED
     finding, verdict = run(query_consistency.inconsistent_otsu, "ql-inconsistent-otsu", study)
     assert verdict.outcome is not S
     assert finding.measurement.asides["below Otsu's threshold, a Gaussian"] == 0.5
