@@ -196,7 +196,8 @@ def shape_of(lm: LanguageModel) -> Shape:
     config, embeddings = lm.config, lm.structure.get_input_embeddings().weight
     vocabulary, width = embeddings.shape  # type: ignore[misc]
     heads = config.num_attention_heads
-    head = lm.structure.get_output_embeddings()
+    # of a head that computes in float32 for a while the weights are its own (`caploc.rows.borrowing.wide_head`)
+    head = getattr(lm.structure.get_output_embeddings(), "weight", None)
     return Shape(
         layers=lm.num_layers,
         width=int(width),
@@ -208,7 +209,7 @@ def shape_of(lm: LanguageModel) -> Shape:
         head_size=getattr(config, "head_dim", None) or config.hidden_size // heads,
         gated=lm.parameters_per_neuron >= 3 * width,
         in_steps=getattr(config, "_attn_implementation", "eager") != "sdpa",
-        tied=head is None or head.weight is embeddings,
+        tied=bool(getattr(config, "tie_word_embeddings", True)) if head is None else head is embeddings,
     )
 
 

@@ -53,6 +53,8 @@ def test_every_stream_is_used_in_one_place() -> None:
     used: dict[str, list[str]] = defaultdict(list)
     for function in ("stream", "derived_seeds"):
         for place, call in calls(function):
+            if ast.unparse(call.func) == "torch.cuda.stream":
+                continue  # of work on a GPU, not of random numbers
             named = call.args[0]
             assert isinstance(named, ast.Attribute), f"{place}:{call.lineno} does not name its stream"
             used[named.attr].append(f"{place}:{call.lineno}")

@@ -6,11 +6,13 @@ import platform
 import subprocess
 import sys
 import weakref
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from caploc.costs import token_bytes
 from caploc.errors import ModelError
 from caploc.rows.sizing import (
     Budget,
@@ -18,6 +20,7 @@ from caploc.rows.sizing import (
     bytes_per_token,
     keep_freed_memory,
     refused_if_too_large,
+    shape_of,
     waiting_bytes,
 )
 from caploc.tests.tiny import NEURONS, SHAPE, WIDTH, tiny_lm
@@ -154,6 +157,9 @@ def test_the_layout_on_a_gpu_does_not_depend_on_what_is_free(
 def test_gradients_take_more_memory() -> None:
     lm = tiny_lm()
     vocabulary = lm.model.get_input_embeddings().weight.shape[0]  # type: ignore[union-attr]
-    kept = SHAPE[0] * (10 * WIDTH + 4 * NEURONS) * 4
-    assert bytes_per_token(lm) == kept + 12 * vocabulary > bytes_per_token(lm, gradients=False)
+    layer = 4 * (4 * WIDTH + 3 * NEURONS)  # what autograd keeps of it in float32, gated
+    whole = (SHAPE[0] - 1) * layer + max(layer, 12 * vocabulary)
+    assert bytes_per_token(lm) == whole
+    large = replace(shape_of(lm), layers=32, width=4096, neurons=11_008, vocabulary=32_000)
+    assert token_bytes(large, 2) > 2 * token_bytes(large, 2, gradients=False)
     assert automatic_chunk(lm) == automatic_chunk(lm, gradients=False) == 1280
