@@ -271,6 +271,7 @@ class Sharing(RuleBasedStateMachine):
         lease = self.lease(process)
         if lease is not None:
             return
+        self.meanwhile = []  # of an acquisition that ended before all of them had acted
         with self.being(process):
             leases.acquire(self.folder, KEY)
             self.now += 2 * leases.EXPIRY_SECONDS
