@@ -195,9 +195,13 @@ def rows_at_once(shape: Shape, item: int, context: float, memory: float = CARD_B
     """Texts that a card writes side by side: their keys and values have their share of what the weights leave, rounded
     down to a power of two."""
     room = max(0.0, memory - weight_bytes(shape, item))
-    share = int(WAITING_SHARE * room)
-    whole = 1 << share.bit_length() - 1 if share else 0
+    whole = power_of_two(max(1, int(WAITING_SHARE * room)))
     return max(1, int(whole / (item * context * row_numbers(shape))))
+
+
+def power_of_two(number: int) -> int:
+    """The largest up to ``number``, which is at least 1."""
+    return 1 << number.bit_length() - 1
 
 
 def held_up_flops(shape: Shape, item: int, context: float) -> float:

@@ -18,7 +18,7 @@ import pytest
 from caploc.audit.cells import CLAIM_TEST, REQUEST, will_run
 from caploc.audit.claims import experiment_of
 from caploc.audit.settings import AuditSettings
-from caploc.audit.text import in_ascii, plural
+from caploc.audit.text import in_ascii, plural, table_row
 
 if TYPE_CHECKING:
     from caploc.audit.running import Cost
@@ -77,10 +77,10 @@ def family_lines(
         name = experiment_of(item.stash[CLAIM_TEST]).partition(".")[0]
         cost = costs.get(item) if will_run(item) else None
         found.setdefault((name, device), Family(device)).add(item, cost, process)
-    yield _line(HEAD)
+    yield table_row(HEAD, WIDTHS)
     rates = {"cpu": core, "cuda": RATES["cuda"]}
     for (name, device), one in sorted(found.items()):
-        yield _line(
+        yield table_row(
             (
                 in_ascii(name, WIDTHS[0]),
                 str(one.cells),
@@ -89,16 +89,13 @@ def family_lines(
                 one.hours(rates[device]),
                 f"{one.gigabytes:.3g} GB" if one.gigabytes else "-",
                 f"{one.size / 1e9:.2g} GB" if one.size else "-",
-            )
+            ),
+            WIDTHS,
         )
         for reason, count in one.left_out.items():
             yield in_ascii(f"    {plural(count, 'cell')} cannot run here: {reason}", 100)
     for device in dict.fromkeys(device for _, device in found):
         whole = Family(device, flops=sum(one.flops for one in found.values() if one.device == device))
         if whole.flops:
-            yield _line(("in all", "", "", f"{whole.flops / 1e12:.3g}", whole.hours(rates[device]), "", ""))
-
-
-def _line(values: Iterable[str]) -> str:
-    first, *others = zip(values, WIDTHS, strict=True)
-    return f"{first[0]:<{first[1]}}" + " ".join(f"{value:>{width}}" for value, width in others)
+            total = ("in all", "", "", f"{whole.flops / 1e12:.3g}", whole.hours(rates[device]), "", "")
+            yield table_row(total, WIDTHS)

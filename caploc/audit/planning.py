@@ -21,7 +21,7 @@ from caploc.audit.claims import experiment_of
 from caploc.audit.families import family_lines
 from caploc.audit.results import Result
 from caploc.audit.settings import AuditSettings
-from caploc.audit.text import duration, in_ascii, plural
+from caploc.audit.text import duration, in_ascii, plural, table_row
 
 if TYPE_CHECKING:
     from caploc.audit.running import Run
@@ -256,13 +256,13 @@ def _operations_a_second() -> float:
 
 
 def _lines(rows: Sequence[Row], rate: float, each_cell: bool) -> Iterator[str]:
-    yield _line(HEAD)
+    yield table_row(HEAD, WIDTHS)
     for row in rows:
         seconds = duration(row.operations / rate) if row.operations else "-"
         shown = [in_ascii(row.claim.id, WIDTHS[0]), str(len(row.cells))]
         found = row.rates
         if found is None:
-            yield _line([*shown, "-", "-", "-", "-", "-", "-", seconds])
+            yield table_row([*shown, "-", "-", "-", "-", "-", "-", seconds], WIDTHS)
             yield f"{ADVICE}{row.why_none}"
         else:
             reach = ["yes" if one else "NO" for one in (found.can_support, found.can_refute)]
@@ -270,7 +270,7 @@ def _lines(rows: Sequence[Row], rate: float, each_cell: bool) -> Iterator[str]:
                 f"{one:.0%}"
                 for one in (found.power, found.against, found.false_supported, found.false_refuted)
             ]
-            yield _line([*shown, *reach, *share, seconds])
+            yield table_row([*shown, *reach, *share, seconds], WIDTHS)
             at = "" if found.stated is None else f" at {found.stated:.3g}"
             sizes = row.design.shown if row.design else ""
             yield f"{ADVICE}{sizes}{at}" + (f"; {row.advice}" if row.advice else "")
@@ -281,11 +281,6 @@ def _lines(rows: Sequence[Row], rate: float, each_cell: bool) -> Iterator[str]:
                 f"{ADVICE}{ADVICE}{in_ascii(test, 78)}" + (f"  {duration(one / rate)}" if one else "")
                 for test, one in row.cells
             )
-
-
-def _line(values: Iterable[str]) -> str:
-    first, *others = zip(values, WIDTHS, strict=True)
-    return f"{first[0]:<{first[1]}}" + " ".join(f"{value:>{width}}" for value, width in others)
 
 
 def _totals(rows: Sequence[Row], rate: float, left_out: Mapping[str, int]) -> Iterator[str]:

@@ -184,9 +184,10 @@ class Run:
         new = [item for item in cells if not self._kept.has(item, self._paper(item))]
         kept = len(cells) - len(new)
         with pinned(self._data):
-            self._needs = {
-                item: self._needed(item, *(one.share for one in self._looks(item)[:1])) for item in new
-            }
+            self._needs = {}
+            for item in new:
+                looks = self._looks(item)
+                self._needs[item] = self._needed(item, looks[0].share if looks else 1.0)
             needs = [need for found in self._needs.values() for need in found]
             if needs:
                 from caploc.engines import EngineError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 LONGEST_SHOWN = 600
 
@@ -84,3 +84,9 @@ def duration(seconds: float | None) -> str:
 def plural(count: int, noun: str) -> str:
     """``1 cell``, ``2 cells``."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def table_row(values: Iterable[str], widths: Iterable[int]) -> str:
+    """A line of a table: the first column to the left, all others to the right."""
+    first, *others = zip(values, widths, strict=True)
+    return f"{first[0]:<{first[1]}}" + " ".join(f"{value:>{width}}" for value, width in others)

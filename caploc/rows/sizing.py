@@ -21,7 +21,15 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import torch
 from transformers.utils import logging
 
-from caploc.costs import LEAST_TOKENS, SHARE, SHARE_WITH_GRADIENTS, WAITING_SHARE, Shape, token_bytes
+from caploc.costs import (
+    LEAST_TOKENS,
+    SHARE,
+    SHARE_WITH_GRADIENTS,
+    WAITING_SHARE,
+    Shape,
+    power_of_two,
+    token_bytes,
+)
 from caploc.errors import ModelError
 
 if TYPE_CHECKING:
@@ -180,7 +188,7 @@ def automatic_chunk(lm: LanguageModel, *, gradients: bool = True, columns: int =
     share = SHARE_WITH_GRADIENTS if gradients else SHARE
     needed = bytes_per_token(lm, gradients=gradients, columns=columns, context=context)
     fitting = max(1, int(share * room(lm) / needed))
-    return max(1 if context else LEAST_TOKENS, min(_MOST_GPU_TOKENS, _power_of_two(fitting)))
+    return max(1 if context else LEAST_TOKENS, min(_MOST_GPU_TOKENS, power_of_two(fitting)))
 
 
 def bytes_per_token(lm: LanguageModel, *, gradients: bool = True, columns: int = 1, context: int = 0) -> int:
@@ -217,18 +225,13 @@ def waiting_bytes(lm: LanguageModel) -> int:
     """How large the keys and values of rows that wait to be run on may grow."""
     if lm.device.type != "cuda":
         return _CPU_WAITING_BYTES
-    return _power_of_two(max(1, int(WAITING_SHARE * room(lm))))
+    return power_of_two(max(1, int(WAITING_SHARE * room(lm))))
 
 
 def room(lm: LanguageModel) -> int:
     """Bytes of the card, used by others or not, beside the model's weights."""
     whole = int(torch.cuda.get_device_properties(lm.device).total_memory)
     return max(0, whole - lm.num_parameters * lm.dtype.itemsize)
-
-
-def _power_of_two(number: int) -> int:
-    """The largest up to ``number``."""
-    return 1 << number.bit_length() - 1
 
 
 def keep_freed_memory() -> bool:
